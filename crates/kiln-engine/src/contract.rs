@@ -1,0 +1,88 @@
+//! What every engine does, and how it says that it could not.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
+
+/// Something that makes and destroys instances.
+///
+/// An engine makes no choices: it carries out orders, reports what is there, and remembers how each instance ended
+/// until told to forget. All calls are safe to repeat. An engine outlives the process that calls it: what it made
+/// is still listed when the next caller asks.
+pub trait Engine: Send + Sync {
+    /// The engine's name, for people: `embedded`, `fake`.
+    fn name(&self) -> &'static str;
+
+    /// Makes instances, and returns when each either runs its program or is known not to: one status per order, in
+    /// order ([`kiln_model::InstanceState::Ended`] with [`kiln_model::Exit::NotStarted`] for those that failed; the
+    /// failure of one is not the failure of the others). An order whose id is known already makes nothing and is
+    /// answered with that instance's status.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached; then some of the instances may exist, and `list` tells.
+    fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError>;
+
+    /// Asks instances to end: the stop signal of their image now, SIGKILL after its grace period. Returns at once;
+    /// the end shows in `changes` and `list`. Unknown and ended ones are passed over.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn stop(&self, ids: &[InstanceId]) -> Result<(), EngineError>;
+
+    /// Kills instances at once, without grace, and returns when nothing of them is left but their status and output.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn kill(&self, ids: &[InstanceId]) -> Result<(), EngineError>;
+
+    /// Every instance that exists, and every ended one not yet forgotten, sorted by id.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn list(&self) -> Result<Vec<InstanceStatus>, EngineError>;
+
+    /// Waits up to `timeout` for changes of state since this engine value last returned from `changes`, and returns
+    /// the new statuses in the order in which they came about; empty if there were none. One caller at a time.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn changes(&self, timeout: Duration) -> Result<Vec<InstanceStatus>, EngineError>;
+
+    /// Drops the memory of ended instances. Unknown ones and those not ended are passed over.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError>;
+
+    /// `count` unconnected, non-blocking TCP sockets inside the instance's network, from which its ports are
+    /// reached as 127.0.0.1.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError>;
+}
+
+/// Why an engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no such running instance.
+    #[error("there is no running instance {0}")]
+    NoSuchInstance(InstanceId),
+    /// The host lacks something the engine needs.
+    #[error("this host cannot run instances: {what}")]
+    Unsupported {
+        /// What it lacks, and what to do about it.
+        what: String,
+    },
+    /// Talking to the engine failed.
+    #[error("the {engine} engine could not be reached while it was asked to {attempted}")]
+    Unreachable {
+        /// The engine's name.
+        engine: &'static str,
+        /// What was attempted.
+        attempted: &'static str,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}

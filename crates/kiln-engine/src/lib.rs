@@ -1,0 +1,7 @@
+//! Makes and destroys instances.
+//!
+//! [`Engine`] is the contract; whatever implements it passes the conformance suite in `kiln-testkit`.
+
+mod contract;
+
+pub use contract::{Engine, EngineError};

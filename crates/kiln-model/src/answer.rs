@@ -1,0 +1,233 @@
+//! What a host answers: the JSON shapes other programs rely on.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, ImageDigest, ImageName, InstanceId, ReleaseId, ServiceName, Timestamp, TrafficReport};
+
+/// The answer to a [`crate::Command`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "snake_case")]
+pub enum Answer {
+    /// To a deploy or a rollback.
+    Deployed(DeployedAnswer),
+    /// To a plan.
+    Plan(PlanAnswer),
+    /// To a status.
+    Status(StatusAnswer),
+    /// To releases, newest first.
+    Releases(Vec<ReleaseEntry>),
+    /// To instances, by id.
+    Instances(Vec<InstanceEntry>),
+    /// To log, newest first.
+    Log(Vec<LogEntry>),
+    /// It is done, and there is nothing to say.
+    Done,
+}
+
+/// An image a bake has made or found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BakedImage {
+    /// Its digest.
+    pub digest: ImageDigest,
+    /// Size of its metadata and all its contents in bytes.
+    pub bytes: u64,
+    /// Whether it was there already.
+    pub reused: bool,
+    /// How many packages it holds.
+    pub packages: u64,
+    /// How long the bake took, in milliseconds.
+    pub millis: u64,
+}
+
+/// `kiln bake --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BakeAnswer {
+    /// By name in the spec.
+    pub images: BTreeMap<ImageName, BakedImage>,
+}
+
+/// The end of a deploy or a rollback that went well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployedAnswer {
+    /// The release that serves all traffic now.
+    pub release: ReleaseId,
+    /// Where.
+    pub address: String,
+    /// Whether it was already serving, so that nothing had to be done.
+    pub unchanged: bool,
+    /// From the command until all new requests went to it, in milliseconds.
+    pub switched_millis: u64,
+}
+
+/// `kiln plan --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanAnswer {
+    /// The app.
+    pub app: AppName,
+    /// The release that serves now.
+    pub from: Option<ReleaseId>,
+    /// The release the plan leads to.
+    pub to: ReleaseId,
+    /// Why nothing is to be done, if so; then there are no steps.
+    pub nothing_to_do: Option<String>,
+    /// What differs between the two, one line a difference.
+    pub changes: Vec<String>,
+    /// The steps in order.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// One step of a plan and its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// The step in words.
+    pub step: String,
+    /// Why it is there.
+    pub why: String,
+}
+
+/// `kiln status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The app.
+    pub app: AppName,
+    /// The release that serves.
+    pub live: Option<ReleaseId>,
+    /// The release `kiln rollback` goes back to.
+    pub previous: Option<ReleaseId>,
+    /// Where the traffic goes.
+    pub traffic: TrafficReport,
+    /// The services of the live release.
+    pub services: BTreeMap<ServiceName, ServiceStatus>,
+    /// Where the app is reached.
+    pub address: String,
+    /// What is being waited for, if anything.
+    pub waiting: Vec<Waiting>,
+    /// The failure of the last deploy, if it failed and none has succeeded since.
+    pub last_failure: Option<String>,
+    /// Requests answered since the edge was started.
+    pub requests: u64,
+    /// Of these, failed.
+    pub failed_requests: u64,
+    /// In flight now.
+    pub in_flight: u64,
+}
+
+/// A service in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The release its instances belong to.
+    pub release: ReleaseId,
+    /// The image they are made from.
+    pub image: ImageDigest,
+    /// How many there are.
+    pub instances: Counts,
+}
+
+/// Wanted and present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// How many there should be.
+    pub desired: u32,
+    /// How many are healthy.
+    pub ready: u32,
+}
+
+/// Something that is waited for: for what, since when, until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For what.
+    pub what: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when at the latest.
+    pub until: Option<Timestamp>,
+}
+
+/// One line of `kiln releases --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseEntry {
+    /// Its id.
+    pub release: ReleaseId,
+    /// When it was first deployed.
+    pub created: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// Its images, by service.
+    pub images: BTreeMap<ServiceName, ImageDigest>,
+    /// What it would take to go back to it.
+    pub state: ReleaseState,
+}
+
+/// What it would take to go back to a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseState {
+    /// Nothing: it serves.
+    Live,
+    /// One switch: its fleet is up.
+    Warm,
+    /// A fleet from the store.
+    Stored,
+}
+
+/// One line of `kiln instances --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceEntry {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its app.
+    pub app: AppName,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its release.
+    pub release: ReleaseId,
+    /// Its image.
+    pub image: ImageDigest,
+    /// Where it is in its life.
+    pub state: InstancePhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// Its main process as the host numbers it.
+    pub pid: Option<u32>,
+}
+
+/// Where an instance is in its life, as people are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstancePhase {
+    /// It runs and has not yet been healthy.
+    Starting,
+    /// It is healthy.
+    Ready,
+    /// It was healthy and does not answer now.
+    Unhealthy,
+    /// It is being ended.
+    Stopping,
+}
+
+/// One line of `kiln log --json`: one operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number in the log.
+    pub operation: u64,
+    /// When it began.
+    pub at: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Who asked for it.
+    pub by: String,
+    /// The app.
+    pub app: AppName,
+    /// `deploy`, `rollback`, `retire`, …
+    pub what: String,
+    /// The release that served before.
+    pub from: Option<ReleaseId>,
+    /// The release it was to lead to.
+    pub to: Option<ReleaseId>,
+    /// How it ended: `done`, `failed`, `under way`.
+    pub outcome: String,
+    /// Why, if it failed.
+    pub reason: Option<String>,
+}

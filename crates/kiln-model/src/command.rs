@@ -1,0 +1,70 @@
+//! Everything a host can be told or asked, as one enum: the command line and the HTTP API both lower into it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, InstanceId, ServiceName};
+
+/// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
+/// one. Where `app` is absent, the only app of the host is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Bake, check, plan and execute. Answers with [`crate::Answer::Deployed`].
+    Deploy {
+        /// The directory that holds `kiln.toml`, absolute.
+        dir: PathBuf,
+        /// Fail rather than change `kiln.lock`.
+        locked: bool,
+    },
+    /// What a deploy would do, without doing it. Answers with [`crate::Answer::Plan`].
+    Plan {
+        /// The directory that holds `kiln.toml`, absolute.
+        dir: PathBuf,
+    },
+    /// Back to the previous release, or to any in the log. Answers with [`crate::Answer::Deployed`].
+    Rollback {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which release; the previous one if absent.
+        release: Option<String>,
+    },
+    /// What runs. Answers with [`crate::Answer::Status`].
+    Status {
+        /// Which app.
+        app: Option<AppName>,
+    },
+    /// What there is to go back to. Answers with [`crate::Answer::Releases`].
+    Releases {
+        /// Which app.
+        app: Option<AppName>,
+    },
+    /// What runs where. Answers with [`crate::Answer::Instances`].
+    Instances {
+        /// Which app; all if absent.
+        app: Option<AppName>,
+    },
+    /// Who did what. Answers with [`crate::Answer::Log`].
+    Log {
+        /// Which app; all if absent.
+        app: Option<AppName>,
+        /// At most so many operations, newest first.
+        limit: Option<u32>,
+    },
+    /// What instances wrote. Streams [`crate::Event::Output`], answers with [`crate::Answer::Done`].
+    Logs {
+        /// Which app.
+        app: Option<AppName>,
+        /// Only of this service.
+        service: Option<ServiceName>,
+        /// Only of this instance.
+        instance: Option<InstanceId>,
+        /// Go on with what is written from now on until the asker goes.
+        follow: bool,
+        /// Only the last so many lines.
+        tail: Option<u32>,
+    },
+    /// Stop everything this host runs, and the host. Answers with [`crate::Answer::Done`].
+    Down,
+}

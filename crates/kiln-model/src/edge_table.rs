@@ -1,0 +1,156 @@
+//! What the edge is told: one complete table at a time, replaced, never patched.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{FleetId, InstanceId, ServiceName};
+
+/// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    /// The pattern as text, in lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a request for `host` (without port, any case) is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        match self.0.strip_prefix("*.") {
+            None => self.0.eq_ignore_ascii_case(host),
+            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| {
+                !label.is_empty() && parent.eq_ignore_ascii_case(rest)
+            }),
+        }
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let label = |l: &str| {
+            !l.is_empty()
+                && l.len() <= 63
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+                && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        let name = s.strip_prefix("*.").unwrap_or(s);
+        if s.len() <= 253 && name.split('.').all(label) {
+            Ok(Self(s.to_ascii_lowercase()))
+        } else {
+            Err(format!("`{s}` is not a host: expected a name like `www.example.com` or `*.example.com`"))
+        }
+    }
+}
+
+impl TryFrom<String> for HostPattern {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<HostPattern> for String {
+    fn from(h: HostPattern) -> String {
+        h.0
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A fleet and its share of a route's new requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Its share, relative to the other targets of the route; 0 takes nothing.
+    pub weight: u32,
+}
+
+/// One route: the most specific one that matches a request takes it (exact host before wildcard before none, then
+/// the longest path prefix).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRoute {
+    /// Which hosts; every host if absent.
+    pub host: Option<HostPattern>,
+    /// Path prefix, starting with `/`; matches whole segments.
+    pub path: String,
+    /// The service behind it, for messages and metrics.
+    pub service: ServiceName,
+    /// Where new requests go. With none, or with all weights 0, the answer is 503.
+    pub targets: Vec<Target>,
+}
+
+/// A fleet the edge may hold connections to. One that no route targets gets no new requests; what is in flight
+/// there goes on until it ends or the fleet leaves the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeFleet {
+    /// Which.
+    pub id: FleetId,
+    /// The port its instances listen on.
+    pub port: u16,
+    /// The instances that may receive requests: observed healthy.
+    pub instances: Vec<InstanceId>,
+}
+
+/// The whole truth for the edge.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Grows with every table; a table that is not newer than the one in force is refused.
+    pub version: u64,
+    /// All routes.
+    pub routes: Vec<EdgeRoute>,
+    /// All fleets, those that only drain included.
+    pub fleets: Vec<EdgeFleet>,
+}
+
+/// What is in flight at one fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetCount {
+    /// Which.
+    pub fleet: FleetId,
+    /// Requests (and upgraded connections) begun and not ended.
+    pub in_flight: u64,
+    /// Requests answered since the edge knows this fleet.
+    pub served: u64,
+    /// Of these, answered by the edge itself with 502, 503 or 504, or cut.
+    pub failed: u64,
+}
+
+/// The edge's acknowledgement: no request that begins after it is routed by a table older than `version`, so a
+/// fleet that this table does not target and whose `in_flight` is 0 is out of use for good.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EdgeCounts {
+    /// The version in force on all of the edge's threads.
+    pub version: u64,
+    /// One entry per fleet of that table.
+    pub fleets: Vec<FleetCount>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let exact: HostPattern = "WWW.example.com".parse().unwrap();
+        assert!(exact.matches("www.EXAMPLE.com") && !exact.matches("example.com"));
+        let wild: HostPattern = "*.example.com".parse().unwrap();
+        assert!(wild.matches("a.example.com"));
+        assert!(!wild.matches("example.com") && !wild.matches("a.b.example.com") && !wild.matches(".example.com"));
+        for bad in ["", "*", "*.", "a..b", "a b", "-a.com", "http://a"] {
+            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+        }
+    }
+}

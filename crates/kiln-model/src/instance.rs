@@ -1,0 +1,142 @@
+//! Instances: what is ordered, and what is observed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, ServiceName, Timestamp, Volatile};
+
+/// The most an instance may use. Zero never means unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory, volatile paths included.
+    pub memory: ByteSize,
+    /// Thousandths of one CPU.
+    pub cpu_millis: u32,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// Everything an engine needs to make one instance. Plain data, no choices left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceOrder {
+    /// Its id; an order with the id of an instance that exists changes nothing and succeeds.
+    pub id: InstanceId,
+    /// The app it belongs to (apps do not share ids of users).
+    pub app: AppName,
+    /// The service it belongs to; absent for throwaway instances of checks.
+    pub service: Option<ServiceName>,
+    /// The release it belongs to; absent for throwaway instances of checks.
+    pub release: Option<ReleaseId>,
+    /// What it is made from.
+    pub image: ImageHandle,
+    /// How its main process is run.
+    pub run: RunSettings,
+    /// The whole environment of its main process.
+    pub env: BTreeMap<String, String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Where it may write.
+    pub volatile: Vec<Volatile>,
+}
+
+/// How the main process of an instance ended, or why there never was one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Exit {
+    /// It returned this code.
+    Code {
+        /// 0 to 255.
+        code: i32,
+    },
+    /// This signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The kernel ended it because it reached its memory limit.
+    OutOfMemory {
+        /// The limit it had.
+        limit: ByteSize,
+    },
+    /// It never ran: making the instance or executing its program failed.
+    NotStarted {
+        /// What was attempted, and what the system answered.
+        cause: String,
+    },
+    /// It is gone and nobody saw how (its keeper died with it).
+    Unknown,
+}
+
+impl Exit {
+    /// Whether the process ended by itself and said that all went well.
+    pub fn is_success(&self) -> bool {
+        *self == Exit::Code { code: 0 }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code { code } => write!(f, "exited with code {code}"),
+            Exit::Signal { signal } => write!(f, "was ended by signal {signal}"),
+            Exit::OutOfMemory { limit } => write!(f, "reached its memory limit of {limit} and was killed"),
+            Exit::NotStarted { cause } => write!(f, "could not be started: {cause}"),
+            Exit::Unknown => write!(f, "is gone; how it ended is not known"),
+        }
+    }
+}
+
+/// Where an instance is in its life, as its engine sees it. Health is not the engine's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Its main process runs.
+    Running {
+        /// The main process as the host numbers it.
+        pid: u32,
+    },
+    /// It was asked to end and has not ended yet.
+    Stopping {
+        /// The main process as the host numbers it.
+        pid: u32,
+    },
+    /// It has ended; everything but its output is gone.
+    Ended {
+        /// How.
+        exit: Exit,
+    },
+}
+
+impl InstanceState {
+    /// The main process, while there is one.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Running { pid } | Self::Stopping { pid } => Some(*pid),
+            Self::Ended { .. } => None,
+        }
+    }
+}
+
+/// One instance as its engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Which.
+    pub id: InstanceId,
+    /// Where it is in its life.
+    #[serde(flatten)]
+    pub state: InstanceState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+}
+
+/// Which of its two outputs an instance wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

@@ -1,0 +1,45 @@
+//! The nouns and decisions of Kiln.
+//!
+//! Nothing here performs I/O, reads a clock or draws a random number: the same inputs give the same plan, byte
+//! for byte. Everything else in the workspace either carries these nouns out or shows them to someone.
+
+mod answer;
+mod command;
+mod digest;
+mod edge_table;
+mod event;
+mod failure;
+mod image;
+mod instance;
+mod names;
+mod package;
+mod probe;
+mod progress;
+mod release;
+mod time;
+mod traffic;
+mod tree;
+mod units;
+
+pub use answer::{
+    Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry, PlanAnswer,
+    PlannedStep, ReleaseEntry, ReleaseState, ServiceStatus, StatusAnswer, Waiting,
+};
+pub use command::Command;
+pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
+pub use edge_table::{EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, RouteTable, Target};
+pub use event::{Event, Stamped};
+pub use failure::{ExitCode, Failure};
+pub use image::{ImageHandle, ImageRecord, RunSettings, Volatile};
+pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
+pub use names::{
+    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, ServiceName, StoreName,
+};
+pub use package::{PackageName, PackageRef};
+pub use probe::{Check, HttpProbe, Probe};
+pub use progress::Progress;
+pub use release::{Release, ReleaseRoute, ReleaseService};
+pub use time::Timestamp;
+pub use traffic::{Traffic, TrafficReport};
+pub use tree::{Content, Meta, Node, Tree, TreeError, Xattrs};
+pub use units::{BadUnit, ByteSize, Millis};
