@@ -24,9 +24,9 @@ impl HostPattern {
     pub fn matches(&self, host: &str) -> bool {
         match self.0.strip_prefix("*.") {
             None => self.0.eq_ignore_ascii_case(host),
-            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| {
-                !label.is_empty() && parent.eq_ignore_ascii_case(rest)
-            }),
+            Some(parent) => host
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && parent.eq_ignore_ascii_case(rest)),
         }
     }
 }
@@ -148,7 +148,9 @@ mod tests {
         assert!(exact.matches("www.EXAMPLE.com") && !exact.matches("example.com"));
         let wild: HostPattern = "*.example.com".parse().unwrap();
         assert!(wild.matches("a.example.com"));
-        assert!(!wild.matches("example.com") && !wild.matches("a.b.example.com") && !wild.matches(".example.com"));
+        assert!(
+            !wild.matches("example.com") && !wild.matches("a.b.example.com") && !wild.matches(".example.com")
+        );
         for bad in ["", "*", "*.", "a..b", "a b", "-a.com", "http://a"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
         }

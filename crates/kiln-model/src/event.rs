@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, BakedImage, Failure, InstanceId, OutputStream, Progress, ReleaseId, ServiceName, Timestamp};
+use crate::{
+    AppName, BakedImage, Failure, InstanceId, OutputStream, Progress, ReleaseId, ServiceName, Timestamp,
+};
 
 /// One event with its moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

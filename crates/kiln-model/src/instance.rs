@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, ServiceName, Timestamp, Volatile};
+use crate::{
+    AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, ServiceName, Timestamp, Volatile,
+};
 
 /// The most an instance may use. Zero never means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

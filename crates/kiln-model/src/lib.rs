@@ -4,41 +4,56 @@
 //! for byte. Everything else in the workspace either carries these nouns out or shows them to someone.
 
 mod answer;
+mod app_state;
+mod checker;
 mod command;
 mod digest;
 mod edge_table;
 mod event;
 mod failure;
+mod healthy;
 mod image;
 mod instance;
 mod names;
+mod operation;
 mod package;
+mod plan;
+mod planner;
 mod probe;
 mod progress;
 mod release;
+mod table;
 mod time;
 mod traffic;
 mod tree;
 mod units;
 
 pub use answer::{
-    Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry, PlanAnswer,
-    PlannedStep, ReleaseEntry, ReleaseState, ServiceStatus, StatusAnswer, Waiting,
+    Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry,
+    PlanAnswer, PlannedStep, ReleaseEntry, ReleaseState, ServiceStatus, StatusAnswer, Waiting,
 };
+pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
+pub use checker::{Finding, check};
 pub use command::Command;
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
 pub use edge_table::{EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, RouteTable, Target};
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
+pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use image::{ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use names::{
-    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, ServiceName, StoreName,
+    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, ServiceName,
+    StoreName,
 };
+pub use operation::{Ending, Loss, Record};
 pub use package::{PackageName, PackageRef};
+pub use plan::{Action, OperationKind, Plan, Step};
+pub use planner::{Desired, NothingToDo, plan};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
 pub use release::{Release, ReleaseRoute, ReleaseService};
+pub use table::{RouteConflict, receivers, route_conflict, route_table, switched};
 pub use time::Timestamp;
 pub use traffic::{Traffic, TrafficReport};
 pub use tree::{Content, Meta, Node, Tree, TreeError, Xattrs};

@@ -128,7 +128,9 @@ impl ReleaseId {
 
 /// The number of a plan, per host, ever growing. It fences a stale executor: nothing carries out a plan of a
 /// lower generation once a higher one has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, HostPattern, ImageDigest, Limits, Millis, Probe, ReleaseId, RouteName, RunSettings, ServiceName, Sha256,
-    Volatile,
+    AppName, HostPattern, ImageDigest, Limits, Millis, Probe, ReleaseId, RouteName, RunSettings, ServiceName,
+    Sha256, Volatile,
 };
 
 /// One service of a release, wholly resolved.

@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_an_amount() {
-        for s in ["", "64", "MiB", "64mib", "-1s", "1.5s", "99999999999999999999B", "18446744073709551615GiB"] {
+        for s in ["", "64", "MiB", "64mib", "-1s", "1.5s", "99999999999999999999B", "18446744073709551615GiB"]
+        {
             assert!(s.parse::<ByteSize>().is_err(), "{s}");
             assert!(s.parse::<Millis>().is_err(), "{s}");
         }

@@ -1,0 +1,266 @@
+//! What a host is to do for one app: a fold over the operation log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, Ending, FleetId, Generation, InstanceId, OperationKind, Plan, Record, ReleaseId, Timestamp,
+    Traffic,
+};
+
+/// What a fleet is for at present. Only `Live` receives new requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum FleetPhase {
+    /// It is being brought up.
+    Green,
+    /// It serves.
+    Live,
+    /// It gets no new requests; those it has go on.
+    Draining,
+    /// It is up and idle until then.
+    Warm {
+        /// When it is removed.
+        until: Timestamp,
+    },
+    /// It is being ended.
+    Retiring,
+}
+
+impl FleetPhase {
+    /// Whether members that are lost are made again.
+    pub fn is_kept_whole(&self) -> bool {
+        matches!(self, Self::Green | Self::Live | Self::Warm { .. })
+    }
+
+    /// Whether the edge may hold connections to it.
+    pub fn is_in_table(&self) -> bool {
+        matches!(self, Self::Live | Self::Draining)
+    }
+}
+
+/// One fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// Which.
+    pub id: FleetId,
+    /// The release its members belong to.
+    pub release: ReleaseId,
+    /// What it is for at present.
+    pub phase: FleetPhase,
+    /// Serial numbers of the instances that should exist.
+    pub members: BTreeSet<u32>,
+    /// The highest serial number ever given.
+    pub last_serial: u32,
+    /// How many members were lost since it was provisioned.
+    pub losses: u32,
+    /// Why the last of them was.
+    pub last_loss: Option<String>,
+}
+
+impl Fleet {
+    /// The ids of the instances that should exist, with their serial numbers.
+    pub fn instances(&self) -> impl Iterator<Item = (u32, InstanceId)> {
+        self.members.iter().map(|serial| (*serial, self.id.instance(*serial)))
+    }
+
+    /// How many instances there should be.
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// An operation that has begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Its plan.
+    pub plan: Plan,
+    /// Who asked for it.
+    pub by: String,
+    /// How many of the plan's steps are done.
+    pub done: usize,
+    /// When the step after these was begun, if it was.
+    pub intent: Option<Timestamp>,
+}
+
+impl UnderWay {
+    /// The step to be done, or being done.
+    pub fn step(&self) -> Option<&Action> {
+        self.plan.steps.get(self.done).map(|s| &s.action)
+    }
+
+    /// Whether new requests already go to the release the plan leads to.
+    pub fn has_switched(&self) -> bool {
+        self.plan.steps[..self.done].iter().any(|s| matches!(s.action, Action::Switch { .. }))
+    }
+}
+
+/// A release that has served at least once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Which.
+    pub release: ReleaseId,
+    /// When it first did.
+    pub first: Timestamp,
+    /// Who asked for it then.
+    pub by: String,
+}
+
+/// What a host is to do for one app.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AppState {
+    /// Where new requests go.
+    pub traffic: Traffic,
+    /// All fleets that exist or are to.
+    pub fleets: BTreeMap<FleetId, Fleet>,
+    /// What is being done, if anything. Two at once cannot be written down.
+    pub under_way: Option<UnderWay>,
+    /// The release that served before the live one.
+    pub previous: Option<ReleaseId>,
+    /// All releases that ever served, oldest first.
+    pub served: Vec<Served>,
+    /// Why the last deploy or rollback failed, if none has succeeded since.
+    pub last_failure: Option<String>,
+    /// A plan that failed and has not been cleaned up after yet.
+    pub to_abandon: Option<Generation>,
+}
+
+impl AppState {
+    /// Takes account of one entry of the log. Entries of other apps must not be given.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Begun { by, plan, .. } => self.begin(plan, by),
+            Record::Intent { at, generation, .. } => {
+                if let Some(u) = self.current(*generation) {
+                    u.intent = Some(*at);
+                }
+            }
+            Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
+            Record::Ended { generation, ending, .. } => self.end(*generation, ending),
+            Record::Replaced { fleet, lost, new, .. } => {
+                if let Some(fleet) = self.fleets.get_mut(fleet) {
+                    for loss in lost {
+                        fleet.members.remove(&loss.serial);
+                        fleet.losses += 1;
+                        fleet.last_loss = Some(loss.cause.clone());
+                    }
+                    fleet.members.extend(new);
+                    fleet.last_serial = fleet.last_serial.max(new.iter().copied().max().unwrap_or(0));
+                }
+            }
+        }
+    }
+
+    fn current(&mut self, generation: Generation) -> Option<&mut UnderWay> {
+        self.under_way.as_mut().filter(|u| u.plan.generation == generation)
+    }
+
+    fn begin(&mut self, plan: &Plan, by: &str) {
+        if plan.parent.is_some() && plan.parent == self.to_abandon {
+            self.to_abandon = None;
+        }
+        self.under_way = Some(UnderWay { plan: plan.clone(), by: by.to_owned(), done: 0, intent: None });
+        // A fleet exists from the moment its plan does: a crash before its first instance leaves no question open.
+        for step in &plan.steps {
+            match &step.action {
+                Action::Provision { fleet, release, size } => self.provision(fleet, release, *size),
+                Action::Retire { fleets } if plan.kind != OperationKind::Down => {
+                    self.note_retiring(plan, fleets)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn provision(&mut self, id: &FleetId, release: &ReleaseId, size: u32) {
+        self.fleets.entry(id.clone()).or_insert_with(|| Fleet {
+            id: id.clone(),
+            release: release.clone(),
+            phase: FleetPhase::Green,
+            members: (1..=size).collect(),
+            last_serial: size,
+            losses: 0,
+            last_loss: None,
+        });
+    }
+
+    /// An abandoned fleet is not kept whole any more from the moment its removal is planned.
+    fn note_retiring(&mut self, plan: &Plan, fleets: &[FleetId]) {
+        if plan.kind == OperationKind::Abandon {
+            self.set_phase(fleets, &FleetPhase::Retiring);
+        }
+    }
+
+    fn set_phase(&mut self, fleets: &[FleetId], phase: &FleetPhase) {
+        for id in fleets {
+            if let Some(fleet) = self.fleets.get_mut(id) {
+                fleet.phase = phase.clone();
+            }
+        }
+    }
+
+    fn step_done(&mut self, at: Timestamp, generation: Generation, step: usize) {
+        let Some(under_way) = self.current(generation) else { return };
+        let by = under_way.by.clone();
+        let Some(action) = under_way.plan.steps.get(step).map(|s| s.action.clone()) else { return };
+        under_way.done = step + 1;
+        under_way.intent = None;
+        match action {
+            Action::Provision { .. } | Action::AwaitHealthy { .. } => {}
+            Action::Switch { release, fleets } => self.switched(at, &release, &fleets, by),
+            Action::AwaitDrained { fleets, .. } => self.set_phase(&fleets, &FleetPhase::Warm { until: at }),
+            Action::KeepWarm { fleets, span } => {
+                self.set_phase(&fleets, &FleetPhase::Warm { until: at.after(span) });
+            }
+            Action::Unroute => {
+                self.previous = self.traffic.live().cloned().or(self.previous.take());
+                self.traffic = Traffic::Dark;
+                for fleet in self.fleets.values_mut() {
+                    if fleet.phase == FleetPhase::Live {
+                        fleet.phase = FleetPhase::Draining;
+                    }
+                }
+            }
+            Action::Retire { fleets } => self.fleets.retain(|id, _| !fleets.contains(id)),
+        }
+    }
+
+    fn switched(&mut self, at: Timestamp, release: &ReleaseId, fleets: &[FleetId], by: String) {
+        for fleet in self.fleets.values_mut() {
+            if fleets.contains(&fleet.id) {
+                fleet.phase = FleetPhase::Live;
+            } else if fleet.phase == FleetPhase::Live {
+                fleet.phase = FleetPhase::Draining;
+            }
+        }
+        match self.traffic.live() {
+            Some(live) if live == release => {}
+            Some(live) => self.previous = Some(live.clone()),
+            // After `down` the release that served last is not the one before: it is the same one again.
+            None if self.previous.as_ref() == Some(release) => {
+                self.previous = self.served.iter().rev().map(|s| &s.release).find(|r| *r != release).cloned();
+            }
+            None => {}
+        }
+        self.traffic = Traffic::Settled { live: release.clone() };
+        if !self.served.iter().any(|s| s.release == *release) {
+            self.served.push(Served { release: release.clone(), first: at, by });
+        }
+    }
+
+    fn end(&mut self, generation: Generation, ending: &Ending) {
+        let Some(under_way) = self.under_way.take_if(|u| u.plan.generation == generation) else { return };
+        let for_people = matches!(under_way.plan.kind, OperationKind::Deploy | OperationKind::Rollback);
+        match ending {
+            Ending::Done if for_people => self.last_failure = None,
+            Ending::Done => {}
+            Ending::Failed { cause, .. } => {
+                if for_people {
+                    self.last_failure = Some(cause.clone());
+                }
+                self.to_abandon = Some(generation);
+            }
+        }
+    }
+}

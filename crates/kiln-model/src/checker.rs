@@ -1,0 +1,136 @@
+//! An independent look at a plan before anything is done: [`check`] shares no code with the planner, and runs on
+//! every plan, in production and in every test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Action, AppState, FleetId, FleetPhase, OperationKind, Plan, ReleaseId};
+
+/// Something wrong with a plan. A plan with findings is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step}: {problem}")]
+pub struct Finding {
+    /// The step's number, from 1; 0 for the plan as a whole.
+    pub step: usize,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// What the checker believes of a fleet at a point of the plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Belief {
+    Up,
+    Healthy,
+    Serving,
+    Draining,
+    Idle,
+    Gone,
+}
+
+/// Follows `plan` from `state` step by step and reports every promise it would break.
+pub fn check(plan: &Plan, state: &AppState) -> Vec<Finding> {
+    let live = state.traffic.live().cloned();
+    let mut walk = Walk { fleets: beliefs(state), serving: live, findings: Vec::new(), step: 0 };
+    if let Some(u) = &state.under_way {
+        walk.find(format!("operation {} of this app is still under way", u.plan.generation));
+    }
+    let was_served = walk.serving.is_some();
+    for (index, step) in plan.steps.iter().enumerate() {
+        walk.step = index + 1;
+        walk.follow(&step.action);
+    }
+    walk.step = 0;
+    if was_served && walk.serving.is_none() && plan.kind != OperationKind::Down {
+        walk.find("the app would be left without a fleet that serves".into());
+    }
+    if walk.serving != plan.to {
+        walk.find("the release it leads to would not serve".into());
+    }
+    walk.findings
+}
+
+fn beliefs(state: &AppState) -> BTreeMap<FleetId, Belief> {
+    let belief = |phase: &FleetPhase| match phase {
+        FleetPhase::Green | FleetPhase::Warm { .. } => Belief::Up,
+        FleetPhase::Live => Belief::Serving,
+        FleetPhase::Draining => Belief::Draining,
+        FleetPhase::Retiring => Belief::Idle,
+    };
+    state.fleets.iter().map(|(id, f)| (id.clone(), belief(&f.phase))).collect()
+}
+
+struct Walk {
+    fleets: BTreeMap<FleetId, Belief>,
+    serving: Option<ReleaseId>,
+    findings: Vec<Finding>,
+    step: usize,
+}
+
+impl Walk {
+    fn find(&mut self, problem: String) {
+        self.findings.push(Finding { step: self.step, problem });
+    }
+
+    /// Moves fleets on to `next`, each of which must be one of `from` now.
+    fn advance(&mut self, fleets: &[FleetId], from: &[Belief], next: Belief, what: &str) {
+        for id in fleets {
+            match self.fleets.get(id).copied() {
+                Some(now) if from.contains(&now) => {
+                    self.fleets.insert(id.clone(), next);
+                }
+                Some(now) => self.find(format!("{id} would be {what} while it is {now:?}")),
+                None => self.find(format!("{id} would be {what}, and does not exist")),
+            }
+        }
+    }
+
+    fn follow(&mut self, action: &Action) {
+        match action {
+            Action::Provision { fleet, size, .. } => {
+                if *size == 0 {
+                    self.find(format!("{fleet} would have no instance"));
+                }
+                if self.fleets.insert(fleet.clone(), Belief::Up).is_some_and(|b| b != Belief::Gone) {
+                    self.find(format!("{fleet} exists already"));
+                }
+            }
+            Action::AwaitHealthy { fleets, .. } => {
+                self.advance(fleets, &[Belief::Up, Belief::Healthy], Belief::Healthy, "awaited");
+            }
+            Action::Switch { release, fleets } => {
+                self.switch(fleets);
+                self.serving = Some(release.clone());
+            }
+            Action::AwaitDrained { fleets, .. } => {
+                self.advance(fleets, &[Belief::Draining], Belief::Idle, "drained");
+            }
+            Action::KeepWarm { fleets, .. } => {
+                self.advance(fleets, &[Belief::Idle], Belief::Idle, "kept warm")
+            }
+            Action::Unroute => {
+                self.serving = None;
+                let serving: Vec<FleetId> = self.in_state(Belief::Serving);
+                self.advance(&serving, &[Belief::Serving], Belief::Draining, "unrouted");
+            }
+            Action::Retire { fleets } => {
+                self.advance(fleets, &[Belief::Up, Belief::Healthy, Belief::Idle], Belief::Gone, "removed");
+            }
+        }
+    }
+
+    fn in_state(&self, belief: Belief) -> Vec<FleetId> {
+        self.fleets.iter().filter(|(_, b)| **b == belief).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn switch(&mut self, fleets: &[FleetId]) {
+        if fleets.is_empty() {
+            self.find("traffic would be switched to nothing".into());
+        }
+        let services: BTreeSet<_> = fleets.iter().map(|f| &f.service).collect();
+        if services.len() != fleets.len() {
+            self.find("traffic of one service would be switched to two fleets".into());
+        }
+        let serving: Vec<FleetId> = self.in_state(Belief::Serving);
+        self.advance(&serving, &[Belief::Serving], Belief::Draining, "replaced");
+        self.advance(fleets, &[Belief::Healthy], Belief::Serving, "switched to");
+    }
+}

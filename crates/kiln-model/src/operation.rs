@@ -1,0 +1,93 @@
+//! The operation log's entries: every change of a host, in the order in which it came about.
+//!
+//! What a host is to do at any moment follows from its log alone ([`crate::AppState`] is a fold over it), so that a
+//! control plane that dies between any two instructions goes on where the log ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, FleetId, Generation, Plan, Timestamp};
+
+/// One entry of the operation log. Entries are only ever appended; those written by earlier versions stay readable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub enum Record {
+    /// An operation has begun: its plan is in force from now on.
+    Begun {
+        /// When.
+        at: Timestamp,
+        /// Who asked for it; `kiln` if nobody did.
+        by: String,
+        /// What is going to be done.
+        plan: Plan,
+    },
+    /// A step is about to be done.
+    Intent {
+        /// When.
+        at: Timestamp,
+        /// The app.
+        app: AppName,
+        /// The plan.
+        generation: Generation,
+        /// The step's index in the plan.
+        step: usize,
+    },
+    /// A step has been done.
+    Outcome {
+        /// When.
+        at: Timestamp,
+        /// The app.
+        app: AppName,
+        /// The plan.
+        generation: Generation,
+        /// The step's index in the plan.
+        step: usize,
+        /// What is worth knowing of it, e.g. how many requests were cut at the drain deadline.
+        note: Option<String>,
+    },
+    /// An operation has ended.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// The app.
+        app: AppName,
+        /// The plan.
+        generation: Generation,
+        /// How.
+        ending: Ending,
+    },
+    /// Members of a fleet are no more, and others take their place.
+    Replaced {
+        /// When.
+        at: Timestamp,
+        /// The fleet.
+        fleet: FleetId,
+        /// Who is no more, and why.
+        lost: Vec<Loss>,
+        /// The serial numbers of those made in their place.
+        new: Vec<u32>,
+    },
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ending", rename_all = "snake_case")]
+pub enum Ending {
+    /// All steps are done.
+    Done,
+    /// A step could not be done; what was made for it is thrown away by an operation of its own.
+    Failed {
+        /// The step in words.
+        step: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// A member of a fleet that is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Its serial number within the fleet.
+    pub serial: u32,
+    /// Why it is no more.
+    pub cause: String,
+}

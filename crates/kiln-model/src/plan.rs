@@ -1,0 +1,143 @@
+//! Plans: immutable lists of steps from the observed world to a release.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, FleetId, Generation, Millis, ReleaseId, ServiceName};
+
+/// What an operation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// A new release is to serve.
+    Deploy,
+    /// An earlier release is to serve again.
+    Rollback,
+    /// What an operation that failed has made is thrown away.
+    Abandon,
+    /// Fleets whose time as warm ones is over are removed.
+    Retire,
+    /// The app is taken off this host.
+    Down,
+}
+
+impl fmt::Display for OperationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+            Self::Abandon => "abandon",
+            Self::Retire => "retire",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A plan. It is made once, checked, and carried out or given up; never edited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its number; higher than that of every plan before it on this host.
+    pub generation: Generation,
+    /// The plan whose failure this one cleans up after, if that is what it does.
+    pub parent: Option<Generation>,
+    /// The app.
+    pub app: AppName,
+    /// What it is for.
+    pub kind: OperationKind,
+    /// The release that serves when it begins.
+    pub from: Option<ReleaseId>,
+    /// The release that serves when it has been carried out.
+    pub to: Option<ReleaseId>,
+    /// What is done, in this order.
+    pub steps: Vec<Step>,
+}
+
+/// One step and the reason it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// Why, in a few words.
+    pub why: String,
+}
+
+/// What a step does. Each can be done again after a crash and then changes nothing that was done already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// From now on this fleet exists, with `size` instances, and is kept at that size.
+    Provision {
+        /// Which.
+        fleet: FleetId,
+        /// The release its instances belong to.
+        release: ReleaseId,
+        /// How many.
+        size: u32,
+    },
+    /// Waits until every instance of these fleets is healthy.
+    AwaitHealthy {
+        /// Which.
+        fleets: Vec<FleetId>,
+        /// How long at most.
+        within: Millis,
+    },
+    /// All new requests of the app go to these fleets, from one moment to the next.
+    Switch {
+        /// The release they make up.
+        release: ReleaseId,
+        /// Which.
+        fleets: Vec<FleetId>,
+    },
+    /// Waits until the edge acknowledges that nothing is in flight at these fleets any more.
+    AwaitDrained {
+        /// Which.
+        fleets: Vec<FleetId>,
+        /// How long at most; what is in flight then is cut.
+        within: Millis,
+    },
+    /// These fleets stay up without traffic, so that going back to them is one switch.
+    KeepWarm {
+        /// Which.
+        fleets: Vec<FleetId>,
+        /// How long.
+        span: Millis,
+    },
+    /// The app is served by nobody from now on.
+    Unroute,
+    /// These fleets are ended and gone.
+    Retire {
+        /// Which.
+        fleets: Vec<FleetId>,
+    },
+}
+
+fn names(fleets: &[FleetId]) -> String {
+    let services: Vec<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
+    services.join(", ")
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provision { fleet, release, size } => {
+                write!(f, "provision {size} × {} of {}", fleet.service, release.short())
+            }
+            Self::AwaitHealthy { fleets, within } => {
+                write!(f, "wait until {} is healthy, at most {within}", names(fleets))
+            }
+            Self::Switch { release, .. } => write!(f, "switch all traffic to {}", release.short()),
+            Self::AwaitDrained { fleets, within } => {
+                write!(f, "drain the old fleet of {}, at most {within}", names(fleets))
+            }
+            Self::KeepWarm { fleets, span } => {
+                write!(f, "keep the old fleet of {} warm for {span}", names(fleets))
+            }
+            Self::Unroute => write!(f, "take the routes away"),
+            Self::Retire { fleets } => {
+                let ids: Vec<String> = fleets.iter().map(ToString::to_string).collect();
+                write!(f, "remove the fleet {}", ids.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! From the observed world to the desired one: [`plan`] is pure and makes every choice there is to make.
+
+use std::fmt;
+
+use crate::{
+    Action, AppName, AppState, Fleet, FleetId, FleetPhase, Generation, Millis, OperationKind, Plan, Release,
+    ReleaseId, Step, Timestamp,
+};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Desired<'a> {
+    /// This release is to serve; `kind` says whether it is new or an earlier one.
+    Serve {
+        /// The release.
+        release: &'a Release,
+        /// [`OperationKind::Deploy`] or [`OperationKind::Rollback`].
+        kind: OperationKind,
+    },
+    /// What the plan of this generation has made is to go.
+    Abandoned {
+        /// The plan that failed.
+        failed: Generation,
+    },
+    /// Warm fleets whose time is over at this moment are to go.
+    Tidy {
+        /// Now.
+        at: Timestamp,
+    },
+    /// Nothing of the app is to be left, but its history.
+    Absent {
+        /// How long what is in flight may go on.
+        drain: Millis,
+    },
+}
+
+/// Why there is nothing to plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NothingToDo {
+    /// The release serves already.
+    AlreadyLive(ReleaseId),
+    /// There is no fleet to be removed.
+    NothingThere,
+}
+
+impl fmt::Display for NothingToDo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyLive(release) => write!(f, "{} serves already", release.short()),
+            Self::NothingThere => write!(f, "there is no fleet to be removed"),
+        }
+    }
+}
+
+/// Plans the way from `state` to what is desired, as the plan numbered `generation`.
+///
+/// # Errors
+/// [`NothingToDo`], with the reason, if the state is the desired one.
+pub fn plan(
+    app: &AppName,
+    state: &AppState,
+    desired: &Desired<'_>,
+    generation: Generation,
+) -> Result<Plan, NothingToDo> {
+    let (kind, to, parent, steps) = match desired {
+        Desired::Serve { release, kind } => {
+            (*kind, Some(release.id()), None, serve(app, state, release, generation)?)
+        }
+        Desired::Abandoned { failed } => {
+            let to = state.traffic.live().cloned();
+            (OperationKind::Abandon, to, Some(*failed), abandon(state, *failed))
+        }
+        Desired::Tidy { at } => {
+            let to = state.traffic.live().cloned();
+            (OperationKind::Retire, to, None, tidy(state, *at)?)
+        }
+        Desired::Absent { drain } => (OperationKind::Down, None, None, absent(state, *drain)?),
+    };
+    let from = state.traffic.live().cloned();
+    Ok(Plan { generation, parent, app: app.clone(), kind, from, to, steps })
+}
+
+fn step(action: Action, why: impl Into<String>) -> Step {
+    Step { action, why: why.into() }
+}
+
+fn serve(
+    app: &AppName,
+    state: &AppState,
+    release: &Release,
+    generation: Generation,
+) -> Result<Vec<Step>, NothingToDo> {
+    let id = release.id();
+    if state.traffic.live() == Some(&id) {
+        return Err(NothingToDo::AlreadyLive(id));
+    }
+    let mut steps = Vec::new();
+    let mut green = Vec::new();
+    for (service, settings) in &release.services {
+        let fleet = match warm(state, &id, service) {
+            Some(fleet) => fleet.id.clone(),
+            None => {
+                let fleet = FleetId { app: app.clone(), service: service.clone(), generation };
+                let size = settings.instances;
+                let provision = Action::Provision { fleet: fleet.clone(), release: id.clone(), size };
+                steps.push(step(provision, format!("no fleet of {} is up", id.short())));
+                fleet
+            }
+        };
+        green.push(fleet);
+    }
+    let within = health_deadline(release);
+    steps.push(step(
+        Action::AwaitHealthy { fleets: green.clone(), within },
+        "only a fleet observed healthy may receive traffic",
+    ));
+    steps.push(step(
+        Action::Switch { release: id, fleets: green.clone() },
+        match state.traffic.live() {
+            Some(live) => format!("{} serves until this moment", live.short()),
+            None => "nothing serves yet".to_owned(),
+        },
+    ));
+    steps.extend(replace(state, release, &green));
+    Ok(steps)
+}
+
+/// What becomes of the fleets that are not `green` once the switch is done.
+fn replace(state: &AppState, release: &Release, green: &[FleetId]) -> Vec<Step> {
+    let others = |wanted: fn(&FleetPhase) -> bool| -> Vec<FleetId> {
+        let is_other = |f: &&Fleet| wanted(&f.phase) && !green.contains(&f.id);
+        state.fleets.values().filter(is_other).map(|f| f.id.clone()).collect()
+    };
+    let old = others(FleetPhase::is_in_table);
+    let older = others(|phase| !phase.is_in_table());
+    let mut steps = Vec::new();
+    if !old.is_empty() {
+        steps.push(step(
+            Action::AwaitDrained { fleets: old.clone(), within: release.drain },
+            "what is in flight there may go on for that long",
+        ));
+        steps.push(step(
+            Action::KeepWarm { fleets: old, span: release.keep_warm },
+            "going back is one switch for that long",
+        ));
+    }
+    if !older.is_empty() {
+        steps.push(step(
+            Action::Retire { fleets: older },
+            "one release is kept warm, the one that served last",
+        ));
+    }
+    steps
+}
+
+fn warm<'a>(state: &'a AppState, release: &ReleaseId, service: &crate::ServiceName) -> Option<&'a Fleet> {
+    state.fleets.values().find(|f| {
+        f.release == *release && f.id.service == *service && matches!(f.phase, FleetPhase::Warm { .. })
+    })
+}
+
+/// An instance that fails is made again, so a fleet gets the time of three starts of its slowest service.
+fn health_deadline(release: &Release) -> Millis {
+    let slowest = release.services.values().map(|s| s.start_timeout.0).max().unwrap_or(0);
+    Millis(slowest.saturating_mul(3))
+}
+
+fn abandon(state: &AppState, failed: Generation) -> Vec<Step> {
+    let of_the_failed = |f: &&Fleet| f.phase == FleetPhase::Green && f.id.generation == failed;
+    let fleets: Vec<FleetId> = state.fleets.values().filter(of_the_failed).map(|f| f.id.clone()).collect();
+    if fleets.is_empty() {
+        return Vec::new();
+    }
+    vec![step(Action::Retire { fleets }, format!("plan {failed} failed before it could serve"))]
+}
+
+fn tidy(state: &AppState, at: Timestamp) -> Result<Vec<Step>, NothingToDo> {
+    let over = |f: &&Fleet| matches!(f.phase, FleetPhase::Warm { until } if until <= at);
+    let fleets: Vec<FleetId> = state.fleets.values().filter(over).map(|f| f.id.clone()).collect();
+    if fleets.is_empty() {
+        return Err(NothingToDo::NothingThere);
+    }
+    Ok(vec![step(Action::Retire { fleets }, "its time as a warm fleet is over")])
+}
+
+fn absent(state: &AppState, drain: Millis) -> Result<Vec<Step>, NothingToDo> {
+    let all: Vec<FleetId> = state.fleets.keys().cloned().collect();
+    if all.is_empty() && state.traffic.live().is_none() {
+        return Err(NothingToDo::NothingThere);
+    }
+    let live: Vec<FleetId> =
+        state.fleets.values().filter(|f| f.phase.is_in_table()).map(|f| f.id.clone()).collect();
+    let mut steps = vec![step(Action::Unroute, "the app leaves this host")];
+    if !live.is_empty() {
+        let await_drained = Action::AwaitDrained { fleets: live, within: drain };
+        steps.push(step(await_drained, "what is in flight there may go on for that long"));
+    }
+    if !all.is_empty() {
+        steps.push(step(Action::Retire { fleets: all }, "the app leaves this host"));
+    }
+    Ok(steps)
+}

@@ -1,0 +1,102 @@
+//! From what is to be done for every app to the one table the edge is given.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    AppName, AppState, EdgeFleet, EdgeRoute, Fleet, FleetPhase, HealthView, Healthy, InstanceId, Release,
+    ReleaseId, ReleaseRoute, RouteTable, Target,
+};
+
+/// The instances of a fleet that may receive requests. If none is healthy, all that run may: a probe that fails
+/// everywhere at once says more about the probe than about the fleet, and an answer from an instance that is perhaps
+/// unwell is better than a certain 503.
+pub fn receivers(
+    fleet: &Fleet,
+    health: &HealthView,
+    running: impl Fn(&InstanceId) -> bool,
+) -> Vec<InstanceId> {
+    let all: Vec<InstanceId> = fleet.instances().map(|(_, id)| id).collect();
+    let healthy: Vec<InstanceId> = all.iter().filter(|id| health.0.contains(*id)).cloned().collect();
+    if healthy.is_empty() { all.into_iter().filter(running).collect() } else { healthy }
+}
+
+/// The table that carries out `apps`, with `version`.
+pub fn route_table(
+    version: u64,
+    apps: &BTreeMap<AppName, AppState>,
+    releases: &BTreeMap<ReleaseId, Release>,
+    health: &HealthView,
+    running: impl Fn(&InstanceId) -> bool,
+) -> RouteTable {
+    let mut table = RouteTable { version, ..RouteTable::default() };
+    for state in apps.values() {
+        for fleet in state.fleets.values().filter(|f| f.phase.is_in_table()) {
+            let Some(service) = releases.get(&fleet.release).and_then(|r| r.services.get(&fleet.id.service))
+            else {
+                continue;
+            };
+            let instances = receivers(fleet, health, &running);
+            table.fleets.push(EdgeFleet { id: fleet.id.clone(), port: service.port, instances });
+        }
+        if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
+            table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));
+        }
+    }
+    table
+}
+
+fn edge_route(route: &ReleaseRoute, state: &AppState) -> EdgeRoute {
+    let serves = |f: &&Fleet| f.phase == FleetPhase::Live && f.id.service == route.service;
+    let targets =
+        state.fleets.values().filter(serves).map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect();
+    EdgeRoute { host: route.host.clone(), path: route.path.clone(), service: route.service.clone(), targets }
+}
+
+/// The state in which `green` serves `release`: what the edge is told before the log says so. Asking for proof of
+/// health here is what makes it impossible to switch to a fleet nobody looked at.
+pub fn switched(state: &AppState, release: &ReleaseId, green: &[Healthy<crate::FleetId>]) -> AppState {
+    let mut next = state.clone();
+    for fleet in next.fleets.values_mut() {
+        if green.iter().any(|h| *h.get() == fleet.id) {
+            fleet.phase = FleetPhase::Live;
+        } else if fleet.phase == FleetPhase::Live {
+            fleet.phase = FleetPhase::Draining;
+        }
+    }
+    next.traffic = crate::Traffic::Settled { live: release.clone() };
+    next
+}
+
+/// Two routes that would take the same requests.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a route of app {holder} takes {place} already")]
+pub struct RouteConflict {
+    /// The app that has the route.
+    pub holder: AppName,
+    /// Host and path.
+    pub place: String,
+}
+
+/// Whether the routes of `release` would take requests that another live app takes.
+///
+/// # Errors
+/// The first conflict found.
+pub fn route_conflict(
+    release: &Release,
+    apps: &BTreeMap<AppName, AppState>,
+    releases: &BTreeMap<ReleaseId, Release>,
+) -> Result<(), RouteConflict> {
+    for (app, state) in apps.iter().filter(|(app, _)| **app != release.app) {
+        let Some(other) = state.traffic.live().and_then(|id| releases.get(id)) else { continue };
+        for theirs in other.routes.values() {
+            if let Some(route) =
+                release.routes.values().find(|r| r.host == theirs.host && r.path == theirs.path)
+            {
+                let host = route.host.as_ref().map_or("every host", |h| h.as_str());
+                let place = format!("{host}{}", route.path);
+                return Err(RouteConflict { holder: app.clone(), place });
+            }
+        }
+    }
+    Ok(())
+}
