@@ -1,0 +1,54 @@
+//! What a host is to those who talk to it: one function that takes a [`Command`].
+//!
+//! The HTTP API, the foreground of `kiln up` and the tests all stand before this trait, so that nobody can do
+//! through one door what cannot be done through the other.
+
+use kiln_model::{Answer, Command, Failure, Stamped};
+
+/// Who asks for something, as the operation log names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user id the kernel vouches for (the other end of a Unix socket, or this process).
+    pub uid: u32,
+    /// That user's name on this host; the number as text if there is none.
+    pub name: String,
+}
+
+impl Caller {
+    /// Kiln itself, for what nobody asked for.
+    pub fn kiln() -> Self {
+        Self { uid: 0, name: "kiln".into() }
+    }
+}
+
+/// A host: runs commands, several at a time, each on the thread of the one who calls.
+pub trait Host: Send + Sync + 'static {
+    /// Does what `command` says and returns when it is done, has failed, or the asker has gone; tells `events` what
+    /// happens meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// Why it was not done, with the exit code that leads to.
+    fn run(&self, command: Command, by: Caller, events: &dyn EventSink) -> Result<Answer, Failure>;
+}
+
+/// Where a host tells what happens while a command runs.
+pub trait EventSink: Send + Sync {
+    /// Takes one event. Never blocks for long: a slow reader must not hold up a deploy.
+    fn event(&self, event: Stamped);
+
+    /// Whether the asker has left, so that nobody reads on. What can still be undone without harm is then given
+    /// up: a deploy that has not switched, a log that is followed.
+    fn gone(&self) -> bool;
+}
+
+/// Takes no notice of anything, and never goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unheard;
+
+impl EventSink for Unheard {
+    fn event(&self, _: Stamped) {}
+
+    fn gone(&self) -> bool {
+        false
+    }
+}
