@@ -29,9 +29,9 @@ pub enum FleetPhase {
 }
 
 impl FleetPhase {
-    /// Whether members that are lost are made again.
+    /// Whether members that are lost are made again. A draining fleet is, too: going back to it must be possible.
     pub fn is_kept_whole(&self) -> bool {
-        matches!(self, Self::Green | Self::Live | Self::Warm { .. })
+        *self != Self::Retiring
     }
 
     /// Whether the edge may hold connections to it.
@@ -131,11 +131,7 @@ impl AppState {
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Begun { by, plan, .. } => self.begin(plan, by),
-            Record::Intent { at, generation, .. } => {
-                if let Some(u) = self.current(*generation) {
-                    u.intent = Some(*at);
-                }
-            }
+            Record::Intent { at, generation, step, .. } => self.step_begun(*at, *generation, *step),
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
             Record::Replaced { fleet, lost, new, .. } => {
@@ -163,13 +159,17 @@ impl AppState {
         self.under_way = Some(UnderWay { plan: plan.clone(), by: by.to_owned(), done: 0, intent: None });
         // A fleet exists from the moment its plan does: a crash before its first instance leaves no question open.
         for step in &plan.steps {
-            match &step.action {
-                Action::Provision { fleet, release, size } => self.provision(fleet, release, *size),
-                Action::Retire { fleets } if plan.kind != OperationKind::Down => {
-                    self.note_retiring(plan, fleets)
-                }
-                _ => {}
+            if let Action::Provision { fleet, release, size } = &step.action {
+                self.provision(fleet, release, *size);
             }
+        }
+    }
+
+    fn step_begun(&mut self, at: Timestamp, generation: Generation, step: usize) {
+        let Some(under_way) = self.current(generation) else { return };
+        under_way.intent = Some(at);
+        if let Some(Action::Retire { fleets }) = under_way.plan.steps.get(step).map(|s| s.action.clone()) {
+            self.set_phase(&fleets, &FleetPhase::Retiring);
         }
     }
 
@@ -183,13 +183,6 @@ impl AppState {
             losses: 0,
             last_loss: None,
         });
-    }
-
-    /// An abandoned fleet is not kept whole any more from the moment its removal is planned.
-    fn note_retiring(&mut self, plan: &Plan, fleets: &[FleetId]) {
-        if plan.kind == OperationKind::Abandon {
-            self.set_phase(fleets, &FleetPhase::Retiring);
-        }
     }
 
     fn set_phase(&mut self, fleets: &[FleetId], phase: &FleetPhase) {
@@ -254,7 +247,7 @@ impl AppState {
         let for_people = matches!(under_way.plan.kind, OperationKind::Deploy | OperationKind::Rollback);
         match ending {
             Ending::Done if for_people => self.last_failure = None,
-            Ending::Done => {}
+            Ending::Done | Ending::Superseded { .. } => {}
             Ending::Failed { cause, .. } => {
                 if for_people {
                     self.last_failure = Some(cause.clone());

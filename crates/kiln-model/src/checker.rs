@@ -94,7 +94,8 @@ impl Walk {
                 }
             }
             Action::AwaitHealthy { fleets, .. } => {
-                self.advance(fleets, &[Belief::Up, Belief::Healthy], Belief::Healthy, "awaited");
+                let up = [Belief::Up, Belief::Healthy, Belief::Draining];
+                self.advance(fleets, &up, Belief::Healthy, "awaited");
             }
             Action::Switch { release, fleets } => {
                 self.switch(fleets);

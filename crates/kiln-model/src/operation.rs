@@ -74,6 +74,11 @@ pub enum Record {
 pub enum Ending {
     /// All steps are done.
     Done,
+    /// The release serves; what was still to be done is done by the plan that came after it.
+    Superseded {
+        /// That plan.
+        by: Generation,
+    },
     /// A step could not be done; what was made for it is thrown away by an operation of its own.
     Failed {
         /// The step in words.

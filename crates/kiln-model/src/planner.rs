@@ -125,37 +125,38 @@ fn serve(
     Ok(steps)
 }
 
-/// What becomes of the fleets that are not `green` once the switch is done.
+/// What becomes of the fleets that are not `green` once the switch is done: the one that served stays warm, those
+/// from before it go.
 fn replace(state: &AppState, release: &Release, green: &[FleetId]) -> Vec<Step> {
-    let others = |wanted: fn(&FleetPhase) -> bool| -> Vec<FleetId> {
+    let others = |wanted: &dyn Fn(&FleetPhase) -> bool| -> Vec<FleetId> {
         let is_other = |f: &&Fleet| wanted(&f.phase) && !green.contains(&f.id);
         state.fleets.values().filter(is_other).map(|f| f.id.clone()).collect()
     };
-    let old = others(FleetPhase::is_in_table);
-    let older = others(|phase| !phase.is_in_table());
+    let in_table = others(&FleetPhase::is_in_table);
+    let stays_warm = |phase: &FleetPhase| *phase == FleetPhase::Live && release.keep_warm.0 > 0;
+    let old = others(&stays_warm);
+    let older = others(&|phase| !stays_warm(phase));
     let mut steps = Vec::new();
+    if !in_table.is_empty() {
+        let within = release.drain;
+        let why = "what is in flight there may go on for that long";
+        steps.push(step(Action::AwaitDrained { fleets: in_table, within }, why));
+    }
     if !old.is_empty() {
-        steps.push(step(
-            Action::AwaitDrained { fleets: old.clone(), within: release.drain },
-            "what is in flight there may go on for that long",
-        ));
-        steps.push(step(
-            Action::KeepWarm { fleets: old, span: release.keep_warm },
-            "going back is one switch for that long",
-        ));
+        let span = release.keep_warm;
+        steps.push(step(Action::KeepWarm { fleets: old, span }, "going back is one switch for that long"));
     }
     if !older.is_empty() {
-        steps.push(step(
-            Action::Retire { fleets: older },
-            "one release is kept warm, the one that served last",
-        ));
+        steps.push(step(Action::Retire { fleets: older }, "only the release that served last is kept warm"));
     }
     steps
 }
 
+/// A fleet of `release` that is still up.
 fn warm<'a>(state: &'a AppState, release: &ReleaseId, service: &crate::ServiceName) -> Option<&'a Fleet> {
     state.fleets.values().find(|f| {
-        f.release == *release && f.id.service == *service && matches!(f.phase, FleetPhase::Warm { .. })
+        let is_up = matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining);
+        is_up && f.release == *release && f.id.service == *service
     })
 }
 
