@@ -1,0 +1,225 @@
+//! Beginning operations: those asked for, and those that follow from the state.
+
+use std::fmt;
+
+use kiln_model::{
+    AppName, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind, Plan,
+    Record, Release, RouteConflict, Timestamp, check, plan, route_conflict,
+};
+
+use super::news::Listener;
+use super::{Core, News, NewsSender, Wake};
+use crate::world::Trouble;
+
+/// Something asked of the core for one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// This release is to serve.
+    Serve {
+        /// The release; it is on the shelf already.
+        release: Box<Release>,
+        /// [`OperationKind::Deploy`] or [`OperationKind::Rollback`].
+        kind: OperationKind,
+    },
+    /// Nothing of the app is to be left running.
+    Down {
+        /// How long what is in flight may go on.
+        drain: Millis,
+    },
+}
+
+/// Why a request was not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another one waits or is carried out.
+    Busy {
+        /// What it is.
+        with: String,
+    },
+    /// Its routes are another app's.
+    Conflict(RouteConflict),
+    /// There is nothing to be removed.
+    NothingThere,
+    /// The plan would break a promise: a bug.
+    Unsound(Vec<String>),
+    /// It could not be written down.
+    Unrecorded(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy { with } => write!(f, "{with} is under way"),
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::NothingThere => write!(f, "there is nothing to be removed"),
+            Self::Unsound(findings) => write!(f, "the plan is unsound: {}", findings.join("; ")),
+            Self::Unrecorded(cause) => write!(f, "the operation log could not be written: {cause}"),
+        }
+    }
+}
+
+/// A request that waits for its turn.
+pub(super) struct Pending {
+    request: Request,
+    by: String,
+    to: NewsSender,
+}
+
+impl Core {
+    /// Asks for something; `to` is told all about it, the end last. Takes effect with the next turn.
+    pub fn request(&mut self, app: AppName, request: Request, by: String, to: NewsSender) {
+        if self.pending.contains_key(&app) {
+            let _ = to.send(News::Refused(Refusal::Busy { with: "another request".into() }));
+            return;
+        }
+        if let Some(u) = self.apps.get(&app).and_then(|s| s.under_way.as_ref()) {
+            let for_people =
+                matches!(u.plan.kind, OperationKind::Deploy | OperationKind::Rollback | OperationKind::Down);
+            if for_people && !u.has_switched() {
+                let with = format!("{} {}, asked for by {},", u.plan.kind, u.plan.generation, u.by);
+                let _ = to.send(News::Refused(Refusal::Busy { with }));
+                return;
+            }
+        }
+        self.pending.insert(app, Pending { request, by, to });
+    }
+
+    /// Gives an operation up, if its release does not serve yet; takes effect with the next turn.
+    pub fn cancel(&mut self, generation: Generation, why: String) {
+        self.cancelled.insert(generation, why);
+    }
+
+    /// What would be done for `release` now, without doing it.
+    ///
+    /// # Errors
+    /// If nothing would.
+    pub fn would_do(&self, release: &Release) -> Result<Plan, NothingToDo> {
+        let state = self.apps.get(&release.app).cloned().unwrap_or_default();
+        let desired = Desired::Serve { release, kind: OperationKind::Deploy };
+        plan(&release.app, &state, &desired, self.generation.next())
+    }
+
+    /// Begins what is next for `app`, if its turn has come. `None` if there is something to carry out.
+    pub(super) fn begin_next(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
+        if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref()) {
+            let may_supersede = under_way.has_switched() && under_way.plan.kind != OperationKind::Down;
+            if !(may_supersede && self.pending.contains_key(app)) {
+                return Ok(None);
+            }
+            let (generation, by) = (under_way.plan.generation, self.generation.next());
+            self.end(app, generation, Ending::Superseded { by })?;
+        }
+        if let Some(failed) = self.apps.get(app).and_then(|s| s.to_abandon) {
+            return self.begin_own(app, &Desired::Abandoned { failed });
+        }
+        if let Some(pending) = self.pending.remove(app) {
+            return Ok(self.begin_asked(app, pending));
+        }
+        let at = self.now();
+        match self.next_expiry(app) {
+            Some(until) if until <= at => self.begin_own(app, &Desired::Tidy { at }),
+            Some(until) => Ok(Some(Wake::At(until))),
+            None => Ok(Some(Wake::WhenWoken)),
+        }
+    }
+
+    fn next_expiry(&self, app: &AppName) -> Option<Timestamp> {
+        let until = |phase: &FleetPhase| match phase {
+            FleetPhase::Warm { until } => Some(*until),
+            _ => None,
+        };
+        self.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
+    }
+
+    fn begin_own(&mut self, app: &AppName, desired: &Desired<'_>) -> Result<Option<Wake>, Trouble> {
+        let state = self.apps.get(app).cloned().unwrap_or_default();
+        let Ok(plan) = plan(app, &state, desired, self.generation.next()) else {
+            return Ok(Some(Wake::WhenWoken));
+        };
+        self.begin(plan, "kiln".into())?;
+        Ok(None)
+    }
+
+    /// Begins a request or tells why not. `None` if there is something to carry out.
+    fn begin_asked(&mut self, app: &AppName, pending: Pending) -> Option<Wake> {
+        let Pending { request, by, to } = pending;
+        match self.plan_asked(app, &request) {
+            Err(Refused::Already(release)) => {
+                let _ = to.send(News::Serves { release, unchanged: true });
+                Some(Wake::At(self.now()))
+            }
+            Err(Refused::Because(refusal)) => {
+                let _ = to.send(News::Refused(refusal));
+                Some(Wake::At(self.now()))
+            }
+            Ok(plan) => {
+                let generation = plan.generation;
+                let steps = plan.steps.iter().map(|s| s.action.to_string()).collect();
+                let release = plan.to.clone();
+                if let Err(trouble) = self.begin(plan, by) {
+                    let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0)));
+                    return Some(Wake::WhenWoken);
+                }
+                let _ = to.send(News::Begun(generation));
+                self.listeners.insert(generation, Listener { app: app.clone(), to, failed: None });
+                if let Some(release) = release {
+                    self.tell(generation, Event::Planned { release, steps });
+                }
+                None
+            }
+        }
+    }
+
+    fn plan_asked(&mut self, app: &AppName, request: &Request) -> Result<Plan, Refused> {
+        let state = self.apps.get(app).cloned().unwrap_or_default();
+        let desired = match request {
+            Request::Serve { release, kind } => {
+                route_conflict(release, &self.apps, &self.releases).map_err(Refusal::Conflict)?;
+                // At hand before any fleet of it exists, so that nothing can fail between the two.
+                self.releases.insert(release.id(), Release::clone(release));
+                Desired::Serve { release, kind: *kind }
+            }
+            Request::Down { drain } => Desired::Absent { drain: *drain },
+        };
+        let plan = plan(app, &state, &desired, self.generation.next()).map_err(|nothing| match nothing {
+            NothingToDo::AlreadyLive(release) => Refused::Already(release),
+            NothingToDo::NothingThere => Refused::Because(Refusal::NothingThere),
+        })?;
+        let findings = check(&plan, &state);
+        if findings.is_empty() {
+            Ok(plan)
+        } else {
+            Err(Refusal::Unsound(findings.iter().map(ToString::to_string).collect()).into())
+        }
+    }
+
+    fn begin(&mut self, plan: Plan, by: String) -> Result<(), Trouble> {
+        let at = self.now();
+        self.record(&Record::Begun { at, by, plan })
+    }
+
+    /// Writes down how an operation ended.
+    pub(super) fn end(
+        &mut self,
+        app: &AppName,
+        generation: Generation,
+        ending: Ending,
+    ) -> Result<(), Trouble> {
+        let at = self.now();
+        self.record(&Record::Ended { at, app: app.clone(), generation, ending })?;
+        self.cancelled.remove(&generation);
+        Ok(())
+    }
+}
+
+/// Why there is no plan for a request.
+enum Refused {
+    Already(kiln_model::ReleaseId),
+    Because(Refusal),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Because(refusal)
+    }
+}

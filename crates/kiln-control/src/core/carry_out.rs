@@ -1,0 +1,232 @@
+//! Carrying plans out, one step at a time: write the intent, act, write the outcome.
+//!
+//! Nothing is chosen here. Every action can be repeated, so a step whose intent is in the log and whose outcome is
+//! not is simply done again.
+
+use kiln_model::{
+    Action, AppName, AppState, Ending, Event, FleetId, Generation, Healthy, Millis, NotHealthy,
+    OperationKind, Plan, Record, ReleaseId, Timestamp,
+};
+
+use super::{Core, News, Wake};
+use crate::world::Trouble;
+
+/// How far a step has come.
+enum Came {
+    /// It is done; what is worth noting of it.
+    Done(Option<String>),
+    /// It waits, at most until then.
+    Waits(Option<Timestamp>),
+    /// It cannot be done.
+    Failed(String),
+}
+
+impl Core {
+    /// Does the next step of what is under way for `app`. `None` if it is done and there may be more to do.
+    pub(super) fn carry_out(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
+        let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.clone()) else {
+            return Ok(Some(Wake::WhenWoken));
+        };
+        let plan = &under_way.plan;
+        let Some(action) = under_way.step() else {
+            self.complete(app, plan)?;
+            return Ok(None);
+        };
+        if let Some(why) = self.cancelled.get(&plan.generation).cloned()
+            && !under_way.has_switched()
+        {
+            self.fail(app, plan, action, why)?;
+            return Ok(None);
+        }
+        let begun = match under_way.intent {
+            Some(at) => at,
+            None => self.begin_step(app, plan.generation, under_way.done, action)?,
+        };
+        match self.act(app, action, begun)? {
+            Came::Done(note) => self.step_done(app, plan, under_way.done, begun, note).map(|()| None),
+            Came::Waits(until) => Ok(Some(until.map_or(Wake::WhenWoken, Wake::At))),
+            Came::Failed(cause) => self.fail(app, plan, action, cause).map(|()| None),
+        }
+    }
+
+    fn begin_step(
+        &mut self,
+        app: &AppName,
+        generation: Generation,
+        step: usize,
+        action: &Action,
+    ) -> Result<Timestamp, Trouble> {
+        let at = self.now();
+        self.record(&Record::Intent { at, app: app.clone(), generation, step })?;
+        self.tell(generation, Event::StepBegun { step: action.to_string() });
+        Ok(at)
+    }
+
+    fn step_done(
+        &mut self,
+        app: &AppName,
+        plan: &Plan,
+        step: usize,
+        begun: Timestamp,
+        note: Option<String>,
+    ) -> Result<(), Trouble> {
+        let (at, generation) = (self.now(), plan.generation);
+        self.record(&Record::Outcome { at, app: app.clone(), generation, step, note })?;
+        let action = &plan.steps[step].action;
+        self.tell(generation, Event::StepDone { step: action.to_string(), millis: begun.until(at).0 });
+        if let Action::Switch { release, .. } = action {
+            self.tell(generation, Event::Switched { release: release.clone() });
+            // Whoever asked has what was asked for; draining the old fleet is nobody's wait.
+            self.tell_last(generation, News::Serves { release: release.clone(), unchanged: false });
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, app: &AppName, plan: &Plan) -> Result<(), Trouble> {
+        self.end(app, plan.generation, Ending::Done)?;
+        self.load_releases()?;
+        self.tell_last(plan.generation, News::Ended);
+        if let (OperationKind::Abandon, Some(parent)) = (plan.kind, plan.parent)
+            && let Some((step, cause)) = self.listeners.get(&parent).and_then(|l| l.failed.clone())
+        {
+            self.tell_last(parent, News::Failed { step, cause });
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, app: &AppName, plan: &Plan, action: &Action, cause: String) -> Result<(), Trouble> {
+        let step = action.to_string();
+        let ending = Ending::Failed { step: step.clone(), cause: cause.clone() };
+        self.end(app, plan.generation, ending)?;
+        if let Some(listener) = self.listeners.get_mut(&plan.generation) {
+            listener.failed = Some((step, cause));
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, app: &AppName, action: &Action, begun: Timestamp) -> Result<Came, Trouble> {
+        match action {
+            Action::Provision { fleet, .. } => self.provision(app, fleet),
+            Action::AwaitHealthy { fleets, within } => {
+                Ok(self.await_healthy(app, fleets, begun.after(*within)))
+            }
+            Action::Switch { release, fleets } => self.switch(app, release, fleets, begun),
+            Action::AwaitDrained { fleets, within } => self.await_drained(fleets, begun.after(*within)),
+            Action::KeepWarm { .. } => Ok(Came::Done(None)),
+            Action::Unroute => self.unroute(app),
+            Action::Retire { fleets } => self.retire(fleets),
+        }
+    }
+
+    fn state(&self, app: &AppName) -> &AppState {
+        &self.apps[app]
+    }
+
+    fn provision(&mut self, app: &AppName, fleet: &FleetId) -> Result<Came, Trouble> {
+        self.keep_whole()?;
+        let Some(fleet) = self.state(app).fleets.get(fleet) else { return Ok(Came::Done(None)) };
+        if let Some(cause) = self.budget_spent(fleet) {
+            return Ok(Came::Failed(cause));
+        }
+        let made = fleet.instances().all(|(_, id)| self.statuses.contains_key(&id));
+        // Members that wait for their turn after losses wake the core themselves.
+        Ok(if made { Came::Done(None) } else { Came::Waits(None) })
+    }
+
+    fn observe_fleets(&self, app: &AppName, fleets: &[FleetId]) -> Result<Vec<Healthy<FleetId>>, NotHealthy> {
+        let (state, view) = (self.state(app), self.health_view());
+        let existing = fleets.iter().filter_map(|id| state.fleets.get(id));
+        existing.map(|fleet| Healthy::observe(fleet, &view)).collect()
+    }
+
+    fn await_healthy(&mut self, app: &AppName, fleets: &[FleetId], until: Timestamp) -> Came {
+        let not = match self.observe_fleets(app, fleets) {
+            Ok(_) => return Came::Done(None),
+            Err(not) => not,
+        };
+        let state = self.state(app);
+        let spent = fleets.iter().filter_map(|id| state.fleets.get(id)).find_map(|f| self.budget_spent(f));
+        if let Some(cause) = spent {
+            return Came::Failed(cause);
+        }
+        if self.now() < until {
+            return Came::Waits(Some(until));
+        }
+        let fleet = &state.fleets[&not.fleet];
+        let problem = self.last_problem(fleet).map_or_else(String::new, |p| format!("; last: {p}"));
+        Came::Failed(format!("{not} after all the time they had{problem}"))
+    }
+
+    /// How long a switch may wait for a fleet that was healthy a moment ago to be so again.
+    const SWITCH_PATIENCE: Millis = Millis(10_000);
+
+    fn switch(
+        &mut self,
+        app: &AppName,
+        release: &ReleaseId,
+        fleets: &[FleetId],
+        begun: Timestamp,
+    ) -> Result<Came, Trouble> {
+        let green = match self.observe_fleets(app, fleets) {
+            Ok(green) => green,
+            Err(not) => {
+                let until = begun.after(Self::SWITCH_PATIENCE);
+                let waits = self.now() < until;
+                return Ok(if waits { Came::Waits(Some(until)) } else { Came::Failed(not.to_string()) });
+            }
+        };
+        let mut apps = self.apps.clone();
+        apps.insert(app.clone(), kiln_model::switched(self.state(app), release, &green));
+        self.put_in_force(&apps)?;
+        Ok(Came::Done(None))
+    }
+
+    fn await_drained(&mut self, fleets: &[FleetId], until: Timestamp) -> Result<Came, Trouble> {
+        let counts = self.world.edge.counts()?;
+        let in_flight: u64 =
+            counts.fleets.iter().filter(|c| fleets.contains(&c.fleet)).map(|c| c.in_flight).sum();
+        // Counts of an older table say nothing: the fleet may still be a target there.
+        let acknowledged = self.published.as_ref().is_some_and(|p| counts.version >= p.version);
+        if acknowledged && in_flight == 0 {
+            return Ok(Came::Done(None));
+        }
+        if self.now() >= until {
+            return Ok(Came::Done(Some(format!("{in_flight} in flight cut at the deadline"))));
+        }
+        self.world.edge.wake_when_drained(fleets);
+        Ok(Came::Waits(Some(until)))
+    }
+
+    fn unroute(&mut self, app: &AppName) -> Result<Came, Trouble> {
+        let mut apps = self.apps.clone();
+        if let Some(state) = apps.get_mut(app) {
+            state.traffic = kiln_model::Traffic::Dark;
+        }
+        self.put_in_force(&apps)?;
+        Ok(Came::Done(None))
+    }
+
+    fn retire(&mut self, fleets: &[FleetId]) -> Result<Came, Trouble> {
+        // The edge must have let go of them first.
+        self.publish()?;
+        let of_fleets = |(fleet, _): &(FleetId, _)| fleets.contains(fleet);
+        let ids: Vec<_> = self.members().filter(of_fleets).map(|(_, id)| id).collect();
+        let running: Vec<_> = ids
+            .iter()
+            .filter(|id| self.statuses.get(id).is_some_and(|s| s.state.pid().is_some()))
+            .cloned()
+            .collect();
+        if !running.is_empty() {
+            if !fleets.iter().all(|f| self.asked_to_end.contains(f)) {
+                self.world.engine.stop(&running).map_err(|e| Trouble::of(&e))?;
+                self.asked_to_end.extend(fleets.iter().cloned());
+            }
+            return Ok(Came::Waits(None));
+        }
+        self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
+        self.statuses.retain(|id, _| !ids.contains(id));
+        self.asked_to_end.retain(|f| !fleets.contains(f));
+        self.back_off.retain(|f, _| !fleets.contains(f));
+        Ok(Came::Done(None))
+    }
+}

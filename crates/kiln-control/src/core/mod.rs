@@ -1,0 +1,240 @@
+//! The one loop: observe, keep fleets whole, tell the edge, carry plans on, begin new ones.
+//!
+//! [`Core`] is a state machine without threads. [`Core::turn`] does everything that can be done now and says when it
+//! wants to be called again; whoever drives it calls earlier when something has happened. All it decides on is the
+//! fold of the operation log and what it observes, so that a new `Core` over the same log goes on where this one
+//! ended.
+
+mod begin;
+mod carry_out;
+mod news;
+mod publish;
+mod report;
+mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_model::{
+    AppName, AppState, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record, Release,
+    ReleaseId, RouteTable, Timestamp,
+};
+
+pub use begin::{Refusal, Request};
+pub use news::{News, NewsSender};
+pub use report::InstanceReport;
+
+use crate::world::{Condition, Trouble, World};
+use begin::Pending;
+use upkeep::BackOff;
+
+/// The state machine; see the module's description.
+pub struct Core {
+    world: World,
+    apps: BTreeMap<AppName, AppState>,
+    releases: BTreeMap<ReleaseId, Release>,
+    generation: Generation,
+    statuses: BTreeMap<InstanceId, InstanceStatus>,
+    conditions: BTreeMap<InstanceId, Condition>,
+    /// Members that were running when this core was made: healthy until they say otherwise.
+    presumed_healthy: BTreeSet<InstanceId>,
+    published: Option<RouteTable>,
+    pending: BTreeMap<AppName, Pending>,
+    listeners: BTreeMap<Generation, news::Listener>,
+    cancelled: BTreeMap<Generation, String>,
+    back_off: BTreeMap<FleetId, BackOff>,
+    /// Fleets whose instances have been asked to end by this core.
+    asked_to_end: BTreeSet<FleetId>,
+    announced: BTreeSet<InstanceId>,
+    trouble: Option<(Timestamp, String)>,
+}
+
+impl Core {
+    /// A core that goes on where `records` end.
+    ///
+    /// # Errors
+    /// If the engine does not say what exists, or a release that is in use is not there.
+    pub fn new(world: World, records: &[Record]) -> Result<Self, Trouble> {
+        let mut core = Self {
+            world,
+            apps: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            generation: Generation::default(),
+            statuses: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            presumed_healthy: BTreeSet::new(),
+            published: None,
+            pending: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
+            back_off: BTreeMap::new(),
+            asked_to_end: BTreeSet::new(),
+            announced: BTreeSet::new(),
+            trouble: None,
+        };
+        for record in records {
+            core.fold(record);
+        }
+        core.load_releases()?;
+        core.adopt()?;
+        Ok(core)
+    }
+
+    /// Does everything that can be done now. Returns when it wants to be called again at the latest.
+    pub fn turn(&mut self) -> Option<Timestamp> {
+        self.conditions = self.world.health.conditions();
+        self.announce();
+        let result = self.keep_whole().and_then(|()| self.carry_on());
+        self.watch();
+        let now = self.now();
+        match result {
+            Ok(wake) => {
+                self.trouble = None;
+                wake
+            }
+            Err(trouble) => {
+                // Nothing is lost by trying again: every step can be repeated.
+                let since = self.trouble.take().map_or(now, |(since, _)| since);
+                self.trouble = Some((since, trouble.0));
+                Some(now.after(kiln_model::Millis(500)))
+            }
+        }
+    }
+
+    /// Takes account of what the engine says. Of instances that belong to no fleet any more there is nothing to know.
+    pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
+        let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
+        for status in statuses.into_iter().filter(|s| members.contains(&s.id)) {
+            self.statuses.insert(status.id.clone(), status);
+        }
+    }
+
+    /// Forgets what was believed of the edge: another process serves now.
+    pub fn edge_is_new(&mut self) {
+        self.published = None;
+    }
+
+    /// The present moment, as the world has it.
+    pub fn now(&self) -> Timestamp {
+        self.world.clock.now()
+    }
+
+    fn carry_on(&mut self) -> Result<Option<Timestamp>, Trouble> {
+        self.publish()?;
+        let mut wake = None;
+        let apps: Vec<AppName> = self
+            .apps
+            .keys()
+            .chain(self.pending.keys())
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        for app in apps {
+            wake = earlier(wake, self.carry_app_on(&app)?);
+        }
+        self.publish()?;
+        Ok(earlier(wake, self.next_back_off()))
+    }
+
+    /// Begins and carries out what can be, until the app waits for something.
+    fn carry_app_on(&mut self, app: &AppName) -> Result<Option<Timestamp>, Trouble> {
+        loop {
+            if let Some(wake) = self.begin_next(app)? {
+                return Ok(wake.at());
+            }
+            if let Some(wake) = self.carry_out(app)? {
+                return Ok(wake.at());
+            }
+        }
+    }
+
+    /// Puts an entry into the history and takes account of it, in this order.
+    fn record(&mut self, record: &Record) -> Result<(), Trouble> {
+        self.world.history.append(record)?;
+        self.fold(record);
+        Ok(())
+    }
+
+    fn fold(&mut self, record: &Record) {
+        let app = match record {
+            Record::Begun { plan, .. } => &plan.app,
+            Record::Intent { app, .. } | Record::Outcome { app, .. } | Record::Ended { app, .. } => app,
+            Record::Replaced { fleet, .. } => &fleet.app,
+        };
+        if let Record::Begun { plan, .. } = record {
+            self.generation = self.generation.max(plan.generation);
+        }
+        self.apps.entry(app.clone()).or_default().apply(record);
+    }
+
+    /// Keeps at hand every release that a fleet or a route needs.
+    fn load_releases(&mut self) -> Result<(), Trouble> {
+        let needed: BTreeSet<ReleaseId> = self
+            .apps
+            .values()
+            .flat_map(|s| s.fleets.values().map(|f| f.release.clone()).chain(s.traffic.live().cloned()))
+            .collect();
+        self.releases.retain(|id, _| needed.contains(id));
+        for id in needed {
+            if !self.releases.contains_key(&id) {
+                let release = self.world.shelf.release(&id)?;
+                self.releases.insert(id, release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns what exists. Instances that belong to no fleet are left over from something that was given up.
+    fn adopt(&mut self) -> Result<(), Trouble> {
+        let listed = self.world.engine.list().map_err(|e| Trouble::of(&e))?;
+        let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
+        let (ours, strays): (Vec<_>, Vec<_>) = listed.into_iter().partition(|s| members.contains(&s.id));
+        let strays: Vec<InstanceId> = strays.into_iter().map(|s| s.id).collect();
+        self.world.engine.kill(&strays).map_err(|e| Trouble::of(&e))?;
+        self.world.engine.forget(&strays).map_err(|e| Trouble::of(&e))?;
+        self.presumed_healthy =
+            ours.iter().filter(|s| s.state.pid().is_some()).map(|s| s.id.clone()).collect();
+        self.announced = self.presumed_healthy.clone();
+        self.observe(ours);
+        Ok(())
+    }
+
+    /// Every instance that should exist.
+    fn members(&self) -> impl Iterator<Item = (FleetId, InstanceId)> {
+        let fleets = self.apps.values().flat_map(|s| s.fleets.values());
+        fleets.flat_map(|f| f.instances().map(|(_, id)| (f.id.clone(), id)))
+    }
+
+    fn health_view(&self) -> HealthView {
+        let well = |id: &&InstanceId| match self.conditions.get(*id) {
+            Some(condition) => condition.healthy,
+            None => self.presumed_healthy.contains(*id),
+        };
+        let runs = |s: &&InstanceStatus| matches!(s.state, kiln_model::InstanceState::Running { .. });
+        HealthView(self.statuses.values().filter(runs).map(|s| &s.id).filter(well).cloned().collect())
+    }
+}
+
+/// What an attempt to go on led to.
+enum Wake {
+    /// It waits for something that will wake it.
+    WhenWoken,
+    /// It waits, at most until this moment.
+    At(Timestamp),
+}
+
+impl Wake {
+    fn at(self) -> Option<Timestamp> {
+        match self {
+            Self::WhenWoken => None,
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,51 @@
+//! Keeping the edge's table what it should be.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{AppName, AppState, InstanceState, RouteTable, route_table};
+
+use super::Core;
+use crate::world::Trouble;
+
+impl Core {
+    /// Gives the edge the table that the state asks for, if it has another one.
+    pub(super) fn publish(&mut self) -> Result<(), Trouble> {
+        // A switch that was begun sets its own table; the one from before it would take the traffic back for a
+        // moment.
+        let switching = |s: &AppState| {
+            s.under_way.as_ref().is_some_and(|u| {
+                u.intent.is_some() && matches!(u.step(), Some(kiln_model::Action::Switch { .. }))
+            })
+        };
+        if self.apps.values().any(switching) {
+            return Ok(());
+        }
+        let apps = self.apps.clone();
+        self.put_in_force(&apps)
+    }
+
+    /// Gives the edge the table that `apps` asks for, and returns when it is in force.
+    pub(super) fn put_in_force(&mut self, apps: &BTreeMap<AppName, AppState>) -> Result<(), Trouble> {
+        let table = self.compose(apps);
+        if self.published.as_ref().is_some_and(|p| p.routes == table.routes && p.fleets == table.fleets) {
+            return Ok(());
+        }
+        let version = match &self.published {
+            Some(published) => published.version,
+            None => self.world.edge.counts()?.version,
+        };
+        // Whether it got through is not known until it is acknowledged.
+        self.published = None;
+        let table = RouteTable { version: version + 1, ..table };
+        self.world.edge.set_table(&table)?;
+        self.published = Some(table);
+        Ok(())
+    }
+
+    fn compose(&self, apps: &BTreeMap<AppName, AppState>) -> RouteTable {
+        let running = |id: &kiln_model::InstanceId| {
+            self.statuses.get(id).is_some_and(|s| matches!(s.state, InstanceState::Running { .. }))
+        };
+        route_table(0, apps, &self.releases, &self.health_view(), running)
+    }
+}

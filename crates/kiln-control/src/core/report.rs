@@ -1,0 +1,105 @@
+//! What a core tells of itself.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    AppName, AppState, EdgeCounts, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
+    RouteTable, Timestamp, Waiting,
+};
+
+use super::Core;
+
+/// One instance and all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceReport {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// Its release.
+    pub release: ReleaseId,
+    /// Where it is in its life.
+    pub phase: InstancePhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// Its main process.
+    pub pid: Option<u32>,
+}
+
+impl Core {
+    /// All apps.
+    pub fn apps(&self) -> &BTreeMap<AppName, AppState> {
+        &self.apps
+    }
+
+    /// A release in use.
+    pub fn release(&self, id: &ReleaseId) -> Option<&Release> {
+        self.releases.get(id)
+    }
+
+    /// The table the edge has acknowledged, if it has.
+    pub fn published(&self) -> Option<&RouteTable> {
+        self.published.as_ref()
+    }
+
+    /// What is in flight now.
+    pub fn counts(&self) -> EdgeCounts {
+        self.world.edge.counts().unwrap_or_default()
+    }
+
+    /// Every instance that runs or should.
+    pub fn instances(&self) -> Vec<InstanceReport> {
+        let fleets = self.apps.values().flat_map(|s| s.fleets.values());
+        fleets
+            .flat_map(|f| f.instances().map(move |(_, id)| (f, id)))
+            .filter_map(|(fleet, id)| {
+                let status = self.statuses.get(&id)?;
+                let (phase, since) = self.phase(&id, &status.state, status.since)?;
+                let (pid, release) = (status.state.pid(), fleet.release.clone());
+                Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid })
+            })
+            .collect()
+    }
+
+    fn phase(
+        &self,
+        id: &InstanceId,
+        state: &InstanceState,
+        since: Timestamp,
+    ) -> Option<(InstancePhase, Timestamp)> {
+        let condition = self.conditions.get(id);
+        match state {
+            InstanceState::Ended { .. } => None,
+            InstanceState::Stopping { .. } => Some((InstancePhase::Stopping, since)),
+            InstanceState::Running { .. } => Some(match condition {
+                Some(c) if c.healthy => (InstancePhase::Ready, c.since),
+                Some(c) if c.was_healthy => (InstancePhase::Unhealthy, c.since),
+                None if self.presumed_healthy.contains(id) => (InstancePhase::Ready, since),
+                _ => (InstancePhase::Starting, since),
+            }),
+        }
+    }
+
+    /// What the core waits for, for an app.
+    pub fn waiting(&self, app: &AppName) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
+        if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref())
+            && let (Some(action), Some(since)) = (under_way.step(), under_way.intent)
+        {
+            let until = match action {
+                kiln_model::Action::AwaitHealthy { within, .. }
+                | kiln_model::Action::AwaitDrained { within, .. } => Some(since.after(*within)),
+                _ => None,
+            };
+            waiting.push(Waiting { what: action.to_string(), since, until });
+        }
+        if let Some((since, trouble)) = &self.trouble {
+            waiting.push(Waiting {
+                what: format!("an end of this trouble: {trouble}"),
+                since: *since,
+                until: None,
+            });
+        }
+        waiting
+    }
+}

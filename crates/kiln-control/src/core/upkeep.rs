@@ -1,0 +1,225 @@
+//! Keeping fleets whole: what is lost is replaced, never repaired.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    AppName, Event, Fleet, FleetId, FleetPhase, InstanceId, InstanceOrder, InstanceState, Loss, Millis,
+    Record, ReleaseService, Timestamp,
+};
+
+use super::{Core, earlier};
+use crate::world::{Trouble, Watch};
+
+/// How long a fleet that keeps losing members waits before it gets the next ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BackOff {
+    /// Losses since it was last whole.
+    losses: u32,
+    /// No member is made before this moment.
+    until: Option<Timestamp>,
+}
+
+impl BackOff {
+    const FIRST: u64 = 100;
+    const LONGEST: u64 = 30_000;
+
+    /// The first loss is made good at once: most losses are the only one.
+    fn after_loss(self, now: Timestamp) -> Self {
+        let losses = self.losses + 1;
+        let wait = match losses {
+            0 | 1 => None,
+            n => Some(Millis((Self::FIRST << (n - 2).min(10)).min(Self::LONGEST))),
+        };
+        Self { losses, until: wait.map(|w| now.after(w)) }
+    }
+}
+
+impl Core {
+    /// Replaces what is lost and makes what is missing.
+    pub(super) fn keep_whole(&mut self) -> Result<(), Trouble> {
+        let fleets: Vec<Fleet> = self
+            .apps
+            .values()
+            .flat_map(|s| s.fleets.values())
+            .filter(|f| f.phase.is_kept_whole())
+            .cloned()
+            .collect();
+        for fleet in fleets {
+            self.replace_lost(&fleet)?;
+            self.make_missing(&fleet.id)?;
+        }
+        Ok(())
+    }
+
+    /// When a fleet that waits gets its next members.
+    pub(super) fn next_back_off(&self) -> Option<Timestamp> {
+        let now = self.now();
+        let waits = self.back_off.values().filter_map(|b| b.until).filter(|until| *until > now);
+        let starts = self.start_deadlines().filter(|deadline| *deadline > now).min();
+        earlier(waits.min(), starts)
+    }
+
+    /// Why a fleet that has never served cannot be expected to become healthy, if so: it lost more members than
+    /// half of it, three at least. A fleet that serves is kept up whatever it loses.
+    pub(super) fn budget_spent(&self, fleet: &Fleet) -> Option<String> {
+        let budget = (fleet.size() / 2).max(3);
+        let spent = fleet.phase == FleetPhase::Green && fleet.losses >= budget;
+        let cause = fleet.last_loss.as_deref().unwrap_or("it was lost");
+        spent.then(|| format!("{} of its instances were lost; the last one: {cause}", fleet.losses))
+    }
+
+    /// What was wrong with the last answer of a member that is not healthy.
+    pub(super) fn last_problem(&self, fleet: &Fleet) -> Option<String> {
+        let unwell = |id: &InstanceId| self.conditions.get(id).filter(|c| !c.healthy);
+        fleet.instances().find_map(|(_, id)| unwell(&id)?.last_problem.clone().map(|p| format!("{id}: {p}")))
+    }
+
+    fn replace_lost(&mut self, fleet: &Fleet) -> Result<(), Trouble> {
+        // What will be thrown away as a whole need not be mended first.
+        if self.budget_spent(fleet).is_some() {
+            return Ok(());
+        }
+        let lost: Vec<Loss> = fleet
+            .instances()
+            .filter_map(|(serial, id)| self.loss(fleet, &id).map(|cause| Loss { serial, cause }))
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let at = self.now();
+        let count = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        let new = (fleet.last_serial + 1..=fleet.last_serial + count).collect();
+        self.record(&Record::Replaced { at, fleet: fleet.id.clone(), lost: lost.clone(), new })?;
+        for loss in &lost {
+            let back_off = self.back_off.entry(fleet.id.clone()).or_default();
+            *back_off = back_off.after_loss(at);
+            let (instance, cause) = (fleet.id.instance(loss.serial), loss.cause.clone());
+            self.tell_app(&fleet.id.app, Event::InstanceLost { instance, cause });
+        }
+        self.throw_away(lost.iter().map(|l| fleet.id.instance(l.serial)).collect())
+    }
+
+    fn throw_away(&mut self, ids: Vec<InstanceId>) -> Result<(), Trouble> {
+        self.world.engine.kill(&ids).map_err(|e| Trouble::of(&e))?;
+        self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
+        self.statuses.retain(|id, _| !ids.contains(id));
+        Ok(())
+    }
+
+    /// Why a member counts as lost, if it does.
+    fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
+        let status = self.statuses.get(id)?;
+        let since = match &status.state {
+            InstanceState::Ended { exit } => return Some(format!("{id} {exit}")),
+            InstanceState::Stopping { .. } => return None,
+            InstanceState::Running { .. } => status.since,
+        };
+        let condition = self.conditions.get(id).filter(|c| !c.healthy)?;
+        let patience = self.service(&fleet.id)?.start_timeout;
+        // An instance that was healthy once has the same time again to recover.
+        let since = since.max(condition.since);
+        if since.after(patience) > self.now() {
+            return None;
+        }
+        let problem = condition.last_problem.as_deref().unwrap_or("no answer");
+        Some(format!("{id} was not healthy within {patience}: {problem}"))
+    }
+
+    fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        let unwell = |id: &InstanceId| self.conditions.get(id).is_some_and(|c| !c.healthy);
+        self.members().filter_map(move |(fleet, id)| {
+            let status = self.statuses.get(&id).filter(|_| unwell(&id))?;
+            let since = status.since.max(self.conditions[&id].since);
+            Some(since.after(self.service(&fleet)?.start_timeout))
+        })
+    }
+
+    fn service(&self, fleet: &FleetId) -> Option<&ReleaseService> {
+        let release = &self.apps.get(&fleet.app)?.fleets.get(fleet)?.release;
+        self.releases.get(release)?.services.get(&fleet.service)
+    }
+
+    /// Instances made in one call of the engine: enough to keep it busy, few enough to look up in between.
+    const BATCH: usize = 32;
+
+    fn make_missing(&mut self, fleet: &FleetId) -> Result<(), Trouble> {
+        let Some(state) = self.apps.get(&fleet.app).and_then(|s| s.fleets.get(fleet)) else { return Ok(()) };
+        let now = self.now();
+        if self.budget_spent(state).is_some() {
+            return Ok(());
+        }
+        if self.back_off.get(fleet).and_then(|b| b.until).is_some_and(|until| until > now) {
+            return Ok(());
+        }
+        let missing: Vec<InstanceId> =
+            state.instances().map(|(_, id)| id).filter(|id| !self.statuses.contains_key(id)).collect();
+        if missing.is_empty() {
+            self.settle(fleet);
+            return Ok(());
+        }
+        let orders = self.orders(&fleet.app, state, &missing)?;
+        for batch in orders.chunks(Self::BATCH) {
+            let made = self.world.engine.create(batch).map_err(|e| Trouble::of(&e))?;
+            self.observe(made);
+        }
+        Ok(())
+    }
+
+    /// A fleet that is whole and well has no losses to be held against it.
+    fn settle(&mut self, fleet: &FleetId) {
+        let whole = self.members().filter(|(f, _)| f == fleet).all(|(_, id)| self.announced.contains(&id));
+        if whole {
+            self.back_off.remove(fleet);
+        }
+    }
+
+    fn orders(
+        &self,
+        app: &AppName,
+        fleet: &Fleet,
+        ids: &[InstanceId],
+    ) -> Result<Vec<InstanceOrder>, Trouble> {
+        let Some(service) = self.service(&fleet.id) else {
+            return Err(Trouble(format!("release {} has no service {}", fleet.release, fleet.id.service)));
+        };
+        let image = self.world.shelf.image(&service.image)?;
+        let order = |id: &InstanceId| InstanceOrder {
+            id: id.clone(),
+            app: app.clone(),
+            service: Some(fleet.id.service.clone()),
+            release: Some(fleet.release.clone()),
+            image: image.clone(),
+            run: service.run.clone(),
+            env: service.env.clone(),
+            limits: service.limits,
+            volatile: service.volatile.clone(),
+        };
+        Ok(ids.iter().map(order).collect())
+    }
+
+    /// Has every running member asked how it is.
+    pub(super) fn watch(&mut self) {
+        let mut watches = BTreeMap::new();
+        for (fleet, id) in self.members() {
+            let runs =
+                self.statuses.get(&id).is_some_and(|s| matches!(s.state, InstanceState::Running { .. }));
+            if let (true, Some(service)) = (runs, self.service(&fleet)) {
+                let presumed_healthy = self.presumed_healthy.contains(&id);
+                watches.insert(id, watch(service, presumed_healthy));
+            }
+        }
+        self.world.health.watch(&watches);
+    }
+}
+
+fn watch(service: &ReleaseService, presumed_healthy: bool) -> Watch {
+    Watch {
+        port: service.port,
+        probe: service.probe.clone(),
+        interval: service.probe_interval,
+        timeout: service.probe_timeout,
+        healthy_after: service.healthy_after,
+        unhealthy_after: service.unhealthy_after,
+        presumed_healthy,
+    }
+}

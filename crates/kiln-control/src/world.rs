@@ -1,0 +1,133 @@
+//! Everything the core touches, as traits: the real world in a daemon, a simulated one in tests.
+
+use std::collections::BTreeMap;
+
+use kiln_engine::Engine;
+use kiln_model::{
+    EdgeCounts, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record, Release, ReleaseId,
+    RouteTable, Timestamp,
+};
+
+/// Something outside the core that did not do what it was asked, in one sentence with its causes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Trouble(pub String);
+
+impl Trouble {
+    /// From an error and the errors behind it.
+    pub fn of(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self(text)
+    }
+}
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// Keeps history.
+pub trait History: Send {
+    /// Adds one entry; when this returns it is on the disk.
+    ///
+    /// # Errors
+    /// If it could not be written; then it is as if it had not been tried.
+    fn append(&mut self, record: &Record) -> Result<(), Trouble>;
+}
+
+/// Finds releases and images.
+pub trait Shelf: Send + Sync {
+    /// A release by its id.
+    ///
+    /// # Errors
+    /// If it is not there, or not what its id says.
+    fn release(&self, id: &ReleaseId) -> Result<Release, Trouble>;
+
+    /// What an engine needs to mount an image.
+    ///
+    /// # Errors
+    /// If the image is not there, or its metadata is damaged.
+    fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble>;
+}
+
+/// The data plane as the core sees it.
+pub trait Edge: Send + Sync {
+    /// Puts a table in force; when this returns, no new request is routed by an older one.
+    ///
+    /// # Errors
+    /// If the edge does not answer; then the table may or may not be in force.
+    fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble>;
+
+    /// What is in flight.
+    ///
+    /// # Errors
+    /// If the edge does not answer.
+    fn counts(&self) -> Result<EdgeCounts, Trouble>;
+
+    /// Asks to be woken when nothing is in flight at these fleets any more. Returns at once.
+    fn wake_when_drained(&self, fleets: &[FleetId]);
+}
+
+/// What to ask an instance, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The port asked.
+    pub port: u16,
+    /// The question.
+    pub probe: Probe,
+    /// How often it is asked.
+    pub interval: Millis,
+    /// How long the answer may take.
+    pub timeout: Millis,
+    /// Good answers in a row that make it healthy.
+    pub healthy_after: u32,
+    /// Bad ones that make it unhealthy.
+    pub unhealthy_after: u32,
+    /// Whether it counts as healthy until it has been asked: it was when this control plane's predecessor died.
+    pub presumed_healthy: bool,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it is healthy.
+    pub healthy: bool,
+    /// Since when that is so.
+    pub since: Timestamp,
+    /// Whether it ever was.
+    pub was_healthy: bool,
+    /// What was wrong with the last answer, if anything.
+    pub last_problem: Option<String>,
+}
+
+/// Asks instances how they are.
+pub trait Health: Send + Sync {
+    /// Watches exactly these from now on.
+    fn watch(&self, watches: &BTreeMap<InstanceId, Watch>);
+
+    /// What is known of those watched.
+    fn conditions(&self) -> BTreeMap<InstanceId, Condition>;
+}
+
+/// All of it.
+pub struct World {
+    /// Makes and destroys instances.
+    pub engine: Box<dyn Engine>,
+    /// The data plane.
+    pub edge: Box<dyn Edge>,
+    /// Asks instances how they are.
+    pub health: Box<dyn Health>,
+    /// Keeps history.
+    pub history: Box<dyn History>,
+    /// Finds releases and images.
+    pub shelf: Box<dyn Shelf>,
+    /// Tells the time.
+    pub clock: Box<dyn Clock>,
+}
