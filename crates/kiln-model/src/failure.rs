@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::SpecProblem;
+
 /// The exit codes of the `kiln` command; their meaning is a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,12 +40,15 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What to do about it, if that can be said.
     pub hint: Option<String>,
+    /// If the spec is at fault: where, one by one. `causes` says the same in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<SpecProblem>,
 }
 
 impl Failure {
     /// A failure with its message; causes and hint are added with the methods below.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), hint: None }
+        Self { code, message: message.into(), causes: Vec::new(), hint: None, problems: Vec::new() }
     }
 
     /// A failure from an error and the errors behind it.

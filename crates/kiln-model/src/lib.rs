@@ -14,6 +14,7 @@ mod failure;
 mod healthy;
 mod image;
 mod instance;
+mod lock;
 mod names;
 mod operation;
 mod package;
@@ -22,6 +23,7 @@ mod planner;
 mod probe;
 mod progress;
 mod release;
+pub mod spec;
 mod table;
 mod time;
 mod traffic;
@@ -42,6 +44,7 @@ pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use image::{ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
+pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedPackage};
 pub use names::{
     AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, ServiceName,
     StoreName,
@@ -53,6 +56,7 @@ pub use planner::{Desired, NothingToDo, plan};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
 pub use release::{Release, ReleaseRoute, ReleaseService};
+pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
 pub use table::{RouteConflict, receivers, route_conflict, route_table, switched};
 pub use time::Timestamp;
 pub use traffic::{Traffic, TrafficReport};

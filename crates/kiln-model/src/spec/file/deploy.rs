@@ -1,0 +1,78 @@
+//! The smaller sections: `[store.NAME]`, `[route.NAME]`, `[deploy]`, `[sources]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A persistent service outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreFile {
+    /// Where it is: host and port.
+    #[schemars(example = &"10.0.0.5:5432")]
+    pub address: String,
+}
+
+/// Which requests go to which service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// The host asked for, `*.` for any name one label below; every host if absent.
+    #[schemars(example = &"hello.example.com")]
+    pub host: Option<String>,
+    /// The beginning of the path asked for, in whole segments; `/` if absent.
+    #[schemars(example = &"/api")]
+    pub path: Option<String>,
+    /// The service that answers, by its name in this file.
+    #[schemars(example = &"web")]
+    pub service: String,
+}
+
+/// How a release takes over from the one before.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployFile {
+    /// `blue-green` (also if absent), or a canary.
+    pub strategy: Option<StrategyFile>,
+    /// How long requests to the old fleet may go on after the switch; 30s if absent.
+    #[schemars(example = &"30s")]
+    pub drain: Option<String>,
+    /// How long the old fleet stays up after that, so that going back is one switch; 10m if absent.
+    #[schemars(example = &"10m")]
+    pub keep_warm: Option<String>,
+}
+
+/// How the traffic moves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StrategyFile {
+    /// `blue-green`: all of it at once.
+    Name(#[schemars(example = &"blue-green")] String),
+    /// In steps.
+    Canary(CanaryFile),
+}
+
+/// The traffic moves in steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryFile {
+    /// The new release's share at each step.
+    #[schemars(example = vec!["5%", "25%"])]
+    pub canary: Vec<String>,
+}
+
+/// Where the contents of images come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourcesFile {
+    /// Debian packages.
+    pub debian: Option<DebianFile>,
+}
+
+/// Where Debian packages come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DebianFile {
+    /// The mirror's address; the host's own apt sources if absent.
+    #[schemars(example = &"https://mirror.example.com/debian")]
+    pub mirror: Option<String>,
+}

@@ -1,0 +1,46 @@
+//! The spec as it is written: every key of `kiln.toml`, with nothing filled in and nothing looked up.
+//!
+//! The JSON Schema that editors get and the first look at a document both come from these types, so that there is
+//! one list of keys. Text that stands for something (names, sizes, spans of time) stays text here;
+//! [`crate::spec::Spec`] is what it means.
+
+mod check;
+mod deploy;
+mod image;
+mod service;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use check::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
+pub use deploy::{CanaryFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile};
+pub use image::{CopyFile, ImageFile, SizedVolatileFile, VolatileFile};
+pub use service::{HealthFile, ServiceFile};
+
+/// What `kiln.toml` holds: an app, its images, the services made from them and the routes that lead there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "kiln.toml")]
+pub struct SpecFile {
+    /// The name of the app.
+    #[schemars(example = &"hello")]
+    pub app: String,
+    /// Images by name.
+    #[serde(default)]
+    pub image: BTreeMap<String, ImageFile>,
+    /// Services by name.
+    #[serde(default)]
+    pub service: BTreeMap<String, ServiceFile>,
+    /// Stores by name: persistent services outside, which no deploy ever touches.
+    #[serde(default)]
+    pub store: BTreeMap<String, StoreFile>,
+    /// Routes by name. With one service and no route, every request goes to that service.
+    #[serde(default)]
+    pub route: BTreeMap<String, RouteFile>,
+    /// How a release takes over from the one before.
+    pub deploy: Option<DeployFile>,
+    /// Where the contents of images come from.
+    pub sources: Option<SourcesFile>,
+}

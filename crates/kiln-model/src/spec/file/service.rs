@@ -1,0 +1,72 @@
+//! `[service.NAME]`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One component of the app: instances of one image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceFile {
+    /// The image its instances are made from, by its name in this file.
+    #[schemars(example = &"web")]
+    pub image: String,
+    /// The TCP port its instances listen on.
+    #[schemars(example = &8080)]
+    pub port: u16,
+    /// How many instances there are; 1 if absent.
+    #[schemars(example = &4)]
+    pub instances: Option<u32>,
+    /// The memory of each; 128MiB if absent.
+    #[schemars(example = &"64MiB")]
+    pub memory: Option<String>,
+    /// The share of one CPU each may use; 1.0 if absent.
+    #[schemars(example = &0.5)]
+    pub cpu: Option<f64>,
+    /// How many processes and threads each may have; 256 if absent.
+    #[schemars(example = &256)]
+    pub pids: Option<u32>,
+    /// How its instances are asked whether they are well; a TCP connection if absent.
+    pub health: Option<HealthFile>,
+    /// Environment, laid over that of the image.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Secrets it may read, by name.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Stores and services it may reach, by name. Nothing else can be reached.
+    #[serde(default)]
+    pub needs: Vec<String>,
+}
+
+/// How instances are asked whether they are well: over `http`, or with `tcp`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthFile {
+    /// The path of an HTTP request.
+    #[schemars(example = &"/healthz")]
+    pub http: Option<String>,
+    /// The status the answer to `http` must have; any 2xx or 3xx if absent.
+    #[schemars(example = &200)]
+    pub status: Option<u16>,
+    /// Text the answer to `http` must contain.
+    pub contains: Option<String>,
+    /// A connection to the port is enough.
+    pub tcp: Option<bool>,
+    /// How often; every 500ms if absent.
+    #[schemars(example = &"100ms")]
+    pub interval: Option<String>,
+    /// How long one answer may take; 1s if absent.
+    #[schemars(example = &"1s")]
+    pub timeout: Option<String>,
+    /// Answers in a row that make an instance healthy; 2 if absent.
+    #[schemars(example = &2)]
+    pub healthy_after: Option<u32>,
+    /// Missed answers in a row that make it unhealthy again; 3 if absent.
+    #[schemars(example = &3)]
+    pub unhealthy_after: Option<u32>,
+    /// How long an instance may take from its start until it is healthy; 30s if absent.
+    #[schemars(example = &"30s")]
+    pub start_timeout: Option<String>,
+}

@@ -1,0 +1,184 @@
+//! `[image.NAME]`: defaults, paths, and what an image may start from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Place, Problems, check, parse, parse_or, paths, refuse, signal};
+use crate::spec::{Base, CopyFile, CopySpec, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
+use crate::{ByteSize, Millis, Volatile};
+
+const MIB: u64 = 1 << 20;
+
+/// What is writable in every instance, because almost every program takes it for granted.
+const ALWAYS_VOLATILE: [(&str, u64); 3] = [("/tmp", 16 * MIB), ("/run", 4 * MIB), ("/var/tmp", 16 * MIB)];
+
+/// What the engine puts in place itself.
+const OF_THE_ENGINE: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// An image; `port` is where instances of it listen, if the services made from it agree.
+pub(super) fn image(
+    file: &ImageFile,
+    port: Option<u16>,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Option<ImageSpec> {
+    let base = base(&file.from, &place.key("from"), problems);
+    packages(file, base.as_ref(), place, problems);
+    program(&file.run, &place.key("run"), problems);
+    environment(&file.env, &place.key("env"), problems);
+    let files = file.files.iter().enumerate();
+    let workdir = file.workdir.as_deref().unwrap_or("/");
+    let checks = file.check.iter().enumerate();
+    Some(ImageSpec {
+        packages: file.packages.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+        recommends: file.recommends.unwrap_or(false),
+        files: files.map(|(i, f)| copy(f, &place.key("files").item(i), problems)).collect(),
+        run: file.run.clone(),
+        user: user(file, &place.key("user"), problems),
+        env: file.env.clone(),
+        workdir: paths::absolute(workdir, &place.key("workdir"), problems),
+        stop_signal: stop_signal(file, &place.key("stop_signal"), problems),
+        stop_grace: parse_or(file.stop_grace.as_ref(), Millis(10_000), &place.key("stop_grace"), problems),
+        volatile: volatile(file, &place.key("volatile"), problems),
+        checks: checks
+            .filter_map(|(i, c)| check::check(c, port, &place.key("check").item(i), problems))
+            .collect(),
+        base: base?,
+    })
+}
+
+fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Base> {
+    match from.split_once(':') {
+        None if from == "scratch" => return Some(Base::Scratch),
+        Some(("debian", suite)) if is_suite(suite) => return Some(Base::Debian { suite: suite.into() }),
+        Some(("oci", _)) => refuse("an image from OCI", place, problems),
+        _ => {
+            let kind = from.split(':').next().unwrap_or_default();
+            problems
+                .value(place, format!("an image cannot start from `{from}`"))
+                .expected("`debian:SUITE` like `debian:bookworm`, or `scratch`")
+                .nearest(kind, ["debian", "scratch"]);
+        }
+    }
+    None
+}
+
+fn is_suite(suite: &str) -> bool {
+    suite.starts_with(|c: char| c.is_ascii_lowercase())
+        && suite.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+fn packages(file: &ImageFile, base: Option<&Base>, place: &Place, problems: &mut Problems<'_, '_>) {
+    let place = place.key("packages");
+    if base == Some(&Base::Scratch) && !file.packages.is_empty() {
+        problems
+            .value(&place, "an image from `scratch` has no distribution to take packages from")
+            .expected("`from = \"debian:bookworm\"`, or no packages");
+    }
+    for (index, name) in file.packages.iter().enumerate() {
+        package_name(name, &place.item(index), problems);
+    }
+}
+
+/// The rules of Debian Policy 5.6.1.
+pub(super) fn package_name(name: &str, place: &Place, problems: &mut Problems<'_, '_>) {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if name.len() < 2 || !starts_well || !name.bytes().all(allowed) {
+        problems
+            .value(place, format!("`{}` is not the name of a package", name.escape_debug()))
+            .expected("a name like `nginx-light`; versions are pinned in kiln.lock");
+    }
+}
+
+pub(super) fn program(run: &[String], place: &Place, problems: &mut Problems<'_, '_>) {
+    match run.first() {
+        None => {
+            problems.value(place, format!("`{place}` is empty")).expected("a program and its arguments");
+        }
+        Some(program) if !program.starts_with('/') => {
+            problems
+                .value(&place.item(0), format!("`{}` is not an absolute path", program.escape_debug()))
+                .expected(
+                    "the program's path in the image, like `/usr/sbin/nginx` (there is no shell to find it)",
+                );
+        }
+        Some(_) => {}
+    }
+    for (index, argument) in run.iter().enumerate() {
+        if argument.contains('\0') {
+            problems.value(&place.item(index), "an argument has a NUL byte");
+        }
+    }
+}
+
+/// The names and values `execve` can pass on.
+pub(super) fn environment(env: &BTreeMap<String, String>, place: &Place, problems: &mut Problems<'_, '_>) {
+    for (name, value) in env {
+        let place = place.key(name);
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let message = format!("`{}` is not the name of a variable", name.escape_debug());
+            problems.key(&place, message).expected("a name without `=`");
+        }
+        if value.contains('\0') {
+            problems.value(&place, format!("`{place}` has a NUL byte"));
+        }
+    }
+}
+
+fn user(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> String {
+    let name = file.user.as_deref().unwrap_or("root");
+    if name.is_empty() || name.contains([':', '/', '\n', '\0', ' ']) {
+        problems
+            .value(place, format!("`{}` is not the name of a user", name.escape_debug()))
+            .expected("a name from the image's own /etc/passwd, like `www-data`");
+    }
+    name.to_owned()
+}
+
+fn stop_signal(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> i32 {
+    let name = file.stop_signal.as_deref().unwrap_or("SIGTERM");
+    signal::number(name).unwrap_or_else(|| {
+        let names: Vec<String> = signal::names().map(|n| format!("`{n}`")).collect();
+        problems
+            .value(place, format!("`{name}` is no signal to end with"))
+            .expected(format!("one of {}", names.join(", ")))
+            .nearest(name, signal::names());
+        0
+    })
+}
+
+fn copy(file: &CopyFile, place: &Place, problems: &mut Problems<'_, '_>) -> CopySpec {
+    CopySpec {
+        src: paths::of_project(&file.src, &place.key("src"), problems),
+        dst: paths::absolute(&file.dst, &place.key("dst"), problems),
+    }
+}
+
+fn volatile(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> Vec<Volatile> {
+    let always = ALWAYS_VOLATILE.into_iter().map(|(path, size)| (path.to_owned(), ByteSize(size)));
+    let mut all: BTreeMap<String, ByteSize> = always.collect();
+    for (index, written) in file.volatile.iter().enumerate() {
+        let place = place.item(index);
+        let (path, size) = match written {
+            VolatileFile::Path(path) => (path_of(path, &place, problems), ByteSize(16 * MIB)),
+            VolatileFile::Sized(SizedVolatileFile { path, size }) => {
+                let size = parse(size, &place.key("size"), problems).unwrap_or(ByteSize(0));
+                (path_of(path, &place.key("path"), problems), size)
+            }
+        };
+        all.insert(path, size);
+    }
+    all.into_iter().map(|(path, size)| Volatile { path, size }).collect()
+}
+
+fn path_of(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
+    let path = paths::absolute(path, place, problems);
+    let is_within = |top: &&&str| path == ***top || path.starts_with(&format!("{top}/"));
+    if path == "/" {
+        problems.value(place, "the root of an image cannot be volatile").expected("a directory below it");
+    } else if let Some(top) = OF_THE_ENGINE.iter().find(is_within) {
+        problems
+            .value(place, format!("`{path}` cannot be volatile: what is in `{top}` comes from the kernel"));
+    }
+    path
+}

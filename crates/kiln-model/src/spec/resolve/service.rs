@@ -1,0 +1,119 @@
+//! `[service.NAME]`.
+
+use super::{Place, Problems, at_least_one, check, image, parse, parse_or, refer, refuse};
+use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
+use crate::{ByteSize, Limits, Millis, Probe};
+
+/// More instances of one service than this on one host are a slip of the finger.
+const MOST_INSTANCES: u32 = 10_000;
+/// Less memory than this, and not even a static program starts.
+const LEAST_MEMORY: ByteSize = ByteSize(1 << 20);
+
+/// A service of the spec `all`.
+pub(super) fn service(
+    file: &ServiceFile,
+    all: &SpecFile,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Option<ServiceSpec> {
+    let images: Vec<&str> = all.image.keys().map(String::as_str).collect();
+    let known = refer("image", &file.image, &images, &place.key("image"), problems);
+    check::is_port(file.port, &place.key("port"), problems);
+    image::environment(&file.env, &place.key("env"), problems);
+    outside(file, all, place, problems);
+    let limits = limits(file, place, problems);
+    let health = health(file.health.as_ref(), &place.key("health"), problems);
+    let instances = instances(file, &place.key("instances"), problems);
+    // A name that is in the table and is no name has been reported there.
+    let image = if known { file.image.parse().ok()? } else { return None };
+    Some(ServiceSpec { image, port: file.port, instances, limits, env: file.env.clone(), health })
+}
+
+/// What reaches out of an instance.
+fn outside(file: &ServiceFile, all: &SpecFile, place: &Place, problems: &mut Problems<'_, '_>) {
+    if !file.secrets.is_empty() {
+        refuse("a secret", &place.key("secrets"), problems);
+    }
+    let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
+    for (index, need) in file.needs.iter().enumerate() {
+        let place = place.key("needs").item(index);
+        if refer("store", need, &there, &place, problems) {
+            refuse("reaching another service or a store", &place, problems);
+        }
+    }
+}
+
+fn instances(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>) -> u32 {
+    let instances = at_least_one(file.instances, 1, place, problems);
+    if instances > MOST_INSTANCES {
+        problems
+            .value(place, format!("{instances} instances are more than one host carries"))
+            .expected(format!("1 to {MOST_INSTANCES}"));
+    }
+    instances
+}
+
+fn limits(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>) -> Limits {
+    let memory_place = place.key("memory");
+    let memory = parse_or(file.memory.as_ref(), ByteSize(128 << 20), &memory_place, problems);
+    if memory < LEAST_MEMORY {
+        problems
+            .value(&memory_place, format!("nothing runs in {memory} of memory"))
+            .expected(format!("{LEAST_MEMORY} or more"));
+    }
+    let cpu = file.cpu.unwrap_or(1.0);
+    if !(0.01..=1024.0).contains(&cpu) {
+        problems
+            .value(&place.key("cpu"), format!("`{cpu}` is no share of CPUs"))
+            .expected("0.01 to 1024, where 1.0 is one CPU");
+    }
+    // In range by the check above; a float outside of it saturates.
+    let cpu_millis = (cpu * 1000.0).round() as u32;
+    Limits { memory, cpu_millis, pids: at_least_one(file.pids, 256, &place.key("pids"), problems) }
+}
+
+fn health(file: Option<&HealthFile>, place: &Place, problems: &mut Problems<'_, '_>) -> HealthSpec {
+    let file = &file.cloned().unwrap_or_default();
+    let interval = span(file.interval.as_ref(), 500, &place.key("interval"), problems);
+    let timeout = span(file.timeout.as_ref(), 1_000, &place.key("timeout"), problems);
+    let start_timeout = span(file.start_timeout.as_ref(), 30_000, &place.key("start_timeout"), problems);
+    HealthSpec {
+        probe: probe(file, place, problems),
+        interval,
+        timeout,
+        healthy_after: at_least_one(file.healthy_after, 2, &place.key("healthy_after"), problems),
+        unhealthy_after: at_least_one(file.unhealthy_after, 3, &place.key("unhealthy_after"), problems),
+        start_timeout,
+    }
+}
+
+/// A span of time in which something can happen.
+fn span(text: Option<&String>, default: u64, place: &Place, problems: &mut Problems<'_, '_>) -> Millis {
+    let span: Option<Millis> = text.and_then(|text| parse(text, place, problems));
+    if span.is_some_and(|s| s.0 < 10) {
+        problems.value(place, format!("`{place}` is too short")).expected("10ms or more");
+    }
+    span.unwrap_or(Millis(default))
+}
+
+fn probe(file: &HealthFile, place: &Place, problems: &mut Problems<'_, '_>) -> Probe {
+    if let Some(path) = &file.http {
+        if file.tcp == Some(true) {
+            problems.value(place, "instances are asked in one way").expected("either `http` or `tcp`");
+        }
+        let contains = file.contains.as_ref();
+        return Probe::Http(check::probe(path, file.status, contains, &place.key("http"), place, problems));
+    }
+    if file.tcp == Some(false) {
+        problems
+            .value(&place.key("tcp"), "no way is left to ask")
+            .expected("`tcp = true`, or `http = \"/\"`");
+    }
+    for (key, given) in [("status", file.status.is_some()), ("contains", file.contains.is_some())] {
+        if given {
+            let message = format!("`{key}` is asked of an HTTP answer, and there is none");
+            problems.key(&place.key(key), message).expected("`http = \"/\"` beside it");
+        }
+    }
+    Probe::Tcp
+}

@@ -1,0 +1,195 @@
+//! What a good spec means.
+
+use std::collections::BTreeMap;
+
+use kiln_model::spec::{Base, NotReleasable, schema};
+use kiln_model::{
+    ByteSize, Check, HttpProbe, ImageDigest, ImageRecord, Limits, Millis, Probe, RunSettings, Sha256, Spec,
+    SpecFile,
+};
+
+const PRODUCT: &str = include_str!("fixtures/product.toml");
+
+const SMALLEST: &str = r#"
+app = "hello"
+[image.web]
+from = "scratch"
+run = ["/web"]
+[service.web]
+image = "web"
+port = 8080
+"#;
+
+fn parse(text: &str) -> Spec {
+    Spec::parse("kiln.toml", text).unwrap_or_else(|e| panic!("{e}: {:#?}", e.problems))
+}
+
+/// The smallest spec with more lines in `[image.web]`.
+fn with_image(lines: &str) -> Spec {
+    parse(&SMALLEST.replace("[service.web]", &format!("{lines}\n[service.web]")))
+}
+
+#[test]
+fn every_key_of_the_products_example_has_the_right_shape() {
+    let file = SpecFile::parse("kiln.toml", PRODUCT).unwrap();
+    assert_eq!(file.service["web"].needs, ["db"]);
+    assert_eq!(file.image["web"].check.len(), 2);
+}
+
+#[test]
+fn what_is_not_said_has_a_sensible_value() {
+    let spec = parse(SMALLEST);
+    let service = spec.services.values().next().unwrap();
+    assert_eq!(service.instances, 1);
+    assert_eq!(service.limits, Limits { memory: ByteSize(128 << 20), cpu_millis: 1000, pids: 256 });
+    assert_eq!(service.health.probe, Probe::Tcp);
+    assert_eq!((service.health.healthy_after, service.health.unhealthy_after), (2, 3));
+    assert_eq!((spec.drain, spec.keep_warm), (Millis(30_000), Millis(600_000)));
+    let image = spec.images.values().next().unwrap();
+    assert_eq!(image.base, Base::Scratch);
+    assert_eq!((image.user.as_str(), image.workdir.as_str(), image.stop_signal), ("root", "/", 15));
+    let volatile: Vec<&str> = image.volatile.iter().map(|v| v.path.as_str()).collect();
+    assert_eq!(volatile, ["/run", "/tmp", "/var/tmp"]);
+}
+
+#[test]
+fn the_only_service_takes_every_request_unless_routes_say_otherwise() {
+    let spec = parse(SMALLEST);
+    let route = spec.routes.values().next().unwrap();
+    assert_eq!((route.host.as_ref(), route.path.as_str(), route.service.as_str()), (None, "/", "web"));
+
+    let two = format!("{SMALLEST}\n[service.api]\nimage = \"web\"\nport = 1\n");
+    assert!(parse(&two).routes.is_empty());
+
+    let routed =
+        format!("{two}\n[route.api]\npath = \"/api/\"\nservice = \"api\"\nhost = \"A.example.com\"\n");
+    let spec = parse(&routed);
+    assert_eq!(spec.routes.len(), 1);
+    let route = spec.routes.values().next().unwrap();
+    assert_eq!(route.path, "/api");
+    assert_eq!(route.host.as_ref().unwrap().as_str(), "a.example.com");
+}
+
+#[test]
+fn every_kind_of_check_is_understood() {
+    let spec = with_image(
+        r#"
+        [[image.web.check]]
+        run = ["/web", "--check"]
+        timeout = "5s"
+        [[image.web.check]]
+        http = { path = "/healthz", status = 204 }
+        [[image.web.check]]
+        port = 9090
+        [[image.web.check]]
+        file = { path = "/etc/motd", mode = "0644", owner = "root", contains = "hi" }
+        [[image.web.check]]
+        package = { name = "nginx-light", version = "1.22.*" }
+        [[image.web.check]]
+        package = "libc6"
+        "#,
+    );
+    let probe = HttpProbe { path: "/healthz".into(), status: Some(204), contains: None };
+    let package = |name: &str, version: Option<&str>| Check::Package {
+        name: name.into(),
+        version: version.map(str::to_owned),
+    };
+    assert_eq!(
+        spec.images.values().next().unwrap().checks,
+        [
+            Check::Run { argv: vec!["/web".into(), "--check".into()], timeout: Millis(5_000) },
+            Check::Http { probe, port: 8080, timeout: Millis(30_000) },
+            Check::Port { port: 9090, timeout: Millis(30_000) },
+            Check::File {
+                path: "/etc/motd".into(),
+                mode: Some(0o644),
+                owner: Some("root".into()),
+                contains: Some("hi".into()),
+            },
+            package("nginx-light", Some("1.22.*")),
+            package("libc6", None),
+        ]
+    );
+}
+
+#[test]
+fn volatile_paths_are_added_to_the_usual_ones_and_may_resize_them() {
+    let spec = with_image(r#"volatile = ["/var/cache/app/", { path = "/tmp", size = "1MiB" }]"#);
+    let volatile: BTreeMap<&str, u64> = spec
+        .images
+        .values()
+        .next()
+        .unwrap()
+        .volatile
+        .iter()
+        .map(|v| (v.path.as_str(), v.size.0 >> 20))
+        .collect();
+    assert_eq!(
+        volatile,
+        BTreeMap::from([("/run", 4), ("/tmp", 1), ("/var/cache/app", 16), ("/var/tmp", 16)])
+    );
+}
+
+#[test]
+fn a_mirror_and_signals_and_cpu_shares() {
+    let text = SMALLEST.replace("run = ", "stop_signal = \"quit\"\nrun = ").replace("8080", "8080\ncpu = 2")
+        + "[sources.debian]\nmirror = \"http://mirror.example.com/debian/\"\n";
+    let spec = parse(&text);
+    assert_eq!(spec.images.values().next().unwrap().stop_signal, 3);
+    assert_eq!(spec.services.values().next().unwrap().limits.cpu_millis, 2000);
+    assert_eq!(spec.sources.debian_mirror.as_deref(), Some("http://mirror.example.com/debian"));
+}
+
+fn record(content: &[u8]) -> ImageRecord {
+    let run = RunSettings {
+        argv: vec!["/web".into()],
+        user: "root".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        env: BTreeMap::from([("A".into(), "image".into()), ("B".into(), "image".into())]),
+        workdir: "/".into(),
+        stop_signal: 15,
+        stop_grace: Millis(10_000),
+    };
+    ImageRecord {
+        digest: ImageDigest(Sha256::of(content)),
+        name: "web".parse().unwrap(),
+        metadata_bytes: 1,
+        content_bytes: 1,
+        entries: 1,
+        packages: vec![],
+        run,
+        volatile: vec![],
+        inputs: Sha256::of(b"inputs"),
+    }
+}
+
+#[test]
+fn the_same_spec_and_images_make_the_same_release_and_others_another() {
+    let spec = parse(&SMALLEST.replace("port = 8080", "port = 8080\nenv = { A = \"service\" }"));
+    let images = |content: &[u8]| BTreeMap::from([("web".parse().unwrap(), record(content))]);
+    let release = spec.release(&images(b"one")).unwrap();
+    assert_eq!(release.id(), spec.release(&images(b"one")).unwrap().id());
+    assert_ne!(release.id(), spec.release(&images(b"two")).unwrap().id());
+    assert_ne!(release.id(), parse(SMALLEST).release(&images(b"one")).unwrap().id());
+    let env = &release.services.values().next().unwrap().env;
+    assert_eq!((env["A"].as_str(), env["B"].as_str()), ("service", "image"));
+}
+
+#[test]
+fn no_release_without_a_service_or_its_image() {
+    let missing = parse(SMALLEST).release(&BTreeMap::new());
+    assert_eq!(missing, Err(NotReleasable::NotBaked("web".parse().unwrap())));
+    let images_only = parse("app = \"hello\"\n[image.web]\nfrom = \"scratch\"\nrun = [\"/web\"]\n");
+    assert_eq!(images_only.release(&BTreeMap::new()), Err(NotReleasable::NoService));
+}
+
+#[test]
+fn the_schema_knows_every_section_and_allows_no_other_key() {
+    let schema = schema();
+    assert_eq!(schema["additionalProperties"], false);
+    let sections: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(sections, ["app", "deploy", "image", "route", "service", "sources", "store"]);
+    assert!(!schema.to_string().contains("null"), "TOML has no null");
+}
