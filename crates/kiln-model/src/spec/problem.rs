@@ -120,13 +120,16 @@ pub(super) fn located(file: &str, text: &str, mut found: Vec<Found>) -> SpecErro
     SpecError { file: file.to_owned(), problems }
 }
 
-/// The name nearest to `given`, if it is near enough to have been meant.
+/// The name nearest to `given`, if it is near enough to have been meant: most letters agree, or a slip of the
+/// finger or two leads from one to the other.
 pub(super) fn nearest<'a>(given: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let closeness = |name: &str| strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase());
+    let given = given.to_lowercase();
+    let closeness = |name: &str| strsim::jaro_winkler(&given, &name.to_lowercase());
+    let slips = |name: &str| strsim::osa_distance(&given, &name.to_lowercase());
     valid
         .into_iter()
         .map(|name| (closeness(name), name))
-        .filter(|(closeness, _)| *closeness > 0.75)
+        .filter(|(closeness, name)| *closeness > 0.8 || slips(name) <= name.len().min(6) / 2)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name.to_owned())
 }

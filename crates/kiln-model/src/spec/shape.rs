@@ -50,6 +50,7 @@ impl<'s> Shape<'s, '_, '_, '_> {
 
     fn table(&mut self, table: &DeTable<'_>, schema: &'s Value, place: &Place) {
         let properties = schema["properties"].as_object();
+        let mut misspelt = Vec::new();
         for (key, value) in table {
             let (key, inner) = (key.get_ref().as_ref(), place.key(key.get_ref()));
             match properties.and_then(|p| p.get(key)) {
@@ -57,21 +58,24 @@ impl<'s> Shape<'s, '_, '_, '_> {
                 None if schema["additionalProperties"].is_object() => {
                     self.value(value, &schema["additionalProperties"], &inner);
                 }
-                None => self.unknown(key, schema, &inner),
+                None => misspelt.extend(self.unknown(key, schema, &inner)),
             }
         }
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            if !table.contains_key(key) {
+            // One slip of the finger is one problem, not two.
+            if !table.contains_key(key) && !misspelt.iter().any(|meant| meant == key) {
                 self.missing(key, &schema["properties"][key], place);
             }
         }
     }
 
-    fn unknown(&mut self, key: &str, schema: &Value, place: &Place) {
+    /// Reports a key that does not exist and gives back the one that was probably meant.
+    fn unknown(&mut self, key: &str, schema: &Value, place: &Place) -> Option<String> {
         let valid: Vec<&str> =
             schema["properties"].as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
         let found = self.problems.key(place, format!("unknown key `{key}`"));
         found.expected(list(&valid)).nearest(key, valid);
+        found.nearest.clone()
     }
 
     fn missing(&mut self, key: &str, schema: &Value, place: &Place) {

@@ -50,13 +50,13 @@ fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Ba
     match from.split_once(':') {
         None if from == "scratch" => return Some(Base::Scratch),
         Some(("debian", suite)) if is_suite(suite) => return Some(Base::Debian { suite: suite.into() }),
-        Some(("oci", _)) => refuse("an image from OCI", place, problems),
+        Some(("oci", _)) => refuse("images from OCI are", place, problems),
         _ => {
-            let kind = from.split(':').next().unwrap_or_default();
+            let kind = Some(from.split(':').next().unwrap_or_default()).filter(|kind| *kind != "debian");
             problems
                 .value(place, format!("an image cannot start from `{from}`"))
                 .expected("`debian:SUITE` like `debian:bookworm`, or `scratch`")
-                .nearest(kind, ["debian", "scratch"]);
+                .nearest(kind.unwrap_or_default(), ["debian", "scratch"]);
         }
     }
     None

@@ -27,7 +27,7 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     });
     let routes = route::routes(file, problems);
     for name in file.store.keys() {
-        refuse("a store", &top.key("store").key(name), problems);
+        refuse("stores are", &top.key("store").key(name), problems);
     }
     let (drain, keep_warm) = deploy(file, problems);
     let sources = sources(file, problems);
@@ -113,7 +113,7 @@ fn refer(kind: &str, given: &str, valid: &[&str], place: &Place, problems: &mut 
 
 /// What is written for a later version.
 fn refuse(what: &str, place: &Place, problems: &mut Problems<'_, '_>) {
-    problems.value(place, format!("{what} is not available in this version of Kiln"));
+    problems.value(place, format!("{what} not available in this version of Kiln"));
 }
 
 fn deploy(file: &SpecFile, problems: &mut Problems<'_, '_>) -> (Millis, Millis) {
@@ -121,7 +121,7 @@ fn deploy(file: &SpecFile, problems: &mut Problems<'_, '_>) -> (Millis, Millis) 
     let deploy = file.deploy.clone().unwrap_or_default();
     match &deploy.strategy {
         Some(StrategyFile::Canary(_)) => {
-            refuse("a canary strategy", &place.key("strategy").key("canary"), problems);
+            refuse("canaries are", &place.key("strategy").key("canary"), problems);
         }
         Some(StrategyFile::Name(name)) if name != "blue-green" => {
             let message = format!("there is no strategy `{name}`");

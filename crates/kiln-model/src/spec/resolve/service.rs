@@ -32,13 +32,13 @@ pub(super) fn service(
 /// What reaches out of an instance.
 fn outside(file: &ServiceFile, all: &SpecFile, place: &Place, problems: &mut Problems<'_, '_>) {
     if !file.secrets.is_empty() {
-        refuse("a secret", &place.key("secrets"), problems);
+        refuse("secrets are", &place.key("secrets"), problems);
     }
     let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
     for (index, need) in file.needs.iter().enumerate() {
         let place = place.key("needs").item(index);
         if refer("store", need, &there, &place, problems) {
-            refuse("reaching another service or a store", &place, problems);
+            refuse("reaching stores and other services is", &place, problems);
         }
     }
 }
