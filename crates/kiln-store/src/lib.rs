@@ -1,1 +1,58 @@
-//! See Cargo.toml's description; the module map follows.
+//! The only code that writes Kiln's state directory.
+//!
+//! ```text
+//! <root>/                         0700
+//! ├── version                     the number of this layout: 1
+//! ├── objects/xx/yyyy…            contents of files, named by fs-verity digest; the overlay's data-only layer
+//! ├── images/<digest>/            one per image; it exists when its record does
+//! │   ├── metadata.erofs          the image: its fs-verity digest names the directory
+//! │   ├── record.json             ImageRecord
+//! │   ├── objects                 the objects it needs, one digest a line
+//! │   ├── checks/<key>.json       results of its checks
+//! │   └── documents/<name>        SBOM, provenance
+//! ├── inputs/<sha256>             a digest of inputs → the image baked from them (may be lost: it costs a bake)
+//! ├── packages/<sha256>.deb       packages as the mirror served them
+//! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash
+//! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
+//! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
+//! ├── state/<name>.json           small documents that are not history
+//! ├── output/                     instances' output, written by the keeper
+//! ├── run/                        sockets, and `lock`: the one host that runs on this directory
+//! └── tmp/<process>/              files being written; locked by their process, removed when it is gone
+//! ```
+//!
+//! **GC roots**: `releases/` (they name images, which name objects), and packages named by a lock of a release. What
+//! no root leads to may be collected; nothing is collected without being asked for.
+//!
+//! **Writes**: every file appears whole or not at all: it is written in `tmp/`, flushed to disk, renamed, and the
+//! directory is flushed. Three exceptions, each with its reason where it is made: the operation log is appended to
+//! and flushed; cache entries are not flushed (a checksum tells torn ones apart); the lock file is only locked.
+//! Several processes may have the same directory open, `kiln bake` beside a daemon say; the log belongs to the one
+//! that holds the [`HostLock`].
+
+mod batch;
+mod cache;
+mod documents;
+mod error;
+mod host_lock;
+mod images;
+mod layout;
+mod objects;
+mod operation_log;
+mod packages;
+mod releases;
+mod temp;
+mod verify;
+mod verity;
+
+pub use batch::Batch;
+pub use error::StoreError;
+pub use host_lock::HostLock;
+pub use layout::Store;
+pub use objects::Objects;
+pub use operation_log::OperationLog;
+pub use verify::Damage;
+pub use verity::Verity;
+
+/// What operations of the store come to.
+pub type Result<T> = std::result::Result<T, StoreError>;

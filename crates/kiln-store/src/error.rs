@@ -1,0 +1,126 @@
+//! What went wrong in the state directory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_model::{ImageDigest, ReleaseId, Sha256};
+
+/// An operation of the store that did not happen. What was there before is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("could not {attempted} {}", path.display())]
+    Io {
+        /// What was attempted, as the words before a path.
+        attempted: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The disk, or a quota on it, is full.
+    #[error("no space left to {attempted} {}", path.display())]
+    NoSpace {
+        /// What was attempted, as the words before a path.
+        attempted: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The directory has the layout of a newer Kiln.
+    #[error("{} has layout {found} and this Kiln knows layouts up to {known}: run a newer Kiln", root.display())]
+    Newer {
+        /// The state directory.
+        root: PathBuf,
+        /// The layout it has.
+        found: u32,
+        /// The newest layout this code reads.
+        known: u32,
+    },
+    /// The directory holds something that is not Kiln's.
+    #[error("{} is not a state directory of Kiln: {problem}", root.display())]
+    Foreign {
+        /// The directory.
+        root: PathBuf,
+        /// How that shows.
+        problem: String,
+    },
+    /// A file is not what it was when it was written.
+    #[error("{} is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Bytes handed in are not those that were announced.
+    #[error("the {what} handed to the store has sha256 {found} instead of {expected}")]
+    WrongHash {
+        /// What they are.
+        what: &'static str,
+        /// The announced hash.
+        expected: Sha256,
+        /// The hash they have.
+        found: Sha256,
+    },
+    /// There is no such image.
+    #[error("there is no image {0} in the store")]
+    NoSuchImage(ImageDigest),
+    /// There is no such release.
+    #[error("there is no release {0} in the store")]
+    NoSuchRelease(ReleaseId),
+    /// Another process runs a host on this directory.
+    #[error("another process{} runs a Kiln host on {}", pid.map(|p| format!(" (pid {p})")).unwrap_or_default(),
+            root.display())]
+    Locked {
+        /// The state directory.
+        root: PathBuf,
+        /// That process, if it has said so yet.
+        pid: Option<u32>,
+    },
+    /// A name that cannot be that of a file here.
+    #[error(
+        "`{0}` cannot name a document of the store: use 1 to 100 of a-z, A-Z, 0-9, `.`, `-`, `_`, no `.` first"
+    )]
+    BadName(String),
+    /// A value that JSON cannot hold.
+    #[error("could not encode what should be written to {}", path.display())]
+    Encode {
+        /// The file it was meant for.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether more space would help.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+
+    pub(crate) fn damaged(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+/// `attempted` on `path`, as the context of an error of the system.
+pub(crate) fn on(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::NoSpace { attempted, path, source }
+        }
+        _ => StoreError::Io { attempted, path, source },
+    }
+}
+
+/// Reads of what may be absent: `None` if it is.
+pub(crate) fn if_present<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}

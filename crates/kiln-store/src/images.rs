@@ -1,0 +1,174 @@
+//! Images, what is recorded of them, and what was found out about them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest, Sha256};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::documents::{file_name, names_in, read, read_json};
+use crate::error::{if_present, on};
+use crate::objects::digest_of;
+use crate::temp::ensure_dir;
+use crate::{Result, Store, StoreError, Verity};
+
+impl Store {
+    /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise what the system refused.
+    pub fn put_image(&self, metadata: &[u8], record: &ImageRecord) -> Result<()> {
+        let dir = self.image_dir(&record.digest);
+        let path = dir.join("metadata.erofs");
+        if Verity::of(metadata).0 != record.digest.0 {
+            let problem = format!("its record names the digest {}", record.digest);
+            return Err(StoreError::damaged(&path, problem));
+        }
+        ensure_dir(&dir)?;
+        if read(&path)?.as_deref() != Some(metadata) {
+            self.write(&path, metadata)?;
+        }
+        // Last of all, because with its record the image exists.
+        self.write_json(&dir.join("record.json"), record)?;
+        self.write(&self.inputs_path(&record.inputs), format!("{}\n", record.digest).as_bytes())
+    }
+
+    /// What is recorded of an image, if it is here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn image(&self, digest: &ImageDigest) -> Result<Option<ImageRecord>> {
+        let path = self.image_dir(digest).join("record.json");
+        match read_json::<ImageRecord>(&path)? {
+            Some(record) if record.digest != *digest => {
+                Err(StoreError::damaged(&path, format!("it is the record of {}", record.digest)))
+            }
+            record => Ok(record),
+        }
+    }
+
+    /// The image baked from the inputs with this digest, if it is here.
+    ///
+    /// # Errors
+    /// As [`Store::image`].
+    pub fn image_by_inputs(&self, inputs: &Sha256) -> Result<Option<ImageRecord>> {
+        let Some(text) = read(&self.inputs_path(inputs))? else { return Ok(None) };
+        // Only a hint: whatever does not lead to an image baked from these inputs counts as not known.
+        let Some(digest) = String::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()) else {
+            return Ok(None);
+        };
+        Ok(self.image(&digest)?.filter(|record| record.inputs == *inputs))
+    }
+
+    /// What an engine needs to mount an image. The metadata file is compared with its digest each time (about a
+    /// millisecond), because that digest vouches for everything inside.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`], [`StoreError::Damaged`], or what the system refused.
+    pub fn handle(&self, digest: &ImageDigest) -> Result<ImageHandle> {
+        if self.image(digest)?.is_none() {
+            return Err(StoreError::NoSuchImage(*digest));
+        }
+        let metadata = self.metadata_path(digest);
+        if !metadata.is_file() {
+            return Err(StoreError::damaged(&metadata, "it is missing"));
+        }
+        let found = digest_of(&metadata)?;
+        if found.0 != digest.0 {
+            return Err(StoreError::damaged(&metadata, format!("its digest is {found}, not {digest}")));
+        }
+        Ok(ImageHandle { digest: *digest, metadata, objects: self.objects_dir().to_owned() })
+    }
+
+    /// All images, sorted.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn images(&self) -> Result<Vec<ImageDigest>> {
+        let mut images = Vec::new();
+        for name in names_in(&self.dir("images"), "")? {
+            let Ok(digest) = name.parse() else { continue };
+            let record = self.image_dir(&digest).join("record.json");
+            if if_present(record.metadata()).map_err(on("look for", &record))?.is_some() {
+                images.push(digest);
+            }
+        }
+        Ok(images)
+    }
+
+    /// Records which objects an image needs, for `verify` to miss those that are gone and for the garbage collector
+    /// to keep those that are not.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`], or what the system refused.
+    pub fn put_image_objects(&self, digest: &ImageDigest, objects: &BTreeSet<ObjectDigest>) -> Result<()> {
+        let lines: String = objects.iter().map(|o| format!("{}\n", o.hex())).collect();
+        self.write(&self.existing_image_dir(digest)?.join("objects"), lines.as_bytes())
+    }
+
+    /// The objects an image needs, if that has been recorded.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn image_objects(&self, digest: &ImageDigest) -> Result<Option<BTreeSet<ObjectDigest>>> {
+        let path = self.image_dir(digest).join("objects");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let parsed: std::result::Result<_, BadDigest> =
+            String::from_utf8_lossy(&bytes).lines().map(str::parse).collect();
+        parsed.map(Some).map_err(|e| StoreError::damaged(&path, e.to_string()))
+    }
+
+    /// Keeps the result of the check of an image that `key` stands for, replacing the one before.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`], or what the system refused.
+    pub fn put_check_result(&self, image: &ImageDigest, key: &Sha256, result: &impl Serialize) -> Result<()> {
+        let dir = self.existing_image_dir(image)?.join("checks");
+        ensure_dir(&dir)?;
+        self.write_json(&dir.join(format!("{key}.json")), result)
+    }
+
+    /// That result, if the check has been made.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn check_result<T: DeserializeOwned>(&self, image: &ImageDigest, key: &Sha256) -> Result<Option<T>> {
+        read_json(&self.image_dir(image).join("checks").join(format!("{key}.json")))
+    }
+
+    /// Keeps a document beside an image (SBOM, provenance), replacing the one before.
+    ///
+    /// # Errors
+    /// [`StoreError::BadName`], [`StoreError::NoSuchImage`], or what the system refused.
+    pub fn put_image_document(&self, image: &ImageDigest, name: &str, bytes: &[u8]) -> Result<()> {
+        let dir = self.existing_image_dir(image)?.join("documents");
+        ensure_dir(&dir)?;
+        self.write(&dir.join(file_name(name)?), bytes)
+    }
+
+    /// That document, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::BadName`], or what the system refused.
+    pub fn image_document(&self, image: &ImageDigest, name: &str) -> Result<Option<Vec<u8>>> {
+        read(&self.image_dir(image).join("documents").join(file_name(name)?))
+    }
+
+    pub(crate) fn metadata_path(&self, digest: &ImageDigest) -> PathBuf {
+        self.image_dir(digest).join("metadata.erofs")
+    }
+
+    fn image_dir(&self, digest: &ImageDigest) -> PathBuf {
+        self.dir("images").join(digest.hex())
+    }
+
+    fn existing_image_dir(&self, digest: &ImageDigest) -> Result<PathBuf> {
+        let dir = self.image_dir(digest);
+        if dir.join("record.json").is_file() { Ok(dir) } else { Err(StoreError::NoSuchImage(*digest)) }
+    }
+
+    fn inputs_path(&self, inputs: &Sha256) -> PathBuf {
+        self.dir("inputs").join(inputs.hex())
+    }
+}

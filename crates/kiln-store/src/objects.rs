@@ -1,0 +1,159 @@
+//! The contents of files, each under its fs-verity digest.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kiln_model::ObjectDigest;
+
+use crate::error::{if_present, on};
+use crate::temp::{TempFile, ensure_dir};
+use crate::{Batch, Result, Store, Verity};
+
+/// How much of a file is in memory at once.
+const CHUNK: usize = 128 << 10;
+
+/// The content-addressed part of a store. Safe to use from any number of threads and processes.
+#[derive(Debug, Clone, Copy)]
+pub struct Objects<'a>(pub(crate) &'a Store);
+
+impl<'a> Objects<'a> {
+    /// Keeps `bytes`; returns the name of the object and its size. An object that is there already and intact is
+    /// left as it is, so that whoever has it mapped goes on sharing it; a damaged one is made again.
+    ///
+    /// For many objects use [`Objects::batch`]: here each is flushed to disk by itself.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<(ObjectDigest, u64)> {
+        let digest = Verity::of(bytes);
+        if !self.holds(&digest, bytes)? {
+            let mut file = self.0.temp().file()?;
+            file.write(bytes)?;
+            self.persist(file, &digest)?;
+        }
+        Ok((digest, bytes.len() as u64))
+    }
+
+    /// The same for what `reader` yields, without ever holding all of it in memory.
+    ///
+    /// # Errors
+    /// What the system refused, or what reading came to.
+    pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(ObjectDigest, u64)> {
+        let (file, digest, size) = self.receive(reader)?;
+        if !self.is_intact(&digest, size)? {
+            self.persist(file, &digest)?;
+        }
+        Ok((digest, size))
+    }
+
+    /// For putting many objects: all are flushed to disk together.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn batch(&self) -> Result<Batch> {
+        Batch::begin(self.0)
+    }
+
+    /// Opens an object for reading.
+    ///
+    /// # Errors
+    /// If there is none, or the system refuses.
+    pub fn open(&self, digest: &ObjectDigest) -> Result<File> {
+        let path = self.path(digest);
+        File::open(&path).map_err(on("open the object", &path))
+    }
+
+    /// Whether there is an object of this name and size. Its content is not looked at.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn contains(&self, digest: &ObjectDigest, size: u64) -> Result<bool> {
+        let path = self.path(digest);
+        let found = if_present(fs::metadata(&path)).map_err(on("look for the object", &path))?;
+        Ok(found.is_some_and(|m| m.is_file() && m.len() == size))
+    }
+
+    /// Where an object is, or would be.
+    pub fn path(&self, digest: &ObjectDigest) -> PathBuf {
+        let hex = digest.hex();
+        self.0.objects_dir().join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// Writes what `reader` yields to a file that has no name yet.
+    pub(crate) fn receive(&self, reader: &mut dyn Read) -> Result<(TempFile, ObjectDigest, u64)> {
+        let mut file = self.0.temp().file()?;
+        let mut verity = Verity::new();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let n = reader.read(&mut buffer).map_err(on("read what should be written to", file.path()))?;
+            if n == 0 {
+                let size = verity.size();
+                return Ok((file, verity.finish(), size));
+            }
+            verity.update(&buffer[..n]);
+            file.write(&buffer[..n])?;
+        }
+    }
+
+    /// Whether the object is there with exactly these bytes; cheaper than hashing it.
+    pub(crate) fn holds(&self, digest: &ObjectDigest, bytes: &[u8]) -> Result<bool> {
+        if !self.contains(digest, bytes.len() as u64)? {
+            return Ok(false);
+        }
+        let mut rest = bytes;
+        let differs = |chunk: &[u8]| match rest.split_at_checked(chunk.len()) {
+            Some((same, behind)) if same == chunk => {
+                rest = behind;
+                false
+            }
+            _ => true,
+        };
+        let differed = any_chunk(&mut self.open(digest)?, &self.path(digest), bytes.len(), differs)?;
+        Ok(!differed && rest.is_empty())
+    }
+
+    /// Whether the object is there and its content is the one its name promises.
+    pub(crate) fn is_intact(&self, digest: &ObjectDigest, size: u64) -> Result<bool> {
+        Ok(self.contains(digest, size)? && digest_of(&self.path(digest))? == *digest)
+    }
+
+    /// The directory of an object, made if need be.
+    pub(crate) fn ready_path(&self, digest: &ObjectDigest) -> Result<PathBuf> {
+        let path = self.path(digest);
+        ensure_dir(path.parent().expect("an object is in a directory"))?;
+        Ok(path)
+    }
+
+    fn persist(&self, file: TempFile, digest: &ObjectDigest) -> Result<()> {
+        file.persist(&self.ready_path(digest)?)
+    }
+}
+
+/// The fs-verity digest of the file at `path`.
+pub(crate) fn digest_of(path: &Path) -> Result<ObjectDigest> {
+    let mut file = File::open(path).map_err(on("open", path))?;
+    let mut verity = Verity::new();
+    any_chunk(&mut file, path, CHUNK, |chunk| {
+        verity.update(chunk);
+        false
+    })?;
+    Ok(verity.finish())
+}
+
+/// Reads `file` chunk by chunk until `found` says so; whether it did.
+pub(crate) fn any_chunk(
+    file: &mut File,
+    path: &Path,
+    about: usize,
+    mut found: impl FnMut(&[u8]) -> bool,
+) -> Result<bool> {
+    let mut buffer = vec![0; about.clamp(1, CHUNK)];
+    loop {
+        match file.read(&mut buffer).map_err(on("read", path))? {
+            0 => return Ok(false),
+            n if found(&buffer[..n]) => return Ok(true),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The operation log: who did what, and how it ended. Append-only.
+//!
+//! ```text
+//! {"seq":1,"prev":"0000…","entry":{…}}\n
+//! {"seq":2,"prev":"<sha256 of line 1 without its newline>","entry":{…}}\n
+//! ```
+//! An append is complete when its newline is on disk. A crash can leave a last line without a newline, or with pages
+//! of NUL that never were written; nobody was told that such an entry exists, so opening cuts it off. Everything else
+//! that does not add up is damage, and an error that names the line.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use kiln_model::Sha256;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+use crate::error::on;
+use crate::temp::sync_dir;
+use crate::{HostLock, Result, Store, StoreError};
+
+#[derive(Serialize, Deserialize)]
+struct Line<T> {
+    seq: u64,
+    prev: Sha256,
+    entry: T,
+}
+
+/// Where the chain ends.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    seq: u64,
+    hash: Sha256,
+    length: u64,
+}
+
+const BEGINNING: End = End { seq: 0, hash: Sha256([0; 32]), length: 0 };
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub struct OperationLog {
+    path: PathBuf,
+    file: File,
+    end: End,
+}
+
+impl OperationLog {
+    /// Opens the log, and makes it if there is none. It belongs to the holder of the host lock: two writers would
+    /// each continue the chain from the same line.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is not what was appended; otherwise what the system refused.
+    pub fn open(store: &Store, _held: &HostLock) -> Result<Self> {
+        let dir = store.dir("log");
+        let path = dir.join("operations.jsonl");
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = opened.map_err(on("open the operation log", &path))?;
+        sync_dir(&dir)?;
+        let mut log = Self { path, file, end: BEGINNING };
+        let bytes = log.bytes()?;
+        let whole = without_torn_line(&bytes);
+        log.end = log.follow::<IgnoredAny>(whole, &mut |_, _| {})?;
+        if whole.len() != bytes.len() {
+            log.cut()?;
+        }
+        Ok(log)
+    }
+
+    /// Appends an entry; returns its number, counted from 1, when it is safely on disk.
+    ///
+    /// # Errors
+    /// What the system refused; the entry is not in the log then.
+    pub fn append(&mut self, entry: &impl Serialize) -> Result<u64> {
+        let line = Line { seq: self.end.seq + 1, prev: self.end.hash, entry };
+        let mut bytes = serde_json::to_vec(&line)
+            .map_err(|source| StoreError::Encode { path: self.path.clone(), source })?;
+        let hash = Sha256::of(&bytes);
+        bytes.push(b'\n');
+        if let Err(e) = self.write_at_end(&bytes) {
+            // What is left of it would count as an entry if its newline got to disk after all. If this fails as
+            // well, the next append or the next opening does it.
+            let _ = self.cut();
+            return Err(e);
+        }
+        self.end = End { seq: line.seq, hash, length: self.end.length + bytes.len() as u64 };
+        Ok(self.end.seq)
+    }
+
+    /// All entries with their numbers, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<Vec<(u64, T)>> {
+        let mut entries = Vec::new();
+        let end = self.follow(&self.bytes()?, &mut |seq, entry| entries.push((seq, entry)))?;
+        if end.hash != self.end.hash {
+            return Err(StoreError::damaged(&self.path, "somebody else has written to it"));
+        }
+        Ok(entries)
+    }
+
+    /// Reads all of it again, and follows the chain.
+    ///
+    /// # Errors
+    /// As [`OperationLog::read`].
+    pub fn verify(&self) -> Result<()> {
+        self.read::<IgnoredAny>().map(|_| ())
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut file = File::open(&self.path).map_err(on("open", &self.path))?;
+        file.read_to_end(&mut bytes).map_err(on("read", &self.path))?;
+        Ok(bytes)
+    }
+
+    fn write_at_end(&self, bytes: &[u8]) -> Result<()> {
+        let failed = || on("append to the operation log", &self.path);
+        if self.file.metadata().map_err(failed())?.len() != self.end.length {
+            self.cut()?;
+        }
+        self.file.write_all_at(bytes, self.end.length).map_err(failed())?;
+        self.file.sync_data().map_err(failed())
+    }
+
+    fn cut(&self) -> Result<()> {
+        let cut = self.file.set_len(self.end.length).and_then(|()| self.file.sync_all());
+        cut.map_err(on("cut off the torn end of", &self.path))
+    }
+
+    /// Follows the chain through `bytes`, handing out each entry; returns where it ends.
+    fn follow<T: DeserializeOwned>(&self, bytes: &[u8], each: &mut dyn FnMut(u64, T)) -> Result<End> {
+        let mut end = BEGINNING;
+        for text in bytes.split_inclusive(|b| *b == b'\n') {
+            let number = end.seq + 1;
+            let wrong = |what: String| StoreError::damaged(&self.path, format!("line {number} {what}"));
+            let text = text.strip_suffix(b"\n").ok_or_else(|| wrong("has no end".into()))?;
+            let line: Line<T> =
+                serde_json::from_slice(text).map_err(|e| wrong(format!("does not read as an entry: {e}")))?;
+            if line.prev != end.hash {
+                return Err(wrong(format!(
+                    "does not follow the line before it, whose sha256 is {}",
+                    end.hash
+                )));
+            }
+            if line.seq != number {
+                return Err(wrong(format!("has the number {}", line.seq)));
+            }
+            let length = end.length + text.len() as u64 + 1;
+            end = End { seq: number, hash: Sha256::of(text), length };
+            each(number, line.entry);
+        }
+        Ok(end)
+    }
+}
+
+/// The lines that an append may have reported as done.
+fn without_torn_line(bytes: &[u8]) -> &[u8] {
+    let start_of_last = |b: &[u8]| b.iter().rposition(|c| *c == b'\n').map_or(0, |n| n + 1);
+    let Some(ended) = bytes.strip_suffix(b"\n") else { return &bytes[..start_of_last(bytes)] };
+    let start = start_of_last(ended);
+    // JSON has no NUL bytes: these pages never got to disk.
+    if ended[start..].contains(&0) { &bytes[..start] } else { bytes }
+}

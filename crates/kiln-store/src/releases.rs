@@ -1,0 +1,51 @@
+//! Releases, each under its id.
+
+use std::path::PathBuf;
+
+use kiln_model::{Release, ReleaseId};
+
+use crate::documents::{names_in, read};
+use crate::{Result, Store, StoreError};
+
+impl Store {
+    /// Keeps a release; returns its id.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn put_release(&self, release: &Release) -> Result<ReleaseId> {
+        let id = release.id();
+        let (path, bytes) = (self.release_path(&id), release.encode());
+        if read(&path)?.as_deref() != Some(bytes.as_slice()) {
+            self.write(&path, &bytes)?;
+        }
+        Ok(id)
+    }
+
+    /// A release, whose content still has that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRelease`], [`StoreError::Damaged`], or what the system refused.
+    pub fn release(&self, id: &ReleaseId) -> Result<Release> {
+        let path = self.release_path(id);
+        let bytes = read(&path)?.ok_or_else(|| StoreError::NoSuchRelease(id.clone()))?;
+        let release: Release =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(&path, e.to_string()))?;
+        if release.id() != *id {
+            return Err(StoreError::damaged(&path, format!("its content is that of {}", release.id())));
+        }
+        Ok(release)
+    }
+
+    /// The ids of all releases, sorted.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn releases(&self) -> Result<Vec<ReleaseId>> {
+        let names = names_in(&self.dir("releases"), ".json")?;
+        Ok(names.into_iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    pub(crate) fn release_path(&self, id: &ReleaseId) -> PathBuf {
+        self.dir("releases").join(format!("{id}.json"))
+    }
+}

@@ -1,0 +1,154 @@
+//! Files being written.
+//!
+//! Each process has a directory of its own under `tmp/` and holds a lock on it. Whoever opens the store removes the
+//! directories nobody holds: they are what a crash left. So a living process never loses a file, whatever its age,
+//! and no clock or process number is trusted.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::Result;
+use crate::error::on;
+
+/// The directory of this process, locked.
+#[derive(Debug)]
+pub(crate) struct TempDir {
+    path: PathBuf,
+    owner: u32,
+    next: AtomicU64,
+    _lock: File,
+}
+
+impl TempDir {
+    /// Makes a directory for this process inside `all`, and removes those of processes that are gone.
+    pub(crate) fn claim(all: &Path) -> Result<Self> {
+        remove_abandoned(all)?;
+        for n in 0.. {
+            let path = all.join(format!("{}-{n}", std::process::id()));
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(on("create the directory", &path))?,
+            }
+            // Between its making and its locking somebody may have taken it for abandoned; then the next one.
+            if let Some(lock) = lock(&path)
+                && still_at(&lock, &path)
+            {
+                return Ok(Self { path, owner: std::process::id(), next: AtomicU64::new(0), _lock: lock });
+            }
+        }
+        unreachable!("numbers do not end")
+    }
+
+    /// A new file in it, open for writing.
+    pub(crate) fn file(&self) -> Result<TempFile> {
+        let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path);
+        let temp = TempFile { file: file.map_err(on("create", &path))?, path: TempPath(path) };
+        // Not left to the process's umask.
+        temp.file
+            .set_permissions(Permissions::from_mode(0o644))
+            .map_err(on("set the mode of", temp.path()))?;
+        Ok(temp)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // A forked child has a copy of this value, and not the right to end it. If the directory stays, the next to
+        // open the store removes it.
+        if self.owner == std::process::id() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Option<File> {
+    let dir = File::open(dir).ok()?;
+    flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(dir)
+}
+
+fn still_at(lock: &File, path: &Path) -> bool {
+    let inode = |meta: io::Result<fs::Metadata>| meta.map(|m| (m.dev(), m.ino())).ok();
+    inode(fs::metadata(path)).is_some_and(|there| inode(lock.metadata()) == Some(there))
+}
+
+fn remove_abandoned(all: &Path) -> Result<()> {
+    for entry in fs::read_dir(all).map_err(on("read the directory", all))? {
+        let path = entry.map_err(on("read the directory", all))?.path();
+        // The lock is held until all is removed: nobody can claim it in between.
+        if let Some(_lock) = lock(&path) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+    Ok(())
+}
+
+/// A closed file that is removed when dropped, unless it was renamed to its place.
+#[derive(Debug)]
+pub(crate) struct TempPath(PathBuf);
+
+impl TempPath {
+    /// Gives the file its name. Its content must have been flushed to disk.
+    pub(crate) fn rename(mut self, to: &Path) -> Result<()> {
+        fs::rename(&self.0, to).map_err(on("rename a new file to", to))?;
+        self.0.clear();
+        Ok(())
+    }
+}
+
+impl Drop for TempPath {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+}
+
+/// A file being written.
+pub(crate) struct TempFile {
+    file: File,
+    path: TempPath,
+}
+
+impl TempFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(on("write", &self.path.0))
+    }
+
+    /// Closes it without flushing it to disk.
+    pub(crate) fn close(self) -> TempPath {
+        self.path
+    }
+
+    /// Flushes it, gives it its name, and flushes the directory it is in then.
+    pub(crate) fn persist(self, to: &Path) -> Result<()> {
+        self.file.sync_all().map_err(on("flush", &self.path.0))?;
+        self.path.rename(to)?;
+        sync_dir(to.parent().unwrap_or(to))
+    }
+}
+
+/// Flushes the names in a directory.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(on("flush the directory", dir))
+}
+
+/// Makes `dir` inside a directory that exists, unless it is there, and flushes its name.
+pub(crate) fn ensure_dir(dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.map_err(on("create the directory", dir))?,
+    }
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(on("set the mode of", dir))?;
+    sync_dir(dir.parent().unwrap_or(dir))
+}

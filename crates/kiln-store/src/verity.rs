@@ -1,0 +1,157 @@
+//! The fs-verity digest of a file, computed as it streams by.
+//!
+//! ```text
+//!   data      ████ ████ ████ …  ██..      4 KiB blocks, the last one filled up with zeroes
+//!               │    │    │       │       sha256 of each
+//!   level 1   ████████████████ … ██..     128 hashes a block, again filled up
+//!               ⋮                         until a level has one block; its sha256 is the root hash
+//!   digest  = sha256(descriptor: version 1, sha256, block size 2^12, no salt, data size, root hash)
+//! ```
+//! No data: the root hash is all zeroes. One block of data: it is that block's sha256.
+
+use kiln_model::{ObjectDigest, Sha256};
+use sha2::Digest as _;
+
+const BLOCK: usize = 4096;
+
+/// A level's last block, which is not hashed before more follows it: the top of the tree is the level that never
+/// had more than one.
+struct Level {
+    block: Box<[u8; BLOCK]>,
+    filled: usize,
+}
+
+impl Level {
+    fn new() -> Self {
+        Self { block: Box::new([0; BLOCK]), filled: 0 }
+    }
+
+    /// The hash of the block, filled up with zeroes; empties it.
+    fn take_hash(&mut self) -> [u8; 32] {
+        self.block[self.filled..].fill(0);
+        self.filled = 0;
+        sha2::Sha256::digest(self.block.as_slice()).into()
+    }
+}
+
+/// Computes the digest that names an object, from its bytes in order. Uses 4 KiB per level: 20 KiB for a terabyte.
+pub struct Verity {
+    size: u64,
+    levels: Vec<Level>,
+}
+
+impl Verity {
+    /// For a file of which nothing has been seen yet.
+    #[allow(clippy::new_without_default, reason = "nothing asks for a default digest")]
+    pub fn new() -> Self {
+        Self { size: 0, levels: vec![Level::new()] }
+    }
+
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> ObjectDigest {
+        let mut verity = Self::new();
+        verity.update(bytes);
+        verity.finish()
+    }
+
+    /// How many bytes it has seen.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes the next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.push(0, bytes);
+    }
+
+    fn push(&mut self, level: usize, mut bytes: &[u8]) {
+        if self.levels.len() == level {
+            self.levels.push(Level::new());
+        }
+        while !bytes.is_empty() {
+            let here = &mut self.levels[level];
+            if here.filled == BLOCK {
+                let hash = here.take_hash();
+                self.push(level + 1, &hash);
+            } else if here.filled == 0 && bytes.len() > BLOCK {
+                // A whole block with more behind it need not be copied.
+                let hash: [u8; 32] = sha2::Sha256::digest(&bytes[..BLOCK]).into();
+                bytes = &bytes[BLOCK..];
+                self.push(level + 1, &hash);
+            } else {
+                let n = bytes.len().min(BLOCK - here.filled);
+                here.block[here.filled..here.filled + n].copy_from_slice(&bytes[..n]);
+                here.filled += n;
+                bytes = &bytes[n..];
+            }
+        }
+    }
+
+    /// The digest of all bytes seen.
+    pub fn finish(mut self) -> ObjectDigest {
+        let root = self.root_hash();
+        let mut descriptor = [0; 256];
+        descriptor[..3].copy_from_slice(&[1, 1, 12]);
+        descriptor[8..16].copy_from_slice(&self.size.to_le_bytes());
+        descriptor[16..48].copy_from_slice(&root);
+        ObjectDigest(Sha256::of(&descriptor))
+    }
+
+    fn root_hash(&mut self) -> [u8; 32] {
+        if self.size == 0 {
+            return [0; 32];
+        }
+        let mut level = 0;
+        loop {
+            let hash = self.levels[level].take_hash();
+            level += 1;
+            if level == self.levels.len() {
+                return hash;
+            }
+            self.push(level, &hash);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `fsverity digest` prints for the first `size` bytes of 0, 1, 2, … 250, 0, 1, …
+    const VECTORS: [(usize, &str); 11] = [
+        (0, "3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95"),
+        (1, "b803429503d95915829b29fdbc8bbad142f3abfd11b1cadf5526582e685c0551"),
+        (4_095, "5f4953aad672b0188023d6cd6fbce9d09508eb7dad165b6298ce0086bc1e72db"),
+        (4_096, "13e9b8848ae484a36acb3f3cac0ceb2f7601e96633d15c92f9bd3dd44e492157"),
+        (4_097, "b0d074abef4d544404facfab6ba242f6a8ccbde90f1325cd286f3c8aa8d0f8aa"),
+        (8_192, "e48d50c56c4f0178a98a035cb91d66be328eeff78bbddaa35c5ec4cc0d8340c0"),
+        (524_288, "d82861203d50ae9b60948504a704f35f5118bd229aeb1a22d6dae47b1767c4c4"),
+        (524_289, "4dc6905041c9c4ee73e13b53f63f5d289c46da359b664a965ead7f8cc4d799d4"),
+        (600_000, "06d5be5c1f84f55006b5826aec720b80e5d95f30e170be7e1d6aae61755f1ae4"),
+        (67_108_864, "196650e8bd05f8516c0ede56deeb4d1ff2be9809dc2d827261db4a7773957567"),
+        (67_108_865, "acba6554fbff4e8b2fc0361086b9e8ed6afbbd3196ade159c0f3e2bf9ecb2ed1"),
+    ];
+
+    fn bytes(size: usize) -> Vec<u8> {
+        (0..size).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn digests_are_those_of_the_reference_tool() {
+        for (size, expected) in VECTORS {
+            assert_eq!(Verity::of(&bytes(size)).hex(), expected, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_pieces_it_comes_in_make_no_difference() {
+        let whole = bytes(600_000);
+        for piece in [1, 4095, 4096, 4097, 8192, 100_000] {
+            let mut verity = Verity::new();
+            whole.chunks(piece).for_each(|c| verity.update(c));
+            assert_eq!(verity.size(), 600_000);
+            assert_eq!(verity.finish(), Verity::of(&whole), "pieces of {piece}");
+        }
+    }
+}
