@@ -1,0 +1,105 @@
+//! The other side of the door.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use kiln_model::{Answer, Command, ExitCode, Failure, Stamped};
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use crate::reach::Reach;
+use crate::wire::Line;
+
+/// A host that can be told and asked things. Blocking; every command is a connection of its own, and dropping the
+/// process that waits for its answer is how it is given up.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The host behind `socket`.
+    ///
+    /// # Errors
+    /// If nobody answers there.
+    pub fn connect(socket: &Path) -> Result<Self, Failure> {
+        let unreachable = |e: io::Error| unreachable(socket, e);
+        let reach = Reach::to(socket).map_err(unreachable)?;
+        std::os::unix::net::UnixStream::connect(reach.path()).map_err(unreachable)?;
+        Ok(Self { socket: socket.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Has the host run `command`; `on_event` is told what happens meanwhile.
+    ///
+    /// # Errors
+    /// The host's own failure, or that it could not be reached or left in the middle.
+    pub fn run(&self, command: &Command, on_event: &mut dyn FnMut(Stamped)) -> Result<Answer, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime: Runtime = runtime.map_err(|e| unreachable(&self.socket, e))?;
+        runtime.block_on(async {
+            let response = self.post(command).await?;
+            lines(response, on_event).await
+        })
+    }
+
+    async fn post(&self, command: &Command) -> Result<Response<Incoming>, Failure> {
+        let reach = Reach::to(&self.socket).map_err(|e| unreachable(&self.socket, e))?;
+        let stream = UnixStream::connect(reach.path()).await.map_err(|e| unreachable(&self.socket, e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| left(&e))?;
+        tokio::spawn(connection);
+        let body = serde_json::to_vec(command).expect("commands are made of plain data");
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/v1/commands")
+            .header("host", "kiln")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .expect("the parts are valid");
+        sender.send_request(request).await.map_err(|e| left(&e))
+    }
+}
+
+/// Reads lines until the last one.
+async fn lines(response: Response<Incoming>, on_event: &mut dyn FnMut(Stamped)) -> Result<Answer, Failure> {
+    let mut body = response.into_body();
+    let mut pending = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|e| left(&e))?.into_data() else { continue };
+        pending.extend_from_slice(&data);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            match serde_json::from_slice(&line).map_err(|e| left(&e))? {
+                Line::Event(event) => on_event(event),
+                Line::Answer { answer } => return Ok(answer),
+                Line::Failure { failure } => return Err(failure),
+            }
+        }
+    }
+    Err(Failure::new(ExitCode::Host, "the host left before the command was done").hint(LEFT))
+}
+
+const LEFT: &str = "start the host again: it finishes or undoes what was under way";
+
+fn left(error: &dyn std::error::Error) -> Failure {
+    let failure = Failure::from_error(ExitCode::Host, error);
+    Failure::new(ExitCode::Host, "the connection to the host broke off").because(failure.message).hint(LEFT)
+}
+
+fn unreachable(socket: &Path, error: io::Error) -> Failure {
+    let failure = Failure::new(ExitCode::Host, format!("no Kiln host answers on `{}`", socket.display()))
+        .because(error.to_string());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => failure.hint("run it as the user who started the host (root)"),
+        _ => failure.hint("start one with `kiln up` or `kiln serve`"),
+    }
+}

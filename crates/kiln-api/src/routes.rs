@@ -1,0 +1,138 @@
+//! The routes, each a few words around one [`Command`].
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use kiln_control::contract::{Caller, Host, Unheard};
+use kiln_model::{Answer, AppName, Command, ExitCode, Failure};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::caller::Peer;
+use crate::stream::{Sender, stream};
+use crate::wire::Line;
+
+type Door = Arc<dyn Host>;
+
+/// All routes before `host`.
+pub(crate) fn routes(host: Door) -> Router {
+    Router::new()
+        .route("/v1/commands", post(commands))
+        .route("/v1/health", get(health))
+        .route("/v1/apps/{app}/status", get(status))
+        .route("/v1/apps/{app}/releases", get(releases))
+        .route("/v1/apps/{app}/instances", get(instances))
+        .route("/v1/apps/{app}/log", get(log))
+        .fallback(async || refused(StatusCode::NOT_FOUND, usage("there is nothing at this address")))
+        .with_state(host)
+}
+
+async fn health() -> Json<serde_json::Value> {
+    Json(json!({"host": "ready", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+async fn commands(State(host): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
+    let command: Command = match serde_json::from_slice(&body) {
+        Ok(command) => command,
+        Err(e) => {
+            let failure = usage("the request's body is not a command").because(e.to_string());
+            return refused(StatusCode::BAD_REQUEST, failure);
+        }
+    };
+    let (sender, body) = stream();
+    tokio::spawn(run(host, command, peer.0, sender));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Runs a command on a thread of its own and sends the last line, whatever happens there.
+async fn run(host: Door, command: Command, by: Caller, sender: Sender) {
+    let sender = Arc::new(sender);
+    let events = Arc::clone(&sender);
+    let done = tokio::task::spawn_blocking(move || host.run(command, by, &*events)).await;
+    sender.send(&Line::last(done.unwrap_or_else(|e| Err(bug(&e)))));
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    limit: Option<u32>,
+}
+
+async fn status(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
+    ask(host, peer, app, |app| Command::Status { app }).await
+}
+
+async fn releases(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
+    ask(host, peer, app, |app| Command::Releases { app }).await
+}
+
+async fn instances(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
+    ask(host, peer, app, |app| Command::Instances { app }).await
+}
+
+async fn log(
+    host: State<Door>,
+    peer: ConnectInfo<Peer>,
+    app: Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    ask(host, peer, app, |app| Command::Log { app, limit: query.limit }).await
+}
+
+/// Asks one question about an app and gives the answer as one document.
+async fn ask(
+    State(host): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(app): Path<String>,
+    command: impl FnOnce(Option<AppName>) -> Command,
+) -> Response {
+    let command = match AppName::from_str(&app) {
+        Ok(app) => command(Some(app)),
+        Err(e) => return refused(StatusCode::BAD_REQUEST, usage(&e.to_string())),
+    };
+    match tokio::task::spawn_blocking(move || host.run(command, peer.0, &Unheard)).await {
+        Ok(Ok(answer)) => document(answer),
+        Ok(Err(failure)) => refused(status_of(failure.code), failure),
+        Err(e) => refused(StatusCode::INTERNAL_SERVER_ERROR, bug(&e)),
+    }
+}
+
+/// The document itself, without the word that says which one it is: whoever asked knows.
+fn document(answer: Answer) -> Response {
+    match answer {
+        Answer::Status(status) => Json(status).into_response(),
+        Answer::Releases(releases) => Json(releases).into_response(),
+        Answer::Instances(instances) => Json(instances).into_response(),
+        Answer::Log(log) => Json(log).into_response(),
+        other => Json(other).into_response(),
+    }
+}
+
+fn refused(status: StatusCode, failure: Failure) -> Response {
+    let body = Body::from(Line::Failure { failure }.encode());
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn status_of(code: ExitCode) -> StatusCode {
+    match code {
+        ExitCode::Usage => StatusCode::BAD_REQUEST,
+        ExitCode::Spec | ExitCode::Bake | ExitCode::Check => StatusCode::UNPROCESSABLE_ENTITY,
+        ExitCode::Policy => StatusCode::FORBIDDEN,
+        ExitCode::Busy => StatusCode::CONFLICT,
+        ExitCode::Host => StatusCode::SERVICE_UNAVAILABLE,
+        ExitCode::Bug | ExitCode::Deploy => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn usage(message: &str) -> Failure {
+    Failure::new(ExitCode::Usage, message)
+}
+
+fn bug(error: &tokio::task::JoinError) -> Failure {
+    Failure::new(ExitCode::Bug, "the host broke off while it ran the command").because(error.to_string())
+}
