@@ -1,1 +1,59 @@
-//! See Cargo.toml's description; the module map follows.
+//! The data plane: takes what clients ask, gives it to an instance of the right fleet, and brings the answer back.
+//!
+//! A process of its own, without privileges. Control hands it a whole [`kiln_model::RouteTable`] at a time
+//! ([`EdgeClient::set_table`]); from the acknowledgement on, no request begins by an older table on any thread.
+//! What is in flight is counted per fleet, and a fleet is stopped only when that count is zero
+//! ([`EdgeClient::wait_drained`]).
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `sockets`, `listen`, `process`, `confine` | how the process comes to be, and what it gives up |
+//! | `protocol`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
+//! | `table`, `router`, `shares`, `balance` | from a request to an instance, without an await |
+//! | `worker`, `accept`, `connection`, `client_io` | one thread and its clients |
+//! | `inbound`, `forward`, `hygiene`, `body`, `lease`, `tunnel`, `refusal`, `deadline` | one request and its answer |
+//! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
+//! | `counts` | what is in flight |
+
+mod accept;
+mod balance;
+mod body;
+mod client;
+mod client_io;
+mod config;
+mod confine;
+mod connect;
+mod connection;
+mod counts;
+mod deadline;
+mod dial;
+mod director;
+mod error;
+mod forward;
+mod hygiene;
+mod inbound;
+mod lease;
+mod listen;
+mod orders;
+mod process;
+mod protocol;
+mod random;
+mod refusal;
+mod router;
+mod shares;
+mod sockets;
+mod stock;
+mod table;
+mod tunnel;
+mod upstream;
+mod upstream_io;
+mod worker;
+
+pub use client::EdgeClient;
+pub use config::{Confinement, EdgeConfig, Limits};
+pub use dial::Dial;
+pub use error::EdgeError;
+pub use listen::{bind, local};
+pub use process::run;
+pub use protocol::EdgeStats;
+pub use sockets::{Sockets, spawn};

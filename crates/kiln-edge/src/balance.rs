@@ -1,0 +1,110 @@
+//! One thread's view of the table: which fleet and instance the next request goes to.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use kiln_model::{InstanceId, RouteTable};
+
+use crate::counts::Tally;
+use crate::random::Random;
+use crate::shares::Shares;
+use crate::table::{Fleet, Table};
+use crate::upstream::Upstream;
+
+/// A table as one thread uses it: the shared part, and what is this thread's own.
+pub(crate) struct Balance {
+    table: Arc<Table>,
+    /// Per route.
+    shares: Vec<RefCell<Shares>>,
+    /// Per fleet.
+    upstreams: Vec<Vec<Rc<Upstream>>>,
+}
+
+/// Where a request goes.
+pub(crate) struct Pick {
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) upstream: Rc<Upstream>,
+}
+
+/// Why a request goes nowhere.
+pub(crate) enum NoPick {
+    /// No route takes it.
+    NoRoute,
+    /// Its route has no target with a share.
+    NoTarget,
+    /// Its targets have no instance that may receive requests; the first of them takes the blame.
+    NoInstance(Arc<Tally>),
+    /// Every instance there is has been tried for this request.
+    AllTried,
+}
+
+impl Balance {
+    /// `known` are the upstreams of the table before: those that stay keep their connections.
+    pub(crate) fn new(table: Arc<Table>, known: &HashMap<InstanceId, Rc<Upstream>>) -> Self {
+        let shares = table.routes.iter().map(|targets| RefCell::new(Shares::new(targets.len()))).collect();
+        let upstream = |id: &InstanceId, fleet: &Fleet| match known.get(id) {
+            Some(upstream) if upstream.port() == fleet.port => upstream.clone(),
+            _ => Upstream::new(id.clone(), fleet.port),
+        };
+        let of_fleet = |fleet: &Fleet| fleet.instances.iter().map(|id| upstream(id, fleet)).collect();
+        let upstreams = table.fleets.iter().map(of_fleet).collect();
+        Self { table, shares, upstreams }
+    }
+
+    /// Before there is a table.
+    pub(crate) fn empty() -> Self {
+        let table = Table::new(RouteTable::default(), &HashMap::new(), &Arc::default());
+        Self::new(Arc::new(table), &HashMap::new())
+    }
+
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
+        self.upstreams.iter().flatten()
+    }
+
+    /// Chooses for a request that `tried` these already. No await can come between this and counting the request.
+    pub(crate) fn pick(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        tried: &[Rc<Upstream>],
+        random: &Random,
+    ) -> Result<Pick, NoPick> {
+        let route = self.table.router.find(host, path).ok_or(NoPick::NoRoute)?;
+        let targets = &self.table.routes[route];
+        let usable = |target: usize| {
+            let (fleet, weight) = targets[target];
+            self.upstreams[fleet].iter().any(|u| !is_in(tried, u)).then_some(weight)
+        };
+        match self.shares[route].borrow_mut().next(usable) {
+            Some(target) => {
+                let fleet = targets[target].0;
+                let upstream = least_loaded(&self.upstreams[fleet], tried, random).ok_or(NoPick::AllTried)?;
+                Ok(Pick { tally: self.table.fleets[fleet].tally.clone(), upstream })
+            }
+            None if !tried.is_empty() => Err(NoPick::AllTried),
+            None => Err(match targets.first() {
+                Some((fleet, _)) => NoPick::NoInstance(self.table.fleets[*fleet].tally.clone()),
+                None => NoPick::NoTarget,
+            }),
+        }
+    }
+}
+
+fn is_in(tried: &[Rc<Upstream>], upstream: &Rc<Upstream>) -> bool {
+    tried.iter().any(|t| Rc::ptr_eq(t, upstream))
+}
+
+/// Of two instances drawn at random, the one with fewer requests in flight: as good as looking at all of them, and
+/// without the stampede to whichever looks best at the moment.
+fn least_loaded(fleet: &[Rc<Upstream>], tried: &[Rc<Upstream>], random: &Random) -> Option<Rc<Upstream>> {
+    if !tried.is_empty() {
+        let fresh: Vec<_> = fleet.iter().filter(|u| !is_in(tried, u)).cloned().collect();
+        return least_loaded(&fresh, &[], random);
+    }
+    let first = random.below(fleet.len());
+    let second = first + 1 + random.below(fleet.len().saturating_sub(1));
+    let (a, b) = (fleet.get(first)?, &fleet[second % fleet.len()]);
+    Some(if b.load() < a.load() { b } else { a }.clone())
+}

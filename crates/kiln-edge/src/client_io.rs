@@ -1,0 +1,143 @@
+//! The socket to a client as hyper reads and writes it, and the marks by which an overdue client is known.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::Limits;
+
+const RESTING: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+/// What a client connection does, and since when. One walk over these every so often replaces a timer per connection
+/// (a boxed one in hyper, set and reset with each request).
+///
+/// Only one thread ever touches one value; atomics are what makes the socket `Send`, which upgrades ask for.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    epoch: Instant,
+    phase: AtomicU8,
+    since: AtomicU64,
+    /// When the client first refused to take more of an answer; 0 while it takes.
+    stalled: AtomicU64,
+}
+
+impl Marks {
+    pub(crate) fn new(epoch: Instant) -> Arc<Self> {
+        let now = epoch.elapsed().as_millis() as u64;
+        let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
+        Arc::new(Self { epoch, phase, since: AtomicU64::new(now), stalled })
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn enter(&self, phase: u8) {
+        self.phase.store(phase, Relaxed);
+        self.since.store(self.now(), Relaxed);
+    }
+
+    /// A request has been read.
+    pub(crate) fn busy(&self) {
+        // No time needed: nothing bounds this phase as a whole.
+        self.phase.store(BUSY, Relaxed);
+    }
+
+    /// Its answer is given.
+    pub(crate) fn rest(&self) {
+        self.enter(RESTING);
+    }
+
+    fn bytes_came(&self) {
+        if self.phase.load(Relaxed) == RESTING {
+            self.enter(HEAD);
+        }
+    }
+
+    fn wrote(&self, ok: bool) {
+        match (ok, self.stalled.load(Relaxed)) {
+            (true, 0) => {}
+            (true, _) => self.stalled.store(0, Relaxed),
+            (false, 0) => self.stalled.store(self.now().max(1), Relaxed),
+            (false, _) => {}
+        }
+    }
+
+    /// Whether the client has overstepped one of `limits`.
+    pub(crate) fn is_overdue(&self, limits: &Limits) -> bool {
+        let now = self.now();
+        let longer = |since: u64, limit: Duration| now.saturating_sub(since) > limit.as_millis() as u64;
+        let stalled = self.stalled.load(Relaxed);
+        let since = self.since.load(Relaxed);
+        let phase_overdue = match self.phase.load(Relaxed) {
+            RESTING => longer(since, limits.keep_alive),
+            HEAD => longer(since, limits.header_read),
+            _ => false,
+        };
+        phase_overdue || stalled != 0 && longer(stalled, limits.client_stall)
+    }
+}
+
+/// A client's socket.
+pub(crate) struct ClientIo {
+    io: TokioIo<TcpStream>,
+    marks: Arc<Marks>,
+}
+
+impl ClientIo {
+    pub(crate) fn new(stream: TcpStream, marks: Arc<Marks>) -> Self {
+        Self { io: TokioIo::new(stream), marks }
+    }
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        self.marks.bytes_came();
+        Poll::Ready(read)
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.marks.wrote(wrote.is_ready());
+        wrote
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.marks.wrote(wrote.is_ready());
+        wrote
+    }
+}

@@ -1,0 +1,70 @@
+//! What an edge is started with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Dial, Sockets};
+
+/// Everything one edge process needs; there is no file it reads and no variable it looks up.
+pub struct EdgeConfig {
+    /// The sockets made for it: one listener per thread, and the socket it is told what to do on.
+    pub sockets: Sockets,
+    /// How it gets sockets into instances.
+    pub dial: Arc<dyn Dial>,
+    /// What it gives up before it serves anyone; nothing if absent, which only tests want.
+    pub confinement: Option<Confinement>,
+    /// How much and how long it puts up with.
+    pub limits: Limits,
+}
+
+/// Whom the edge becomes once it holds its sockets. No capability, no new privileges, no files, and only the system
+/// calls that a proxy makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confinement {
+    /// The user.
+    pub uid: u32,
+    /// The only group.
+    pub gid: u32,
+}
+
+/// Bounds on everything a client or an instance could otherwise stretch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections over all threads; more wait in the kernel's accept queue.
+    pub connections: usize,
+    /// Header lines per request and per response.
+    pub header_count: usize,
+    /// Bytes of one request's or response's head.
+    pub header_bytes: usize,
+    /// From the first byte of a request's head to its last.
+    pub header_read: Duration,
+    /// How long a client connection may rest between requests (and before its first).
+    pub keep_alive: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub client_stall: Duration,
+    /// From wanting a connection to an instance to having it, the socket included.
+    pub connect: Duration,
+    /// From the last byte of a request (or the last progress of its body) to the head of the answer.
+    pub response_head: Duration,
+    /// How long an unused connection to an instance is kept.
+    pub upstream_idle: Duration,
+    /// Unused connections kept per instance and thread.
+    pub upstream_idle_count: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 65_536,
+            header_count: 100,
+            header_bytes: 64 * 1024,
+            header_read: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            client_stall: Duration::from_secs(60),
+            connect: Duration::from_secs(5),
+            response_head: Duration::from_secs(60),
+            upstream_idle: Duration::from_secs(60),
+            upstream_idle_count: 256,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! One request: to an instance, to another if that one cannot be reached, and its answer back.
+
+use std::rc::Rc;
+
+use hyper::body::Incoming;
+use hyper::http::header::Entry;
+use hyper::{Request, Response, StatusCode, header::CONNECTION, header::HeaderValue};
+
+use crate::balance::NoPick;
+use crate::body::{RequestBody, ResponseBody};
+use crate::connect::connect;
+use crate::connection::Connection;
+use crate::counts::{Ending, InFlight, Turn};
+use crate::deadline::answer_within;
+use crate::hygiene;
+use crate::inbound::Inbound;
+use crate::lease::{Lease, Place, Reply};
+use crate::refusal::Refusal;
+use crate::tunnel;
+use crate::upstream::{Burden, Channel, Upstream};
+use crate::worker::Worker;
+
+/// Connections that turn out dead after having been kept are nobody's fault, but there is an end to them.
+const STALE_AT_MOST: usize = 3;
+/// Instances one request is offered to.
+const TRIED_AT_MOST: usize = 3;
+
+/// Answers one request, in any case.
+pub(crate) async fn answer(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let turn = Turn::begin(worker.totals.clone());
+    let reply = Reply::begin(connection);
+    let mut response = match Inbound::read(request, reply.connection(), &worker.random) {
+        Ok(inbound) => Exchange::new(worker.clone(), inbound, turn, reply).run().await,
+        Err(refusal) => refusal.response(),
+    };
+    if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// What is known of a request between its head and that of its answer.
+struct Exchange {
+    worker: Rc<Worker>,
+    inbound: Inbound,
+    turn: Turn,
+    reply: Reply,
+    flight: Option<InFlight>,
+    tried: Vec<Rc<Upstream>>,
+    stale: usize,
+    last: Option<Refusal>,
+}
+
+/// An attempt that got no answer.
+struct Miss {
+    refusal: Refusal,
+    again: Again,
+}
+
+/// What may follow a miss.
+enum Again {
+    /// Nothing: the instance may have carried the request out, or there is no time left.
+    No,
+    /// The same instance over a fresh connection: the kept one was dead.
+    Fresh,
+    /// Another instance.
+    Elsewhere,
+}
+
+impl Exchange {
+    fn new(worker: Rc<Worker>, inbound: Inbound, turn: Turn, reply: Reply) -> Self {
+        Self { worker, inbound, turn, reply, flight: None, tried: Vec::new(), stale: 0, last: None }
+    }
+
+    async fn run(mut self) -> Response<ResponseBody> {
+        let id = self.inbound.id.clone();
+        let mut response = match self.obtain().await {
+            Ok((response, channel, burden)) => self.accept(response, channel, burden),
+            Err(refusal) => self.refuse(refusal),
+        };
+        if let Entry::Vacant(entry) = response.headers_mut().entry(hygiene::REQUEST_ID) {
+            entry.insert(id);
+        }
+        response
+    }
+
+    /// The head of an answer, from whichever instance gives one.
+    async fn obtain(&mut self) -> Result<(Response<Incoming>, Channel, Burden), Refusal> {
+        loop {
+            let burden = Burden::on(self.place()?);
+            match self.attempt(burden.upstream()).await {
+                Ok((response, channel)) => return Ok((response, channel, burden)),
+                Err(miss) => self.note(miss, burden.upstream())?,
+            }
+        }
+    }
+
+    /// Chooses an instance by the table in force *now* and counts the request there. There is no await in here: a
+    /// new table comes either before (and is used) or after (and finds the request counted).
+    fn place(&mut self) -> Result<Rc<Upstream>, Refusal> {
+        let host = self.inbound.host.as_ref().and_then(|h| h.to_str().ok());
+        let path = match self.inbound.path.path() {
+            "*" => "/",
+            path => path,
+        };
+        let picked = self.worker.balance().pick(host, path, &self.tried, &self.worker.random);
+        match picked {
+            Ok(pick) => {
+                self.count_at(InFlight::at(pick.tally));
+                Ok(pick.upstream)
+            }
+            Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
+            Err(NoPick::NoTarget) => Err(Refusal::NoTarget),
+            Err(NoPick::NoInstance(tally)) => {
+                self.count_at(InFlight::at(tally));
+                Err(Refusal::NoInstance)
+            }
+            Err(NoPick::AllTried) => Err(self.last.unwrap_or(Refusal::Unreachable)),
+        }
+    }
+
+    fn count_at(&mut self, flight: InFlight) {
+        self.reply.connection().enter_fleet(flight.tally().clone());
+        // The old one is dropped after the new one counts: the request is never in flight nowhere.
+        self.flight = Some(flight);
+    }
+
+    async fn attempt(&mut self, upstream: &Rc<Upstream>) -> Result<(Response<Incoming>, Channel), Miss> {
+        let limits = &self.worker.limits;
+        let mut channel =
+            match upstream.take(self.inbound.is_at_most_once()).filter(|_| self.stale < STALE_AT_MOST) {
+                Some(kept) => kept,
+                None => connect(upstream, &self.worker.stock, limits)
+                    .await
+                    .map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?,
+            };
+        let lost = Miss { refusal: Refusal::Lost, again: Again::No };
+        let request = self.inbound.request.take().ok_or(lost)?;
+        let sent = channel.sender.try_send_request(request);
+        match answer_within(limits.response_head, &self.inbound.progress, sent).await {
+            Ok(Ok(response)) => Ok((response, channel)),
+            Ok(Err(error)) => Err(self.unanswered(error, channel.used)),
+            Err(refusal) => Err(Miss { refusal, again: Again::No }),
+        }
+    }
+
+    /// Whether a request that was given to a connection and not answered may be sent again.
+    fn unanswered(
+        &mut self,
+        mut error: hyper::client::conn::TrySendError<Request<RequestBody>>,
+        used: bool,
+    ) -> Miss {
+        let elsewhere = if used { Again::Fresh } else { Again::Elsewhere };
+        if let Some(unsent) = error.take_message() {
+            self.inbound.request = Some(unsent);
+            return Miss { refusal: Refusal::Unreachable, again: elsewhere };
+        }
+        if self.inbound.progress.is_broken() {
+            return Miss {
+                refusal: Refusal::Malformed("the body broke off or is malformed"),
+                again: Again::No,
+            };
+        }
+        if error.error().is_parse() {
+            return Miss { refusal: Refusal::Garbage, again: Again::No };
+        }
+        let again = if self.inbound.renew() { elsewhere } else { Again::No };
+        Miss { refusal: Refusal::Lost, again }
+    }
+
+    /// Takes note of a miss.
+    ///
+    /// # Errors
+    /// The refusal, if no other attempt may follow.
+    fn note(&mut self, miss: Miss, upstream: &Rc<Upstream>) -> Result<(), Refusal> {
+        match miss.again {
+            Again::No => return Err(miss.refusal),
+            Again::Fresh => self.stale += 1,
+            Again::Elsewhere => self.tried.push(upstream.clone()),
+        }
+        self.last = Some(miss.refusal);
+        if self.tried.len() < TRIED_AT_MOST { Ok(()) } else { Err(miss.refusal) }
+    }
+
+    fn refuse(mut self, refusal: Refusal) -> Response<ResponseBody> {
+        if refusal.is_failure() {
+            self.turn.failed();
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.ends(if refusal.is_failure() { Ending::Failed } else { Ending::Left });
+        }
+        refusal.response()
+    }
+
+    fn accept(
+        mut self,
+        response: Response<Incoming>,
+        channel: Channel,
+        burden: Burden,
+    ) -> Response<ResponseBody> {
+        let Some(flight) = self.flight.take() else { return self.refuse(Refusal::Lost) };
+        let place = Place { burden, flight, turn: self.turn, reply: self.reply };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
+        }
+        let (mut head, body) = response.into_parts();
+        hygiene::strip_hop_by_hop(&mut head.headers);
+        let lease = Lease::new(channel, self.worker.limits.upstream_idle_count, place);
+        Response::from_parts(head, ResponseBody::streamed(body, lease))
+    }
+}

@@ -1,0 +1,83 @@
+//! Which header fields cross the edge (RFC 9110, 7.6.1): those about one connection do not.
+
+use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// The id of a request, for finding it again in logs.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Removes what concerns only the connection the message came over, and what `Connection` names beside that.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// The fields `Connection` says are about the connection; those that frame or address the message never are.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    let names = values.flat_map(|v| v.split(',')).filter_map(|n| n.trim().parse::<HeaderName>().ok());
+    names.filter(|n| *n != HOST && *n != CONTENT_LENGTH).collect()
+}
+
+/// The protocol a message asks to go over to, if it does so properly.
+pub(crate) fn upgrade_asked(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = named_by_connection(headers).contains(&UPGRADE);
+    headers.get(UPGRADE).filter(|_| asks).cloned()
+}
+
+/// Asks for (or confirms) an upgrade, after [`strip_hop_by_hop`] has removed it.
+pub(crate) fn ask_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// Tells the instance who asks. What the client claims about that is replaced: nobody in front of the edge is
+/// trusted yet.
+pub(crate) fn tell_origin(headers: &mut HeaderMap, peer: &HeaderValue, host: Option<HeaderValue>) {
+    headers.remove(FORWARDED);
+    headers.insert(FORWARDED_FOR, peer.clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    match host {
+        Some(host) => headers.insert(FORWARDED_HOST, host),
+        None => headers.remove(FORWARDED_HOST),
+    };
+    // The edge answers the expectation itself, by reading the body as soon as the instance takes it.
+    headers.remove(EXPECT);
+}
+
+/// The request's id, as the client gave it (if it is fit to be logged), else a new one; it is in `headers` then.
+pub(crate) fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> String) -> HeaderValue {
+    let fit =
+        |v: &&HeaderValue| (1..=128).contains(&v.len()) && v.as_bytes().iter().all(u8::is_ascii_graphic);
+    if let Some(given) = headers.get(REQUEST_ID).filter(fit) {
+        return given.clone();
+    }
+    let id = HeaderValue::try_from(new()).unwrap_or(HeaderValue::from_static("-"));
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}

@@ -1,0 +1,114 @@
+//! The edge's process, from its first instruction to its last.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::confine;
+use crate::counts::Totals;
+use crate::director::Director;
+use crate::orders::take_orders;
+use crate::stock::Stock;
+use crate::worker::{Order, Post, Worker};
+use crate::{EdgeConfig, EdgeError};
+
+/// Serves until it is told to shut down on its control socket; accepts clients from its first table on. Takes its
+/// orders from the user it was started by, whoever it becomes.
+///
+/// # Errors
+/// If it cannot set itself up or confine itself; then it has served nobody. If one of its threads fails.
+pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
+    let setup = |attempted| move |source| EdgeError::Setup { attempted, source };
+    let owner = getuid().as_raw();
+    raise_descriptor_limit().map_err(setup("raise its limit of open descriptors"))?;
+    if let Some(confinement) = &config.confinement {
+        confine::drop_privileges(*confinement)?;
+        confine::close_the_file_system()?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(setup("start its main thread's reactor"))?;
+    let stock = Stock::start(config.dial.clone()).map_err(setup("start the thread that gets sockets"))?;
+    let totals = Arc::<Totals>::default();
+    let (ended, ends) = mpsc::unbounded_channel();
+    let crew = Crew::muster(config.sockets.listeners, &config.limits, &stock, &totals, &ended)
+        .map_err(setup("start its threads"))?;
+    if config.confinement.is_some() {
+        // Last, and for all threads at once: none of them has served anyone yet, and none can be started any more.
+        confine::allow_only_a_proxys_calls()?;
+    }
+    let director = Rc::new(Director::new(crew.orders, stock, totals));
+    let control = UnixListener::from(config.sockets.control);
+    LocalSet::new().block_on(&runtime, serve(control, owner, director, ends))?;
+    crew.threads.into_iter().for_each(|thread| drop(thread.join()));
+    Ok(())
+}
+
+async fn serve(
+    control: UnixListener,
+    owner: u32,
+    director: Rc<Director>,
+    mut ends: mpsc::UnboundedReceiver<usize>,
+) -> Result<(), EdgeError> {
+    let mut orders = pin!(take_orders(control, owner, director.clone()));
+    loop {
+        tokio::select! {
+            failed = &mut orders => {
+                let attempted = "listen on its control socket";
+                return failed.map_err(|source| EdgeError::Setup { attempted, source });
+            }
+            Some(thread) = ends.recv() => {
+                if !director.is_ending() {
+                    return Err(EdgeError::ThreadEnded { thread });
+                }
+            }
+            () = director.ended.notified() => return Ok(()),
+        }
+    }
+}
+
+struct Crew {
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Crew {
+    fn muster(
+        listeners: Vec<std::os::fd::OwnedFd>,
+        limits: &crate::Limits,
+        stock: &Stock,
+        totals: &Arc<Totals>,
+        ended: &mpsc::UnboundedSender<usize>,
+    ) -> io::Result<Self> {
+        let mut crew = Self { orders: Vec::new(), threads: Vec::new() };
+        let connections = limits.connections.div_ceil(listeners.len().max(1)).max(1);
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (orders, received) = mpsc::unbounded_channel();
+            let (stock, totals, limits) = (stock.clone(), totals.clone(), limits.clone());
+            let post = Post { listener, orders: received, limits, connections, stock, totals };
+            let ended = ended.clone();
+            let begin = move || {
+                // Why it failed is known to be its setup; that it ended is what matters.
+                let _ = Worker::run(post);
+                let _ = ended.send(number);
+            };
+            crew.threads.push(thread::Builder::new().name(format!("edge-{number}")).spawn(begin)?);
+            crew.orders.push(orders);
+        }
+        Ok(crew)
+    }
+}
+
+/// Each client takes one descriptor, and one more while its request is under way.
+fn raise_descriptor_limit() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}

@@ -1,0 +1,90 @@
+//! What is said on the edge's control socket: one request and one reply per connection, each a length (4 bytes,
+//! little endian) and that many bytes of JSON.
+
+use std::io::{self, Read, Write};
+
+use kiln_model::{EdgeCounts, FleetId, Millis, RouteTable};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// No table that a host can hold comes near.
+pub(crate) const LONGEST: usize = 256 * 1024 * 1024;
+
+/// What the edge can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Serve by this table; answered when every thread does.
+    SetTable { table: RouteTable },
+    /// What is in flight.
+    Counts,
+    /// What is in flight, when it is nothing at any of these, or after the timeout.
+    WaitDrained { fleets: Vec<FleetId>, timeout: Millis },
+    /// Figures of the edge as a whole.
+    Stats,
+    /// End, when nothing is in flight or after the grace.
+    Shutdown { grace: Millis },
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// To everything about fleets.
+    Counts { counts: EdgeCounts },
+    /// To `stats`, and to `shutdown` at the end of draining.
+    Stats { stats: EdgeStats },
+    /// The table is not newer than the one in force.
+    Stale { in_force: u64 },
+    /// Not done.
+    Refused { why: String },
+}
+
+/// Figures of the edge as a whole, since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EdgeStats {
+    /// Requests begun, those included that no fleet saw.
+    pub requests: u64,
+    /// Of these, answered by the edge itself with 502, 503 or 504, or cut short by an instance.
+    pub failed: u64,
+    /// Begun and not ended.
+    pub in_flight: u64,
+    /// Client connections, tunnels included.
+    pub connections: u64,
+}
+
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
+}
+
+/// The length that a frame's first bytes announce.
+pub(crate) fn announced(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(prefix) as usize;
+    if length > LONGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message of that length is not one of ours",
+        ));
+    }
+    Ok(length)
+}
+
+/// Says `request` on a blocking stream and reads what is answered.
+pub(crate) fn ask<T: DeserializeOwned>(
+    stream: &mut (impl Read + Write),
+    request: &impl Serialize,
+) -> io::Result<T> {
+    stream.write_all(&encode(request)?)?;
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix)?;
+    let mut body = vec![0; announced(prefix)?];
+    stream.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}

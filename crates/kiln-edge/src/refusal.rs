@@ -1,0 +1,87 @@
+//! The edge's own answers: short, and saying which of the things that can go wrong did.
+
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use crate::body::ResponseBody;
+
+/// Why a request was not answered by an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request is not one that can be passed on.
+    Malformed(&'static str),
+    /// CONNECT: this is no forward proxy.
+    NoTunnels,
+    /// No route takes it.
+    NoRoute,
+    /// The client stopped sending.
+    ClientTooSlow,
+    /// The route has no target with a share.
+    NoTarget,
+    /// No instance may receive requests.
+    NoInstance,
+    /// No instance could be connected to.
+    Unreachable,
+    /// The connection ended before the answer, and the request may have been carried out.
+    Lost,
+    /// What came back is not HTTP.
+    Garbage,
+    /// No connection within the limit.
+    ConnectTimeout,
+    /// No answer within the limit.
+    ResponseTimeout,
+}
+
+impl Refusal {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::NoTunnels => StatusCode::NOT_IMPLEMENTED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoTarget | Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whether it is the service's failure and not the client's.
+    pub(crate) fn is_failure(self) -> bool {
+        self.status().is_server_error() && self != Self::NoTunnels
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Malformed(what) => what,
+            Self::NoTunnels => "CONNECT is not supported here",
+            Self::NoRoute => "no route takes this host and path",
+            Self::ClientTooSlow => "the request did not arrive in time",
+            Self::NoTarget => "this route has no release to go to",
+            Self::NoInstance => "no instance of this service is healthy",
+            Self::Unreachable => "no instance of this service could be connected to",
+            Self::Lost => "the instance broke off before it answered",
+            Self::Garbage => "the instance did not answer in HTTP",
+            Self::ConnectTimeout => "no instance could be connected to in time",
+            Self::ResponseTimeout => "the instance did not answer in time",
+        }
+    }
+
+    pub(crate) fn response(self) -> Response<ResponseBody> {
+        let status = self.status();
+        let reason = status.canonical_reason().unwrap_or_default();
+        let words = format!("{} {reason}: {}\n", status.as_u16(), self.words());
+        let mut response = Response::new(ResponseBody::Own(Some(Bytes::from(words))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::Malformed(_) | Self::ClientTooSlow) {
+            // What follows on this connection cannot be trusted to be a request.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

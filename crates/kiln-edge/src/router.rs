@@ -1,0 +1,139 @@
+//! From a request's host and path to its route, in time that does not grow with the number of routes.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use kiln_model::EdgeRoute;
+
+/// Index of a route in its table.
+pub(crate) type RouteIndex = usize;
+
+/// The routes of one table, found by host, then path.
+#[derive(Debug, Default)]
+pub(crate) struct Router {
+    exact: HashMap<String, Paths>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Paths>,
+    any: Paths,
+}
+
+impl Router {
+    /// Of two routes with the same host and path the first wins; control refuses such tables at plan time.
+    pub(crate) fn new(routes: &[EdgeRoute]) -> Self {
+        let mut router = Self::default();
+        for (index, route) in routes.iter().enumerate() {
+            let pattern = route.host.as_ref().map(|h| h.as_str());
+            let paths = match pattern.map(|p| (p.strip_prefix("*."), p)) {
+                None => &mut router.any,
+                Some((None, name)) => router.exact.entry(name.to_owned()).or_default(),
+                Some((Some(parent), _)) => router.wildcard.entry(parent.to_owned()).or_default(),
+            };
+            paths.insert(&route.path, index);
+        }
+        router
+    }
+
+    /// The most specific route: an exact host before a wildcard before none, then the longest path prefix.
+    pub(crate) fn find(&self, host: Option<&str>, path: &str) -> Option<RouteIndex> {
+        let host = host.map(bare);
+        let named = host.as_deref().and_then(|host| {
+            self.exact.get(host).and_then(|paths| paths.find(path)).or_else(|| {
+                let (label, parent) = host.split_once('.')?;
+                let paths = self.wildcard.get(parent).filter(|_| !label.is_empty())?;
+                paths.find(path)
+            })
+        });
+        named.or_else(|| self.any.find(path))
+    }
+}
+
+/// The name alone: no port, no dot at its end, lower case.
+fn bare(host: &str) -> Cow<'_, str> {
+    let name = match host.rfind(':') {
+        // An IPv6 address has colons inside its brackets.
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|c| c.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Path prefixes of one host, without the slash at their end: the root is the empty one.
+#[derive(Debug, Default)]
+struct Paths {
+    routes: HashMap<String, RouteIndex>,
+    longest: usize,
+}
+
+impl Paths {
+    fn insert(&mut self, path: &str, index: RouteIndex) {
+        let prefix = path.trim_end_matches('/');
+        self.longest = self.longest.max(prefix.len());
+        self.routes.entry(prefix.to_owned()).or_insert(index);
+    }
+
+    /// Tries the path, then its parents. Nothing longer than the longest prefix is looked up, so that a path of
+    /// thousands of slashes costs no more than any other.
+    fn find(&self, path: &str) -> Option<RouteIndex> {
+        let mut end = path.len();
+        loop {
+            if end <= self.longest
+                && let Some(index) = self.routes.get(&path[..end])
+            {
+                return Some(*index);
+            }
+            end = path[..end].rfind('/')?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: Option<&str>, path: &str) -> EdgeRoute {
+        EdgeRoute {
+            host: host.map(|h| h.parse().unwrap()),
+            path: path.into(),
+            service: "web".parse().unwrap(),
+            targets: vec![],
+        }
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        let router = Router::new(&[
+            route(None, "/"),
+            route(None, "/api"),
+            route(Some("a.example.com"), "/api/"),
+            route(Some("*.example.com"), "/"),
+            route(Some("*.example.com"), "/api/v2"),
+        ]);
+        for (host, path, expected) in [
+            (None, "/", Some(0)),
+            (Some("elsewhere"), "/apix", Some(0)),
+            (Some("elsewhere"), "/api", Some(1)),
+            (Some("elsewhere"), "/api/", Some(1)),
+            (Some("A.Example.COM.:8080"), "/api/v2/x", Some(2)),
+            (Some("a.example.com"), "/", Some(3)),
+            (Some("b.example.com"), "/api/v2", Some(4)),
+            (Some("b.c.example.com"), "/api/v1", Some(1)),
+            (Some("example.com"), "/x", Some(0)),
+            (Some("[::1]:80"), "/", Some(0)),
+            (None, "*", None),
+        ] {
+            assert_eq!(router.find(host, path), expected, "{host:?} {path}");
+        }
+    }
+
+    #[test]
+    fn no_route_is_no_route() {
+        let router = Router::new(&[route(Some("a.example.com"), "/x")]);
+        assert_eq!(router.find(Some("a.example.com"), "/"), None);
+        assert_eq!(router.find(None, "/x"), None);
+    }
+}

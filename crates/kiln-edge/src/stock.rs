@@ -1,0 +1,112 @@
+//! Sockets into instances: one thread asks for them, in batches, and keeps a few spare ones at hand.
+//!
+//! Asking takes a round trip to another process and may block; the threads that serve requests never do. Batches
+//! cost a fraction per socket of single ones.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use kiln_model::InstanceId;
+use tokio::sync::oneshot;
+
+use crate::Dial;
+use crate::table::Table;
+
+/// Sockets fetched beyond those asked for, per instance.
+const SPARE: usize = 4;
+/// The most sockets asked for at once; larger batches add latency and gain nothing.
+const BATCH: usize = 64;
+
+type Reply = oneshot::Sender<io::Result<OwnedFd>>;
+
+enum Wish {
+    Socket(InstanceId, Reply),
+    Keep(Arc<Table>),
+}
+
+/// Asks the stock for sockets; one per thread.
+#[derive(Clone)]
+pub(crate) struct Stock {
+    wishes: Sender<Wish>,
+    dial: Arc<dyn Dial>,
+}
+
+impl Stock {
+    /// Starts the thread that asks `dial`. It ends with the last [`Stock`].
+    pub(crate) fn start(dial: Arc<dyn Dial>) -> io::Result<Self> {
+        let (wishes, incoming) = channel();
+        let asked = dial.clone();
+        thread::Builder::new().name("edge-sockets".into()).spawn(move || keep(&*asked, &incoming))?;
+        Ok(Self { wishes, dial })
+    }
+
+    /// A socket inside the network of `instance`.
+    pub(crate) async fn socket(&self, instance: &InstanceId) -> io::Result<OwnedFd> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || io::Error::other("the thread that gets sockets has ended");
+        self.wishes.send(Wish::Socket(instance.clone(), reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Closes the spare sockets of instances that `table` does not name: each keeps its instance's network alive.
+    pub(crate) fn keep(&self, table: Arc<Table>) {
+        // If the thread is gone, so are its sockets.
+        let _ = self.wishes.send(Wish::Keep(table));
+    }
+
+    pub(crate) fn dial(&self) -> &dyn Dial {
+        &*self.dial
+    }
+}
+
+fn keep(dial: &dyn Dial, wishes: &Receiver<Wish>) {
+    let mut spare: HashMap<InstanceId, Vec<OwnedFd>> = HashMap::new();
+    while let Ok(first) = wishes.recv() {
+        let mut asked: HashMap<InstanceId, Vec<Reply>> = HashMap::new();
+        for wish in std::iter::once(first).chain(wishes.try_iter().take(BATCH)) {
+            match wish {
+                Wish::Socket(instance, reply) => asked.entry(instance).or_default().push(reply),
+                Wish::Keep(table) => {
+                    let named: std::collections::HashSet<_> = table.instances().collect();
+                    spare.retain(|instance, _| named.contains(instance));
+                }
+            }
+        }
+        for (instance, replies) in asked {
+            let sockets = spare.entry(instance.clone()).or_default();
+            let failure = refill(dial, &instance, sockets, replies.len()).err();
+            hand_out(sockets, replies, failure);
+        }
+    }
+}
+
+fn refill(
+    dial: &dyn Dial,
+    instance: &InstanceId,
+    sockets: &mut Vec<OwnedFd>,
+    wanted: usize,
+) -> io::Result<()> {
+    if sockets.len() < wanted {
+        let count = wanted - sockets.len() + SPARE;
+        sockets.extend(dial.sockets(instance, count as u32)?);
+    }
+    Ok(())
+}
+
+fn hand_out(sockets: &mut Vec<OwnedFd>, replies: Vec<Reply>, failure: Option<io::Error>) {
+    let short = || match &failure {
+        Some(e) => io::Error::new(e.kind(), e.to_string()),
+        None => io::Error::other("fewer sockets were given than asked for"),
+    };
+    for reply in replies {
+        let answer = sockets.pop().ok_or_else(short);
+        // Whoever asked may have given up; then the socket is as good as new.
+        if let Err(Ok(socket)) = reply.send(answer) {
+            sockets.push(socket);
+        }
+    }
+}

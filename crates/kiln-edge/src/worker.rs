@@ -1,0 +1,170 @@
+//! One thread of the edge: its listener, its view of the table, its connections.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_model::InstanceId;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, timeout};
+
+use crate::Limits;
+use crate::accept;
+use crate::balance::Balance;
+use crate::connection::Connections;
+use crate::counts::Totals;
+use crate::random::Random;
+use crate::stock::Stock;
+use crate::table::Table;
+use crate::upstream::Upstream;
+
+/// What a thread is told; each order is acknowledged when it is carried out.
+pub(crate) enum Order {
+    /// Serve by this table from now on.
+    Table(Arc<Table>, oneshot::Sender<()>),
+    /// Take no new connections, and ask clients to leave.
+    Drain(oneshot::Sender<()>),
+    /// Close what is left, within this time, and end.
+    Close(Duration),
+}
+
+/// What a thread is started with.
+pub(crate) struct Post {
+    pub(crate) listener: OwnedFd,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) limits: Limits,
+    /// How many client connections this thread may have.
+    pub(crate) connections: usize,
+    pub(crate) stock: Stock,
+    pub(crate) totals: Arc<Totals>,
+}
+
+/// The state of one thread, shared by its tasks and nobody else.
+pub(crate) struct Worker {
+    pub(crate) limits: Limits,
+    pub(crate) stock: Stock,
+    pub(crate) totals: Arc<Totals>,
+    pub(crate) random: Random,
+    pub(crate) connections: Rc<Connections>,
+    pub(crate) at_most: usize,
+    /// When the thread began; times are kept relative to it.
+    pub(crate) epoch: Instant,
+    /// Told when connections are to end as soon as they can.
+    pub(crate) closing: Notify,
+    pub(crate) draining: Notify,
+    is_draining: Cell<bool>,
+    balance: RefCell<Balance>,
+}
+
+impl Worker {
+    /// Serves until told to close.
+    ///
+    /// # Errors
+    /// If the thread's reactor or listener cannot be set up.
+    pub(crate) fn run(post: Post) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, async move {
+            let listener = StdListener::from(post.listener);
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            let worker = Rc::new(Self {
+                limits: post.limits,
+                stock: post.stock,
+                connections: Connections::new(post.totals.clone()),
+                totals: post.totals,
+                random: Random::new(),
+                at_most: post.connections,
+                epoch: Instant::now(),
+                closing: Notify::new(),
+                draining: Notify::new(),
+                is_draining: Cell::new(false),
+                balance: RefCell::new(Balance::empty()),
+            });
+            spawn_local(sweep(worker.clone()));
+            worker.obey(listener, post.orders).await;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn balance(&self) -> Ref<'_, Balance> {
+        self.balance.borrow()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    async fn obey(self: &Rc<Self>, listener: TcpListener, mut orders: mpsc::UnboundedReceiver<Order>) {
+        // Nobody is accepted before there is a table: until then clients wait in the kernel's queue instead of
+        // being told that there is nothing here.
+        let mut listener = Some(listener);
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Table(table, done) => {
+                    self.adopt(table);
+                    if let Some(listener) = listener.take() {
+                        spawn_local(accept::accept(self.clone(), listener));
+                    }
+                    let _ = done.send(());
+                }
+                Order::Drain(done) => {
+                    listener = None;
+                    self.is_draining.set(true);
+                    self.draining.notify_waiters();
+                    let _ = done.send(());
+                }
+                Order::Close(within) => return self.close(within).await,
+            }
+        }
+    }
+
+    /// The swap. From the end of this call on, no request of this thread begins by an older table.
+    fn adopt(&self, table: Arc<Table>) {
+        let mut balance = self.balance.borrow_mut();
+        let mut known: HashMap<InstanceId, Rc<Upstream>> =
+            balance.upstreams().map(|u| (u.id().clone(), u.clone())).collect();
+        *balance = Balance::new(table.clone(), &known);
+        for kept in balance.upstreams() {
+            if known.get(kept.id()).is_some_and(|u| Rc::ptr_eq(u, kept)) {
+                known.remove(kept.id());
+            }
+        }
+        known.values().for_each(|gone| gone.leave());
+        self.connections.cut_gone();
+    }
+
+    async fn close(&self, within: Duration) {
+        self.closing.notify_waiters();
+        let all_ended = async {
+            loop {
+                let ended = self.connections.ended.notified();
+                if self.connections.len() == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        // Who has not gone by then is cut by the end of the thread.
+        let _ = timeout(within, all_ended).await;
+    }
+}
+
+/// Looks after what is overdue. One walk for all, instead of a timer for each.
+async fn sweep(worker: Rc<Worker>) {
+    let limits = &worker.limits;
+    let shortest =
+        limits.header_read.min(limits.keep_alive).min(limits.client_stall).min(limits.upstream_idle);
+    let every = (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
+    loop {
+        tokio::time::sleep(every).await;
+        worker.connections.cut_overdue(limits);
+        worker.balance().upstreams().for_each(|u| u.expire(limits.upstream_idle));
+    }
+}
