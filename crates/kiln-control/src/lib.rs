@@ -1,7 +1,8 @@
 //! Reality follows the plan.
 //!
-//! [`core`](Core) is the loop without threads or I/O of its own; everything around it connects it with the real
-//! world. [`contract::Host`] is the one door through which commands come in.
+//! [`core`](Core) is the loop without threads or I/O of its own; [`LocalHost`] connects it with the real world: the
+//! store, the keeper, the edge, and the commands people give. [`contract::Host`] is the one door through which they
+//! come in.
 
 pub mod contract;
 mod core;

@@ -119,7 +119,7 @@ pub trait Health: Send + Sync {
 /// All of it.
 pub struct World {
     /// Makes and destroys instances.
-    pub engine: Box<dyn Engine>,
+    pub engine: std::sync::Arc<dyn Engine>,
     /// The data plane.
     pub edge: Box<dyn Edge>,
     /// Asks instances how they are.

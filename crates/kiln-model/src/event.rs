@@ -100,8 +100,8 @@ pub enum Event {
     },
     /// A line an instance wrote.
     Output {
-        /// The app.
-        app: AppName,
+        /// The app, if it was an instance of one (throwaway instances of checks are not).
+        app: Option<AppName>,
         /// The service, if it was one's instance.
         service: Option<ServiceName>,
         /// The release, if it was one's instance.

@@ -1,0 +1,102 @@
+//! The threads that drive the core: one turns it, one listens to the engine, one to the edge.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use kiln_engine::Engine;
+use kiln_model::Timestamp;
+
+use super::board::{Board, lock};
+use crate::core::Core;
+
+/// Wakes the loop.
+#[derive(Debug, Default)]
+pub(crate) struct Waker {
+    woken: Mutex<bool>,
+    news: Condvar,
+}
+
+impl Waker {
+    /// The core's next turn is now.
+    pub(crate) fn wake(&self) {
+        *lock(&self.woken) = true;
+        self.news.notify_one();
+    }
+
+    /// Returns when woken, or after `at_most`.
+    fn wait(&self, at_most: Duration) {
+        let woken = lock(&self.woken);
+        let waited = self.news.wait_timeout_while(woken, at_most, |woken| !*woken);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+/// What the threads share.
+pub(crate) struct Driver {
+    pub(crate) core: Mutex<Core>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) board: Board,
+    stopped: Mutex<bool>,
+    stopping: Condvar,
+}
+
+/// The longest the core is left alone: what nobody reports is found at the latest then.
+const ROUND: Duration = Duration::from_secs(5);
+
+impl Driver {
+    /// A driver that does not drive yet.
+    pub(crate) fn new(core: Core, waker: Arc<Waker>) -> Arc<Self> {
+        let (board, stopped, stopping) = Default::default();
+        Arc::new(Self { core: Mutex::new(core), waker, board, stopped, stopping })
+    }
+
+    /// Ends the threads; they are gone soon after.
+    pub(crate) fn stop(&self) {
+        *lock(&self.stopped) = true;
+        self.stopping.notify_all();
+        self.waker.wake();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *lock(&self.stopped)
+    }
+
+    /// Turns the core whenever it is woken or wants to be.
+    pub(crate) fn turn(&self) {
+        while !self.is_stopped() {
+            let (wake, now) = {
+                let mut core = lock(&self.core);
+                (core.turn(), core.now())
+            };
+            let until = |at: Timestamp| now.until(at).duration().min(ROUND);
+            self.waker.wait(wake.map_or(ROUND, until));
+        }
+    }
+
+    /// Passes on what the engine reports.
+    pub(crate) fn listen(&self, engine: &dyn Engine) {
+        while !self.is_stopped() {
+            match engine.changes(Duration::from_secs(1)) {
+                Ok(statuses) if statuses.is_empty() => {}
+                Ok(statuses) => {
+                    self.board.post(&statuses);
+                    lock(&self.core).observe(statuses);
+                    self.waker.wake();
+                }
+                // Whoever supervises the keeper sees the same and starts another.
+                Err(_) => self.pause(),
+            }
+        }
+    }
+
+    /// Lets a moment pass in which asking again would be in vain.
+    pub(crate) fn pause(&self) {
+        self.pause_for(Duration::from_millis(100));
+    }
+
+    /// Lets some time pass, less if the threads are told to end.
+    pub(crate) fn pause_for(&self, span: Duration) {
+        let stopped = lock(&self.stopped);
+        drop(self.stopping.wait_timeout_while(stopped, span, |stopped| !*stopped));
+    }
+}

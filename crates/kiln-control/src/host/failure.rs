@@ -1,0 +1,42 @@
+//! Failures several commands share.
+
+use kiln_model::{ExitCode, Failure, ReleaseId};
+use kiln_store::StoreError;
+
+use crate::world::Trouble;
+
+pub(crate) fn store(error: &StoreError) -> Failure {
+    let failure = Failure::from_error(ExitCode::Host, error);
+    if error.is_no_space() {
+        failure.hint("free space on the disk of the state directory, then try again; nothing was lost")
+    } else {
+        failure
+    }
+}
+
+pub(crate) fn not_deployed(release: &ReleaseId, cause: String) -> Failure {
+    let message = format!("release {} was not deployed; its fleet was thrown away", release.short());
+    Failure::new(ExitCode::Deploy, message)
+        .because(cause)
+        .hint("`kiln logs` shows what its instances wrote")
+}
+
+pub(crate) fn cancelled() -> Failure {
+    Failure::new(ExitCode::Deploy, "the deploy was cancelled by whoever asked for it")
+}
+
+pub(crate) fn shutting_down() -> Failure {
+    Failure::new(ExitCode::Host, "the host is shutting down")
+}
+
+pub(crate) fn system(attempted: &str, error: &std::io::Error) -> Failure {
+    Failure::new(ExitCode::Host, format!("could not {attempted}")).because(error.to_string())
+}
+
+pub(crate) fn cannot_go_on(trouble: &Trouble) -> Failure {
+    Failure::new(ExitCode::Host, "could not go on where the operation log ends").because(trouble.to_string())
+}
+
+pub(crate) fn cannot_end(trouble: &Trouble) -> Failure {
+    Failure::new(ExitCode::Host, "could not end all processes of this host").because(trouble.to_string())
+}

@@ -1,0 +1,96 @@
+//! The operation log as people read it.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Record, ReleaseId, ServiceName,
+};
+
+/// Operations, oldest first.
+pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
+    let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
+    for record in records {
+        match record {
+            Record::Begun { at, by, plan } => {
+                let entry = LogEntry {
+                    operation: plan.generation.0,
+                    at: *at,
+                    ended: None,
+                    by: by.clone(),
+                    app: plan.app.clone(),
+                    what: plan.kind.to_string(),
+                    from: plan.from.clone(),
+                    to: plan.to.clone(),
+                    outcome: "under way".into(),
+                    reason: None,
+                };
+                entries.insert(plan.generation, entry);
+            }
+            Record::Outcome { generation, note: Some(note), .. } => {
+                if let Some(entry) = entries.get_mut(generation) {
+                    entry.reason = Some(note.clone());
+                }
+            }
+            Record::Ended { at, generation, ending, .. } => {
+                if let Some(entry) = entries.get_mut(generation) {
+                    entry.ended = Some(*at);
+                    (entry.outcome, entry.reason) = outcome(ending, entry.reason.take());
+                }
+            }
+            Record::Intent { .. } | Record::Outcome { .. } | Record::Replaced { .. } => {}
+        }
+    }
+    entries.into_values().collect()
+}
+
+fn outcome(ending: &Ending, note: Option<String>) -> (String, Option<String>) {
+    match ending {
+        Ending::Done => ("done".into(), note),
+        Ending::Superseded { by } => ("done".into(), Some(format!("the drain went on in operation {by}"))),
+        Ending::Failed { step, cause } => ("failed".into(), Some(format!("{step}: {cause}"))),
+    }
+}
+
+/// Which fleet every instance that ever was belonged to.
+#[derive(Debug, Default)]
+pub(crate) struct Lineage(BTreeMap<(AppName, Generation), Vec<(ServiceName, ReleaseId)>>);
+
+/// Whose an instance was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) app: AppName,
+    pub(crate) service: ServiceName,
+    pub(crate) release: ReleaseId,
+}
+
+impl Lineage {
+    /// From everything that was ever planned.
+    pub(crate) fn of(records: &[Record]) -> Self {
+        let mut lineage = Self::default();
+        for record in records {
+            let Record::Begun { plan, .. } = record else { continue };
+            for step in &plan.steps {
+                if let Action::Provision { fleet, release, .. } = &step.action {
+                    let key = (fleet.app.clone(), fleet.generation);
+                    lineage.0.entry(key).or_default().push((fleet.service.clone(), release.clone()));
+                }
+            }
+        }
+        lineage
+    }
+
+    /// Whose `id` was, if it belonged to a fleet. Names may contain dashes, so the id alone does not tell.
+    pub(crate) fn origin(&self, id: &InstanceId) -> Option<Origin> {
+        let (rest, serial) = id.as_str().rsplit_once('-')?;
+        let (_, generation) = rest.rsplit_once('-')?;
+        let (serial, generation) = (serial.parse().ok()?, Generation(generation.parse().ok()?));
+        let of_generation = self.0.iter().filter(|((_, g), _)| *g == generation);
+        of_generation
+            .flat_map(|((app, _), fleets)| fleets.iter().map(move |(service, release)| (app, service, release)))
+            .find(|(app, service, _)| {
+                let fleet = FleetId { app: (*app).clone(), service: (*service).clone(), generation };
+                fleet.instance(serial) == *id
+            })
+            .map(|(app, service, release)| Origin { app: app.clone(), service: service.clone(), release: release.clone() })
+    }
+}

@@ -1,0 +1,220 @@
+//! One host: the core, the processes beside it, and the commands people give.
+
+mod board;
+mod busy;
+mod checks;
+mod deploy;
+mod driver;
+mod failure;
+mod history;
+mod logs;
+mod processes;
+mod queries;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use kiln_engine::Engine;
+use kiln_model::{Answer, AppName, Command, Failure, Millis, Record};
+use kiln_store::{HostLock, OperationLog, Store};
+
+pub(crate) use board::lock;
+pub(crate) use deploy::baked_image;
+
+use crate::contract::{Caller, EventSink, Host};
+use crate::core::{Core, News, Request};
+use crate::health::Prober;
+use crate::shelf::{StoredHistory, SystemClock};
+use crate::world::World;
+use busy::Busy;
+use driver::{Driver, Waker};
+use processes::Processes;
+
+/// What a host is started with.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// The state directory.
+    pub root: PathBuf,
+    /// Where the edge listens.
+    pub listen: SocketAddr,
+    /// The program whose `keeper` and `edge` subcommands are the processes beside control.
+    pub program: PathBuf,
+}
+
+/// A host on this machine.
+pub struct LocalHost {
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) busy: Busy,
+    pub(crate) clock: SystemClock,
+    log: Arc<Mutex<OperationLog>>,
+    listen: SocketAddr,
+    processes: Arc<Processes>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: HostLock,
+}
+
+impl LocalHost {
+    /// Starts a host on a state directory, or goes on with the one that runs there without its control plane: its
+    /// keeper and edge are taken over, and with them every instance.
+    ///
+    /// # Errors
+    /// If another host runs there, the address is in use, the operation log is damaged, or this machine lacks what
+    /// instances need.
+    pub fn start(config: HostConfig) -> Result<Self, Failure> {
+        let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
+        let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
+        let log = OperationLog::open(&store, &held).map_err(|e| failure::store(&e))?;
+        let records = log.read::<Record>().map_err(|e| failure::store(&e))?;
+        let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
+        let log = Arc::new(Mutex::new(log));
+        let waker = Arc::new(Waker::default());
+        let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
+        let engine = processes.engine();
+        let (wake, clock) = (waker.clone(), SystemClock);
+        let prober = Prober::start(engine.clone(), Arc::new(clock), move || wake.wake())
+            .map_err(|e| failure::system("start the thread that asks instances how they are", &e))?;
+        let world = World {
+            engine: engine.clone(),
+            edge: Box::new(processes.edge()),
+            health: Box::new(prober),
+            history: Box::new(StoredHistory(log.clone())),
+            shelf: Box::new(store.clone()),
+            clock: Box::new(clock),
+        };
+        let core = Core::new(world, &records).map_err(|trouble| failure::cannot_go_on(&trouble))?;
+        let driver = Driver::new(core, waker);
+        let host = Self {
+            listen: processes.address(),
+            store,
+            engine,
+            driver,
+            busy: Busy::default(),
+            clock,
+            log,
+            processes,
+            threads: Mutex::default(),
+            _lock: held,
+        };
+        host.drive()?;
+        Ok(host)
+    }
+
+    fn drive(&self) -> Result<(), Failure> {
+        let (turning, listening, supervising) = (self.driver.clone(), self.driver.clone(), self.driver.clone());
+        let (engine, processes) = (self.engine.clone(), self.processes.clone());
+        let threads: [(&str, Box<dyn FnOnce() + Send>); 3] = [
+            ("core", Box::new(move || turning.turn())),
+            ("engine", Box::new(move || listening.listen(&*engine))),
+            ("processes", Box::new(move || processes.supervise(&supervising))),
+        ];
+        for (name, body) in threads {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
+            let thread = spawned.map_err(|e| failure::system("start a thread", &e))?;
+            lock(&self.threads).push(thread);
+        }
+        Ok(())
+    }
+
+    /// Where the edge listens, as a URL.
+    pub fn address(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// The socket the API is served on.
+    pub fn socket(&self) -> PathBuf {
+        self.store.run_dir().join("control.sock")
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &std::path::Path {
+        self.store.root()
+    }
+
+    /// Whether `down` has been carried out, or is being.
+    pub fn is_stopping(&self) -> bool {
+        self.driver.is_stopped()
+    }
+
+    /// Ends the control plane and leaves everything else as it is: instances run on, the edge serves on.
+    pub fn leave(&self) {
+        self.driver.stop();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+
+    /// Ends every app, instance, and process of this host, and the control plane. What is in flight may go on for
+    /// `drain` at most.
+    ///
+    /// # Errors
+    /// If something could not be ended; the rest was.
+    pub fn down(&self, drain: Millis, by: &Caller) -> Result<(), Failure> {
+        let apps: Vec<AppName> = lock(&self.driver.core).apps().keys().cloned().collect();
+        for app in &apps {
+            self.app_down(app, drain, by);
+        }
+        self.leave();
+        self.processes.end().map_err(|trouble| failure::cannot_end(&trouble))
+    }
+
+    /// Takes one app off this host. Whatever is under way for it is given up first.
+    fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) {
+        loop {
+            let news = self.request(app, Request::Down { drain }, by);
+            let refused_because_busy = news.iter().any(|n| {
+                matches!(n, News::Refused(crate::core::Refusal::Busy { .. }))
+            });
+            if !refused_because_busy {
+                return;
+            }
+            let under_way = {
+                let core = lock(&self.driver.core);
+                core.apps().get(app).and_then(|s| s.under_way.as_ref()).map(|u| u.plan.generation)
+            };
+            if let Some(generation) = under_way {
+                lock(&self.driver.core).cancel(generation, "the host was told to end".into());
+                self.driver.waker.wake();
+            }
+            self.driver.pause();
+        }
+    }
+
+    pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
+        let records = lock(&self.log).read::<Record>().map_err(|e| failure::store(&e))?;
+        Ok(records.into_iter().map(|(_, record)| record).collect())
+    }
+}
+
+/// How long what is in flight may go on when a host is told to end.
+const DOWN_DRAIN: Millis = Millis(5_000);
+
+impl Host for LocalHost {
+    fn run(&self, command: Command, by: Caller, events: &dyn EventSink) -> Result<Answer, Failure> {
+        match command {
+            Command::Deploy { dir, locked } => self.deploy(&dir, locked, &by, events),
+            Command::Plan { dir } => self.plan(&dir, events),
+            Command::Rollback { app, release } => self.rollback(app, release.as_deref(), &by, events),
+            Command::Status { app } => self.status(app),
+            Command::Releases { app } => self.releases(app),
+            Command::Instances { app } => self.instances(app),
+            Command::Log { app, limit } => self.log(app, limit),
+            Command::Logs { app, service, instance, follow, tail } => {
+                self.logs(&logs::Wanted { app, service, instance, follow, tail }, events)
+            }
+            Command::Down => self.down(DOWN_DRAIN, &by).map(|()| Answer::Done),
+        }
+    }
+}
+
+impl Drop for LocalHost {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+

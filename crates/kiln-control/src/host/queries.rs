@@ -1,0 +1,136 @@
+//! What a host can be asked without changing anything.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, ReleaseEntry,
+    ReleaseId, ReleaseState, ServiceStatus, StatusAnswer, TrafficReport,
+};
+
+use super::LocalHost;
+use super::board::lock;
+use super::history;
+use crate::core::Core;
+
+impl LocalHost {
+    /// The app that is meant: the one named, or the only one there is.
+    pub(crate) fn app(&self, given: Option<AppName>) -> Result<AppName, Failure> {
+        let core = lock(&self.driver.core);
+        let known: Vec<&AppName> = core.apps().keys().collect();
+        let names = || known.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", ");
+        match (given, &known[..]) {
+            (Some(app), _) if known.contains(&&app) => Ok(app),
+            (Some(app), []) => Err(nothing_deployed().because(format!("app {app} was asked for"))),
+            (Some(app), _) => Err(Failure::new(ExitCode::Usage, format!("there is no app {app} on this host"))
+                .hint(format!("the apps here are: {}", names()))),
+            (None, [one]) => Ok((*one).clone()),
+            (None, []) => Err(nothing_deployed()),
+            (None, _) => Err(Failure::new(ExitCode::Usage, "several apps run on this host, and none was named")
+                .hint(format!("run it in the directory of one, or name one of: {}", names()))),
+        }
+    }
+
+    pub(crate) fn status(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        let app = self.app(app)?;
+        let core = lock(&self.driver.core);
+        let state = &core.apps()[&app];
+        let counts = core.counts();
+        let of_app = counts.fleets.iter().filter(|c| c.fleet.app == app);
+        let (mut in_flight, mut served, mut failed) = (0, 0, 0);
+        for count in of_app {
+            in_flight += count.in_flight;
+            served += count.served;
+            failed += count.failed;
+        }
+        Ok(Answer::Status(StatusAnswer {
+            live: state.traffic.live().cloned(),
+            previous: state.previous.clone(),
+            traffic: TrafficReport::from(&state.traffic),
+            services: services(&core, state),
+            address: self.address(),
+            waiting: core.waiting(&app),
+            last_failure: state.last_failure.clone(),
+            requests: served,
+            failed_requests: failed,
+            in_flight,
+            app,
+        }))
+    }
+
+    pub(crate) fn releases(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        let app = self.app(app)?;
+        let state = lock(&self.driver.core).apps()[&app].clone();
+        let entries = state.served.iter().rev().map(|served| {
+            let release = self.store.release(&served.release).map_err(|e| super::failure::store(&e))?;
+            let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
+            Ok(ReleaseEntry {
+                release: served.release.clone(),
+                created: served.first,
+                by: served.by.clone(),
+                images,
+                state: release_state(&state, &served.release),
+            })
+        });
+        Ok(Answer::Releases(entries.collect::<Result<_, Failure>>()?))
+    }
+
+    pub(crate) fn instances(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        let app = app.map(|app| self.app(Some(app))).transpose()?;
+        let core = lock(&self.driver.core);
+        let wanted = core.instances().into_iter().filter(|i| app.as_ref().is_none_or(|a| *a == i.fleet.app));
+        let entries = wanted.filter_map(|i| {
+            let image = core.release(&i.release)?.services.get(&i.fleet.service)?.image;
+            Some(InstanceEntry {
+                id: i.id,
+                app: i.fleet.app,
+                service: i.fleet.service,
+                release: i.release,
+                image,
+                state: i.phase,
+                since: i.since,
+                pid: i.pid,
+            })
+        });
+        Ok(Answer::Instances(entries.collect()))
+    }
+
+    pub(crate) fn log(&self, app: Option<AppName>, limit: Option<u32>) -> Result<Answer, Failure> {
+        let app = app.map(|app| self.app(Some(app))).transpose()?;
+        let records = self.records()?;
+        let mut entries = history::operations(&records);
+        entries.retain(|e| app.as_ref().is_none_or(|a| *a == e.app));
+        entries.reverse();
+        entries.truncate(limit.map_or(usize::MAX, |l| l as usize));
+        Ok(Answer::Log(entries))
+    }
+}
+
+pub(crate) fn nothing_deployed() -> Failure {
+    Failure::new(ExitCode::Usage, "nothing has been deployed on this host")
+        .hint("`kiln deploy DIR` deploys the app whose kiln.toml is in DIR")
+}
+
+fn services(core: &Core, state: &AppState) -> BTreeMap<kiln_model::ServiceName, ServiceStatus> {
+    let instances = core.instances();
+    let live = state.fleets.values().filter(|f| f.phase == FleetPhase::Live);
+    live.filter_map(|fleet| {
+        let ready = instances.iter().filter(|i| i.fleet == fleet.id && i.phase == InstancePhase::Ready).count();
+        let image = core.release(&fleet.release)?.services.get(&fleet.id.service)?.image;
+        let instances = Counts { desired: fleet.size(), ready: u32::try_from(ready).unwrap_or(u32::MAX) };
+        Some((fleet.id.service.clone(), ServiceStatus { release: fleet.release.clone(), image, instances }))
+    })
+    .collect()
+}
+
+fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseState {
+    let is_up = |f: &kiln_model::Fleet| {
+        f.release == *release && matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining)
+    };
+    if state.traffic.live() == Some(release) {
+        ReleaseState::Live
+    } else if state.fleets.values().any(is_up) {
+        ReleaseState::Warm
+    } else {
+        ReleaseState::Stored
+    }
+}

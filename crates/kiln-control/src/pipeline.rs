@@ -1,0 +1,136 @@
+//! From a project to baked images: lock if needed, bake each image, tell how it goes.
+
+use std::collections::BTreeMap;
+
+use kiln_bake::{BakeOrder, Baked, Report, Update};
+use kiln_model::spec::{Base, ImageSpec};
+use kiln_model::{Event, ExitCode, Failure, ImageName, Lock, Progress, Stamped};
+use kiln_store::Store;
+
+use crate::contract::EventSink;
+use crate::host::baked_image;
+use crate::project::Project;
+use crate::world::Clock;
+
+/// Passes on how a bake goes, and whether it is still wanted.
+struct Teller<'a> {
+    events: &'a dyn EventSink,
+    clock: &'a dyn Clock,
+}
+
+impl Report for Teller<'_> {
+    fn progress(&self, progress: Progress) {
+        self.events.event(Stamped { at: self.clock.now(), event: Event::Progress(progress) });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.events.gone()
+    }
+}
+
+/// Brings the lock up to what the spec asks for, as far as `update` says, and writes it if it has changed.
+///
+/// # Errors
+/// If something asked for does not exist, the mirror does not answer, or a signature is wrong.
+pub fn lock(
+    project: &Project,
+    store: &Store,
+    update: &Update,
+    events: &dyn EventSink,
+    clock: &dyn Clock,
+) -> Result<(Option<Lock>, Lock), Failure> {
+    let old = project.lock()?;
+    let orders = orders(project)?;
+    let new = kiln_bake::lock(&orders, old.as_ref(), update, store, &Teller { events, clock })?;
+    if old.as_ref() != Some(&new) {
+        project.put_lock(&new)?;
+    }
+    Ok((old, new))
+}
+
+/// Bakes every image of a project. With `locked`, a lock that does not answer the spec is an error.
+///
+/// # Errors
+/// If the lock or a bake fails; images baked before it stay.
+pub fn bake(
+    project: &Project,
+    store: &Store,
+    locked: bool,
+    events: &dyn EventSink,
+    clock: &dyn Clock,
+) -> Result<BTreeMap<ImageName, Baked>, Failure> {
+    let teller = Teller { events, clock };
+    let old = project.lock()?;
+    let orders = orders(project)?;
+    if locked && !is_answered(&orders, old.as_ref()) {
+        return Err(Failure::new(ExitCode::Spec, "kiln.lock does not answer what kiln.toml asks for")
+            .hint("run `kiln lock` and commit the result, or leave out --locked"));
+    }
+    let lock = kiln_bake::lock(&orders, old.as_ref(), &Update::Nothing, store, &teller)?;
+    if old.as_ref() != Some(&lock) {
+        project.put_lock(&lock)?;
+    }
+    let mut images = BTreeMap::new();
+    for order in &orders {
+        let baked = kiln_bake::bake(order, &lock, store, &teller)?;
+        let image = baked_image(&baked.record, baked.reused, baked.millis);
+        let event = Event::Baked { name: order.image.to_string(), image };
+        events.event(Stamped { at: clock.now(), event });
+        images.insert(order.image.clone(), baked);
+    }
+    Ok(images)
+}
+
+fn is_answered(orders: &[BakeOrder], lock: Option<&Lock>) -> bool {
+    let answered = |order: &BakeOrder| {
+        lock.and_then(|l| l.images.get(&order.image)).is_some_and(|i| i.request == order.lock_request())
+    };
+    orders.iter().all(answered)
+}
+
+fn orders(project: &Project) -> Result<Vec<BakeOrder>, Failure> {
+    let architecture = architecture()?;
+    Ok(project.spec.images.iter().map(|(name, image)| order(project, name, image, architecture)).collect())
+}
+
+fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &str) -> BakeOrder {
+    let from = match &image.base {
+        Base::Debian { suite } => kiln_bake::Base::Debian { suite: suite.clone() },
+        Base::Scratch => kiln_bake::Base::Scratch,
+    };
+    let file = |f: &kiln_model::spec::CopySpec| kiln_bake::FileSpec {
+        src: f.src.clone(),
+        dst: f.dst.clone(),
+        mode: None,
+        owner: None,
+    };
+    BakeOrder {
+        image: name.clone(),
+        project: project.dir.clone(),
+        from,
+        packages: image.packages.clone(),
+        recommends: image.recommends,
+        files: image.files.iter().map(file).collect(),
+        run: image.run.clone(),
+        user: Some(image.user.clone()),
+        env: image.env.clone(),
+        workdir: Some(image.workdir.clone()),
+        stop_signal: image.stop_signal,
+        stop_grace: image.stop_grace,
+        volatile: image.volatile.clone(),
+        sources: kiln_bake::Sources {
+            mirror: project.spec.sources.debian_mirror.clone(),
+            check_valid_until: None,
+        },
+        architecture: architecture.to_owned(),
+    }
+}
+
+/// This machine's architecture as Debian names it.
+fn architecture() -> Result<&'static str, Failure> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => Err(Failure::new(ExitCode::Host, format!("Kiln does not know Debian's name for this {other} machine"))),
+    }
+}

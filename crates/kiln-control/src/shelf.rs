@@ -1,0 +1,41 @@
+//! The core's history and shelf, in the store; and the system's clock.
+
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_model::{ImageDigest, ImageHandle, Record, Release, ReleaseId, Timestamp};
+use kiln_store::{OperationLog, Store};
+
+use crate::host::lock;
+use crate::world::{Clock, History, Shelf, Trouble};
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The operation log, which queries read as well.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredHistory(pub(crate) Arc<Mutex<OperationLog>>);
+
+impl History for StoredHistory {
+    fn append(&mut self, record: &Record) -> Result<(), Trouble> {
+        lock(&self.0).append(record).map(drop).map_err(|e| Trouble::of(&e))
+    }
+}
+
+impl Shelf for Store {
+    fn release(&self, id: &ReleaseId) -> Result<Release, Trouble> {
+        Store::release(self, id).map_err(|e| Trouble::of(&e))
+    }
+
+    fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble> {
+        self.handle(digest).map_err(|e| Trouble::of(&e))
+    }
+}

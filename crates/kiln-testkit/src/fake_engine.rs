@@ -1,0 +1,175 @@
+//! An engine without machines: it remembers what it was told, and does what the test says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kiln_engine::{Engine, EngineError};
+use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Timestamp};
+
+/// Cloneable handle: all clones are the same engine. Nothing happens in it by itself, but that an instance told to
+/// stop ends at once unless it was said to be stubborn.
+#[derive(Debug, Clone, Default)]
+pub struct FakeEngine(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    instances: BTreeMap<InstanceId, InstanceStatus>,
+    orders: BTreeMap<InstanceId, InstanceOrder>,
+    changes: VecDeque<InstanceStatus>,
+    refuses: BTreeMap<String, String>,
+    stubborn: BTreeSet<InstanceId>,
+    next_pid: u32,
+    now: u64,
+    down: bool,
+}
+
+impl State {
+    fn set(&mut self, id: &InstanceId, state: InstanceState) -> InstanceStatus {
+        self.now += 1;
+        let status = InstanceStatus { id: id.clone(), state, since: Timestamp(self.now) };
+        self.instances.insert(id.clone(), status.clone());
+        self.changes.push_back(status.clone());
+        status
+    }
+
+    fn create(&mut self, order: &InstanceOrder) -> InstanceStatus {
+        if let Some(known) = self.instances.get(&order.id) {
+            return known.clone();
+        }
+        self.orders.insert(order.id.clone(), order.clone());
+        let refused = self.refuses.iter().find(|(prefix, _)| order.id.as_str().starts_with(prefix.as_str()));
+        match refused.map(|(_, cause)| cause.clone()) {
+            Some(cause) => self.set(&order.id, InstanceState::Ended { exit: Exit::NotStarted { cause } }),
+            None => {
+                self.next_pid += 1;
+                self.set(&order.id, InstanceState::Running { pid: 1000 + self.next_pid })
+            }
+        }
+    }
+
+    fn end(&mut self, id: &InstanceId, exit: Exit) {
+        if self.instances.get(id).is_some_and(|s| s.state.pid().is_some()) {
+            self.set(id, InstanceState::Ended { exit });
+        }
+    }
+}
+
+impl FakeEngine {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Instances whose id begins so cannot be started from now on, for this cause.
+    pub fn refuse(&self, prefix: &str, cause: &str) {
+        self.state().refuses.insert(prefix.into(), cause.into());
+    }
+
+    /// This instance does not end when it is asked to, only when it is killed.
+    pub fn make_stubborn(&self, id: &InstanceId) {
+        self.state().stubborn.insert(id.clone());
+    }
+
+    /// The main process of this instance ends by itself.
+    pub fn end_with_code(&self, id: &InstanceId, code: i32) {
+        self.state().end(id, Exit::Code { code });
+        self.0.news.notify_all();
+    }
+
+    /// A signal ends the main process of this instance.
+    pub fn end_with_signal(&self, id: &InstanceId, signal: i32) {
+        self.state().end(id, Exit::Signal { signal });
+        self.0.news.notify_all();
+    }
+
+    /// What was ordered under this id, if anything was.
+    pub fn order(&self, id: &InstanceId) -> Option<InstanceOrder> {
+        self.state().orders.get(id).cloned()
+    }
+
+    /// Makes it answer nobody, or answer again.
+    pub fn set_down(&self, down: bool) {
+        self.state().down = down;
+    }
+
+    /// The changes nobody has been told of yet.
+    pub fn drain_changes(&self) -> Vec<InstanceStatus> {
+        self.state().changes.drain(..).collect()
+    }
+
+    fn reach(&self, attempted: &'static str) -> Result<MutexGuard<'_, State>, EngineError> {
+        let state = self.state();
+        if state.down {
+            let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            return Err(EngineError::Unreachable { engine: "fake", attempted, source });
+        }
+        Ok(state)
+    }
+}
+
+impl Engine for FakeEngine {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {
+        let mut state = self.reach("make instances")?;
+        let made = orders.iter().map(|order| state.create(order)).collect();
+        self.0.news.notify_all();
+        Ok(made)
+    }
+
+    fn stop(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        let mut state = self.reach("stop instances")?;
+        for id in ids {
+            if state.stubborn.contains(id) {
+                if let Some(pid) = state.instances.get(id).and_then(|s| s.state.pid()) {
+                    state.set(id, InstanceState::Stopping { pid });
+                }
+            } else {
+                state.end(id, Exit::Signal { signal: 15 });
+            }
+        }
+        self.0.news.notify_all();
+        Ok(())
+    }
+
+    fn kill(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        let mut state = self.reach("kill instances")?;
+        ids.iter().for_each(|id| state.end(id, Exit::Signal { signal: 9 }));
+        self.0.news.notify_all();
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<InstanceStatus>, EngineError> {
+        Ok(self.reach("list instances")?.instances.values().cloned().collect())
+    }
+
+    fn changes(&self, timeout: Duration) -> Result<Vec<InstanceStatus>, EngineError> {
+        let state = self.reach("tell what changed")?;
+        let waited = self.0.news.wait_timeout_while(state, timeout, |s| s.changes.is_empty() && !s.down);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        Ok(state.changes.drain(..).collect())
+    }
+
+    fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        let mut state = self.reach("forget instances")?;
+        state.instances.retain(|id, s| !ids.contains(id) || s.state.pid().is_some());
+        Ok(())
+    }
+
+    fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
+        let state = self.reach("make sockets")?;
+        match state.instances.get(id).map(|s| &s.state) {
+            Some(InstanceState::Running { .. }) => Ok(Vec::new()),
+            _ => Err(EngineError::NoSuchInstance(id.clone())),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A fake edge: it keeps the table it was given and the counts it is told to report.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kiln_control::{Edge, Trouble};
+use kiln_model::{EdgeCounts, FleetCount, FleetId, Generation, RouteTable};
+
+use super::lock;
+
+/// Cloneable handle: all clones are the same edge.
+#[derive(Debug, Clone, Default)]
+pub struct FakeEdge(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    table: RouteTable,
+    in_flight: BTreeMap<Generation, u64>,
+    down: bool,
+}
+
+impl FakeEdge {
+    /// The table in force.
+    pub fn table(&self) -> RouteTable {
+        lock(&self.0).table.clone()
+    }
+
+    /// Makes so many requests be in flight at the fleets of a generation.
+    pub fn set_in_flight(&self, generation: Generation, count: u64) {
+        lock(&self.0).in_flight.insert(generation, count);
+    }
+
+    /// Makes it answer nobody, or answer again.
+    pub fn set_down(&self, down: bool) {
+        lock(&self.0).down = down;
+    }
+}
+
+impl State {
+    fn counts(&self) -> Result<EdgeCounts, Trouble> {
+        if self.down {
+            return Err(Trouble("the edge does not answer".into()));
+        }
+        let count = |fleet: &FleetId| self.in_flight.get(&fleet.generation).copied().unwrap_or(0);
+        let fleets = self.table.fleets.iter();
+        let fleets = fleets
+            .map(|f| FleetCount { fleet: f.id.clone(), in_flight: count(&f.id), served: 0, failed: 0 })
+            .collect();
+        Ok(EdgeCounts { version: self.table.version, fleets })
+    }
+}
+
+impl Edge for FakeEdge {
+    fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
+        let mut state = lock(&self.0);
+        if !state.down {
+            assert!(table.version > state.table.version, "a table that is not newer: {table:?}");
+            state.table = table.clone();
+        }
+        state.counts()
+    }
+
+    fn counts(&self) -> Result<EdgeCounts, Trouble> {
+        lock(&self.0).counts()
+    }
+
+    fn wake_when_drained(&self, _: &[FleetId]) {}
+}

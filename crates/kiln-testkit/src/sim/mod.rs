@@ -1,0 +1,172 @@
+//! A simulated host: the real core over a fake clock, disk, engine and edge, driven step by step.
+//!
+//! Nothing happens by itself and nothing is random: a scenario that passed once always passes.
+
+mod edge;
+mod health;
+mod scenario;
+mod shelf;
+mod words;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kiln_control::{Clock, Core, History, News, Request, Trouble, World};
+use kiln_model::{AppName, Generation, Millis, Record, Release, Timestamp};
+
+pub use edge::FakeEdge;
+pub use health::FakeHealth;
+pub use scenario::play;
+pub use shelf::{FakeShelf, release};
+
+use crate::FakeEngine;
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug, Clone, Default)]
+pub struct FakeClock(Arc<AtomicU64>);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A history that survives the core that writes it.
+#[derive(Debug, Clone, Default)]
+pub struct FakeHistory(Arc<Mutex<Vec<Record>>>);
+
+impl History for FakeHistory {
+    fn append(&mut self, record: &Record) -> Result<(), Trouble> {
+        lock(&self.0).push(record.clone());
+        Ok(())
+    }
+}
+
+/// The host.
+pub struct Sim {
+    /// Its engine, which survives the core.
+    pub engine: FakeEngine,
+    /// Its edge, which survives the core.
+    pub edge: FakeEdge,
+    /// How its instances are.
+    pub health: FakeHealth,
+    history: FakeHistory,
+    shelf: FakeShelf,
+    clock: FakeClock,
+    core: Core,
+    news: Vec<Receiver<News>>,
+    told: usize,
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        let (engine, edge, history, shelf) = Default::default();
+        let clock = FakeClock::default();
+        let health = FakeHealth::new(clock.clone());
+        let core =
+            Core::new(world(&engine, &edge, &health, &history, &shelf, &clock), &[]).expect("an empty host");
+        Self { engine, edge, health, history, shelf, clock, core, news: Vec::new(), told: 0 }
+    }
+}
+
+fn world(
+    engine: &FakeEngine,
+    edge: &FakeEdge,
+    health: &FakeHealth,
+    history: &FakeHistory,
+    shelf: &FakeShelf,
+    clock: &FakeClock,
+) -> World {
+    World {
+        engine: Arc::new(engine.clone()),
+        edge: Box::new(edge.clone()),
+        health: Box::new(health.clone()),
+        history: Box::new(history.clone()),
+        shelf: Box::new(shelf.clone()),
+        clock: Box::new(clock.clone()),
+    }
+}
+
+impl Sim {
+    /// The app every scenario is about.
+    pub fn app() -> AppName {
+        "hello".parse().expect("a name")
+    }
+
+    /// The core as it is now.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Asks for something and lets everything happen that follows without time passing.
+    pub fn request(&mut self, request: Request) {
+        let (to, news) = channel();
+        if let Request::Serve { release, .. } = &request {
+            self.shelf.put(Release::clone(release));
+        }
+        self.core.request(Self::app(), request, "ann".into(), to);
+        self.news.push(news);
+        self.settle();
+    }
+
+    /// Gives up what is under way.
+    pub fn cancel(&mut self) {
+        let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());
+        let generation = under_way.map_or(Generation::default(), |u| u.plan.generation);
+        self.core.cancel(generation, "cancelled by ann".into());
+        self.settle();
+    }
+
+    /// The control plane dies and another one starts over the same history.
+    pub fn crash(&mut self) {
+        let records = lock(&self.history.0).clone();
+        let world = world(&self.engine, &self.edge, &self.health, &self.history, &self.shelf, &self.clock);
+        self.core = Core::new(world, &records).expect("a history that can be read");
+        self.settle();
+    }
+
+    /// Lets time pass, waking the core whenever it wants to be.
+    pub fn wait(&mut self, span: Millis) {
+        let end = self.clock.now().after(span);
+        while let Some(wake) = self.settle().filter(|wake| *wake <= end) {
+            let next = wake.max(Timestamp(self.clock.now().0 + 1));
+            self.clock.0.store(next.0, Ordering::SeqCst);
+        }
+        self.clock.0.store(end.0, Ordering::SeqCst);
+        self.settle();
+    }
+
+    /// Turns until nothing more happens at this moment. Returns when the core wants to be woken.
+    pub fn settle(&mut self) -> Option<Timestamp> {
+        for _ in 0..100 {
+            let before = lock(&self.history.0).len();
+            let seen = self.engine.drain_changes();
+            let changed = !seen.is_empty();
+            self.core.observe(seen);
+            let wake = self.core.turn();
+            let now_due = wake.is_some_and(|at| at <= self.clock.now());
+            if !changed && !now_due && lock(&self.history.0).len() == before && !self.health.settle() {
+                return wake;
+            }
+        }
+        panic!("the core turns and turns at {}", self.clock.now());
+    }
+
+    /// What has been written into the history and told to those who asked since the last call, in words.
+    pub fn happened(&mut self) -> Vec<String> {
+        let records = lock(&self.history.0);
+        let mut lines = words::records(&records[self.told..]);
+        self.told = records.len();
+        drop(records);
+        for news in &self.news {
+            lines.extend(news.try_iter().filter_map(|n| words::news(&n)));
+        }
+        lines.push(words::state(&self.core, &self.edge));
+        lines
+    }
+}

@@ -1,0 +1,63 @@
+//! Scenario files: commands after `>`, what must happen below them. They are read by people who know no Rust.
+
+use kiln_control::Request;
+use kiln_model::{Generation, Millis, OperationKind};
+
+use super::{Sim, release};
+
+/// Plays a scenario and returns the file as it should read: its comments and commands as they are, below each
+/// command what happened.
+///
+/// # Panics
+/// If a line is no command.
+pub fn play(text: &str) -> String {
+    let mut sim = Sim::default();
+    let mut out = String::new();
+    for line in text.lines() {
+        if let Some(command) = line.strip_prefix("> ") {
+            out.push_str(&format!("> {command}\n"));
+            perform(&mut sim, command);
+            for happened in sim.happened() {
+                out.push_str(&format!("  {happened}\n"));
+            }
+        } else if line.starts_with('#') || line.is_empty() {
+            out.push_str(&format!("{line}\n"));
+        }
+    }
+    out
+}
+
+fn perform(sim: &mut Sim, command: &str) {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let serve = |name: &str, kind| Request::Serve { release: Box::new(release(name, 3)), kind };
+    match words[..] {
+        ["deploy", name] => sim.request(serve(name, OperationKind::Deploy)),
+        ["rollback", "to", name] => sim.request(serve(name, OperationKind::Rollback)),
+        ["down"] => sim.request(Request::Down { drain: Millis(5_000) }),
+        ["cancel"] => sim.cancel(),
+        ["crash"] => sim.crash(),
+        ["wait", span] => sim.wait(span.parse().expect("a duration")),
+        ["sick", prefix] => {
+            sim.health.make_sick(prefix);
+            sim.settle();
+        }
+        ["well", prefix] => {
+            sim.health.make_well(prefix);
+            sim.settle();
+        }
+        ["kill", instance] => {
+            sim.engine.end_with_signal(&instance.parse().expect("an instance"), 9);
+            sim.settle();
+        }
+        ["in-flight", generation, count] => {
+            let generation = Generation(generation.parse().expect("a generation"));
+            sim.edge.set_in_flight(generation, count.parse().expect("a number"));
+            sim.settle();
+        }
+        ["edge", state @ ("down" | "up")] => {
+            sim.edge.set_down(state == "down");
+            sim.settle();
+        }
+        _ => panic!("`{command}` is no command of a scenario"),
+    }
+}

@@ -1,0 +1,73 @@
+//! A shelf of releases that only differ in their name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kiln_control::{Shelf, Trouble};
+use kiln_model::{
+    ByteSize, ImageDigest, ImageHandle, Limits, Millis, Probe, Release, ReleaseId, ReleaseRoute,
+    ReleaseService, RunSettings, Sha256,
+};
+
+use super::lock;
+
+/// Cloneable handle: all clones are the same shelf.
+#[derive(Debug, Clone, Default)]
+pub struct FakeShelf(Arc<Mutex<BTreeMap<ReleaseId, Release>>>);
+
+impl FakeShelf {
+    /// Puts a release there.
+    pub fn put(&self, release: Release) {
+        lock(&self.0).insert(release.id(), release);
+    }
+}
+
+impl Shelf for FakeShelf {
+    fn release(&self, id: &ReleaseId) -> Result<Release, Trouble> {
+        lock(&self.0).get(id).cloned().ok_or_else(|| Trouble(format!("there is no release {id}")))
+    }
+
+    fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble> {
+        Ok(ImageHandle { digest: *digest, metadata: "/nowhere".into(), objects: "/nowhere".into() })
+    }
+}
+
+/// The release of the app `hello` whose only service is `web` and whose image is called `name`.
+pub fn release(name: &str, instances: u32) -> Release {
+    let run = RunSettings {
+        argv: vec![format!("/bin/{name}")],
+        user: "root".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        env: BTreeMap::new(),
+        workdir: "/".into(),
+        stop_signal: 15,
+        stop_grace: Millis(10_000),
+    };
+    let service = ReleaseService {
+        image: ImageDigest(Sha256::of(name.as_bytes())),
+        run,
+        env: BTreeMap::new(),
+        volatile: Vec::new(),
+        port: 8080,
+        instances,
+        limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64 },
+        probe: Probe::Tcp,
+        probe_interval: Millis(100),
+        probe_timeout: Millis(1_000),
+        healthy_after: 2,
+        unhealthy_after: 3,
+        start_timeout: Millis(5_000),
+    };
+    let web: kiln_model::ServiceName = "web".parse().expect("a name");
+    let route = ReleaseRoute { host: None, path: "/".into(), service: web.clone() };
+    Release {
+        format: Release::FORMAT,
+        app: super::Sim::app(),
+        services: [(web, service)].into(),
+        routes: [("web".parse().expect("a name"), route)].into(),
+        drain: Millis(30_000),
+        keep_warm: Millis(600_000),
+    }
+}

@@ -1,0 +1,76 @@
+//! The simulated host's history in words a person reads.
+
+use kiln_control::{Core, News};
+use kiln_model::{Ending, FleetPhase, Record};
+
+use super::{FakeEdge, Sim};
+
+/// The history in words. That a step has begun is only worth a line if it is not done at once.
+pub(super) fn records(records: &[Record]) -> Vec<String> {
+    let done_at_once = |i: usize| {
+        matches!(records[i], Record::Intent { .. })
+            && matches!(records.get(i + 1), Some(Record::Outcome { .. }))
+    };
+    let told = records.iter().enumerate().filter(|(i, _)| !done_at_once(*i));
+    told.map(|(_, r)| record(r)).collect()
+}
+
+fn record(record: &Record) -> String {
+    match record {
+        Record::Begun { by, plan, .. } => {
+            let steps: Vec<String> = plan.steps.iter().map(|s| format!("\n      - {}", s.action)).collect();
+            format!("plan {}: {} for {by}{}", plan.generation, plan.kind, steps.concat())
+        }
+        Record::Intent { generation, step, .. } => format!("plan {generation}: step {} begins", step + 1),
+        Record::Outcome { generation, step, note, .. } => {
+            let note = note.as_ref().map_or_else(String::new, |n| format!(" ({n})"));
+            format!("plan {generation}: step {} is done{note}", step + 1)
+        }
+        Record::Ended { generation, ending, .. } => match ending {
+            Ending::Done => format!("plan {generation}: done"),
+            Ending::Superseded { by } => format!("plan {generation}: superseded by plan {by}"),
+            Ending::Failed { step, cause } => format!("plan {generation}: failed at `{step}`: {cause}"),
+        },
+        Record::Replaced { fleet, lost, new, .. } => {
+            let lost: Vec<&str> = lost.iter().map(|l| l.cause.as_str()).collect();
+            format!("{fleet}: lost ({}), made {new:?}", lost.join("; "))
+        }
+    }
+}
+
+pub(super) fn news(news: &News) -> Option<String> {
+    match news {
+        News::Begun(_) | News::Event(_) => None,
+        News::Serves { unchanged: false, .. } => Some("ann is told: it serves".into()),
+        News::Serves { unchanged: true, .. } => Some("ann is told: it serves already".into()),
+        News::Ended => Some("ann is told: done".into()),
+        News::Failed { cause, .. } => Some(format!("ann is told: failed, {cause}")),
+        News::Refused(refusal) => Some(format!("ann is told: refused, {refusal}")),
+    }
+}
+
+/// One line: who serves, which fleets there are, and where the edge sends requests.
+pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
+    let Some(state) = core.apps().get(&Sim::app()) else { return "= nothing".into() };
+    let name = |id: &kiln_model::ReleaseId| match core.release(id) {
+        Some(release) => release.services.values().next().map_or("?", |s| &s.run.argv[0][5..]).to_owned(),
+        None => "?".into(),
+    };
+    let fleets = state.fleets.values().map(|f| {
+        let phase = match &f.phase {
+            FleetPhase::Green => "green",
+            FleetPhase::Live => "live",
+            FleetPhase::Draining => "draining",
+            FleetPhase::Warm { .. } => "warm",
+            FleetPhase::Retiring => "retiring",
+        };
+        format!("{}@{} {phase} {:?}", name(&f.release), f.id.generation, f.members)
+    });
+    let table = edge.table();
+    let receivers = |id| table.fleets.iter().find(|f| f.id == *id).map_or(0, |f| f.instances.len());
+    let targets = table.routes.iter().flat_map(|r| &r.targets);
+    let targets = targets.map(|t| format!("@{} × {}", t.fleet.generation, receivers(&t.fleet)));
+    let live = state.traffic.live().map_or_else(|| "nobody".into(), name);
+    let (fleets, targets): (Vec<_>, Vec<_>) = (fleets.collect(), targets.collect());
+    format!("= {live} serves; fleets: {}; edge: {}", fleets.join(", "), targets.join(", "))
+}

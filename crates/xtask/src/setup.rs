@@ -1,0 +1,59 @@
+//! Installing what the tests need. Nothing that comes with a package may start a service here.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::run::{output, visibly};
+
+/// Debian packages and what they are for.
+const PACKAGES: [(&str, &str); 4] = [
+    ("erofs-utils", "fsck.erofs, the judge of our images"),
+    ("busybox-static", "a small program for instances"),
+    ("dpkg", "the judge of our version comparison"),
+    ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
+];
+
+pub(crate) fn run() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().map(|(name, _)| *name).filter(|name| !is_installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ensure!(is_root()?, "the tests need root, and these Debian packages: {}", missing.join(" "));
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        write_policy(policy)?;
+    }
+    let result = install(&missing);
+    if ours {
+        std::fs::remove_file(policy)?;
+    }
+    result
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    visibly(Command::new("apt-get").args(["update", "-q"]))?;
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "-q", "-y", "--no-install-recommends"]).args(packages);
+    visibly(apt.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn write_policy(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, "#!/bin/sh\nexit 101\n")?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn is_installed(package: &str) -> bool {
+    let status = output(Command::new("dpkg-query").args(["-W", "-f=${Status}", package]));
+    status.is_ok_and(|s| s == "install ok installed")
+}
+
+/// Whether this is root, without a crate for it.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(output(Command::new("id").arg("-u"))?.trim() == "0")
+}
