@@ -1,1 +1,3 @@
 //! See Cargo.toml's description; the module map follows.
+
+pub mod erofs;

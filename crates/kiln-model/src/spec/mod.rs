@@ -23,6 +23,7 @@ pub use release::NotReleasable;
 pub use resolved::{Base, CopySpec, HealthSpec, ImageSpec, RouteSpec, ServiceSpec, Sources, Spec};
 pub use schema::schema;
 
+use crate::AppName;
 use document::{Document, Place, Problems};
 use problem::{Found, located};
 
@@ -52,6 +53,12 @@ impl Spec {
             _ => Err(failed(problems.found)),
         }
     }
+}
+
+/// The name of the app, from the text of a spec that may have anything else wrong with it.
+pub fn app_name(text: &str) -> Option<AppName> {
+    let document = Document::parse(text).ok()?;
+    document.root.get_ref().as_table()?.get("app")?.get_ref().as_str()?.parse().ok()
 }
 
 fn shaped(text: &str) -> Result<(SpecFile, Document<'_>), Vec<Found>> {
