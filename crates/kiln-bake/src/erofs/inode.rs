@@ -1,0 +1,198 @@
+//! The inodes of a tree: hard links resolved, directories filled, every limit checked.
+
+use std::collections::HashMap;
+
+use kiln_model::{Content, Meta, Node, ObjectDigest, Tree, TreeError};
+
+use super::limits::{self, Problem};
+use super::xattrs;
+
+/// What an inode is, beyond its attributes.
+pub(super) enum Kind<'a> {
+    Directory(Vec<Entry<'a>>),
+    Inline(&'a [u8]),
+    Object { digest: ObjectDigest, size: u64 },
+    Symlink(&'a [u8]),
+    CharDevice(u32),
+    BlockDevice(u32),
+    Fifo,
+    Socket,
+}
+
+/// A name in a directory, and the index of its inode.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) inode: usize,
+}
+
+pub(super) struct Inode<'a> {
+    pub(super) meta: &'a Meta,
+    pub(super) kind: Kind<'a>,
+    pub(super) links: u32,
+    pub(super) xattrs: Vec<u8>,
+}
+
+impl Inode<'_> {
+    /// The type bits of `st_mode`.
+    pub(super) fn format(&self) -> u16 {
+        match self.kind {
+            Kind::Fifo => 0o010_000,
+            Kind::CharDevice(_) => 0o020_000,
+            Kind::Directory(_) => 0o040_000,
+            Kind::BlockDevice(_) => 0o060_000,
+            Kind::Inline(_) | Kind::Object { .. } => 0o100_000,
+            Kind::Symlink(_) => 0o120_000,
+            Kind::Socket => 0o140_000,
+        }
+    }
+
+    /// The type in directory entries.
+    pub(super) fn entry_type(&self) -> u8 {
+        match self.kind {
+            Kind::Inline(_) | Kind::Object { .. } => 1,
+            Kind::Directory(_) => 2,
+            Kind::CharDevice(_) => 3,
+            Kind::BlockDevice(_) => 4,
+            Kind::Fifo => 5,
+            Kind::Socket => 6,
+            Kind::Symlink(_) => 7,
+        }
+    }
+
+    pub(super) fn content_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Inline(content) => content.len() as u64,
+            Kind::Object { size, .. } => *size,
+            _ => 0,
+        }
+    }
+}
+
+/// The inodes of `tree`, the root first, then in order of paths.
+pub(super) fn of(tree: &Tree) -> Result<Vec<Inode<'_>>, TreeError> {
+    let mut inodes =
+        Inodes { all: Vec::with_capacity(tree.len()), by_path: HashMap::with_capacity(tree.len()) };
+    inodes.add_root(tree).map_err(|p| error(b"/", p))?;
+    let below_root = || tree.iter().filter(|(path, _)| *path != b"/");
+    for (path, node) in below_root() {
+        inodes.add(path, node).map_err(|p| error(path, p))?;
+    }
+    for (path, node) in below_root() {
+        if let Node::Hardlink(target) = node {
+            inodes.link(path, target).map_err(|p| error(path, p))?;
+        }
+    }
+    Ok(inodes.finish())
+}
+
+fn error(path: &[u8], problem: Problem) -> TreeError {
+    TreeError { path: path.to_vec(), problem: problem.into() }
+}
+
+struct Inodes<'a> {
+    all: Vec<Inode<'a>>,
+    by_path: HashMap<&'a [u8], usize>,
+}
+
+impl<'a> Inodes<'a> {
+    fn add_root(&mut self, tree: &'a Tree) -> Result<(), Problem> {
+        let root = tree.get(b"/").ok_or("the tree has no root")?;
+        if !root.is_directory() {
+            return Err("the root is not a directory");
+        }
+        self.push(b"/", root)?;
+        self.enter(0, b"..", 0)
+    }
+
+    fn add(&mut self, path: &'a [u8], node: &'a Node) -> Result<(), Problem> {
+        let (parent, name) = limits::split(path)?;
+        let parent = self.directory(parent)?;
+        if matches!(node, Node::Hardlink(_)) {
+            // Its file may come later in the order of paths.
+            return Ok(());
+        }
+        let inode = self.push(path, node)?;
+        self.enter(parent, name, inode)?;
+        if node.is_directory() {
+            self.enter(inode, b"..", parent)?;
+            self.all[parent].links += 1;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &'a [u8], target: &[u8]) -> Result<(), Problem> {
+        let (parent, name) = limits::split(path)?;
+        let parent = self.directory(parent)?;
+        let inode =
+            *self.by_path.get(target).ok_or("it is a hard link to a path that has no file of its own")?;
+        if matches!(self.all[inode].kind, Kind::Directory(_)) {
+            return Err("it is a hard link to a directory");
+        }
+        self.all[inode].links += 1;
+        self.enter(parent, name, inode)
+    }
+
+    fn push(&mut self, path: &'a [u8], node: &'a Node) -> Result<usize, Problem> {
+        let index = self.all.len();
+        let inode = inode(node, index)?;
+        self.all.push(inode);
+        self.by_path.insert(path, index);
+        Ok(index)
+    }
+
+    fn directory(&self, path: &[u8]) -> Result<usize, Problem> {
+        let index = *self.by_path.get(path).ok_or("its parent directory is not in the tree")?;
+        match self.all[index].kind {
+            Kind::Directory(_) => Ok(index),
+            _ => Err("its parent is not a directory"),
+        }
+    }
+
+    fn enter(&mut self, directory: usize, name: &'a [u8], inode: usize) -> Result<(), Problem> {
+        match &mut self.all[directory].kind {
+            Kind::Directory(entries) => entries.push(Entry { name, inode }),
+            _ => return Err("its parent is not a directory"),
+        }
+        Ok(())
+    }
+
+    /// Sorts the directories: the kernel looks names up by halving.
+    fn finish(mut self) -> Vec<Inode<'a>> {
+        for inode in &mut self.all {
+            if let Kind::Directory(entries) = &mut inode.kind {
+                entries.sort_unstable_by_key(|e| e.name);
+            }
+        }
+        self.all
+    }
+}
+
+fn inode(node: &Node, index: usize) -> Result<Inode<'_>, Problem> {
+    let meta = node.meta().ok_or("a hard link has no inode of its own")?;
+    limits::mode(meta)?;
+    let kind = kind(node, index)?;
+    let object = match &kind {
+        Kind::Object { digest, .. } => Some(digest),
+        _ => None,
+    };
+    let xattrs = xattrs::encode(&meta.xattrs, object)?;
+    let links = if node.is_directory() { 2 } else { 1 };
+    Ok(Inode { meta, kind, links, xattrs })
+}
+
+fn kind(node: &Node, index: usize) -> Result<Kind<'_>, Problem> {
+    Ok(match node {
+        Node::Directory(_) => Kind::Directory(vec![Entry { name: b".", inode: index }]),
+        Node::File(_, Content::Inline(content)) => limits::inline(content).map(|()| Kind::Inline(content))?,
+        Node::File(_, Content::Object { digest, size }) => {
+            limits::size(*size).map(|()| Kind::Object { digest: *digest, size: *size })?
+        }
+        Node::Symlink(_, target) => limits::target(target).map(|()| Kind::Symlink(target))?,
+        Node::CharDevice(_, major, minor) => Kind::CharDevice(limits::char_device(*major, *minor)?),
+        Node::BlockDevice(_, major, minor) => Kind::BlockDevice(limits::device(*major, *minor)?),
+        Node::Fifo(_) => Kind::Fifo,
+        Node::Socket(_) => Kind::Socket,
+        Node::Hardlink(_) => return Err("a hard link has no inode of its own"),
+    })
+}

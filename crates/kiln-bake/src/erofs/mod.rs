@@ -1,0 +1,74 @@
+//! The metadata file of an image: an EROFS filesystem without the contents of files, in composefs's conventions.
+//!
+//! ```text
+//!      0  composefs header   magic d078629a, version 1, flags (bit 0: there are ACLs)
+//!   1024  superblock         4 KiB blocks, root = inode 36, time = the most frequent mtime
+//!   1152  inodes, at multiples of 32 (offset / 32 is their number), in order of paths; each:
+//!         ├── head           32 bytes, or 64 if a value does not fit or the mtime is another than the superblock's
+//!         ├── xattrs         if any; never shared between inodes
+//!         └── tail           the end of a directory, the target of a link, a small content
+//!    …    blocks             what is too long for a tail: whole blocks of directories, long targets
+//! ```
+//! | path | is written as |
+//! |---|---|
+//! | file with an object | one hole of its size, `trusted.overlay.metacopy` = 0, 36, 0, 1 and the fs-verity digest, `trusted.overlay.redirect` = `/xx/yyyy…`: overlayfs finds the content in its data-only layer |
+//! | file with its content inline | that content |
+//! | its own xattr `trusted.overlay.…` | `trusted.overlay.overlay.…`, which overlayfs shows without the repetition |
+//! | hard link | a further entry of the same inode |
+//!
+//! The same tree gives the same bytes: nothing depends on anything but the tree. A tree that the kernel would not
+//! show as it is (a missing parent, `..`, an xattr without a namespace, a whiteout, …) is an error before the first
+//! byte, never a wrong image: see [`write`].
+
+mod body;
+mod directory;
+mod head;
+mod inode;
+mod layout;
+mod limits;
+mod xattrs;
+
+use std::collections::BTreeSet;
+
+use kiln_model::{ObjectDigest, Tree, TreeError};
+
+use inode::{Inode, Kind};
+
+/// A block, the unit in which EROFS addresses data.
+const BLOCK: usize = 4096;
+
+/// A metadata file, and what the tree it was made from adds up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Number of paths.
+    pub entries: u64,
+    /// Sum of the sizes of all regular files, further names of a file not counted.
+    pub content_bytes: u64,
+    /// The objects it refers to.
+    pub objects: BTreeSet<ObjectDigest>,
+}
+
+/// Writes the metadata file of `tree`.
+///
+/// # Errors
+/// The first path, in byte order, that an image cannot hold: no root, a parent that is missing or no directory, a
+/// name, path, target or xattr outside the kernel's limits, a hard link to nothing, to a directory or to a hard
+/// link, a character device 0:0 (overlayfs's sign for "deleted"), a device number that does not fit.
+pub fn write(tree: &Tree) -> Result<Written, TreeError> {
+    let inodes = inode::of(tree)?;
+    Ok(Written {
+        bytes: layout::write(&inodes),
+        entries: tree.len() as u64,
+        content_bytes: inodes.iter().map(Inode::content_bytes).sum(),
+        objects: inodes.iter().filter_map(object).collect(),
+    })
+}
+
+fn object(inode: &Inode<'_>) -> Option<ObjectDigest> {
+    match inode.kind {
+        Kind::Object { digest, .. } => Some(digest),
+        _ => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! Extended attributes, as they follow the head of an inode.
+//!
+//! ```text
+//!   12 bytes   zeroes (no filter, none shared)
+//!   then each: name length (1), namespace (1), value length (2), name without namespace, value, zeroes up to 4
+//! ```
+
+use kiln_model::{ObjectDigest, Xattrs};
+
+use super::limits::Problem;
+
+const HEADER: usize = 12;
+/// What the inode's 16-bit count of 4-byte units allows.
+const MAX_SIZE: usize = HEADER + 4 * (u16::MAX as usize - 1);
+/// XATTR_NAME_MAX.
+const MAX_NAME: usize = 255;
+/// XATTR_LIST_MAX: the kernel lists no more names, each with its NUL.
+const MAX_LIST: usize = 65536;
+
+const USER: u8 = 1;
+const ACL_ACCESS: u8 = 2;
+const ACL_DEFAULT: u8 = 3;
+const TRUSTED: u8 = 4;
+const SECURITY: u8 = 6;
+
+/// Names that say all by themselves.
+const WHOLE: [(&[u8], u8); 2] =
+    [(b"system.posix_acl_access", ACL_ACCESS), (b"system.posix_acl_default", ACL_DEFAULT)];
+const PREFIXES: [(&[u8], u8); 3] = [(b"user.", USER), (b"trusted.", TRUSTED), (b"security.", SECURITY)];
+
+const OVERLAY: &[u8] = b"trusted.overlay.";
+
+/// Whether there are POSIX ACLs among `xattrs`.
+pub(super) fn have_acl(xattrs: &Xattrs) -> bool {
+    WHOLE.iter().any(|(name, _)| xattrs.contains_key(*name))
+}
+
+/// The xattrs of an inode and, if its content is an object, those that lead overlayfs to it; empty if there are none.
+pub(super) fn encode(xattrs: &Xattrs, object: Option<&ObjectDigest>) -> Result<Vec<u8>, Problem> {
+    let mut out = Vec::new();
+    if let Some(digest) = object {
+        out.reserve_exact(HEADER + 144);
+        out.resize(HEADER, 0);
+        push(&mut out, TRUSTED, b"overlay.metacopy", &metacopy(digest))?;
+        push(&mut out, TRUSTED, b"overlay.redirect", redirect(digest).as_bytes())?;
+    } else if !xattrs.is_empty() {
+        out.resize(HEADER, 0);
+    }
+    // Overlayfs lists them all before it hides its own two.
+    let mut listed = 2 * (OVERLAY.len() + "metacopy".len() + 1);
+    for (name, value) in xattrs {
+        let name = escaped(name);
+        listed += name.len() + 1;
+        if name.len() > MAX_NAME || listed > MAX_LIST {
+            return Err("the names of its xattrs are too long: 255 bytes each, 64 KiB in all");
+        }
+        let (namespace, rest) = namespace(&name)?;
+        push(&mut out, namespace, rest, value)?;
+    }
+    if out.len() > MAX_SIZE { Err("its xattrs are more than 256 KiB") } else { Ok(out) }
+}
+
+/// The inode's count of what `encode` made.
+pub(super) fn count(encoded: &[u8]) -> u16 {
+    if encoded.is_empty() { 0 } else { ((encoded.len() - HEADER) / 4 + 1) as u16 }
+}
+
+/// What overlayfs reads as its own is escaped, so that it shows it as the file's.
+fn escaped(name: &[u8]) -> Vec<u8> {
+    match name.strip_prefix(OVERLAY) {
+        Some(rest) => [OVERLAY, b"overlay.", rest].concat(),
+        None => name.to_vec(),
+    }
+}
+
+fn namespace(name: &[u8]) -> Result<(u8, &[u8]), Problem> {
+    if name.contains(&0) {
+        return Err("the name of an xattr has a NUL byte");
+    }
+    if let Some((_, namespace)) = WHOLE.iter().find(|(whole, _)| *whole == name) {
+        return Ok((*namespace, b""));
+    }
+    let split = |(prefix, namespace): &(&[u8], u8)| Some((*namespace, name.strip_prefix(*prefix)?));
+    match PREFIXES.iter().find_map(split) {
+        Some((_, b"")) => Err("an xattr has a namespace and no name"),
+        Some(found) => Ok(found),
+        None => Err("an xattr is not in user., trusted., security. or one of the POSIX ACLs"),
+    }
+}
+
+fn push(out: &mut Vec<u8>, namespace: u8, name: &[u8], value: &[u8]) -> Result<(), Problem> {
+    let length =
+        u16::try_from(value.len()).map_err(|_| "the value of an xattr is longer than 65535 bytes")?;
+    out.extend([name.len() as u8, namespace]);
+    out.extend(length.to_le_bytes());
+    out.extend(name);
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    Ok(())
+}
+
+/// `struct ovl_metacopy`: version 0, its length, no flags, FS_VERITY_HASH_ALG_SHA256, the digest.
+fn metacopy(digest: &ObjectDigest) -> [u8; 36] {
+    let mut value = [0; 36];
+    value[..4].copy_from_slice(&[0, 36, 0, 1]);
+    value[4..].copy_from_slice(&digest.0.0);
+    value
+}
+
+fn redirect(digest: &ObjectDigest) -> String {
+    let hex = digest.hex();
+    format!("/{}/{}", &hex[..2], &hex[2..])
+}
