@@ -1,0 +1,199 @@
+//! Images, packages, releases, cache entries and state: kept whole, and noticed when damaged.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use kiln_model::{ImageDigest, ImageRecord, Millis, Release, RunSettings, Sha256};
+use kiln_store::{Store, StoreError, Verity};
+use serde_json::json;
+use support::Scratch;
+
+const METADATA: &[u8] = b"stands for an EROFS file";
+
+fn record(metadata: &[u8]) -> ImageRecord {
+    let run = RunSettings {
+        argv: vec!["/bin/true".into()],
+        user: "root".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        env: BTreeMap::new(),
+        workdir: "/".into(),
+        stop_signal: 15,
+        stop_grace: Millis(10_000),
+    };
+    ImageRecord {
+        digest: ImageDigest(Verity::of(metadata).0),
+        name: "web".parse().unwrap(),
+        metadata_bytes: metadata.len() as u64,
+        content_bytes: 0,
+        entries: 1,
+        packages: vec![],
+        run,
+        volatile: vec![],
+        inputs: Sha256::of(b"inputs"),
+    }
+}
+
+fn release() -> Release {
+    Release {
+        format: Release::FORMAT,
+        app: "hello".parse().unwrap(),
+        services: BTreeMap::new(),
+        routes: BTreeMap::new(),
+        drain: Millis(1),
+        keep_warm: Millis(2),
+    }
+}
+
+fn with_image(store: &Store) -> ImageRecord {
+    let record = record(METADATA);
+    store.put_image(METADATA, &record).unwrap();
+    record
+}
+
+#[test]
+fn an_image_is_found_by_digest_and_by_inputs() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let record = with_image(&store);
+    assert_eq!(store.image(&record.digest).unwrap(), Some(record.clone()));
+    assert_eq!(store.image_by_inputs(&record.inputs).unwrap(), Some(record.clone()));
+    assert_eq!(store.images().unwrap(), [record.digest]);
+    let handle = store.handle(&record.digest).unwrap();
+    assert_eq!(fs::read(&handle.metadata).unwrap(), METADATA);
+    assert_eq!((handle.digest, handle.objects.as_path()), (record.digest, store.objects_dir()));
+
+    let other = ImageDigest(Sha256::of(b"other"));
+    assert_eq!(store.image(&other).unwrap(), None);
+    assert_eq!(store.image_by_inputs(&Sha256::of(b"other")).unwrap(), None);
+    assert!(matches!(store.handle(&other).unwrap_err(), StoreError::NoSuchImage(d) if d == other));
+}
+
+#[test]
+fn a_record_of_other_bytes_is_refused() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    assert!(store.put_image(b"other bytes", &record(METADATA)).is_err());
+    assert_eq!(store.images().unwrap(), []);
+}
+
+#[test]
+fn damaged_metadata_is_not_handed_out_and_is_repaired_by_putting_it_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let record = with_image(&store);
+    let path = store.handle(&record.digest).unwrap().metadata;
+    fs::write(&path, b"stands for an EROFS filE").unwrap();
+    let error = store.handle(&record.digest).unwrap_err();
+    assert!(matches!(&error, StoreError::Damaged { path: p, .. } if *p == path), "{error}");
+    assert_eq!(store.verify().unwrap()[0].path, path);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(store.verify().unwrap()[0].problem, "it is missing");
+    with_image(&store);
+    store.handle(&record.digest).unwrap();
+}
+
+#[test]
+fn an_object_an_image_needs_is_missed() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let record = with_image(&store);
+    let (object, _) = store.objects().put_bytes(b"needed").unwrap();
+    let needed = BTreeSet::from([object]);
+    store.put_image_objects(&record.digest, &needed).unwrap();
+    assert_eq!(store.image_objects(&record.digest).unwrap(), Some(needed));
+    assert_eq!(store.verify().unwrap(), []);
+    fs::remove_file(store.objects().path(&object)).unwrap();
+    assert_eq!(store.verify().unwrap()[0].path, store.objects().path(&object));
+}
+
+#[test]
+fn what_is_found_out_about_an_image_is_kept_beside_it() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let image = with_image(&store).digest;
+    let key = Sha256::of(b"nginx -t");
+    assert_eq!(store.check_result::<bool>(&image, &key).unwrap(), None);
+    store.put_check_result(&image, &key, &json!({"passed": true})).unwrap();
+    assert_eq!(store.check_result::<serde_json::Value>(&image, &key).unwrap(), Some(json!({"passed": true})));
+    store.put_image_document(&image, "sbom.cdx.json", b"{}").unwrap();
+    assert_eq!(store.image_document(&image, "sbom.cdx.json").unwrap().as_deref(), Some(&b"{}"[..]));
+    let absent = ImageDigest(Sha256::of(b"absent"));
+    assert!(matches!(store.put_check_result(&absent, &key, &1), Err(StoreError::NoSuchImage(_))));
+    for bad in ["", "..", "../x", "a/b", ".hidden", "a\0"] {
+        assert!(matches!(store.put_image_document(&image, bad, b""), Err(StoreError::BadName(_))), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_package_must_have_its_hash() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let hash = Sha256::of(b"a package");
+    assert_eq!(store.package(&hash).unwrap(), None);
+    let error = store.put_package(&hash, &mut &b"another"[..]).unwrap_err();
+    assert!(matches!(error, StoreError::WrongHash { expected, .. } if expected == hash), "{error}");
+    assert_eq!(store.package(&hash).unwrap(), None);
+
+    let path = store.put_package(&hash, &mut &b"a package"[..]).unwrap();
+    assert_eq!(store.package(&hash).unwrap(), Some(path.clone()));
+    fs::write(&path, b"a packagE").unwrap();
+    assert_eq!(store.package(&hash).unwrap(), None, "a damaged one is as good as none");
+    assert_eq!(store.verify().unwrap()[0].path, path);
+}
+
+#[test]
+fn a_release_still_has_its_id() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let id = store.put_release(&release()).unwrap();
+    assert_eq!(store.release(&id).unwrap(), release());
+    assert_eq!(store.releases().unwrap(), std::slice::from_ref(&id));
+    let path = scratch.root().join(format!("releases/{id}.json"));
+    fs::write(&path, Release { drain: Millis(9), ..release() }.encode()).unwrap();
+    assert!(matches!(store.release(&id).unwrap_err(), StoreError::Damaged { .. }));
+    assert_eq!(store.verify().unwrap()[0].path, path);
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(store.release(&id).unwrap_err(), StoreError::NoSuchRelease(_)));
+}
+
+#[test]
+fn a_torn_cache_entry_is_absent() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (key, other) = (Sha256::of(b"key"), Sha256::of(b"other"));
+    assert_eq!(store.cache_get("index", &key), None);
+    store.cache_put("index", &key, b"entry").unwrap();
+    assert_eq!(store.cache_get("index", &key).as_deref(), Some(&b"entry"[..]));
+    assert_eq!(store.cache_get("other", &key), None);
+
+    let dir = scratch.root().join("cache/index");
+    let whole = fs::read(dir.join(key.hex())).unwrap();
+    fs::write(dir.join(other.hex()), &whole).unwrap();
+    assert_eq!(store.cache_get("index", &other), None, "an entry of another key");
+    for length in 0..whole.len() {
+        fs::write(dir.join(key.hex()), &whole[..length]).unwrap();
+        assert_eq!(store.cache_get("index", &key), None, "cut at {length}");
+    }
+    fs::remove_dir_all(scratch.root().join("cache/index")).unwrap();
+    store.cache_put("index", &key, b"again").unwrap();
+}
+
+#[test]
+fn state_is_replaced_and_removed() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    assert_eq!(store.state::<u32>("generation").unwrap(), None);
+    store.put_state("generation", &1).unwrap();
+    store.put_state("generation", &2).unwrap();
+    assert_eq!(store.state::<u32>("generation").unwrap(), Some(2));
+    store.remove_state("generation").unwrap();
+    store.remove_state("generation").unwrap();
+    assert_eq!(store.state::<u32>("generation").unwrap(), None);
+    fs::write(scratch.root().join("state/generation.json"), "{").unwrap();
+    assert!(matches!(store.state::<u32>("generation"), Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.put_state("../version", &1), Err(StoreError::BadName(_))));
+}

@@ -1,0 +1,131 @@
+//! Objects: named by content, shared, repaired, and committed together.
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use kiln_store::{Store, Verity};
+use support::Scratch;
+
+/// Bytes that repeat nowhere near a block.
+fn content(seed: usize, size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 31 + i / 251 + seed) as u8).collect()
+}
+
+fn read(store: &Store, bytes: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    store.objects().open(&Verity::of(bytes)).unwrap().read_to_end(&mut found).unwrap();
+    found
+}
+
+#[test]
+fn what_is_put_is_found_under_its_digest() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    for size in [0, 1, 4096, 300_000] {
+        let bytes = content(size, size);
+        let (digest, length) = store.objects().put_bytes(&bytes).unwrap();
+        assert_eq!((digest, length), (Verity::of(&bytes), size as u64));
+        assert_eq!(read(&store, &bytes), bytes);
+        assert_eq!(store.objects().put_reader(&mut &bytes[..]).unwrap(), (digest, length));
+        let meta = fs::metadata(store.objects().path(&digest)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o644);
+    }
+}
+
+#[test]
+fn an_intact_object_stays_the_file_it_is() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let bytes = content(1, 200_000);
+    let (digest, _) = store.objects().put_bytes(&bytes).unwrap();
+    let inode = || fs::metadata(store.objects().path(&digest)).unwrap().ino();
+    let before = inode();
+    store.objects().put_bytes(&bytes).unwrap();
+    store.objects().put_reader(&mut &bytes[..]).unwrap();
+    let batch = store.objects().batch().unwrap();
+    batch.put_bytes(&bytes).unwrap();
+    batch.put_reader(&mut &bytes[..]).unwrap();
+    assert_eq!(batch.commit().unwrap(), 0);
+    assert_eq!(inode(), before);
+}
+
+#[test]
+fn a_damaged_object_is_made_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let bytes = content(2, 150_000);
+    let mut flipped = bytes.clone();
+    flipped[140_000] ^= 1;
+    let longer = [&bytes[..], b"x"].concat();
+    for damage in [&bytes[..100], &flipped, &longer, b""] {
+        let (digest, _) = store.objects().put_bytes(&bytes).unwrap();
+        let path = store.objects().path(&digest);
+        let put: [&dyn Fn(); 4] = [
+            &|| assert_eq!(store.objects().put_bytes(&bytes).unwrap().0, digest),
+            &|| assert_eq!(store.objects().put_reader(&mut &bytes[..]).unwrap().0, digest),
+            &|| {
+                let batch = store.objects().batch().unwrap();
+                batch.put_bytes(&bytes).unwrap();
+                assert_eq!(batch.commit().unwrap(), 1);
+            },
+            &|| {
+                let batch = store.objects().batch().unwrap();
+                batch.put_reader(&mut &bytes[..]).unwrap();
+                assert_eq!(batch.commit().unwrap(), 1);
+            },
+        ];
+        for put_again in put {
+            fs::write(&path, damage).unwrap();
+            assert_eq!(store.verify().unwrap().len(), 1);
+            put_again();
+            assert_eq!(read(&store, &bytes), bytes);
+            assert_eq!(store.verify().unwrap(), []);
+        }
+    }
+}
+
+#[test]
+fn threads_share_a_batch() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let batch = store.objects().batch().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for n in 0..100 {
+                    batch.put_bytes(&content(n, n * 50)).unwrap();
+                }
+            });
+        }
+    });
+    assert!(
+        !store.objects().contains(&Verity::of(&content(3, 150)), 150).unwrap(),
+        "nothing before the commit"
+    );
+    assert_eq!(batch.commit().unwrap(), 100);
+    (0..100).for_each(|n| assert_eq!(read(&store, &content(n, n * 50)), content(n, n * 50)));
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn a_reader_that_fails_leaves_nothing() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let bytes = content(4, 300_000);
+    let mut failing = (&bytes[..]).chain(Failing);
+    assert!(store.objects().put_reader(&mut failing).is_err());
+    assert_eq!(fs::read_dir(store.objects_dir()).unwrap().count(), 0);
+    let temporary = store.root().join(format!("tmp/{}-0", std::process::id()));
+    assert!(fs::read_dir(temporary).map_or(0, Iterator::count) == 0);
+}
+
+struct Failing;
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    }
+}
