@@ -1,0 +1,13 @@
+//! The edge from outside: real sockets on loopback, instances that misbehave on purpose, and clients that do too.
+
+#![expect(unreachable_pub, reason = "a test binary has no outside to reach")]
+mod bad_upstreams;
+mod clients;
+mod control;
+mod drain;
+mod forwarding;
+mod harness;
+mod instance;
+mod routing;
+mod streams;
+mod wire;
