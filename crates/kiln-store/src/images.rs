@@ -14,7 +14,9 @@ use crate::temp::ensure_dir;
 use crate::{Result, Store, StoreError, Verity};
 
 impl Store {
-    /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already.
+    /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already, and what
+    /// belongs beside it should be ([`Store::put_image_objects`], [`Store::put_image_document`]): with its record the
+    /// image exists, and the next bake of the same inputs finds it finished.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise what the system refused.
@@ -98,13 +100,15 @@ impl Store {
     }
 
     /// Records which objects an image needs, for `verify` to miss those that are gone and for the garbage collector
-    /// to keep those that are not.
+    /// to keep those that are not. The image itself may come later.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchImage`], or what the system refused.
+    /// What the system refused.
     pub fn put_image_objects(&self, digest: &ImageDigest, objects: &BTreeSet<ObjectDigest>) -> Result<()> {
         let lines: String = objects.iter().map(|o| format!("{}\n", o.hex())).collect();
-        self.write(&self.existing_image_dir(digest)?.join("objects"), lines.as_bytes())
+        let dir = self.image_dir(digest);
+        ensure_dir(&dir)?;
+        self.write(&dir.join("objects"), lines.as_bytes())
     }
 
     /// The objects an image needs, if that has been recorded.
@@ -124,7 +128,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSuchImage`], or what the system refused.
     pub fn put_check_result(&self, image: &ImageDigest, key: &Sha256, result: &impl Serialize) -> Result<()> {
-        let dir = self.existing_image_dir(image)?.join("checks");
+        if self.image(image)?.is_none() {
+            return Err(StoreError::NoSuchImage(*image));
+        }
+        let dir = self.image_dir(image).join("checks");
         ensure_dir(&dir)?;
         self.write_json(&dir.join(format!("{key}.json")), result)
     }
@@ -137,14 +144,16 @@ impl Store {
         read_json(&self.image_dir(image).join("checks").join(format!("{key}.json")))
     }
 
-    /// Keeps a document beside an image (SBOM, provenance), replacing the one before.
+    /// Keeps a document beside an image (SBOM, provenance), replacing the one before. The image itself may come later.
     ///
     /// # Errors
-    /// [`StoreError::BadName`], [`StoreError::NoSuchImage`], or what the system refused.
+    /// [`StoreError::BadName`], or what the system refused.
     pub fn put_image_document(&self, image: &ImageDigest, name: &str, bytes: &[u8]) -> Result<()> {
-        let dir = self.existing_image_dir(image)?.join("documents");
+        let name = file_name(name)?;
+        let dir = self.image_dir(image);
         ensure_dir(&dir)?;
-        self.write(&dir.join(file_name(name)?), bytes)
+        ensure_dir(&dir.join("documents"))?;
+        self.write(&dir.join("documents").join(name), bytes)
     }
 
     /// That document, if there is one.
@@ -161,11 +170,6 @@ impl Store {
 
     fn image_dir(&self, digest: &ImageDigest) -> PathBuf {
         self.dir("images").join(digest.hex())
-    }
-
-    fn existing_image_dir(&self, digest: &ImageDigest) -> Result<PathBuf> {
-        let dir = self.image_dir(digest);
-        if dir.join("record.json").is_file() { Ok(dir) } else { Err(StoreError::NoSuchImage(*digest)) }
     }
 
     fn inputs_path(&self, inputs: &Sha256) -> PathBuf {

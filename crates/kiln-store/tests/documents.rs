@@ -129,6 +129,19 @@ fn what_is_found_out_about_an_image_is_kept_beside_it() {
 }
 
 #[test]
+fn an_image_exists_only_once_it_has_its_record() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let record = record(METADATA);
+    store.put_image_objects(&record.digest, &BTreeSet::new()).unwrap();
+    store.put_image_document(&record.digest, "sbom", b"{}").unwrap();
+    assert_eq!((store.images().unwrap(), store.image(&record.digest).unwrap()), (vec![], None));
+    with_image(&store);
+    assert_eq!(store.images().unwrap(), [record.digest]);
+    assert_eq!(store.image_document(&record.digest, "sbom").unwrap().as_deref(), Some(&b"{}"[..]));
+}
+
+#[test]
 fn a_package_must_have_its_hash() {
     let scratch = Scratch::new();
     let store = scratch.open();
