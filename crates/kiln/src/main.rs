@@ -12,6 +12,7 @@ mod args;
 mod commands;
 mod context;
 mod failure;
+mod foreground;
 mod live;
 mod output;
 mod progress;

@@ -1,0 +1,131 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    completions, deploy, down, instances, log, logs, plan, releases, rollback, schema, status,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln up examples/hello      try an app: bake, check, deploy, serve; Ctrl-C removes all of it
+  kiln deploy                 make what is in this directory serve, or leave things as they are
+  kiln rollback               back to the release that served before
+  kiln status                 what runs, and where
+
+Exit codes:
+  0  done, and true           5  a check of the image failed
+  1  a bug in Kiln            6  the deploy failed; the previous release still serves
+  2  wrong usage              7  refused by policy
+  3  spec or lock invalid     8  someone else is deploying this app
+  4  a bake failed            9  the host could not be reached, or lacks what is needed";
+
+/// Immutable infrastructure in one binary
+///
+/// Bake an image once, prove it, boot a fresh fleet of it beside the old one, move the traffic in one step, and keep
+/// every release one command away.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Commands,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// One JSON document on stdout (one object a line for streams); people's words go to stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The host that is meant: its socket, state directory or address [env: KILN_HOST] [default: the only one
+    /// that runs here]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) host: Option<String>,
+    /// The state directory [env: KILN_ROOT] [default: /var/lib/kiln; `kiln up`: DIR/.kiln]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// No progress, only results and failures
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Commands {
+    Plan(plan::Plan),
+    Deploy(deploy::Deploy),
+    Rollback(rollback::Rollback),
+    Status(status::Status),
+    Releases(releases::Releases),
+    Instances(instances::Instances),
+    Log(log::Log),
+    Logs(logs::Logs),
+    Down(down::Down),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+}
+
+/// The app's directory, for commands that read the spec.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Directory {
+    /// Where the app is; `kiln.toml` is looked for there and upwards
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) directory: PathBuf,
+}
+
+/// The app's name, for commands that ask about what runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Named {
+    /// The app [default: the one of the kiln.toml here or upwards, else the only one of the host]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<kiln_model::AppName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+
+    /// The help of every command, as the reference shows it.
+    fn reference() -> String {
+        let mut page = String::from(
+            "# The command line\n\nThis page is the program's own help. It is generated: \
+             `KILN_BLESS=1 cargo test -p kiln reference` writes it.\n",
+        );
+        let mut top = Cli::command().term_width(100);
+        top.build();
+        section(&mut page, "kiln", &mut top.clone());
+        for command in top.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+            section(&mut page, &format!("kiln {}", command.get_name()), &mut command.clone());
+        }
+        page
+    }
+
+    fn section(page: &mut String, title: &str, command: &mut clap::Command) {
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n## `{title}`\n```text\n{}\n```\n", lines.join("\n").trim()));
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_reference_in_docs_is_current() {
+        let current = reference();
+        if std::env::var_os("KILN_BLESS").is_some() {
+            std::fs::write(REFERENCE, &current).unwrap();
+        }
+        let written = std::fs::read_to_string(REFERENCE).unwrap_or_default();
+        assert!(written == current, "docs/cli.md is out of date: KILN_BLESS=1 cargo test -p kiln reference");
+    }
+}

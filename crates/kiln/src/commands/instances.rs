@@ -1,0 +1,48 @@
+//! `kiln instances`
+
+use clap::Args;
+use kiln_model::{Answer, Command, Failure, InstanceEntry, InstancePhase};
+
+use crate::context::{Context, unexpected};
+use crate::table::table;
+use crate::words::moment;
+
+/// What runs where
+#[derive(Debug, Args)]
+pub(crate) struct Instances {
+    /// Only those of this app [default: all of the host's]
+    #[arg(long, value_name = "NAME")]
+    app: Option<kiln_model::AppName>,
+}
+
+pub(crate) fn run(args: &Instances, context: &Context) -> Result<(), Failure> {
+    match context.ask(&Command::Instances { app: args.app.clone() })? {
+        Answer::Instances(instances) => context.output.result(&instances, || words_for(&instances)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn words_for(instances: &[InstanceEntry]) -> String {
+    if instances.is_empty() {
+        return "no instance runs".into();
+    }
+    let rows: Vec<[String; 6]> = instances.iter().map(row).collect();
+    table(["INSTANCE", "SERVICE", "STATE", "SINCE", "RELEASE", "PID"], &rows)
+}
+
+fn row(entry: &InstanceEntry) -> [String; 6] {
+    let state = match entry.state {
+        InstancePhase::Starting => "starting",
+        InstancePhase::Ready => "ready",
+        InstancePhase::Unhealthy => "unhealthy",
+        InstancePhase::Stopping => "stopping",
+    };
+    [
+        entry.id.to_string(),
+        entry.service.to_string(),
+        state.to_owned(),
+        moment(entry.since),
+        entry.release.short().to_owned(),
+        entry.pid.map_or("-".into(), |pid| pid.to_string()),
+    ]
+}

@@ -1,0 +1,58 @@
+//! `kiln logs`
+
+use clap::Args;
+use kiln_model::{Answer, Command, Event, Failure, InstanceId, ServiceName, Stamped};
+
+use crate::args::Named;
+use crate::context::{Context, unexpected};
+use crate::progress::output_line;
+use crate::{app, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln logs                      what all instances wrote, those long gone included
+  kiln logs -f web               of one service, and on until Ctrl-C
+  kiln logs -n 20 --instance hello-web-3-1";
+
+/// What instances wrote, also those long gone
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Logs {
+    /// Only of this service
+    service: Option<ServiceName>,
+    #[command(flatten)]
+    named: Named,
+    /// Only of this instance
+    #[arg(long, value_name = "ID")]
+    instance: Option<InstanceId>,
+    /// Go on with what is written from now on, until Ctrl-C
+    #[arg(long, short)]
+    follow: bool,
+    /// Only the last so many lines
+    #[arg(long, short = 'n', value_name = "N")]
+    tail: Option<u32>,
+}
+
+pub(crate) fn run(args: Logs, context: &Context) -> Result<(), Failure> {
+    let app = app::name(&args.named);
+    let Logs { service, instance, follow, tail, .. } = args;
+    let command = Command::Logs { app, service, instance, follow, tail };
+    let answer = context.client()?.run(&command, &mut |stamped| {
+        if show(&stamped, context.output.json).is_err() {
+            // Nobody reads on, so there is nothing left to ask for; leaving tells the host.
+            std::process::exit(0);
+        }
+    });
+    match answer? {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn show(stamped: &Stamped, json: bool) -> Result<(), output::Closed> {
+    let Event::Output { written, instance, stream, line, .. } = &stamped.event else { return Ok(()) };
+    match output::json(stamped) {
+        Ok(text) if json => output::line(&text),
+        _ => output::line(&output_line(*written, instance, *stream, line)),
+    }
+}

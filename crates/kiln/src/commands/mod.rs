@@ -1,0 +1,36 @@
+//! One command a file.
+
+pub(crate) mod completions;
+pub(crate) mod deploy;
+pub(crate) mod down;
+pub(crate) mod instances;
+pub(crate) mod log;
+pub(crate) mod logs;
+pub(crate) mod plan;
+pub(crate) mod releases;
+pub(crate) mod rollback;
+pub(crate) mod schema;
+mod shift;
+pub(crate) mod status;
+
+use kiln_model::Failure;
+
+use crate::args::Commands;
+use crate::context::Context;
+
+/// Does what was typed.
+pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
+    match command {
+        Commands::Plan(args) => plan::run(&args, context),
+        Commands::Deploy(args) => deploy::run(&args, context),
+        Commands::Rollback(args) => rollback::run(args, context),
+        Commands::Status(args) => status::run(&args, context),
+        Commands::Releases(args) => releases::run(&args, context),
+        Commands::Instances(args) => instances::run(&args, context),
+        Commands::Log(args) => log::run(&args, context),
+        Commands::Logs(args) => logs::run(args, context),
+        Commands::Down(args) => down::run(&args, context),
+        Commands::Schema(args) => schema::run(&args, context),
+        Commands::Completions(args) => completions::run(&args),
+    }
+}

@@ -1,0 +1,49 @@
+//! `kiln plan`
+
+use clap::Args;
+use kiln_model::{Answer, Command, Failure, PlanAnswer};
+
+use crate::args::Directory;
+use crate::context::{Context, unexpected};
+use crate::progress::reporter;
+use crate::{app, words};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln plan                      what `kiln deploy` would do here
+  kiln plan --json | jq .steps   the same for programs";
+
+/// What a deploy would do and why, without doing it
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    directory: Directory,
+}
+
+pub(crate) fn run(args: &Plan, context: &Context) -> Result<(), Failure> {
+    let dir = app::checked_directory(&args.directory.directory)?;
+    let mut reporter = reporter(context.output);
+    let client = context.client()?;
+    let answer = client.run(&Command::Plan { dir }, &mut |stamped| reporter.event(&stamped.event));
+    reporter.end();
+    match answer? {
+        Answer::Plan(plan) => context.output.result(&plan, || words_for(&plan)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn words_for(plan: &PlanAnswer) -> String {
+    let (from, to) = (words::release(plan.from.as_ref()), plan.to.short());
+    let mut text = format!("{}: {from} -> {to}\n", plan.app);
+    for change in &plan.changes {
+        text.push_str(&format!("  {change}\n"));
+    }
+    if let Some(why) = &plan.nothing_to_do {
+        text.push_str(&format!("nothing to do: {why}\n"));
+    }
+    for (index, step) in plan.steps.iter().enumerate() {
+        text.push_str(&format!("{:>3}. {}\n     because {}\n", index + 1, step.step, step.why));
+    }
+    text
+}

@@ -1,0 +1,30 @@
+//! `kiln rollback`
+
+use clap::Args;
+use kiln_model::{Command, Failure};
+
+use super::shift;
+use crate::app;
+use crate::args::Named;
+use crate::context::Context;
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln rollback                  to the release that served before
+  kiln rollback r-5d0c           to any other; the beginning of its id is enough
+  kiln releases                  lists them";
+
+/// Back to the previous release, or to any in the log: image, configuration and routes together
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Rollback {
+    /// The release, or the beginning of its id [default: the previous one]
+    release: Option<String>,
+    #[command(flatten)]
+    named: Named,
+}
+
+pub(crate) fn run(args: Rollback, context: &Context) -> Result<(), Failure> {
+    let app = app::name(&args.named);
+    shift::run(&Command::Rollback { app, release: args.release }, context)
+}

@@ -1,0 +1,92 @@
+//! `kiln status`
+
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use kiln_model::{Answer, Command, Failure, StatusAnswer, TrafficReport};
+
+use crate::args::Named;
+use crate::context::{Context, unexpected};
+use crate::live::Live;
+use crate::table::table;
+use crate::words::{count, moment, release};
+use crate::{app, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln status                    once
+  kiln status --watch            again whenever something changes
+  kiln status --json | jq -r .address";
+
+/// What runs: the release that serves, its instances, and what is being waited for
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    named: Named,
+    /// Go on, and show what changes, until Ctrl-C
+    #[arg(long, short)]
+    watch: bool,
+}
+
+/// How often a change is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
+    let command = Command::Status { app: app::name(&args.named) };
+    if !args.watch {
+        let status = ask(&command, context)?;
+        return context.output.result(&status, || words_for(&status));
+    }
+    let mut live = Live::new();
+    loop {
+        let status = ask(&command, context)?;
+        let text = if context.output.json { output::json(&status)? } else { words_for(&status) };
+        if live.show(&text).is_err() {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn ask(command: &Command, context: &Context) -> Result<StatusAnswer, Failure> {
+    match context.ask(command)? {
+        Answer::Status(status) => Ok(status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// A status in words: what serves, the services, and what is out of the ordinary.
+pub(crate) fn words_for(status: &StatusAnswer) -> String {
+    let mut lines = vec![match &status.live {
+        Some(live) => format!("{} serves {} at {}", status.app, live.short(), status.address),
+        None => format!("{} has no release that serves; its address is {}", status.app, status.address),
+    }];
+    if let TrafficReport::Shifting { from, to, share } = &status.traffic {
+        let share = (share * 100.0).round();
+        lines.push(format!("traffic is shifting from {} to {}: {share}%", from.short(), to.short()));
+    }
+    if let Some(previous) = &status.previous {
+        lines.push(format!("`kiln rollback` goes back to {}", previous.short()));
+    }
+    if !status.services.is_empty() {
+        let rows: Vec<[String; 4]> = status.services.iter().map(row).collect();
+        lines.push(table(["SERVICE", "READY", "RELEASE", "IMAGE"], &rows));
+    }
+    let (requests, flying) = (count(status.requests, "request"), status.in_flight);
+    lines.push(format!("{requests}, {} failed, {flying} in flight", status.failed_requests));
+    for waiting in &status.waiting {
+        let until = waiting.until.map_or(String::new(), |until| format!(", at most until {}", moment(until)));
+        lines.push(format!("waiting for {} since {}{until}", waiting.what, moment(waiting.since)));
+    }
+    if let Some(failure) = &status.last_failure {
+        lines.push(format!("the last deploy failed: {failure}"));
+    }
+    lines.join("\n")
+}
+
+fn row((name, service): (&kiln_model::ServiceName, &kiln_model::ServiceStatus)) -> [String; 4] {
+    let ready = format!("{}/{}", service.instances.ready, service.instances.desired);
+    [name.to_string(), ready, release(Some(&service.release)).to_owned(), service.image.short()]
+}

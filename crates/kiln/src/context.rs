@@ -1,0 +1,70 @@
+//! What a command works with: the arguments that all have in common, made meaningful once.
+
+use std::cell::Cell;
+use std::env;
+use std::path::PathBuf;
+
+use kiln_api::{Client, Registry};
+use kiln_model::{Answer, Command, ExitCode, Failure};
+
+use crate::args::Global;
+use crate::output::Output;
+
+/// Where a host keeps its state unless said otherwise.
+const ROOT: &str = "/var/lib/kiln";
+
+pub(crate) struct Context {
+    pub(crate) output: Output,
+    /// The running hosts of this machine.
+    pub(crate) registry: Registry,
+    /// Whether a program has been told of the failure in the course of a stream.
+    pub(crate) told: Cell<bool>,
+    host: Option<String>,
+    root: Option<PathBuf>,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        let directory = env::var_os("KILN_RUN_DIR").map(|run| PathBuf::from(run).join("hosts"));
+        Self {
+            output: Output { json: global.json, quiet: global.quiet },
+            registry: Registry::new(directory.unwrap_or_else(|| Registry::DIRECTORY.into())),
+            told: Cell::new(false),
+            host: global.host.or_else(|| env::var("KILN_HOST").ok()).filter(|host| !host.is_empty()),
+            root: global.root.or_else(|| env::var_os("KILN_ROOT").map(PathBuf::from)),
+        }
+    }
+
+    /// The state directory: the one that was named, else `default`, else the machine's.
+    pub(crate) fn root(&self, default: Option<PathBuf>) -> PathBuf {
+        self.root.clone().or(default).unwrap_or_else(|| ROOT.into())
+    }
+
+    /// The host that is meant.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Client::connect(&self.registry.find(self.host.as_deref())?)
+    }
+
+    /// Asks the host a question that is answered at once.
+    pub(crate) fn ask(&self, command: &Command) -> Result<Answer, Failure> {
+        self.client()?.run(command, &mut |_| {})
+    }
+}
+
+/// A host that answers another question than it was asked has another version or a bug.
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
+    let text = serde_json::to_string(answer).unwrap_or_default();
+    Failure::new(ExitCode::Bug, "the host answered something else than it was asked")
+        .because(text)
+        .hint("is the host of another version than this command? `kiln --version` tells this one's")
+}
+
+/// Refuses to go on without root.
+pub(crate) fn require_root(what: &str) -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(ExitCode::Host, format!("`{what}` must run as root"))
+        .because("images are mounted, and instances get namespaces, cgroups and users of their own")
+        .hint(format!("run it with `sudo`: sudo {what}")))
+}

@@ -1,0 +1,46 @@
+//! Results on stdout: a JSON document for programs, or words for people.
+
+use std::io::{self, Write};
+
+use kiln_model::{ExitCode, Failure};
+use serde::Serialize;
+
+/// How results are given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+/// Nobody reads stdout any more.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl Output {
+    /// A result: `value` as JSON, or the words for it.
+    pub(crate) fn result<T: Serialize>(
+        self,
+        value: &T,
+        words: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let text = if self.json { json(value)? } else { words() };
+        // Whoever stops reading has seen enough.
+        let _ = line(&text);
+        Ok(())
+    }
+}
+
+/// One JSON document without line breaks.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|e| Failure::from_error(ExitCode::Bug, &e))
+}
+
+/// One line (or several) on stdout.
+pub(crate) fn line(text: &str) -> Result<(), Closed> {
+    let mut out = io::stdout().lock();
+    let text = text.trim_end_matches('\n');
+    if text.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Closed)
+}

@@ -1,0 +1,44 @@
+//! Ctrl-C and its like.
+
+use std::thread;
+
+use kiln_model::{ExitCode, Failure};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of a command that was ended by Ctrl-C, as shells know it.
+pub(crate) const INTERRUPTED: i32 = 130;
+
+/// Calls `told` for every SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own; they end nothing by
+/// themselves any more.
+pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    let failed =
+        |e: std::io::Error| Failure::new(ExitCode::Host, "could not watch for Ctrl-C").because(e.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let signals = {
+        let _on = runtime.enter();
+        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
+    };
+    let [interrupt, terminate, hangup] = signals;
+    let (mut interrupt, mut terminate, mut hangup) =
+        (interrupt.map_err(failed)?, terminate.map_err(failed)?, hangup.map_err(failed)?);
+    let watching = move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => told(),
+                    _ = terminate.recv() => told(),
+                    _ = hangup.recv() => told(),
+                }
+            }
+        });
+    };
+    thread::Builder::new().name("signals".into()).spawn(watching).map(drop).map_err(failed)
+}
+
+/// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.
+pub(crate) fn give_up(saying: &'static str) -> Result<(), Failure> {
+    watch(move || {
+        eprintln!("{saying}");
+        std::process::exit(INTERRUPTED);
+    })
+}

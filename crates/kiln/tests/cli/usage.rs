@@ -1,0 +1,74 @@
+//! Help, wrong usage, and what needs nobody else.
+
+use insta::assert_snapshot;
+
+use crate::harness::Place;
+
+#[test]
+fn without_a_command_the_help_is_shown_and_it_is_wrong_usage() {
+    let output = Place::new().process(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: kiln"));
+}
+
+#[test]
+fn help_and_version_are_asked_for_and_given() {
+    let place = Place::new();
+    let help = place.kiln(&["--help"]);
+    assert!(help.starts_with("status: 0\n--- stdout\nImmutable infrastructure in one binary"), "{help}");
+    assert!(help.contains("Exit codes:") && !help.contains("keeper"), "{help}");
+    assert!(place.kiln(&["--version"]).contains(concat!("kiln ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn what_cannot_be_typed() {
+    let place = Place::new();
+    assert_snapshot!(place.kiln(&["deply"]), @r"
+        status: 2
+        --- stderr
+        error: unrecognized subcommand 'deply'
+
+          tip: a similar subcommand exists: 'deploy'
+
+        Usage: kiln [OPTIONS] <COMMAND>
+
+        For more information, try '--help'.
+        ");
+    assert_snapshot!(place.kiln(&["status", "--wach"]), @r"
+        status: 2
+        --- stderr
+        error: unexpected argument '--wach' found
+
+          tip: a similar argument exists: '--watch'
+
+        Usage: kiln status --watch
+
+        For more information, try '--help'.
+        ");
+    assert_snapshot!(place.kiln(&["status", "--app", "Not A Name"]), @r"
+        status: 2
+        --- stderr
+        error: invalid value 'Not A Name' for '--app <NAME>': `Not A Name` is not a valid app name: expected 1 to 20 of a-z, 0-9 and -, starting with a letter and not ending with -
+
+        For more information, try '--help'.
+        ");
+}
+
+#[test]
+fn the_schema_is_a_document() {
+    let output = Place::new().process(&["schema"]).output().unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["title"], "kiln.toml");
+    assert_eq!(schema["properties"]["app"]["type"], "string");
+    assert!(output.stderr.is_empty() && output.status.success());
+}
+
+#[test]
+fn completions_for_every_usual_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = place.process(&["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && script.contains("rollback"), "{shell}");
+    }
+}
