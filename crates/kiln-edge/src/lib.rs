@@ -7,7 +7,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | `sockets`, `listen`, `process`, `confine` | how the process comes to be, and what it gives up |
+//! | `sockets`, `listen`, `process`, `confine`, `seccomp` | how the process comes to be, and what it gives up |
 //! | `protocol`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
 //! | `table`, `router`, `shares`, `balance` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `connection`, `client_io` | one thread and its clients |
@@ -40,6 +40,7 @@ mod protocol;
 mod random;
 mod refusal;
 mod router;
+mod seccomp;
 mod shares;
 mod sockets;
 mod stock;

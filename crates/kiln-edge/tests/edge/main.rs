@@ -1,13 +1,16 @@
 //! The edge from outside: real sockets on loopback, instances that misbehave on purpose, and clients that do too.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside to reach")]
+
 mod bad_upstreams;
+mod broker;
 mod clients;
 mod control;
 mod drain;
 mod forwarding;
 mod harness;
 mod instance;
+mod process;
 mod routing;
 mod streams;
 mod wire;
