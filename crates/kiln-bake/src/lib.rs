@@ -1,3 +1,64 @@
-//! See Cargo.toml's description; the module map follows.
+//! From a spec to an image, reproducibly.
+//!
+//! [`lock()`] pins every package of an order by hash; [`bake()`] makes the image of an order and its lock, or finds the
+//! one it made before. Neither reads a clock that could show in an image, nor anything of the host but its apt
+//! sources.
+//!
+//! ```text
+//!   order ── lock ──▶ kiln.lock ── bake ──▶ image in the store
+//!            │                      │
+//!            debian: sources,       debian: unpack ▶ assemble ▶ configure (sandbox) ▶ capture ▶ normalise
+//!            archive, resolver      files ▶ merge ▶ erofs
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | `order` | what is asked for |
+//! | `lock`, `bake` | the two things this crate does |
+//! | `debian` | root filesystems from Debian packages |
+//! | `sandbox` | programs run inside a tree, away from everything else |
+//! | `fetch` | bytes from a mirror |
+//! | `files`, `merge`, `users`, `skeleton` | the project's files and settings over a root filesystem |
+//! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
+//! | `erofs` | trees as metadata files |
+//! | `sbom` | what is inside |
 
+mod bake;
+mod content;
+mod debian;
 pub mod erofs;
+mod error;
+mod fetch;
+mod files;
+pub mod inspect;
+mod lock;
+mod merge;
+mod nearest;
+mod order;
+mod report;
+mod sandbox;
+mod sbom;
+mod skeleton;
+mod tree_edit;
+mod tree_file;
+mod users;
+
+pub use bake::bake;
+pub use debian::archive::ArchiveError;
+pub use debian::assemble::AssembleError;
+pub use debian::capture::CaptureError;
+pub use debian::configure::ConfigureError;
+pub use debian::deb::DebError;
+pub use debian::index::BadIndex;
+pub use debian::package::Impostor;
+pub use debian::release::ReleaseError;
+pub use debian::resolver::Unresolvable;
+pub use debian::signature::SignatureError;
+pub use debian::sources::SourcesError;
+pub use error::{BakeError, LockProblem};
+pub use fetch::FetchError;
+pub use files::FilesError;
+pub use lock::lock;
+pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Update};
+pub use sandbox::WorkplaceError;
+pub use users::UserError;

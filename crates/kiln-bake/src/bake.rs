@@ -1,0 +1,98 @@
+//! From an order and its lock to an image.
+
+use std::time::Instant;
+
+use kiln_model::{ImageDigest, ImageRecord, Lock, LockedImage, Sha256};
+use kiln_store::{Store, Verity};
+
+use crate::debian::{self, Root};
+use crate::files::{self, Found};
+use crate::merge::{self, Inputs};
+use crate::order::{BakeOrder, Baked, Base, Report};
+use crate::report::Task;
+use crate::{BakeError, erofs, lock, sbom, skeleton};
+
+/// Changes with everything in this crate that changes what comes out of the same inputs.
+const RECIPE: &str = "kiln bake 1";
+/// "Now" in an image without packages: 2020-01-01.
+const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
+
+/// Bakes `order` from `lock` into `store`. An image whose inputs have not changed is found again and not made.
+///
+/// # Errors
+/// What kept it from being baked; the store then holds no new image.
+pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) -> Result<Baked, BakeError> {
+    let begun = Instant::now();
+    let locked = lock::answer(order, lock)?;
+    let found =
+        files::find(order).map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let inputs = inputs(order, locked, &found);
+    let (record, reused) = match unchanged(&inputs, store)? {
+        Some(record) => (record, true),
+        None => (make(order, locked, &found, inputs, store, report)?, false),
+    };
+    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Baked { record, reused, millis })
+}
+
+fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
+    let packages: Vec<&Sha256> = locked.packages.iter().map(|p| &p.sha256).collect();
+    let all = (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages);
+    Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
+}
+
+/// The image of these inputs, if the store has it whole.
+fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
+    let record = store.image_by_inputs(inputs)?;
+    Ok(record.filter(|r| store.handle(&r.digest).is_ok()))
+}
+
+fn make(
+    order: &BakeOrder,
+    locked: &LockedImage,
+    found: &[Found],
+    inputs: Sha256,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<ImageRecord, BakeError> {
+    let root = root(order, locked, store, report)?;
+    if report.cancelled() {
+        return Err(BakeError::Cancelled);
+    }
+    let task = Task::new(report, "writing the image", "", None);
+    let batch = store.objects().batch()?;
+    let merged = merge::merged(order, root, found, store, &batch)?;
+    batch.commit()?;
+    let written = erofs::write(&merged.tree)?;
+    let record = ImageRecord {
+        digest: ImageDigest(Verity::of(&written.bytes).0),
+        name: order.image.clone(),
+        metadata_bytes: written.bytes.len() as u64,
+        content_bytes: written.content_bytes,
+        entries: written.entries,
+        packages: locked.package_refs(),
+        run: merged.run,
+        volatile: merged.volatile,
+        inputs,
+    };
+    store.put_image(&written.bytes, &record)?;
+    store.put_image_objects(&record.digest, &written.objects)?;
+    store.put_image_document(&record.digest, sbom::NAME, &sbom::document(&record, locked))?;
+    task.finish();
+    Ok(record)
+}
+
+fn root(
+    order: &BakeOrder,
+    locked: &LockedImage,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<Root, BakeError> {
+    match order.from {
+        Base::Debian { .. } => debian::root(order, locked, store, report),
+        Base::Scratch => Ok(Root {
+            tree: skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree(),
+            epoch: EPOCH_WITHOUT_PACKAGES,
+        }),
+    }
+}

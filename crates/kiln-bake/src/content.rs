@@ -1,0 +1,42 @@
+//! Contents of files on their way into the store.
+
+use std::io::{self, Read};
+
+use kiln_model::Content;
+use kiln_store::Batch;
+
+use crate::debian::deb::Sink;
+
+/// Files up to this size are kept in the image's metadata, as composefs does.
+pub(crate) const INLINE: u64 = 64;
+/// Files up to this size are read into memory, so that one the store has already costs no write.
+const IN_MEMORY: u64 = 4 << 20;
+
+/// The content of a file of an image.
+pub(crate) fn of_bytes(batch: &Batch, bytes: &[u8]) -> Result<Content, kiln_store::StoreError> {
+    if bytes.len() as u64 <= INLINE {
+        return Ok(Content::Inline(bytes.to_vec()));
+    }
+    let (digest, size) = batch.put_bytes(bytes)?;
+    Ok(Content::Object { digest, size })
+}
+
+impl Sink for Batch {
+    fn keep(&self, content: &mut dyn Read, size: u64) -> io::Result<Content> {
+        let short =
+            |found: u64| io::Error::new(io::ErrorKind::UnexpectedEof, format!("{found} of {size} bytes"));
+        if size <= IN_MEMORY {
+            let mut bytes = Vec::with_capacity(size as usize);
+            content.take(size).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 != size {
+                return Err(short(bytes.len() as u64));
+            }
+            return of_bytes(self, &bytes).map_err(io::Error::other);
+        }
+        let (digest, found) = self.put_reader(&mut content.take(size)).map_err(io::Error::other)?;
+        if found != size {
+            return Err(short(found));
+        }
+        Ok(Content::Object { digest, size })
+    }
+}

@@ -1,0 +1,189 @@
+//! What was written over an image, laid over its tree: the upper directory of an overlay, read as overlayfs keeps it.
+//!
+//! A character device 0:0 says that a path is gone; a directory with the xattr `trusted.overlay.opaque` hides what
+//! the image has below it. Contents are read through the mount, because a file whose attributes alone changed has
+//! none in the upper directory.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use kiln_model::{Meta, Node, Tree, Xattrs};
+use kiln_store::Batch;
+use rustix::fs::{lgetxattr, llistxattr, major, minor};
+
+use super::deb::Sink;
+use super::index::fields;
+use super::package::Package;
+use crate::sandbox::Workplace;
+use crate::tree_edit::TreeEdit;
+
+/// The xattrs that are overlayfs's own bookkeeping.
+const BOOKKEEPING: &[u8] = b"trusted.overlay.";
+const OPAQUE: &str = "trusted.overlay.opaque";
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// A path that could not be read back.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {attempted} {}", path.display())]
+pub struct CaptureError {
+    attempted: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn on<'a, E: Into<io::Error>>(attempted: &'static str, path: &'a Path) -> impl Fn(E) -> CaptureError + 'a {
+    move |e| CaptureError { attempted, path: path.into(), source: e.into() }
+}
+
+/// `tree`, the image's own, with everything that was written at `place`. New contents go to `batch`.
+pub(crate) fn captured(place: &Workplace, tree: Tree, batch: &Batch) -> Result<Tree, CaptureError> {
+    let mut capture = Capture { place, batch, edit: TreeEdit::new(tree), names: HashMap::new() };
+    capture.directory(&place.upper, Path::new("/"))?;
+    Ok(capture.edit.into_tree())
+}
+
+/// Whether dpkg says that every package is installed; else the first that is not, and what it is.
+pub(crate) fn check_installed(place: &Workplace, packages: &[Package<'_>]) -> Result<(), (String, String)> {
+    let text = fs::read_to_string(place.root.join("var/lib/dpkg/status")).unwrap_or_default();
+    let mut states: HashMap<&str, &str> = HashMap::new();
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| fields(stanza).find(|(n, _)| *n == name).map(|(_, v)| v);
+        if let (Some(name), Some(state)) = (field("Package"), field("Status")) {
+            states.insert(name, state);
+        }
+    }
+    for package in packages {
+        match states.get(package.name()) {
+            Some(&"install ok installed") => {}
+            state => return Err((package.name().into(), state.unwrap_or(&"unknown to dpkg").to_string())),
+        }
+    }
+    Ok(())
+}
+
+struct Capture<'a> {
+    place: &'a Workplace,
+    batch: &'a Batch,
+    edit: TreeEdit,
+    /// Where a file with several names was met first.
+    names: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Capture<'_> {
+    fn directory(&mut self, upper: &Path, inside: &Path) -> Result<(), CaptureError> {
+        for name in sorted_names(upper)? {
+            let (upper, inside) = (upper.join(&name), inside.join(&name));
+            let meta = fs::symlink_metadata(&upper).map_err(on("look at", &upper))?;
+            self.entry(&upper, &inside, &meta)?;
+            if meta.is_dir() {
+                self.directory(&upper, &inside)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, upper: &Path, inside: &Path, meta: &Metadata) -> Result<(), CaptureError> {
+        let path = inside.as_os_str().as_bytes();
+        if meta.file_type().is_char_device() && meta.rdev() == 0 {
+            self.edit.remove(path);
+            return Ok(());
+        }
+        if meta.is_dir() && is_opaque(upper) {
+            self.edit.clear(path);
+        }
+        let node = self.node(upper, inside, meta)?;
+        let bad = |e| CaptureError { attempted: "keep", path: inside.into(), source: io::Error::other(e) };
+        self.edit.put(path, node).map_err(bad)
+    }
+
+    fn node(&mut self, upper: &Path, inside: &Path, stat: &Metadata) -> Result<Node, CaptureError> {
+        let meta = Meta {
+            mode: (stat.mode() & 0o7777) as u16,
+            uid: stat.uid(),
+            gid: stat.gid(),
+            mtime: stat.mtime(),
+            xattrs: xattrs(upper).map_err(on("read the extended attributes of", upper))?,
+        };
+        let kind = stat.file_type();
+        let (high, low) = (major(stat.rdev()), minor(stat.rdev()));
+        Ok(if kind.is_dir() {
+            Node::Directory(meta)
+        } else if kind.is_symlink() {
+            let target = fs::read_link(upper).map_err(on("read the link", upper))?;
+            Node::Symlink(meta, target.as_os_str().as_bytes().to_vec())
+        } else if kind.is_fifo() {
+            Node::Fifo(meta)
+        } else if kind.is_socket() {
+            Node::Socket(meta)
+        } else if kind.is_char_device() {
+            Node::CharDevice(meta, high, low)
+        } else if kind.is_block_device() {
+            Node::BlockDevice(meta, high, low)
+        } else {
+            return self.file(inside, stat, meta);
+        })
+    }
+
+    fn file(&mut self, inside: &Path, stat: &Metadata, meta: Meta) -> Result<Node, CaptureError> {
+        let path = inside.as_os_str().as_bytes();
+        if stat.nlink() > 1 {
+            let first = self.names.entry((stat.dev(), stat.ino())).or_insert_with(|| path.to_vec());
+            if first != path {
+                return Ok(Node::Hardlink(first.clone()));
+            }
+        }
+        let merged = self.place.root.join(inside.strip_prefix("/").unwrap_or(inside));
+        let mut file = File::open(&merged).map_err(on("open", &merged))?;
+        let content = self.batch.keep(&mut file, stat.len()).map_err(on("keep the content of", &merged))?;
+        Ok(Node::File(meta, content))
+    }
+}
+
+fn sorted_names(dir: &Path) -> Result<Vec<OsString>, CaptureError> {
+    let entries = fs::read_dir(dir).map_err(on("list", dir))?;
+    let mut names =
+        entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>().map_err(on("list", dir))?;
+    names.sort();
+    Ok(names)
+}
+
+fn is_opaque(dir: &Path) -> bool {
+    let mut value = [0; 1];
+    matches!(lgetxattr(dir, OPAQUE, &mut value), Ok(1) if value == *b"y")
+}
+
+/// The xattrs of a path that are not overlayfs's own.
+fn xattrs(path: &Path) -> io::Result<Xattrs> {
+    let mut names = vec![0; 64 << 10];
+    let length = match llistxattr(path, &mut names) {
+        Ok(n) => n,
+        Err(e) if io::Error::from(e).kind() == ErrorKind::Unsupported => 0,
+        Err(e) => return Err(e.into()),
+    };
+    let mut all = Xattrs::new();
+    for name in names[..length].split(|c| *c == 0).filter(|n| !n.is_empty()) {
+        if name.starts_with(BOOKKEEPING) {
+            continue;
+        }
+        let mut value = vec![0; 64 << 10];
+        let n = lgetxattr(path, OsStr::from_bytes(name), &mut value)?;
+        value.truncate(n);
+        all.insert(name.to_vec(), if name == CAPABILITY { of_any_namespace(value) } else { value });
+    }
+    Ok(all)
+}
+
+/// File capabilities set inside a user namespace carry that namespace's root (version 3, 24 bytes). An image's mean
+/// whatever root it is run with (version 2, 20 bytes).
+fn of_any_namespace(mut value: Vec<u8>) -> Vec<u8> {
+    if value.len() == 24 && value[3] == 3 {
+        value[3] = 2;
+        value.truncate(20);
+    }
+    value
+}

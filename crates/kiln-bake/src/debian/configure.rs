@@ -1,0 +1,271 @@
+//! Configuring packages: their own scripts, run by their own dpkg, inside the tree they are in.
+//!
+//! 1. what the essential packages want done before they are unpacked (`preinst`), `base-passwd` first: the others
+//!    need its users;
+//! 2. `dpkg --configure --force-depends` of the essential packages, which depend on each other in circles;
+//! 3. `preinst` of the rest, and `dpkg --configure` of everything.
+//!
+//! Nothing starts a service meanwhile (`policy-rc.d`), asks a question, or reaches a network.
+
+use kiln_model::{ImageDigest, ImageHandle, Tree};
+use kiln_store::Store;
+
+use super::capture;
+use super::package::Package;
+use crate::erofs;
+use crate::order::Report;
+use crate::report::Task;
+use crate::sandbox::{self, Outcome, Step, Workplace, WorkplaceError};
+
+/// So much of what scripts print is kept, from its end.
+const KEPT_OUTPUT: usize = 64 << 10;
+/// How dpkg begins to say that a package could not be configured.
+const FAILED: &str = "dpkg: error processing package ";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Packages that were not configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// A step of it did not succeed.
+    #[error("{} failed: `{program}` {how}", what(package))]
+    Step {
+        /// The package whose script it was, as far as that shows.
+        package: Option<String>,
+        /// The program that did not succeed.
+        program: String,
+        /// How it ended.
+        how: String,
+        /// The end of what was printed until then.
+        output: String,
+    },
+    /// dpkg said that all was well, and yet a package is not installed.
+    #[error("configuring package `{package}` left it `{state}`")]
+    Unfinished {
+        /// The package.
+        package: String,
+        /// What dpkg says of it.
+        state: String,
+        /// The end of what was printed.
+        output: String,
+    },
+    /// There is no room to run anything in.
+    #[error("could not make the sandbox that packages are configured in")]
+    Workplace(#[from] WorkplaceError),
+    /// The sandbox could not be started.
+    #[error("could not start the sandbox that packages are configured in")]
+    Sandbox(#[source] std::io::Error),
+    /// What was written could not be read back.
+    #[error("could not read what the packages' configuration wrote")]
+    Capture(#[from] capture::CaptureError),
+    /// The unpacked packages do not make an image.
+    #[error("the unpacked packages do not make an image")]
+    Tree(#[from] kiln_model::TreeError),
+    /// The intermediate image could not be kept.
+    #[error(transparent)]
+    Store(#[from] kiln_store::StoreError),
+    /// It was called off.
+    #[error("called off")]
+    Cancelled,
+}
+
+fn what(package: &Option<String>) -> String {
+    match package {
+        Some(package) => format!("configuring package `{package}`"),
+        None => "configuring packages".into(),
+    }
+}
+
+impl ConfigureError {
+    /// The end of what the scripts printed.
+    pub fn output(&self) -> Option<&str> {
+        match self {
+            Self::Step { output, .. } | Self::Unfinished { output, .. } => Some(output),
+            _ => None,
+        }
+    }
+}
+
+/// `unpacked`, an assembled tree of `packages`, with everything their configuration wrote.
+pub(crate) fn configured(
+    packages: &[Package<'_>],
+    unpacked: Tree,
+    epoch: i64,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<Tree, ConfigureError> {
+    let image = intermediate(&unpacked, store)?;
+    let steps = steps(packages, epoch).map_err(ConfigureError::Sandbox)?;
+    sandbox::in_private_mounts(|| {
+        let place = Workplace::new(&image)?;
+        run(&place, packages, &steps, report)?;
+        let batch = store.objects().batch()?;
+        let tree = capture::captured(&place, unpacked, &batch)?;
+        batch.commit()?;
+        Ok(tree)
+    })
+}
+
+/// Its metadata file is kept like any file's content: needed until the end of this bake, and shared with nobody.
+fn intermediate(unpacked: &Tree, store: &Store) -> Result<ImageHandle, ConfigureError> {
+    let written = erofs::write(unpacked)?;
+    let (digest, _) = store.objects().put_bytes(&written.bytes)?;
+    Ok(ImageHandle {
+        digest: ImageDigest(digest.0),
+        metadata: store.objects().path(&digest),
+        objects: store.objects_dir().to_owned(),
+    })
+}
+
+fn run(
+    place: &Workplace,
+    packages: &[Package<'_>],
+    steps: &[Step],
+    report: &dyn Report,
+) -> Result<(), ConfigureError> {
+    let task = Task::new(report, "configuring packages", "packages", Some(packages.len() as u64));
+    let mut output = Output::default();
+    let mut hear = |piece: &[u8]| task.add(output.hear(piece));
+    let outcome = sandbox::run(&place.root, &place.users, steps, &mut hear, &|| report.cancelled())
+        .map_err(ConfigureError::Sandbox)?;
+    match outcome {
+        Outcome::Cancelled => Err(ConfigureError::Cancelled),
+        Outcome::Failed { step, how } => Err(ConfigureError::Step {
+            package: output.culprit().or_else(|| script_owner(&steps[step].program())),
+            program: steps[step].program(),
+            how,
+            output: output.text(),
+        }),
+        Outcome::Done => {
+            task.finish();
+            capture::check_installed(place, packages).map_err(|(package, state)| ConfigureError::Unfinished {
+                package,
+                state,
+                output: output.text(),
+            })
+        }
+    }
+}
+
+fn script_owner(program: &str) -> Option<String> {
+    let name = program.strip_prefix("/var/lib/dpkg/info/")?.strip_suffix(".preinst")?;
+    Some(name.split(':').next()?.to_owned())
+}
+
+fn steps(packages: &[Package<'_>], epoch: i64) -> std::io::Result<Vec<Step>> {
+    let (essential, rest): (Vec<_>, Vec<_>) = packages.iter().partition(|p| p.essential);
+    let mut steps = Vec::new();
+    let (passwd, essential_rest): (Vec<_>, Vec<_>) =
+        essential.iter().partition(|p| p.name() == "base-passwd");
+    for package in passwd.into_iter().chain(essential_rest) {
+        steps.extend(preinst(package, epoch)?);
+    }
+    if !essential.is_empty() {
+        let names: Vec<String> = essential.iter().map(|p| p.qualified_name()).collect();
+        let mut argv = vec!["/usr/bin/dpkg", "--configure", "--force-depends", "--force-unsafe-io"];
+        argv.extend(names.iter().map(String::as_str));
+        steps.push(Step::new(&argv, &environment(&epoch.to_string(), &[]))?);
+    }
+    for package in rest {
+        steps.extend(preinst(package, epoch)?);
+    }
+    let all = ["/usr/bin/dpkg", "--configure", "--force-unsafe-io", "--pending"];
+    steps.push(Step::new(&all, &environment(&epoch.to_string(), &[]))?);
+    Ok(steps)
+}
+
+fn preinst(package: &Package<'_>, epoch: i64) -> std::io::Result<Option<Step>> {
+    if package.control_file("preinst").is_none() {
+        return Ok(None);
+    }
+    let script = format!("/var/lib/dpkg/info/{}.preinst", package.qualified_name());
+    let epoch = epoch.to_string();
+    let of_dpkg = [
+        ("DPKG_MAINTSCRIPT_PACKAGE", package.name()),
+        ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
+        ("DPKG_MAINTSCRIPT_ARCH", package.locked.architecture.as_str()),
+        ("DPKG_MAINTSCRIPT_NAME", "preinst"),
+        ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+        ("DPKG_ROOT", ""),
+    ];
+    Step::new(&[&script, "install"], &environment(&epoch, &of_dpkg)).map(Some)
+}
+
+/// The same on every host and at every time.
+fn environment<'a>(epoch: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let fixed = [
+        ("PATH", PATH),
+        ("HOME", "/root"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("TERM", "dumb"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ("PYTHONHASHSEED", "0"),
+        ("PERL_HASH_SEED", "0"),
+        ("SOURCE_DATE_EPOCH", epoch),
+    ];
+    fixed.into_iter().chain(more.iter().copied()).collect()
+}
+
+/// What scripts print: counted for progress, its end kept for errors.
+#[derive(Default)]
+struct Output {
+    kept: Vec<u8>,
+    line: Vec<u8>,
+}
+
+impl Output {
+    /// How many packages `piece` says are being set up.
+    fn hear(&mut self, piece: &[u8]) -> u64 {
+        self.kept.extend_from_slice(piece);
+        if self.kept.len() > 2 * KEPT_OUTPUT {
+            self.kept.drain(..self.kept.len() - KEPT_OUTPUT);
+        }
+        let mut set_up = 0;
+        for byte in piece {
+            match byte {
+                b'\n' => {
+                    set_up += u64::from(self.line.starts_with(b"Setting up "));
+                    self.line.clear();
+                }
+                _ if self.line.len() < 64 => self.line.push(*byte),
+                _ => {}
+            }
+        }
+        set_up
+    }
+
+    /// What was kept, up to the first failure: dpkg goes on with other packages afterwards.
+    fn text(&self) -> String {
+        let start = self.kept.len().saturating_sub(KEPT_OUTPUT);
+        let text = String::from_utf8_lossy(&self.kept[start..]);
+        let end = text.find(FAILED).map(|at| {
+            let lines = text[at..].match_indices('\n').take(2).last();
+            lines.map_or(text.len(), |(n, _)| at + n)
+        });
+        text[..end.unwrap_or(text.len())].to_owned()
+    }
+
+    /// The package that dpkg names as the first it could not configure.
+    fn culprit(&self) -> Option<String> {
+        let text = self.text();
+        let after = text.split(FAILED).nth(1)?;
+        Some(after.split_whitespace().next()?.split(':').next()?.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_counted_and_its_end_kept() {
+        let mut output = Output::default();
+        assert_eq!(output.hear(b"Setting up libc6:amd64 (2.36) ...\nSetting "), 1);
+        assert_eq!(output.hear(b"up a (1) ...\nx\n"), 1);
+        output.hear(&vec![b'x'; 3 * KEPT_OUTPUT]);
+        assert!(output.text().len() <= KEPT_OUTPUT);
+        output.hear(b"\ndpkg: error processing package nginx:amd64 (--configure):\n");
+        assert_eq!(output.culprit().as_deref(), Some("nginx"));
+    }
+}

@@ -1,0 +1,344 @@
+//! A Debian package file: an `ar` archive of two tar archives, `control` and `data`.
+//!
+//! The bytes come from outside. They are signed for by the archive's index, and still nothing in them may leave the
+//! tree, name what is not there, or grow without bound.
+
+use std::io::{self, Read};
+
+use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
+use liblzma::stream::{CONCATENATED, Stream};
+
+/// A package may hold this many paths; the largest in the archive have a tenth of it.
+const MOST_ENTRIES: usize = 1_000_000;
+/// A package may unpack to this many bytes.
+const LARGEST_DATA: u64 = 16 << 30;
+/// The control part may unpack to this many bytes.
+const LARGEST_CONTROL: u64 = 64 << 20;
+/// Decompressing may take this much memory: what `xz -9` needs, twice.
+const XZ_MEMORY: u64 = 128 << 20;
+/// The longest target of a symbolic link, in bytes.
+const LONGEST_LINK: usize = 4095;
+
+/// A package file that cannot be used, and where it goes wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum DebError {
+    /// It cannot be read, or is damaged where a decompressor notices.
+    #[error("could not read {part}")]
+    Read {
+        /// Which part of the package.
+        part: &'static str,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It is not made as a package is.
+    #[error("{0}")]
+    Shape(String),
+    /// It holds a path that no image can have.
+    #[error("it holds an impossible path")]
+    Path(#[from] TreeError),
+    /// The content of a file could not be kept.
+    #[error("could not keep the content of {path}")]
+    Keep {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What takes the contents of files.
+pub(crate) trait Sink {
+    /// Keeps all that `content` gives, `size` bytes.
+    fn keep(&self, content: &mut dyn Read, size: u64) -> io::Result<Content>;
+}
+
+/// A package, unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Deb {
+    /// The control files by name (`/control`, `/postinst`, …), contents inside.
+    pub(crate) control: Tree,
+    /// The tree it ships.
+    pub(crate) data: Tree,
+}
+
+/// Unpacks a package; contents of files go to `sink`.
+pub(crate) fn unpack(package: impl Read, sink: &dyn Sink) -> Result<Deb, DebError> {
+    let mut archive = ar::Archive::new(package);
+    let mut deb = Deb::default();
+    let (mut has_control, mut has_data) = (false, false);
+    while let Some(member) = archive.next_entry() {
+        let member = member.map_err(read("the archive"))?;
+        let name = String::from_utf8_lossy(member.header().identifier()).into_owned();
+        match name.trim_end_matches('/') {
+            "debian-binary" => check_version(member)?,
+            n if n.starts_with("control.tar") && !has_control => {
+                deb.control =
+                    tar_tree(decompressed(n, member)?, "its control part", LARGEST_CONTROL, &Inside)?;
+                has_control = true;
+            }
+            n if n.starts_with("data.tar") && !has_data => {
+                deb.data = tar_tree(decompressed(n, member)?, "its data part", LARGEST_DATA, sink)?;
+                has_data = true;
+            }
+            n if n.starts_with('_') => {}
+            n => return Err(DebError::Shape(format!("it has an unknown or repeated member `{n}`"))),
+        }
+    }
+    if has_control && has_data {
+        Ok(deb)
+    } else {
+        Err(DebError::Shape("it lacks its control or data part".into()))
+    }
+}
+
+fn read(part: &'static str) -> impl Fn(io::Error) -> DebError {
+    move |source| DebError::Read { part, source }
+}
+
+fn check_version(mut member: impl Read) -> Result<(), DebError> {
+    let mut text = [0; 4];
+    member.read_exact(&mut text).map_err(read("its version"))?;
+    if text.starts_with(b"2.") { Ok(()) } else { Err(DebError::Shape("it is not of format 2".into())) }
+}
+
+fn decompressed<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read + 'a>, DebError> {
+    match name.rsplit('.').next() {
+        Some("xz") => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)
+                .map_err(|e| read("its compressed part")(e.into()))?;
+            Ok(Box::new(liblzma::read::XzDecoder::new_stream(member, stream)))
+        }
+        Some("gz") => Ok(Box::new(flate2::read::MultiGzDecoder::new(member))),
+        Some("tar") => Ok(Box::new(member)),
+        other => Err(DebError::Shape(format!(
+            "its part `{name}` is compressed with {}, and packages of Debian's archive are with xz or gz",
+            other.unwrap_or("something")
+        ))),
+    }
+}
+
+/// Contents of control files stay in memory.
+struct Inside;
+
+impl Sink for Inside {
+    fn keep(&self, content: &mut dyn Read, _size: u64) -> io::Result<Content> {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes)?;
+        Ok(Content::Inline(bytes))
+    }
+}
+
+fn tar_tree(archive: impl Read, part: &'static str, limit: u64, sink: &dyn Sink) -> Result<Tree, DebError> {
+    // One byte more than allowed, so that reaching the limit shows.
+    let mut archive = tar::Archive::new(archive.take(limit + 1));
+    let mut tree = Tree::new();
+    let mut total = 0;
+    for entry in archive.entries().map_err(read(part))? {
+        let mut entry = entry.map_err(read(part))?;
+        total += entry.size();
+        if total > limit || tree.len() >= MOST_ENTRIES {
+            return Err(DebError::Shape(format!("{part} is larger than any package of the archive")));
+        }
+        let path = normal(&entry.path_bytes())?;
+        let node = node(&mut entry, &path, &tree, part, sink)?;
+        let both_directories = tree.get(&path).is_some_and(Node::is_directory) && node.is_directory();
+        if tree.insert(path.clone(), node)?.is_some() && !both_directories {
+            return Err(DebError::Shape(format!("{part} lists {} twice", String::from_utf8_lossy(&path))));
+        }
+    }
+    Ok(tree)
+}
+
+fn node<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    path: &[u8],
+    so_far: &Tree,
+    part: &'static str,
+    sink: &dyn Sink,
+) -> Result<Node, DebError> {
+    let meta = meta(entry).map_err(read(part))?;
+    let kind = entry.header().entry_type();
+    let device = |entry: &tar::Entry<'_, R>| -> io::Result<(u32, u32)> {
+        let header = entry.header();
+        Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+    };
+    Ok(match kind {
+        tar::EntryType::Directory => Node::Directory(meta),
+        tar::EntryType::Regular | tar::EntryType::Continuous => {
+            let size = entry.size();
+            let keep = |source| DebError::Keep { path: String::from_utf8_lossy(path).into_owned(), source };
+            Node::File(meta, sink.keep(entry, size).map_err(keep)?)
+        }
+        tar::EntryType::Symlink => Node::Symlink(meta, link(entry, path)?),
+        tar::EntryType::Link => Node::Hardlink(first_name(&link(entry, path)?, path, so_far)?),
+        tar::EntryType::Char => {
+            let (major, minor) = device(entry).map_err(read(part))?;
+            Node::CharDevice(meta, major, minor)
+        }
+        tar::EntryType::Block => {
+            let (major, minor) = device(entry).map_err(read(part))?;
+            Node::BlockDevice(meta, major, minor)
+        }
+        tar::EntryType::Fifo => Node::Fifo(meta),
+        other => {
+            let path = String::from_utf8_lossy(path);
+            return Err(DebError::Shape(format!(
+                "{path} is of a kind ({other:?}) that packages do not hold"
+            )));
+        }
+    })
+}
+
+fn meta<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Meta> {
+    let xattrs = xattrs(entry)?;
+    let header = entry.header();
+    let id = |n: u64| u32::try_from(n).map_err(|_| io::Error::other("a user id is larger than 32 bits"));
+    let mtime =
+        i64::try_from(header.mtime()?).map_err(|_| io::Error::other("a time is beyond all measure"))?;
+    let mode = (header.mode()? & 0o7777) as u16;
+    Ok(Meta { mode, uid: id(header.uid()?)?, gid: id(header.gid()?)?, mtime, xattrs })
+}
+
+fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Xattrs> {
+    let mut xattrs = Xattrs::new();
+    if let Some(extensions) = entry.pax_extensions()? {
+        for extension in extensions {
+            let extension = extension?;
+            if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
+                xattrs.insert(name.to_vec(), extension.value_bytes().to_vec());
+            }
+        }
+    }
+    Ok(xattrs)
+}
+
+fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, DebError> {
+    let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
+    if target.is_empty() || target.len() > LONGEST_LINK {
+        return Err(DebError::Shape(format!("{} is a link to nothing", String::from_utf8_lossy(path))));
+    }
+    Ok(target)
+}
+
+/// The file that a hard link means: one that came before, by its first name.
+fn first_name(target: &[u8], path: &[u8], so_far: &Tree) -> Result<Vec<u8>, DebError> {
+    let target = normal(target)?;
+    match so_far.get(&target) {
+        Some(Node::File(..)) => Ok(target),
+        Some(Node::Hardlink(first)) => Ok(first.clone()),
+        _ => Err(DebError::Shape(format!(
+            "{} is another name of {}, which is no file before it",
+            String::from_utf8_lossy(path),
+            String::from_utf8_lossy(&target)
+        ))),
+    }
+}
+
+/// `./usr/bin/` as `/usr/bin`. What climbs out by `..` is left as it is, and then refused by the tree.
+fn normal(path: &[u8]) -> Result<Vec<u8>, DebError> {
+    let mut out = Vec::with_capacity(path.len() + 1);
+    for part in path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")) {
+        if part == b".." {
+            return Err(DebError::Shape(format!(
+                "it holds {}, outside of any tree",
+                String::from_utf8_lossy(path)
+            )));
+        }
+        out.push(b'/');
+        out.extend_from_slice(part);
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Put<'a> = &'a dyn Fn(&mut tar::Builder<Vec<u8>>);
+
+    fn tar(fill: Put<'_>) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        fill(&mut builder);
+        builder.into_inner().unwrap()
+    }
+
+    fn add(b: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, path: &str, link: &str, content: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        // Written past the library's own checks: packages from elsewhere are not made with it.
+        let fields = header.as_gnu_mut().unwrap();
+        fields.name[..path.len()].copy_from_slice(path.as_bytes());
+        fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        b.append(&header, content).unwrap();
+    }
+
+    fn deb(data: Vec<u8>) -> Vec<u8> {
+        let control = tar(&|b| add(b, tar::EntryType::Regular, "./control", "", b"Package: x\n"));
+        let mut out = ar::Builder::new(Vec::new());
+        for (name, bytes) in
+            [("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar", data)]
+        {
+            out.append(&ar::Header::new(name.into(), bytes.len() as u64), bytes.as_slice()).unwrap();
+        }
+        out.into_inner().unwrap()
+    }
+
+    fn unpacked(fill: Put<'_>) -> Result<Deb, DebError> {
+        unpack(deb(tar(fill)).as_slice(), &Inside)
+    }
+
+    #[test]
+    fn a_package_is_read() {
+        let deb = unpacked(&|b| {
+            add(b, tar::EntryType::Directory, "./", "", b"");
+            add(b, tar::EntryType::Regular, "./usr/a", "", b"hello");
+            add(b, tar::EntryType::Link, "./usr/b", "./usr/a", b"");
+            add(b, tar::EntryType::Link, "./usr/c", "usr/b", b"");
+            add(b, tar::EntryType::Symlink, "./usr/d", "../../x", b"");
+        })
+        .unwrap();
+        assert!(deb.control.get(b"/control").is_some());
+        assert!(matches!(deb.data.get(b"/usr/a"), Some(Node::File(_, Content::Inline(c))) if c == b"hello"));
+        assert_eq!(deb.data.get(b"/usr/c"), Some(&Node::Hardlink(b"/usr/a".to_vec())));
+        assert!(matches!(deb.data.get(b"/usr/d"), Some(Node::Symlink(_, t)) if t == b"../../x"));
+    }
+
+    #[test]
+    fn hostile_packages_are_refused() {
+        let outside = unpacked(&|b| add(b, tar::EntryType::Regular, "./../etc/passwd", "", b"x"));
+        assert!(outside.unwrap_err().to_string().contains("outside of any tree"));
+        let dangling = unpacked(&|b| add(b, tar::EntryType::Link, "./a", "./b", b""));
+        assert!(dangling.unwrap_err().to_string().contains("/a is another name of /b"));
+        let twice = unpacked(&|b| {
+            add(b, tar::EntryType::Regular, "./a", "", b"x");
+            add(b, tar::EntryType::Regular, "a", "", b"y");
+        });
+        assert!(twice.unwrap_err().to_string().contains("lists /a twice"));
+        let nothing = unpacked(&|b| add(b, tar::EntryType::Symlink, "./a", "", b""));
+        assert!(nothing.unwrap_err().to_string().contains("link to nothing"));
+        assert!(unpack(&b"!<arch>\n"[..], &Inside).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damage_never_panics(at in 0_usize..4096, to in 0_u8.., cut in 0_usize..4096) {
+            let mut bytes = deb(tar(&|b| {
+                add(b, tar::EntryType::Regular, "./usr/a", "", b"hello");
+                add(b, tar::EntryType::Link, "./usr/b", "./usr/a", b"");
+            }));
+            let n = bytes.len();
+            bytes[at % n] = to;
+            let _ = unpack(bytes.as_slice(), &Inside);
+            let _ = unpack(&bytes[..cut % n], &Inside);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Making two runs of the same configuration the same: what tells of the moment or the machine is dropped or set,
+//! and nothing secret or of one machine alone stays in an image.
+
+use kiln_model::{Content, Node, Tree, TreeError};
+
+use crate::tree_edit::{TreeEdit, root_meta};
+
+/// Taken away with all below: logs of the run, state of tools for their own use, backups of files just written.
+const DROPPED: [&str; 24] = [
+    "/etc/.pwd.lock",
+    "/etc/group-",
+    "/etc/gshadow-",
+    "/etc/passwd-",
+    "/etc/shadow-",
+    "/etc/subgid-",
+    "/etc/subuid-",
+    "/usr/sbin/policy-rc.d",
+    "/var/cache/apt/pkgcache.bin",
+    "/var/cache/apt/srcpkgcache.bin",
+    "/var/cache/debconf/config.dat-old",
+    "/var/cache/debconf/passwords.dat",
+    "/var/cache/debconf/passwords.dat-old",
+    "/var/cache/debconf/templates.dat-old",
+    "/var/cache/ldconfig/aux-cache",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/dpkg/available-old",
+    "/var/lib/dpkg/diversions-old",
+    "/var/lib/dpkg/lock",
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/status-old",
+    "/var/lib/dpkg/statoverride-old",
+    "/var/lib/dpkg/triggers/Lock",
+    "/var/lib/systemd/random-seed",
+];
+/// Emptied: an instance starts with its own.
+const EMPTIED: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
+/// Files below it are taken away, directories stay for the programs that want to log into them.
+const LOGS: &str = "/var/log/";
+/// Keys and certificates of one machine. They are made where they are used, and never baked.
+const SNAKEOIL: [&str; 2] =
+    ["/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/ssl/certs/ssl-cert-snakeoil.pem"];
+/// Database clusters hold data, and data lives in stores.
+const CLUSTERS: [&str; 2] = ["/var/lib/postgresql", "/etc/postgresql"];
+
+/// Normalises a configured tree; no time in it is after `epoch`.
+pub(crate) fn normalised(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
+    let mut edit = TreeEdit::new(tree);
+    for path in DROPPED.iter().chain(&SNAKEOIL) {
+        edit.remove(path.as_bytes());
+    }
+    for path in EMPTIED {
+        edit.clear(path.as_bytes());
+    }
+    drop_files(&mut edit, LOGS);
+    drop_snakeoil_links(&mut edit);
+    drop_host_keys(&mut edit);
+    for path in CLUSTERS {
+        drop_clusters(&mut edit, path);
+    }
+    machine_id(&mut edit, epoch)?;
+    let mut tree = edit.into_tree();
+    clamp(&mut tree, epoch);
+    Ok(tree)
+}
+
+fn drop_files(edit: &mut TreeEdit, below: &str) {
+    let is_directory = |edit: &TreeEdit, path: &[u8]| edit.tree().get(path).is_some_and(Node::is_directory);
+    for path in edit.below(below.trim_end_matches('/').as_bytes()) {
+        if !is_directory(edit, &path) {
+            edit.remove(&path);
+        }
+    }
+}
+
+/// Links named by the certificate's hash.
+fn drop_snakeoil_links(edit: &mut TreeEdit) {
+    let target = SNAKEOIL[1].rsplit('/').next().unwrap_or_default().as_bytes();
+    for path in edit.below(b"/etc/ssl/certs") {
+        if matches!(edit.tree().get(&path), Some(Node::Symlink(_, t)) if t.ends_with(target)) {
+            edit.remove(&path);
+        }
+    }
+}
+
+fn drop_host_keys(edit: &mut TreeEdit) {
+    for path in edit.below(b"/etc/ssh") {
+        if path.starts_with(b"/etc/ssh/ssh_host_") {
+            edit.remove(&path);
+        }
+    }
+}
+
+/// `<version>/<cluster>` below the directories of PostgreSQL.
+fn drop_clusters(edit: &mut TreeEdit, dir: &str) {
+    let depth = |path: &[u8]| path.iter().filter(|c| **c == b'/').count();
+    let cluster = depth(dir.as_bytes()) + 2;
+    for path in edit.below(dir.as_bytes()) {
+        if depth(&path) == cluster {
+            edit.remove(&path);
+        }
+    }
+}
+
+/// Says to whoever boots it that this machine has no identity yet.
+fn machine_id(edit: &mut TreeEdit, epoch: i64) -> Result<(), TreeError> {
+    let text = Content::Inline(b"uninitialized\n".to_vec());
+    edit.put(b"/etc/machine-id", Node::File(root_meta(0o444, epoch), text))
+}
+
+fn clamp(tree: &mut Tree, epoch: i64) {
+    for (_, node) in tree.iter_mut() {
+        match node {
+            Node::Directory(m)
+            | Node::File(m, _)
+            | Node::Symlink(m, _)
+            | Node::CharDevice(m, ..)
+            | Node::BlockDevice(m, ..)
+            | Node::Fifo(m)
+            | Node::Socket(m) => m.mtime = m.mtime.min(epoch),
+            Node::Hardlink(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree_edit::directory;
+
+    #[test]
+    fn what_is_of_one_run_is_gone() {
+        let mut edit = TreeEdit::new(Tree::new());
+        for dir in ["/", "/var", "/var/log", "/var/log/nginx", "/run", "/run/lock", "/etc"] {
+            edit.put(dir.as_bytes(), directory(0o755, 100)).unwrap();
+        }
+        let file = Node::File(root_meta(0o644, 900), Content::Inline(b"x".to_vec()));
+        for path in ["/var/log/dpkg.log", "/run/x", "/etc/passwd", "/etc/passwd-"] {
+            edit.put(path.as_bytes(), file.clone()).unwrap();
+        }
+        let tree = normalised(edit.into_tree(), 500).unwrap();
+        let paths: Vec<_> = tree.iter().map(|(p, _)| String::from_utf8_lossy(p).into_owned()).collect();
+        assert_eq!(
+            paths,
+            ["/", "/etc", "/etc/machine-id", "/etc/passwd", "/run", "/var", "/var/log", "/var/log/nginx"]
+        );
+        assert_eq!(tree.get(b"/etc/passwd").and_then(Node::meta).map(|m| m.mtime), Some(500));
+        assert_eq!(tree.get(b"/etc").and_then(Node::meta).map(|m| m.mtime), Some(100));
+    }
+}

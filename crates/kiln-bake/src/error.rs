@@ -1,0 +1,243 @@
+//! What keeps an image from being baked, and what that means to who asked for it.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kiln_model::{BadLock, ExitCode, Failure, ImageName, TreeError};
+use kiln_store::StoreError;
+
+use crate::debian::archive::ArchiveError;
+use crate::debian::assemble::AssembleError;
+use crate::debian::configure::ConfigureError;
+use crate::debian::deb::DebError;
+use crate::debian::package::Impostor;
+use crate::debian::resolver::Unresolvable;
+use crate::debian::sources::SourcesError;
+use crate::fetch::FetchError;
+use crate::files::FilesError;
+use crate::users::UserError;
+
+/// A lock that does not answer an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LockProblem {
+    /// It does not know the image.
+    #[error("kiln.lock has no entry for it")]
+    Missing,
+    /// It answers another request.
+    #[error("kiln.lock answers an earlier form of its spec")]
+    Stale,
+}
+
+/// An image that was not baked, or a lock that was not made. Nothing half-done is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BakeError {
+    /// It was called off.
+    #[error("called off")]
+    Cancelled,
+    /// The lock file cannot be used.
+    #[error("could not use the lock {}", path.display())]
+    BadLock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: BadLock,
+    },
+    /// The lock does not answer the order.
+    #[error("image `{image}` cannot be baked from its lock")]
+    Lock {
+        /// The image.
+        image: ImageName,
+        /// Why not.
+        #[source]
+        problem: LockProblem,
+    },
+    /// Packages without a base that could hold them.
+    #[error("image `{0}` is made from scratch, and packages need a Debian base")]
+    ScratchWithPackages(ImageName),
+    /// The archive's indexes cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The packages asked for cannot be had together.
+    #[error("the packages of image `{image}` cannot be resolved")]
+    Unresolvable {
+        /// The image.
+        image: ImageName,
+        /// Why not.
+        source: Unresolvable,
+    },
+    /// A package cannot be fetched.
+    #[error("could not fetch package `{package}`")]
+    Fetch {
+        /// The package.
+        package: String,
+        /// Why not.
+        source: FetchError,
+    },
+    /// A package comes from a suite that has no source any more.
+    #[error("package `{package}` is locked from `{suite}`, and no source of that suite is known")]
+    NoSourceOfPackage {
+        /// The package.
+        package: String,
+        /// The suite.
+        suite: String,
+    },
+    /// A package was in the store a moment ago.
+    #[error("package `{0}` has gone from the store while it was needed")]
+    PackageGone(String),
+    /// A package cannot be unpacked.
+    #[error("could not unpack package `{package}`")]
+    Deb {
+        /// The package.
+        package: String,
+        /// Why not.
+        source: DebError,
+    },
+    /// A package is not the one that is locked.
+    #[error("a package is not the one in the lock")]
+    Impostor(#[from] Impostor),
+    /// Packages do not fit together.
+    #[error("could not put the packages together")]
+    Assemble(#[from] AssembleError),
+    /// Packages were not configured.
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    /// The project's files cannot be added.
+    #[error("could not add files to image `{image}`")]
+    Files {
+        /// The image.
+        image: ImageName,
+        /// Why not.
+        source: FilesError,
+    },
+    /// A user of the spec is none of the image.
+    #[error("image `{image}` has no such user")]
+    User {
+        /// The image.
+        image: ImageName,
+        /// Which.
+        source: UserError,
+    },
+    /// The program to run is not in the image.
+    #[error("image `{image}` has no program {program}{hint}")]
+    Program {
+        /// The image.
+        image: ImageName,
+        /// The program.
+        program: String,
+        /// Programs that may have been meant, or nothing.
+        hint: String,
+    },
+    /// A path that no image can have.
+    #[error("the image would not be a filesystem")]
+    Tree(#[from] TreeError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system refused.
+    #[error("could not {attempted} {}", path.display())]
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl BakeError {
+    pub(crate) fn io(attempted: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { attempted, path: path.into(), source }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if has_no_space(self) {
+            return ExitCode::Host;
+        }
+        match self {
+            Self::BadLock { .. } | Self::Lock { .. } | Self::ScratchWithPackages(_) => ExitCode::Spec,
+            Self::Archive(ArchiveError::Sources(SourcesError::Mirror(_))) => ExitCode::Spec,
+            Self::Configure(ConfigureError::Workplace(_) | ConfigureError::Sandbox(_)) => ExitCode::Host,
+            Self::Cancelled
+            | Self::Archive(_)
+            | Self::Unresolvable { .. }
+            | Self::Fetch { .. }
+            | Self::NoSourceOfPackage { .. }
+            | Self::PackageGone(_)
+            | Self::Deb { .. }
+            | Self::Impostor(_)
+            | Self::Assemble(_)
+            | Self::Configure(_)
+            | Self::Files { .. }
+            | Self::User { .. }
+            | Self::Program { .. }
+            | Self::Tree(_)
+            | Self::Store(_)
+            | Self::Io { .. } => ExitCode::Bake,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::BadLock { .. } => {
+                "restore kiln.lock from version control, or delete it and run `kiln lock`"
+            }
+            Self::Lock { .. } => "run `kiln lock`, and commit kiln.lock",
+            Self::ScratchWithPackages(_) => "write `from = \"debian:bookworm\"`, or leave `packages` out",
+            Self::Archive(ArchiveError::Sources(SourcesError::None { .. })) => {
+                "add to kiln.toml:\n[sources.debian]\nmirror = \"http://your.mirror.example/debian\""
+            }
+            Self::Archive(ArchiveError::Fetch { .. }) => {
+                "check the mirror; what kiln.lock pins already needs no index"
+            }
+            Self::Archive(ArchiveError::Release { .. }) => {
+                "the mirror may be out of date; to use an expired index all the same, say so in kiln.toml or apt's \
+                 configuration (Acquire::Check-Valid-Until)"
+            }
+            Self::Unresolvable { .. } => "change `packages` in kiln.toml",
+            Self::Fetch { source: FetchError::NotFound { .. }, .. } => {
+                "the mirror has dropped this version: run `kiln lock --update`"
+            }
+            Self::Fetch { .. } | Self::NoSourceOfPackage { .. } => {
+                "locked packages that are in the store already need no network; the others need a mirror that answers"
+            }
+            Self::Configure(error) => {
+                return error.output().map(|o| format!("it printed:\n{}", last_lines(o, 30)));
+            }
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Whether a full disk is behind it, however deep.
+fn has_no_space(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(StoreError::NoSpace { .. })) {
+            return true;
+        }
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+impl From<BakeError> for Failure {
+    fn from(error: BakeError) -> Self {
+        let failure = Self::from_error(error.exit_code(), &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

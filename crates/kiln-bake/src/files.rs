@@ -1,0 +1,234 @@
+//! The project's own files: found, kept inside the project, and known by their content.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use kiln_model::ObjectDigest;
+use kiln_store::Verity;
+use rayon::prelude::*;
+
+use crate::nearest::{did_you_mean, nearest};
+use crate::order::{BakeOrder, FileSpec};
+
+/// Directories in directories, at most: beyond it links lead in circles.
+const DEEPEST: usize = 64;
+/// Where `kiln up` keeps its state, beside the spec: never part of an image.
+const OWN_STATE: &str = ".kiln";
+
+/// A file of the spec that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// It does not exist.
+    #[error("there is no `{src}` in {}{hint}", project.display())]
+    Missing {
+        /// As the spec has it.
+        src: String,
+        /// The project's directory.
+        project: PathBuf,
+        /// Names that may have been meant, or nothing.
+        hint: String,
+    },
+    /// It is not inside the project.
+    #[error("`{src}` leads out of the project, to {}", to.display())]
+    Outside {
+        /// As the spec has it.
+        src: String,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// Its place in the image is not an absolute path.
+    #[error("`{dst}` is not an absolute path without `..`")]
+    Destination {
+        /// As the spec has it.
+        dst: String,
+    },
+    /// Its place in the image is a directory, or below a file.
+    #[error("`{src}` cannot be put at {dst}: {problem}")]
+    InTheWay {
+        /// As the spec has it.
+        src: String,
+        /// Where it should go.
+        dst: String,
+        /// What is in the way.
+        problem: String,
+    },
+    /// It is neither a file nor a directory.
+    #[error("{} is neither a file nor a directory", .0.display())]
+    Kind(PathBuf),
+    /// It cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// It was written to meanwhile.
+    #[error("{} changed while it was read", .0.display())]
+    Changed(PathBuf),
+}
+
+/// Something of the project that goes into the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Where it goes.
+    pub(crate) dst: Vec<u8>,
+    /// What it is.
+    pub(crate) what: What,
+    /// Which of the order's `files` it is from.
+    pub(crate) spec: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Directory,
+    File { path: PathBuf, executable: bool, digest: ObjectDigest, size: u64 },
+}
+
+/// All that `order.files` name, in order; of two at one place the later counts.
+pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
+    if order.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let project = order
+        .project
+        .canonicalize()
+        .map_err(|source| FilesError::Read { path: order.project.clone(), source })?;
+    let mut walk = Walk { project: &project, paths: Vec::new() };
+    for (i, spec) in order.files.iter().enumerate() {
+        walk.spec(i, spec)?;
+    }
+    walk.paths.into_par_iter().map(known).collect()
+}
+
+/// A path that goes into the image, its content not looked at yet.
+struct Met {
+    dst: Vec<u8>,
+    path: PathBuf,
+    directory: bool,
+    spec: usize,
+}
+
+struct Walk<'a> {
+    project: &'a Path,
+    paths: Vec<Met>,
+}
+
+impl Walk<'_> {
+    fn spec(&mut self, index: usize, spec: &FileSpec) -> Result<(), FilesError> {
+        let relative = Path::new(&spec.src);
+        let outside = || FilesError::Outside { src: spec.src.clone(), to: self.project.join(relative) };
+        if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+            return Err(outside());
+        }
+        let path = self.project.join(relative);
+        if path.symlink_metadata().is_err() {
+            return Err(self.missing(spec));
+        }
+        let dst = destination(spec)?;
+        let is_directory = self.inside(&path, &spec.src)?.is_dir();
+        let into = spec.dst.ends_with('/') && !is_directory;
+        let dst = if into { join(&dst, path.file_name().unwrap_or_default().as_bytes()) } else { dst };
+        self.add(index, &spec.src, path, dst, 0)
+    }
+
+    fn missing(&self, spec: &FileSpec) -> FilesError {
+        let path = self.project.join(&spec.src);
+        let siblings: Vec<String> = path
+            .parent()
+            .and_then(|dir| fs::read_dir(dir).ok())
+            .map(|dir| dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let near = nearest(&name, siblings.iter().map(String::as_str));
+        FilesError::Missing { src: spec.src.clone(), project: self.project.into(), hint: did_you_mean(&near) }
+    }
+
+    /// What `path` leads to, which must be inside the project.
+    fn inside(&self, path: &Path, src: &str) -> Result<PathBuf, FilesError> {
+        let real = path.canonicalize().map_err(|source| FilesError::Read { path: path.into(), source })?;
+        if real.starts_with(self.project) {
+            Ok(real)
+        } else {
+            Err(FilesError::Outside { src: src.into(), to: real })
+        }
+    }
+
+    fn add(
+        &mut self,
+        spec: usize,
+        src: &str,
+        path: PathBuf,
+        dst: Vec<u8>,
+        depth: usize,
+    ) -> Result<(), FilesError> {
+        let path = if path.is_symlink() { self.inside(&path, src)? } else { path };
+        let read = |source| FilesError::Read { path: path.clone(), source };
+        let kind = path.symlink_metadata().map_err(read)?.file_type();
+        if !(kind.is_dir() || kind.is_file()) || depth > DEEPEST {
+            return Err(FilesError::Kind(path));
+        }
+        self.paths.push(Met { dst: dst.clone(), path: path.clone(), directory: kind.is_dir(), spec });
+        if kind.is_dir() {
+            for name in names(&path).map_err(read)? {
+                if path == self.project && name == OWN_STATE {
+                    continue;
+                }
+                self.add(spec, src, path.join(&name), join(&dst, name.as_bytes()), depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn names(dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let mut names = fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn destination(spec: &FileSpec) -> Result<Vec<u8>, FilesError> {
+    let bad = || FilesError::Destination { dst: spec.dst.clone() };
+    let rest = spec.dst.strip_prefix('/').ok_or_else(bad)?;
+    let mut path = Vec::new();
+    for name in rest.split('/').filter(|n| !matches!(*n, "" | ".")) {
+        if name == ".." {
+            return Err(bad());
+        }
+        path.push(b'/');
+        path.extend_from_slice(name.as_bytes());
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(path)
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    [dir, b"/", name].concat()
+}
+
+fn known(met: Met) -> Result<Found, FilesError> {
+    let what = if met.directory { What::Directory } else { file(met.path)? };
+    Ok(Found { dst: met.dst, what, spec: met.spec })
+}
+
+fn file(path: PathBuf) -> Result<What, FilesError> {
+    let read = |source| FilesError::Read { path: path.clone(), source };
+    let mut file = File::open(&path).map_err(read)?;
+    let executable = file.metadata().map_err(read)?.permissions().mode() & 0o111 != 0;
+    let mut verity = Verity::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer).map_err(read)? {
+            0 => break,
+            n => verity.update(&buffer[..n]),
+        }
+    }
+    let size = verity.size();
+    Ok(What::File { executable, digest: verity.finish(), size, path })
+}

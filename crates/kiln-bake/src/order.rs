@@ -1,0 +1,128 @@
+//! What is asked of a bake, and what is told while it runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use kiln_model::{ImageName, ImageRecord, LockRequest, Millis, Progress, Volatile};
+use serde::Serialize;
+
+/// Everything that decides what one image holds. No choices left but those the lock answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BakeOrder {
+    /// The image's name in the spec.
+    pub image: ImageName,
+    /// The directory that holds `kiln.toml`; `files` are found below it, and never outside.
+    pub project: PathBuf,
+    /// What the image starts from.
+    pub from: Base,
+    /// The packages asked for: a name, or `name=version` where the version may end in `*`.
+    pub packages: Vec<String>,
+    /// Whether packages that are only recommended are wanted as well.
+    pub recommends: bool,
+    /// The project's own files.
+    pub files: Vec<FileSpec>,
+    /// Program and arguments; the program is an absolute path inside the image.
+    pub run: Vec<String>,
+    /// Who runs it: a name of the image's `/etc/passwd`, or `uid[:gid]`. Root if absent.
+    pub user: Option<String>,
+    /// The image's environment.
+    pub env: BTreeMap<String, String>,
+    /// The working directory; `/` if absent.
+    pub workdir: Option<String>,
+    /// The signal that asks the program to end.
+    pub stop_signal: i32,
+    /// How long it then has.
+    pub stop_grace: Millis,
+    /// What may be written in instances.
+    pub volatile: Vec<Volatile>,
+    /// Where Debian packages come from; the host's own apt sources if absent.
+    pub sources: Sources,
+    /// The architecture, as the distribution names it: `amd64`.
+    pub architecture: String,
+}
+
+/// What an image starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// The essential packages of a Debian suite, e.g. `bookworm`.
+    Debian {
+        /// The suite's code name.
+        suite: String,
+    },
+    /// Nothing.
+    Scratch,
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian { suite } => write!(f, "debian:{suite}"),
+            Self::Scratch => f.write_str("scratch"),
+        }
+    }
+}
+
+/// Files or a directory of the project that go into the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileSpec {
+    /// Path below the project's directory; a directory is copied with all that is in it.
+    pub src: String,
+    /// Absolute path in the image. With a slash at its end, a file is put *into* this directory.
+    pub dst: String,
+    /// Permission bits of files; 0644, or 0755 where the source may be executed, if absent.
+    pub mode: Option<u32>,
+    /// `user` or `user:group`, names of the image or numbers; `root:root` if absent.
+    pub owner: Option<String>,
+}
+
+/// `[sources.debian]` of the spec.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// The archive's root; its suites, updates and security updates are looked for there.
+    pub mirror: Option<String>,
+    /// Whether an index past its `Valid-Until` is refused; as the host's apt is configured if absent.
+    pub check_valid_until: Option<bool>,
+}
+
+impl BakeOrder {
+    /// The part of the order that the lock answers.
+    pub fn lock_request(&self) -> LockRequest {
+        LockRequest {
+            from: self.from.to_string(),
+            architecture: self.architecture.clone(),
+            requested: self.packages.clone(),
+            recommends: self.recommends,
+        }
+    }
+}
+
+/// Who is told how a bake goes, and may call it off.
+pub trait Report: Sync {
+    /// Takes one piece of news.
+    fn progress(&self, progress: Progress);
+    /// Whether the work is no longer wanted; it then ends soon with [`crate::BakeError::Cancelled`].
+    fn cancelled(&self) -> bool;
+}
+
+/// Which pins of an existing lock are let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// None: an image whose request has not changed keeps its packages, without asking the network.
+    Nothing,
+    /// All: every image gets the newest versions.
+    All,
+    /// Those of these packages; the others keep their versions where the archive still offers them.
+    Packages(Vec<String>),
+}
+
+/// A baked image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Baked {
+    /// What is recorded of it.
+    pub record: ImageRecord,
+    /// Whether it was there already.
+    pub reused: bool,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}

@@ -1,0 +1,183 @@
+//! Running the programs of a tree inside it, away from everything else.
+//!
+//! A process of its own is pid 1 of new pid, mount, network, UTS and IPC namespaces. It makes the tree its root,
+//! enters the user namespace last (so that root inside owns none of the other namespaces) and runs the steps one
+//! after another. The network is a loopback device. It ends when its parent does, whatever the reason, because it
+//! watches a pipe that the parent holds; and with pid 1 the kernel ends every process inside.
+//!
+//! | module | does |
+//! |---|---|
+//! | `init` | what pid 1 does: raw system calls only, for it begins as a copy of one thread of this process |
+//! | `workplace` | the private mounts that a tree with a writable layer is put together in |
+
+mod init;
+mod workplace;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use kiln_mount::UserNamespace;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::Timespec;
+
+pub use workplace::WorkplaceError;
+pub(crate) use workplace::{Workplace, in_private_mounts};
+
+/// How often it is asked whether the work is still wanted.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// One program to run.
+pub(crate) struct Step {
+    /// The program's absolute path, and its arguments.
+    pub(crate) argv: Vec<CString>,
+    /// Its whole environment, each `NAME=value`.
+    pub(crate) env: Vec<CString>,
+}
+
+impl Step {
+    /// A step from text.
+    pub(crate) fn new(argv: &[&str], env: &[(&str, &str)]) -> io::Result<Self> {
+        let argv = argv.iter().map(|a| CString::new(*a)).collect::<Result<_, _>>()?;
+        let env = env.iter().map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?;
+        Ok(Self { argv, env })
+    }
+
+    pub(crate) fn program(&self) -> String {
+        self.argv[0].to_string_lossy().into_owned()
+    }
+}
+
+/// How it went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Every step ended with code 0.
+    Done,
+    /// This step did not, and those after it were not run.
+    Failed { step: usize, how: String },
+    /// It was called off.
+    Cancelled,
+}
+
+/// Runs `steps` in the tree at `root`; what they print goes to `output`, piece by piece.
+pub(crate) fn run(
+    root: &Path,
+    users: &UserNamespace,
+    steps: &[Step],
+    output: &mut dyn FnMut(&[u8]),
+    cancelled: &dyn Fn() -> bool,
+) -> io::Result<Outcome> {
+    let (output_read, output_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (status_read, status_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (lifeline_read, lifeline_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let nothing = File::open("/dev/null")?;
+    let root = CString::new(root.as_os_str().as_bytes())?;
+    let proc = CString::new([root.as_bytes(), b"/proc"].concat())?;
+    let programs: Vec<init::Program> = steps.iter().map(init::Program::new).collect();
+    let plan = init::Plan {
+        root: &root,
+        proc: &proc,
+        users: users.as_fd().as_raw_fd(),
+        stdin: nothing.as_raw_fd(),
+        output: output_write.as_raw_fd(),
+        status: status_write.as_raw_fd(),
+        lifeline: lifeline_read.as_raw_fd(),
+        parents_end: lifeline_write.as_raw_fd(),
+        programs: &programs,
+    };
+    let child = Child::spawn(&plan)?;
+    drop((output_write, status_write, lifeline_read));
+    let wanted = listen(output_read, &child, output, cancelled)?;
+    drop(child);
+    if !wanted {
+        return Ok(Outcome::Cancelled);
+    }
+    let mut words = [0; 12];
+    match File::from(status_read).read_exact(&mut words) {
+        Ok(()) => init::Report::from_bytes(words).outcome(),
+        Err(_) => Ok(Outcome::Failed { step: 0, how: "was killed from outside".into() }),
+    }
+}
+
+/// Hands output on until there can be no more; whether the work was wanted to its end.
+fn listen(
+    output_read: OwnedFd,
+    child: &Child,
+    output: &mut dyn FnMut(&[u8]),
+    cancelled: &dyn Fn() -> bool,
+) -> io::Result<bool> {
+    let mut reader = File::from(output_read);
+    let mut buffer = [0; 16 << 10];
+    loop {
+        if cancelled() {
+            child.kill();
+            return Ok(false);
+        }
+        let mut waiting = [PollFd::new(&reader, PollFlags::IN)];
+        if matches!(poll(&mut waiting, Some(&PATIENCE)), Ok(0) | Err(rustix::io::Errno::INTR)) {
+            continue;
+        }
+        // Its end is the end of every process inside: each of them holds the pipe.
+        match reader.read(&mut buffer)? {
+            0 => return Ok(true),
+            n => output(&buffer[..n]),
+        }
+    }
+}
+
+/// Pid 1 of the sandbox; killed and reaped when dropped.
+struct Child {
+    pidfd: OwnedFd,
+}
+
+impl Child {
+    fn spawn(plan: &init::Plan<'_>) -> io::Result<Self> {
+        let mut pidfd: libc::c_int = -1;
+        // SAFETY: all zeroes is a valid value of this plain struct, and means "nothing special".
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        let namespaces = libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWIPC;
+        arguments.flags = (namespaces | libc::CLONE_PIDFD) as u64;
+        arguments.pidfd = &raw mut pidfd as u64;
+        // SAFETY: without CLONE_VM the child has its own copy of memory and stack, like after fork. Other threads may
+        // hold locks in that copy; the child takes none and never returns (see `init`).
+        let pid =
+            unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+        match pid {
+            -1 => Err(io::Error::last_os_error()),
+            0 => init::main(plan),
+            // SAFETY: the kernel has just stored a new descriptor there, which nobody else owns.
+            _ => Ok(Self { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        }
+    }
+
+    fn kill(&self) {
+        // SAFETY: a system call with plain numbers; the descriptor is ours, so no other process can be meant.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), libc::SIGKILL, 0, 0) };
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+        // SAFETY: waitid may be given a null pointer for what it would tell. `__WALL`, because the child has no exit
+        // signal.
+        unsafe {
+            while libc::waitid(
+                libc::P_PIDFD,
+                self.pidfd.as_fd().as_raw_fd() as libc::id_t,
+                std::ptr::null_mut(),
+                libc::WEXITED | libc::__WALL,
+            ) == -1
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+        }
+    }
+}

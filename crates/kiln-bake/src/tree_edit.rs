@@ -1,0 +1,250 @@
+//! Changing a tree as a filesystem would change: what is laid over it replaces what was there, paths lead through
+//! symbolic links, and a file with several names lives on under the others.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{Meta, Node, Tree, TreeError, Xattrs};
+
+/// Symbolic links that lead to each other are given up after so many, as the kernel does.
+const MOST_LINKS: usize = 40;
+
+/// A tree being changed.
+pub(crate) struct TreeEdit {
+    tree: Tree,
+    /// The further names of files that have any.
+    names: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+}
+
+impl TreeEdit {
+    pub(crate) fn new(tree: Tree) -> Self {
+        let mut names: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+        for (path, node) in tree.iter() {
+            if let Node::Hardlink(first) = node {
+                names.entry(first.clone()).or_default().push(path.to_vec());
+            }
+        }
+        Self { tree, names }
+    }
+
+    pub(crate) fn into_tree(self) -> Tree {
+        self.tree
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// What is at `path`, to change its attributes.
+    pub(crate) fn node_mut(&mut self, path: &[u8]) -> Option<&mut Node> {
+        self.tree.get_mut(path)
+    }
+
+    /// Puts `node` at `path`. What was there is gone, with all below it unless both are directories.
+    pub(crate) fn put(&mut self, path: &[u8], node: Node) -> Result<(), TreeError> {
+        let stays = node.is_directory() && self.tree.get(path).is_some_and(Node::is_directory);
+        if !stays && self.tree.get(path).is_some() {
+            self.remove(path);
+        }
+        if let Node::Hardlink(first) = &node {
+            self.names.entry(first.clone()).or_default().push(path.to_vec());
+        }
+        self.tree.insert(path, node).map(drop)
+    }
+
+    /// Takes away `path` and all below it.
+    pub(crate) fn remove(&mut self, path: &[u8]) {
+        let doomed: Vec<Vec<u8>> = match self.tree.get(path) {
+            None => return,
+            Some(Node::Directory(_)) => self.below(path),
+            Some(_) => Vec::new(),
+        };
+        for path in doomed.iter().rev().map(Vec::as_slice).chain([path]) {
+            self.remove_one(path);
+        }
+    }
+
+    /// Takes away all below `path`, and leaves it.
+    pub(crate) fn clear(&mut self, path: &[u8]) {
+        for path in self.below(path).iter().rev() {
+            self.remove_one(path);
+        }
+    }
+
+    /// The paths below a directory, in order.
+    pub(crate) fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        let mut start = path.to_vec();
+        if path != b"/" {
+            start.push(b'/');
+        }
+        self.tree
+            .iter()
+            .map(|(p, _)| p)
+            .filter(|p| p.starts_with(&start) && *p != b"/")
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
+    fn remove_one(&mut self, path: &[u8]) {
+        let node = self.tree.remove(path);
+        match node {
+            Some(Node::Hardlink(first)) => {
+                if let Some(names) = self.names.get_mut(&first) {
+                    names.retain(|n| n != path);
+                }
+            }
+            Some(file @ Node::File(..)) => self.hand_on(path, file),
+            _ => {}
+        }
+    }
+
+    /// Lets the file that was at `path` live on under its next name.
+    fn hand_on(&mut self, path: &[u8], file: Node) {
+        let Some(mut names) = self.names.remove(path).filter(|n| !n.is_empty()) else { return };
+        let first = names.remove(0);
+        for other in &names {
+            if let Some(node) = self.tree.get_mut(other) {
+                *node = Node::Hardlink(first.clone());
+            }
+        }
+        if let Some(node) = self.tree.get_mut(&first) {
+            *node = file;
+        }
+        self.names.insert(first, names);
+    }
+
+    /// `path` with its parents' symbolic links followed: where a write to it would end up. The last component is
+    /// left as it is.
+    pub(crate) fn resolve_parents(&self, path: &[u8]) -> Vec<u8> {
+        resolve(&self.tree, path, false)
+    }
+
+    /// The directory that `path` is in, as [`Self::ensure_directory`].
+    pub(crate) fn ensure_parent(&mut self, path: &[u8], mtime: i64) -> Result<(), TreeError> {
+        let end = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
+        self.ensure_directory(&path[..end], mtime)
+    }
+
+    /// The directory at `path`, made with all its parents (mode 0755, root) where they are missing.
+    pub(crate) fn ensure_directory(&mut self, path: &[u8], mtime: i64) -> Result<(), TreeError> {
+        let path = resolve(&self.tree, path, true);
+        for end in (0..path.len()).filter(|i| *i > 0 && path[*i] == b'/').chain([path.len()]) {
+            let part = &path[..end];
+            match self.tree.get(part) {
+                Some(Node::Directory(_)) => {}
+                None => self.put(part, directory(0o755, mtime))?,
+                Some(_) => {
+                    return Err(TreeError {
+                        path: part.into(),
+                        problem: "is in the way of a directory".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory of root's.
+pub(crate) fn directory(mode: u16, mtime: i64) -> Node {
+    Node::Directory(root_meta(mode, mtime))
+}
+
+/// Attributes of what belongs to root.
+pub(crate) fn root_meta(mode: u16, mtime: i64) -> Meta {
+    Meta { mode, uid: 0, gid: 0, mtime, xattrs: Xattrs::new() }
+}
+
+/// `path` with symbolic links followed inside the tree, the last component's too if `last`. What does not exist is
+/// taken as written; `..` never leads above the root.
+pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Vec<u8> {
+    let mut todo: Vec<Vec<u8>> = components(path);
+    let mut done: Vec<u8> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = todo.pop() {
+        if name == b".." {
+            done.truncate(done.iter().rposition(|c| *c == b'/').unwrap_or(0));
+            continue;
+        }
+        let mut here = done.clone();
+        here.push(b'/');
+        here.extend_from_slice(&name);
+        match tree.get(&here) {
+            Some(Node::Symlink(_, target)) if (last || !todo.is_empty()) && links < MOST_LINKS => {
+                links += 1;
+                if target.starts_with(b"/") {
+                    done.clear();
+                }
+                todo.extend(components(target));
+            }
+            _ => done = here,
+        }
+    }
+    if done.is_empty() { b"/".to_vec() } else { done }
+}
+
+/// The components of a path, last first.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")).map(<[u8]>::to_vec).rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_model::Content;
+
+    fn file(text: &str) -> Node {
+        Node::File(root_meta(0o644, 0), Content::Inline(text.into()))
+    }
+
+    fn link(target: &str) -> Node {
+        Node::Symlink(root_meta(0o777, 0), target.into())
+    }
+
+    fn edit(nodes: &[(&str, Node)]) -> TreeEdit {
+        let mut edit = TreeEdit::new(Tree::new());
+        edit.put(b"/", directory(0o755, 0)).unwrap();
+        for (path, node) in nodes {
+            edit.put(path.as_bytes(), node.clone()).unwrap();
+        }
+        edit
+    }
+
+    #[test]
+    fn a_file_lives_on_under_its_other_names() {
+        let other = |p: &str| Node::Hardlink(p.into());
+        let mut e = edit(&[("/a", file("x")), ("/b", other("/a")), ("/c", other("/a"))]);
+        e.remove(b"/a");
+        assert_eq!(e.tree().get(b"/b"), Some(&file("x")));
+        assert_eq!(e.tree().get(b"/c"), Some(&other("/b")));
+        e.put(b"/b", file("y")).unwrap();
+        assert_eq!(e.tree().get(b"/c"), Some(&file("x")));
+        let mut e = edit(&[("/d", directory(0o755, 0)), ("/d/a", file("x")), ("/d/b", other("/d/a"))]);
+        e.remove(b"/d");
+        assert_eq!(e.tree().len(), 1);
+    }
+
+    #[test]
+    fn paths_lead_through_links() {
+        let e = edit(&[
+            ("/usr", directory(0o755, 0)),
+            ("/usr/lib", directory(0o755, 0)),
+            ("/lib", link("usr/lib")),
+            ("/usr/lib/up", link("../../lib/x")),
+            ("/loop", link("loop")),
+        ]);
+        assert_eq!(e.resolve_parents(b"/lib/a"), b"/usr/lib/a");
+        assert_eq!(e.resolve_parents(b"/lib"), b"/lib");
+        assert_eq!(resolve(e.tree(), b"/lib/up", true), b"/usr/lib/x");
+        assert_eq!(resolve(e.tree(), b"/../../lib", true), b"/usr/lib");
+        assert_eq!(resolve(e.tree(), b"/loop/a", true), b"/loop/a");
+        assert_eq!(resolve(e.tree(), b"/", true), b"/");
+    }
+
+    #[test]
+    fn directories_are_made_where_paths_lead() {
+        let mut e = edit(&[("/usr", directory(0o755, 0)), ("/lib", link("usr/lib")), ("/f", file(""))]);
+        e.ensure_directory(b"/lib/a/b", 7).unwrap();
+        assert!(e.tree().get(b"/usr/lib/a/b").is_some_and(Node::is_directory));
+        assert!(e.ensure_directory(b"/f/x", 7).is_err());
+    }
+}
