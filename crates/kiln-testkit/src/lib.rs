@@ -1,6 +1,9 @@
 //! See Cargo.toml's description; the module map follows.
 
+pub mod conformance;
 mod fake_engine;
+pub mod fixture_image;
+pub mod load;
 pub mod sim;
 
 pub use fake_engine::FakeEngine;
