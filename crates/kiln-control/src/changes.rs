@@ -55,7 +55,9 @@ fn service(
     differs("run", a.run.argv.join(" "), b.run.argv.join(" "));
     let names: BTreeSet<&String> = a.env.keys().chain(b.env.keys()).collect();
     // Names, not values: a plan may be shown to more people than the environment.
-    lines.extend(names.into_iter().filter(|n| a.env.get(*n) != b.env.get(*n)).map(|n| format!("env {n} changed")));
+    lines.extend(
+        names.into_iter().filter(|n| a.env.get(*n) != b.env.get(*n)).map(|n| format!("env {n} changed")),
+    );
     if (&a.probe, a.probe_interval, a.healthy_after) != (&b.probe, b.probe_interval, b.healthy_after) {
         lines.push("health changed".into());
     }

@@ -4,12 +4,20 @@
 //! store, the keeper, the edge, and the commands people give. [`contract::Host`] is the one door through which they
 //! come in.
 
+mod changes;
 pub mod contract;
 mod core;
 mod health;
+mod host;
+pub mod pipeline;
 mod probe;
+mod project;
+mod shelf;
 mod world;
 
 pub use core::{Core, InstanceReport, News, NewsSender, Refusal, Request};
 pub use health::Prober;
+pub use host::{HostConfig, LocalHost};
+pub use project::Project;
+pub use shelf::SystemClock;
 pub use world::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};

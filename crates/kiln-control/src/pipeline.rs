@@ -131,6 +131,9 @@ fn architecture() -> Result<&'static str, Failure> {
     match std::env::consts::ARCH {
         "x86_64" => Ok("amd64"),
         "aarch64" => Ok("arm64"),
-        other => Err(Failure::new(ExitCode::Host, format!("Kiln does not know Debian's name for this {other} machine"))),
+        other => Err(Failure::new(
+            ExitCode::Host,
+            format!("Kiln does not know Debian's name for this {other} machine"),
+        )),
     }
 }

@@ -78,7 +78,9 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
         Err(Failure::new(ExitCode::Spec, format!("could not read {}", path.display())).because(cause))
     };
     match std::fs::metadata(path) {
-        Ok(m) if m.len() > MAX_BYTES => return failed(format!("it has {} bytes, at most {MAX_BYTES} are read", m.len())),
+        Ok(m) if m.len() > MAX_BYTES => {
+            return failed(format!("it has {} bytes, at most {MAX_BYTES} are read", m.len()));
+        }
         Ok(_) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return failed(e.to_string()),

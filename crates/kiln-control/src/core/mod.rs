@@ -113,6 +113,17 @@ impl Core {
         self.published = None;
     }
 
+    /// Forgets what was believed of instances: another keeper works now, and those of the one before are gone.
+    pub fn engine_is_new(&mut self) {
+        let members: Vec<InstanceId> = self.members().map(|(_, id)| id).collect();
+        let now = self.now();
+        for id in members {
+            let state = kiln_model::InstanceState::Ended { exit: kiln_model::Exit::Unknown };
+            self.statuses.insert(id.clone(), InstanceStatus { id, state, since: now });
+        }
+        self.presumed_healthy.clear();
+    }
+
     /// The present moment, as the world has it.
     pub fn now(&self) -> Timestamp {
         self.world.clock.now()

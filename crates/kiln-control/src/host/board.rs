@@ -42,7 +42,12 @@ impl Board {
     }
 
     /// How `id` ended, as soon as it has; `None` at the deadline or when `give_up` says so.
-    pub(crate) fn wait(&self, id: &InstanceId, deadline: Instant, give_up: &dyn Fn() -> bool) -> Option<Exit> {
+    pub(crate) fn wait(
+        &self,
+        id: &InstanceId,
+        deadline: Instant,
+        give_up: &dyn Fn() -> bool,
+    ) -> Option<Exit> {
         const LOOK_UP: Duration = Duration::from_millis(100);
         let mut ended = lock(&self.ended);
         loop {

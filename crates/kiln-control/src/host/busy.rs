@@ -30,10 +30,19 @@ impl Busy {
     ///
     /// # Errors
     /// If somebody has it; says who.
-    pub(crate) fn take(&self, app: &AppName, what: &'static str, by: &str, now: Timestamp) -> Result<Turn, Failure> {
+    pub(crate) fn take(
+        &self,
+        app: &AppName,
+        what: &'static str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Turn, Failure> {
         let mut holders = lock(&self.0);
         if let Some(holder) = holders.get(app) {
-            let message = format!("app {app} is busy: {} has a {} under way since {}", holder.by, holder.what, holder.since);
+            let message = format!(
+                "app {app} is busy: {} has a {} under way since {}",
+                holder.by, holder.what, holder.since
+            );
             return Err(Failure::new(ExitCode::Busy, message)
                 .hint("`kiln status` shows how far it is; try again when it has ended"));
         }

@@ -1,11 +1,12 @@
 //! The gate between baked and releasable: checks of an image in throwaway instances of that very image.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_model::{
-    AppName, ByteSize, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId, InstanceOrder,
-    InstanceState, Limits, Millis, Probe, Sha256,
+    AppName, ByteSize, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId,
+    InstanceOrder, InstanceState, Limits, Millis, Probe, Sha256,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,7 @@ use super::LocalHost;
 use super::deploy::Asker;
 use crate::health::one_socket;
 use crate::probe;
+use crate::world::Clock;
 
 /// What a throwaway instance may use; generous, for a check is no place to run out of memory.
 const LIMITS: Limits = Limits { memory: ByteSize(1 << 30), cpu_millis: 2000, pids: 512 };
@@ -71,7 +73,9 @@ impl LocalHost {
                 self.check(app, image, check, asker).map_err(|v| self.refusal(name, check, v))?;
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let passed = Passed { check: words(check), millis };
-                self.store.put_check_result(&image.digest, &key, &passed).map_err(|e| super::failure::store(&e))?;
+                self.store
+                    .put_check_result(&image.digest, &key, &passed)
+                    .map_err(|e| super::failure::store(&e))?;
             }
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             asker.tell(Event::Checked { image: name.to_string(), check: words(check), cached, millis });
@@ -102,7 +106,9 @@ impl LocalHost {
             Check::Http { probe, port, timeout } => {
                 self.probe_check(app, image, &Probe::Http(probe.clone()), *port, *timeout, asker)
             }
-            Check::Port { port, timeout } => self.probe_check(app, image, &Probe::Tcp, *port, *timeout, asker),
+            Check::Port { port, timeout } => {
+                self.probe_check(app, image, &Probe::Tcp, *port, *timeout, asker)
+            }
             Check::File { path, mode, owner, contains } => {
                 let handle = self.store.handle(&image.digest).map_err(|e| e.to_string())?;
                 let asked = kiln_bake::inspect::FileCheck {
@@ -113,8 +119,19 @@ impl LocalHost {
                 };
                 kiln_bake::inspect::check_file(&handle, &asked).map_err(Verdict::from)
             }
-            Check::Package { name, version } => package(image, name, version.as_deref()).map_err(Verdict::from),
+            Check::Package { name, version } => {
+                package(image, name, version.as_deref()).map_err(Verdict::from)
+            }
         }
+    }
+
+    /// A name nothing had before: the moment tells control planes apart, the number instances of one.
+    fn throwaway_id(&self, image: &ImageRecord) -> InstanceId {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (moment, number) = (self.clock.now().0, MADE.fetch_add(1, Ordering::Relaxed));
+        format!("check-{}-{moment}-{number}", image.digest.short())
+            .parse()
+            .expect("letters, digits and dashes")
     }
 
     fn order(&self, app: &AppName, image: &ImageRecord) -> Result<InstanceOrder, Verdict> {
@@ -181,7 +198,9 @@ impl LocalHost {
         let deadline = Instant::now() + timeout.duration();
         let verdict = |cause| Verdict { cause, instance: Some(throwaway.id.clone()) };
         loop {
-            let Err(problem) = ask_once(&*self.engine, &throwaway.id, port, question, deadline) else { return Ok(()) };
+            let Err(problem) = ask_once(&*self.engine, &throwaway.id, port, question, deadline) else {
+                return Ok(());
+            };
             // Its end is also what paces the questions.
             let next = (Instant::now() + EAGER).min(deadline);
             if let Some(exit) = self.driver.board.wait(&throwaway.id, next, &|| asker.is_gone()) {
@@ -194,9 +213,16 @@ impl LocalHost {
     }
 }
 
-fn ask_once(engine: &dyn Engine, id: &InstanceId, port: u16, question: &Probe, deadline: Instant) -> probe::Answered {
+fn ask_once(
+    engine: &dyn Engine,
+    id: &InstanceId,
+    port: u16,
+    question: &Probe,
+    deadline: Instant,
+) -> probe::Answered {
     let socket = one_socket(engine, id)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let left = deadline.saturating_duration_since(Instant::now());
     tokio::task::LocalSet::new().block_on(&runtime, async {
         match tokio::time::timeout(left, probe::ask(socket, port, question)).await {
@@ -215,7 +241,9 @@ fn package(image: &ImageRecord, name: &str, version: Option<&str>) -> Result<(),
         None => package.version == wanted,
     };
     match version {
-        Some(wanted) if !fits(wanted) => Err(format!("package {name} is {}, expected {wanted}", package.version)),
+        Some(wanted) if !fits(wanted) => {
+            Err(format!("package {name} is {}, expected {wanted}", package.version))
+        }
         _ => Ok(()),
     }
 }

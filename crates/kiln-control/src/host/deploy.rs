@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use kiln_model::{
-    Answer, AppName, BakedImage, DeployedAnswer, Event, ExitCode, Failure, Generation, ImageName, ImageRecord,
-    OperationKind, PlanAnswer, PlannedStep, Release, ReleaseId, Stamped,
+    Answer, AppName, BakedImage, DeployedAnswer, Event, ExitCode, Failure, Generation, ImageName,
+    ImageRecord, OperationKind, PlanAnswer, PlannedStep, Release, ReleaseId, Stamped,
 };
 
 use super::board::lock;
@@ -92,7 +92,8 @@ impl LocalHost {
             self.check_image(&project.spec.app, name, &baked[name].record, &spec.checks, asker)?;
         }
         stage.step = "make the release".into();
-        let records: BTreeMap<ImageName, ImageRecord> = baked.into_iter().map(|(n, b)| (n, b.record)).collect();
+        let records: BTreeMap<ImageName, ImageRecord> =
+            baked.into_iter().map(|(n, b)| (n, b.record)).collect();
         let release = project
             .spec
             .release(&records)
@@ -183,7 +184,8 @@ impl LocalHost {
             Some(hint) => format!("{hint}; {serves}"),
             None => serves,
         });
-        let cause = std::iter::once(&failure.message).chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
+        let cause =
+            std::iter::once(&failure.message).chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
         let (release, step) = (stage.release, stage.step);
         asker.tell(Event::Failed { release, serving, step, cause, failure: failure.clone() });
         failure
@@ -227,18 +229,25 @@ impl LocalHost {
         let hint = "`kiln releases` lists what can be gone back to";
         let Some(given) = given else {
             return state.previous.clone().ok_or_else(|| {
-                Failure::new(ExitCode::Usage, format!("app {app} has had no release before the present one")).hint(hint)
+                Failure::new(ExitCode::Usage, format!("app {app} has had no release before the present one"))
+                    .hint(hint)
             });
         };
         let fits = |id: &&ReleaseId| id.as_str().starts_with(given) || id.as_str()[2..].starts_with(given);
         let found: Vec<&ReleaseId> = state.served.iter().map(|s| &s.release).filter(fits).collect();
         match found[..] {
             [one] => Ok(one.clone()),
-            [] => Err(Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}")).hint(hint)),
+            [] => {
+                Err(Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}"))
+                    .hint(hint))
+            }
             _ => {
                 let ids: Vec<&str> = found.iter().map(|id| id.as_str()).collect();
-                Err(Failure::new(ExitCode::Usage, format!("{given} is the beginning of several releases of {app}"))
-                    .hint(format!("give more of it: {}", ids.join(", "))))
+                Err(Failure::new(
+                    ExitCode::Usage,
+                    format!("{given} is the beginning of several releases of {app}"),
+                )
+                .hint(format!("give more of it: {}", ids.join(", "))))
             }
         }
     }
@@ -247,7 +256,8 @@ impl LocalHost {
         let asker = Asker { events, clock: &self.clock };
         let project = Project::load(dir)?;
         let baked = pipeline::bake(&project, &self.store, false, asker.events, asker.clock)?;
-        let records: BTreeMap<ImageName, ImageRecord> = baked.into_iter().map(|(n, b)| (n, b.record)).collect();
+        let records: BTreeMap<ImageName, ImageRecord> =
+            baked.into_iter().map(|(n, b)| (n, b.record)).collect();
         let release = project.spec.release(&records).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
         let core = lock(&self.driver.core);
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
@@ -257,8 +267,10 @@ impl LocalHost {
         };
         let old = from.as_ref().and_then(|id| core.release(id).cloned());
         drop(core);
-        let changes = changes::between(old.as_ref(), &release, &|digest| self.store.image(digest).ok().flatten());
-        let steps = steps.into_iter().map(|s| PlannedStep { step: s.action.to_string(), why: s.why }).collect();
+        let changes =
+            changes::between(old.as_ref(), &release, &|digest| self.store.image(digest).ok().flatten());
+        let steps =
+            steps.into_iter().map(|s| PlannedStep { step: s.action.to_string(), why: s.why }).collect();
         let to = release.id();
         Ok(Answer::Plan(PlanAnswer { app: release.app, from, to, nothing_to_do, changes, steps }))
     }
@@ -272,9 +284,8 @@ fn refused(refusal: Refusal) -> Failure {
             .hint("give the route another host or path in kiln.toml"),
         Refusal::NothingThere => Failure::new(ExitCode::Usage, refusal.to_string()),
         Refusal::Unsound(_) => Failure::new(ExitCode::Bug, refusal.to_string()),
-        Refusal::Unrecorded(_) => {
-            Failure::new(ExitCode::Host, refusal.to_string()).hint("is there space on the disk of the state directory?")
-        }
+        Refusal::Unrecorded(_) => Failure::new(ExitCode::Host, refusal.to_string())
+            .hint("is there space on the disk of the state directory?"),
     }
 }
 

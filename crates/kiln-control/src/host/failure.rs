@@ -16,9 +16,7 @@ pub(crate) fn store(error: &StoreError) -> Failure {
 
 pub(crate) fn not_deployed(release: &ReleaseId, cause: String) -> Failure {
     let message = format!("release {} was not deployed; its fleet was thrown away", release.short());
-    Failure::new(ExitCode::Deploy, message)
-        .because(cause)
-        .hint("`kiln logs` shows what its instances wrote")
+    Failure::new(ExitCode::Deploy, message).because(cause).hint("`kiln logs` shows what its instances wrote")
 }
 
 pub(crate) fn cancelled() -> Failure {

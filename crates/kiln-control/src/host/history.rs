@@ -86,11 +86,17 @@ impl Lineage {
         let (serial, generation) = (serial.parse().ok()?, Generation(generation.parse().ok()?));
         let of_generation = self.0.iter().filter(|((_, g), _)| *g == generation);
         of_generation
-            .flat_map(|((app, _), fleets)| fleets.iter().map(move |(service, release)| (app, service, release)))
+            .flat_map(|((app, _), fleets)| {
+                fleets.iter().map(move |(service, release)| (app, service, release))
+            })
             .find(|(app, service, _)| {
                 let fleet = FleetId { app: (*app).clone(), service: (*service).clone(), generation };
                 fleet.instance(serial) == *id
             })
-            .map(|(app, service, release)| Origin { app: app.clone(), service: service.clone(), release: release.clone() })
+            .map(|(app, service, release)| Origin {
+                app: app.clone(),
+                service: service.clone(),
+                release: release.clone(),
+            })
     }
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_model::{
-    Answer, AppName, Event, ExitCode, Failure, InstanceId, OutputLine, ReleaseId, ServiceName, Timestamp,
+    Answer, AppName, Event, ExitCode, Failure, InstanceId, OutputLine, OutputStream, ReleaseId, ServiceName,
+    Timestamp,
 };
 
 use super::LocalHost;
@@ -28,7 +29,21 @@ pub(crate) struct Wanted {
 struct Written {
     instance: InstanceId,
     origin: Option<Origin>,
-    line: OutputLine,
+    line: Line,
+}
+
+/// A line as it is told.
+struct Line {
+    at: Timestamp,
+    stream: OutputStream,
+    text: String,
+}
+
+impl From<OutputLine<'_>> for Line {
+    fn from(line: OutputLine<'_>) -> Self {
+        let text = String::from_utf8_lossy(line.text).into_owned();
+        Self { at: Timestamp(line.at.0 / 1_000_000), stream: line.stream, text }
+    }
 }
 
 /// How often a log that is followed is looked at.
@@ -101,7 +116,11 @@ impl LocalHost {
             };
             if wanted.is_about(origin.as_ref()) {
                 let new = reading.read(&path).map_err(failed)?;
-                lines.extend(new.into_iter().map(|line| Written { instance: instance.clone(), origin: origin.clone(), line }));
+                lines.extend(new.into_iter().map(|line| Written {
+                    instance: instance.clone(),
+                    origin: origin.clone(),
+                    line,
+                }));
             }
         }
         lines.sort_by_key(|w: &Written| w.line.at);
@@ -126,7 +145,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn read(&mut self, path: &PathBuf) -> std::io::Result<Vec<OutputLine>> {
+    fn read(&mut self, path: &PathBuf) -> std::io::Result<Vec<Line>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +167,8 @@ impl Reading {
                 return Ok(lines);
             }
             *offset += read as u64;
-            lines.extend(OutputLine::parse(&line).ok());
+            line.pop();
+            lines.extend(OutputLine::parse(&line).map(Line::from));
         }
     }
 }
@@ -172,11 +192,11 @@ fn files(dir: &std::path::Path) -> std::io::Result<Vec<(InstanceId, PathBuf)>> {
 }
 
 fn event(written: Written) -> Event {
-    let (app, service, release): (Option<AppName>, Option<ServiceName>, Option<ReleaseId>) = match written.origin {
-        Some(o) => (Some(o.app), Some(o.service), Some(o.release)),
-        None => (None, None, None),
-    };
-    let OutputLine { at, stream, text } = written.line;
-    let at: Timestamp = at;
+    let (app, service, release): (Option<AppName>, Option<ServiceName>, Option<ReleaseId>) =
+        match written.origin {
+            Some(o) => (Some(o.app), Some(o.service), Some(o.release)),
+            None => (None, None, None),
+        };
+    let Line { at, stream, text } = written.line;
     Event::Output { app, service, release, instance: written.instance, stream, written: at, line: text }
 }

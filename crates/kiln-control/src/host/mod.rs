@@ -104,7 +104,8 @@ impl LocalHost {
     }
 
     fn drive(&self) -> Result<(), Failure> {
-        let (turning, listening, supervising) = (self.driver.clone(), self.driver.clone(), self.driver.clone());
+        let (turning, listening, supervising) =
+            (self.driver.clone(), self.driver.clone(), self.driver.clone());
         let (engine, processes) = (self.engine.clone(), self.processes.clone());
         let threads: [(&str, Box<dyn FnOnce() + Send>); 3] = [
             ("core", Box::new(move || turning.turn())),
@@ -167,9 +168,8 @@ impl LocalHost {
     fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) {
         loop {
             let news = self.request(app, Request::Down { drain }, by);
-            let refused_because_busy = news.iter().any(|n| {
-                matches!(n, News::Refused(crate::core::Refusal::Busy { .. }))
-            });
+            let refused_because_busy =
+                news.iter().any(|n| matches!(n, News::Refused(crate::core::Refusal::Busy { .. })));
             if !refused_because_busy {
                 return;
             }
@@ -217,4 +217,3 @@ impl Drop for LocalHost {
         self.leave();
     }
 }
-

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, ReleaseEntry,
-    ReleaseId, ReleaseState, ServiceStatus, StatusAnswer, TrafficReport,
+    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase,
+    ReleaseEntry, ReleaseId, ReleaseState, ServiceStatus, StatusAnswer, TrafficReport,
 };
 
 use super::LocalHost;
@@ -21,12 +21,16 @@ impl LocalHost {
         match (given, &known[..]) {
             (Some(app), _) if known.contains(&&app) => Ok(app),
             (Some(app), []) => Err(nothing_deployed().because(format!("app {app} was asked for"))),
-            (Some(app), _) => Err(Failure::new(ExitCode::Usage, format!("there is no app {app} on this host"))
-                .hint(format!("the apps here are: {}", names()))),
+            (Some(app), _) => {
+                Err(Failure::new(ExitCode::Usage, format!("there is no app {app} on this host"))
+                    .hint(format!("the apps here are: {}", names())))
+            }
             (None, [one]) => Ok((*one).clone()),
             (None, []) => Err(nothing_deployed()),
-            (None, _) => Err(Failure::new(ExitCode::Usage, "several apps run on this host, and none was named")
-                .hint(format!("run it in the directory of one, or name one of: {}", names()))),
+            (None, _) => {
+                Err(Failure::new(ExitCode::Usage, "several apps run on this host, and none was named")
+                    .hint(format!("run it in the directory of one, or name one of: {}", names())))
+            }
         }
     }
 
@@ -114,7 +118,8 @@ fn services(core: &Core, state: &AppState) -> BTreeMap<kiln_model::ServiceName, 
     let instances = core.instances();
     let live = state.fleets.values().filter(|f| f.phase == FleetPhase::Live);
     live.filter_map(|fleet| {
-        let ready = instances.iter().filter(|i| i.fleet == fleet.id && i.phase == InstancePhase::Ready).count();
+        let ready =
+            instances.iter().filter(|i| i.fleet == fleet.id && i.phase == InstancePhase::Ready).count();
         let image = core.release(&fleet.release)?.services.get(&fleet.id.service)?.image;
         let instances = Counts { desired: fleet.size(), ready: u32::try_from(ready).unwrap_or(u32::MAX) };
         Some((fleet.id.service.clone(), ServiceStatus { release: fleet.release.clone(), image, instances }))

@@ -53,14 +53,20 @@ const ADDRESS: &str = "edge-address";
 
 impl EdgeProcess {
     /// Starts an edge on `listen`, or takes over the one that runs already.
-    pub(crate) fn start(program: &std::path::Path, listen: SocketAddr, store: &Store) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        program: &std::path::Path,
+        listen: SocketAddr,
+        store: &Store,
+    ) -> Result<Self, Failure> {
         let path = store.run_dir().join("edge.sock");
         let command = EdgeCommand { program: program.to_owned(), root: store.root().to_owned() };
         match Sockets::bind(listen, threads(), &path) {
             Ok(sockets) => {
                 let address = kiln_edge::local(&sockets.listeners[0])
                     .map_err(|e| super::super::failure::system("find out where the edge listens", &e))?;
-                store.put_state(ADDRESS, &address.to_string()).map_err(|e| super::super::failure::store(&e))?;
+                store
+                    .put_state(ADDRESS, &address.to_string())
+                    .map_err(|e| super::super::failure::store(&e))?;
                 let child = command.spawn(&sockets).map_err(failure)?;
                 let client = EdgeClient::connect(&path).map_err(failure)?;
                 let held = Mutex::new(Held { sockets: Some(sockets), child: Some(child) });

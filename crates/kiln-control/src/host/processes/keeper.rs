@@ -1,0 +1,76 @@
+//! The keeper process.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use kiln_engine::Engine;
+use kiln_engine::embedded::Embedded;
+use kiln_model::{ExitCode, Failure};
+use kiln_store::Store;
+
+use crate::world::Trouble;
+
+/// The keeper, seen from the control plane it makes instances for.
+pub(crate) struct KeeperProcess {
+    program: PathBuf,
+    root: PathBuf,
+    engine: Arc<Embedded>,
+    is_new: bool,
+}
+
+impl KeeperProcess {
+    /// Starts a keeper, or takes over the one that runs already.
+    pub(crate) fn start(program: &std::path::Path, store: &Store) -> Result<Self, Failure> {
+        let (program, root) = (program.to_owned(), store.root().to_owned());
+        let (engine, is_new) = match Embedded::connect(&store.run_dir()) {
+            Ok(engine) => (engine, false),
+            Err(_) => {
+                spawn(&program, &root).map_err(|trouble| {
+                    Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
+                        .because(trouble.to_string())
+                })?;
+                let connected = Embedded::connect(&store.run_dir());
+                (connected.map_err(|e| Failure::from_error(ExitCode::Host, &e))?, true)
+            }
+        };
+        Ok(Self { program, root, engine: Arc::new(engine), is_new })
+    }
+
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        self.engine.clone()
+    }
+
+    /// Starts another keeper if there is none. Whether it did.
+    pub(crate) fn revive(&self) -> Result<bool, Trouble> {
+        if Embedded::connect(&self.root.join("run")).is_ok() {
+            return Ok(false);
+        }
+        spawn(&self.program, &self.root).map(|()| true)
+    }
+
+    pub(crate) fn end(&self) -> Result<(), Trouble> {
+        self.engine.shutdown().map_err(|e| Trouble::of(&e))
+    }
+
+    pub(crate) fn end_if_new(&self) {
+        if self.is_new {
+            let _ = self.end();
+        }
+    }
+}
+
+/// Starts a keeper; returns when it accepts requests. What is started becomes a process of its own, and what it has
+/// to say against that comes on its standard error before.
+fn spawn(program: &std::path::Path, root: &std::path::Path) -> Result<(), Trouble> {
+    let mut command = Command::new(program);
+    command.arg("keeper").arg("--root").arg(root);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output =
+        command.output().map_err(|e| Trouble(format!("{} could not be run: {e}", program.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Trouble(said.trim().trim_start_matches("error: ").to_owned()))
+}

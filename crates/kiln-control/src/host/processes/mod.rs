@@ -1,0 +1,89 @@
+//! The two processes beside control: started, taken over from a control plane that died, started again when they
+//! die, and ended.
+
+mod edge;
+mod keeper;
+
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use kiln_engine::Engine;
+use kiln_model::Failure;
+use kiln_store::Store;
+
+use super::HostConfig;
+use super::board::lock;
+use super::driver::{Driver, Waker};
+use crate::world::Trouble;
+use edge::{EdgeProcess, LiveEdge};
+use keeper::KeeperProcess;
+
+/// Keeper and edge.
+pub(crate) struct Processes {
+    keeper: KeeperProcess,
+    edge: EdgeProcess,
+    waker: Arc<Waker>,
+}
+
+/// Where a process beside control complains: to a file, for it outlives the terminal it was started from.
+fn complaints(root: &Path, name: &str) -> Stdio {
+    let path = root.join("run").join(format!("{name}.log"));
+    let file: Option<File> = OpenOptions::new().create(true).append(true).open(path).ok();
+    file.map_or_else(Stdio::null, Stdio::from)
+}
+
+impl Processes {
+    /// Starts them, or takes over those that run already.
+    pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
+        let keeper = KeeperProcess::start(&config.program, store)?;
+        match EdgeProcess::start(&config.program, config.listen, store) {
+            Ok(edge) => Ok(Self { keeper, edge, waker }),
+            Err(failure) => {
+                // A keeper this call has started is of no use to anybody.
+                keeper.end_if_new();
+                Err(failure)
+            }
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        self.keeper.engine()
+    }
+
+    pub(crate) fn edge(&self) -> LiveEdge {
+        LiveEdge {
+            client: self.edge.client(),
+            waker: self.waker.clone(),
+            waiting: Arc::new(Mutex::default()),
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.edge.address()
+    }
+
+    /// Starts again what has died, as long as the host runs.
+    pub(crate) fn supervise(&self, driver: &Driver) {
+        while !driver.is_stopped() {
+            if matches!(self.edge.revive(), Ok(true)) {
+                lock(&driver.core).edge_is_new();
+                self.waker.wake();
+            }
+            if matches!(self.keeper.revive(), Ok(true)) {
+                lock(&driver.core).engine_is_new();
+                self.waker.wake();
+            }
+            driver.pause();
+        }
+    }
+
+    /// Ends both.
+    pub(crate) fn end(&self) -> Result<(), Trouble> {
+        let edge = self.edge.end();
+        let keeper = self.keeper.end();
+        edge.and(keeper)
+    }
+}
