@@ -3,5 +3,6 @@
 //! [`Engine`] is the contract; whatever implements it passes the conformance suite in `kiln-testkit`.
 
 mod contract;
+pub mod embedded;
 
 pub use contract::{Engine, EngineError};

@@ -17,6 +17,7 @@ mod instance;
 mod lock;
 mod names;
 mod operation;
+mod output;
 mod package;
 mod plan;
 mod planner;
@@ -50,6 +51,7 @@ pub use names::{
     StoreName,
 };
 pub use operation::{Ending, Loss, Record};
+pub use output::{OutputLine, OutputTime};
 pub use package::{PackageName, PackageRef};
 pub use plan::{Action, OperationKind, Plan, Step};
 pub use planner::{Desired, NothingToDo, plan};

@@ -1,0 +1,209 @@
+//! The control groups of one host root.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use kiln_model::{InstanceId, Limits};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::setting::{self, Setting};
+use super::{Controller, Layout};
+
+/// The directories in which an instance has a group each, held open: they are reached from any mount namespace.
+pub(crate) struct Groups {
+    unified: Hierarchy,
+    v1: Vec<Hierarchy>,
+}
+
+/// Our directory in one hierarchy.
+struct Hierarchy {
+    path: PathBuf,
+    /// The root of the hierarchy, and the directory.
+    root: OwnedFd,
+    dir: OwnedFd,
+    controllers: Vec<Controller>,
+    is_v2: bool,
+}
+
+const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Groups {
+    /// Makes or finds the directories `name`.
+    ///
+    /// # Errors
+    /// What was attempted, on what, and the system's answer.
+    pub(crate) fn open(layout: &Layout, name: &str) -> Result<Self, (String, io::Error)> {
+        let unified = Hierarchy::open(&layout.unified, name, &layout.in_unified, true)?;
+        let v1 = layout.v1.iter().map(|(root, controllers)| Hierarchy::open(root, name, controllers, false));
+        Ok(Self { unified, v1: v1.collect::<Result<_, _>>()? })
+    }
+
+    /// Makes the groups of an instance, with its limits.
+    pub(crate) fn create(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
+        self.all().try_for_each(|h| h.create(id.as_str(), limits))
+    }
+
+    /// The v2 group of an instance, to be born into.
+    pub(crate) fn leaf(&self, id: &InstanceId) -> io::Result<OwnedFd> {
+        Ok(openat(&self.unified.dir, id.as_str(), PATH_ONLY, Mode::empty())?)
+    }
+
+    /// Puts a process into the v1 groups of an instance.
+    pub(crate) fn join(&self, id: &InstanceId, pid: u32) -> io::Result<()> {
+        let pid = pid.to_string();
+        self.v1.iter().try_for_each(|h| h.write(&format!("{id}/cgroup.procs"), &pid))
+    }
+
+    /// Kills everything in the groups of the given name, whoever's child it is.
+    pub(crate) fn kill(&self, name: &str) -> io::Result<()> {
+        self.unified.write(&format!("{name}/cgroup.kill"), "1")
+    }
+
+    /// Whether the kernel killed in the groups of an instance for want of memory.
+    pub(crate) fn ran_out_of_memory(&self, id: &InstanceId) -> bool {
+        let memory = self.all().find(|h| h.controllers.contains(&Controller::Memory));
+        let events = memory.and_then(|h| h.read(&format!("{id}/{}", setting::memory_events(h.is_v2))).ok());
+        events.is_some_and(|text| setting::oom_kills(&text) > 0)
+    }
+
+    /// Removes the groups of the given name, those that are there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ResourceBusy`] as long as the kernel has not let go of the last process.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        self.all().try_for_each(|h| match unlinkat(&h.dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        })
+    }
+
+    /// The names of all groups there are, in any hierarchy, sorted.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for hierarchy in self.all() {
+            for entry in fs::read_dir(&hierarchy.path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    names.extend(entry.file_name().into_string());
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Removes our directories themselves, which are empty.
+    pub(crate) fn dissolve(&self) -> io::Result<()> {
+        let name = |h: &Hierarchy| h.path.file_name().unwrap_or_default().to_owned();
+        self.all().try_for_each(|h| match unlinkat(&h.root, name(h), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.v1.iter().chain([&self.unified])
+    }
+}
+
+impl Hierarchy {
+    fn open(
+        root: &Path,
+        name: &str,
+        controllers: &[Controller],
+        is_v2: bool,
+    ) -> Result<Self, (String, io::Error)> {
+        let path = root.join(name);
+        let on = |what: &str, path: &Path| format!("{what} {}", path.display());
+        if is_v2 {
+            delegate(root, controllers)
+                .map_err(|e| (on("hand down controllers of the control group", root), e))?;
+        }
+        match mkdirat(CWD, &path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err((on("make the control group", &path), e.into())),
+        }
+        if is_v2 {
+            delegate(&path, controllers)
+                .map_err(|e| (on("hand down controllers of the control group", &path), e))?;
+        }
+        let held = |path: &Path| {
+            open(path, PATH_ONLY, Mode::empty()).map_err(|e| (on("open the control group", path), e.into()))
+        };
+        let (root, dir) = (held(root)?, held(&path)?);
+        Ok(Self { path, root, dir, controllers: controllers.to_vec(), is_v2 })
+    }
+
+    fn create(&self, name: &str, limits: &Limits) -> io::Result<()> {
+        mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))?;
+        let of = if self.is_v2 { setting::in_v2 } else { setting::in_v1 };
+        let settings = self.controllers.iter().flat_map(|c| of(*c, limits));
+        settings.into_iter().try_for_each(|s| self.apply(name, &s))
+    }
+
+    fn apply(&self, name: &str, setting: &Setting) -> io::Result<()> {
+        match self.write(&format!("{name}/{}", setting.file), &setting.value) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && setting.is_optional => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write(&self, file: &str, text: &str) -> io::Result<()> {
+        let file = openat(&self.dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text.as_bytes())?;
+        Ok(())
+    }
+
+    /// These files are a few lines long.
+    fn read(&self, file: &str) -> io::Result<String> {
+        let file = openat(&self.dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut text = [0; 1024];
+        let length = rustix::io::read(&file, &mut text)?;
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+    }
+}
+
+/// Lets the groups below `dir` have controllers of the v2 tree.
+fn delegate(dir: &Path, controllers: &[Controller]) -> io::Result<()> {
+    let file = dir.join("cgroup.subtree_control");
+    let has = fs::read_to_string(&file)?;
+    let missing = controllers.iter().filter(|c| !has.split_whitespace().any(|name| name == c.name()));
+    let missing: Vec<String> = missing.map(|c| format!("+{}", c.name())).collect();
+    if missing.is_empty() { Ok(()) } else { fs::write(&file, missing.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::ByteSize;
+
+    use super::*;
+
+    fn this_hosts() -> Layout {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let controllers = |tree: &PathBuf| fs::read_to_string(tree.join("cgroup.controllers")).unwrap();
+        Layout::read(&mountinfo, controllers).expect("these tests need control groups")
+    }
+
+    #[test]
+    fn groups_are_made_with_limits_and_leave_nothing() {
+        let name = format!("kiln-test-{}", std::process::id());
+        let groups = Groups::open(&this_hosts(), &name).expect("these tests need root");
+        let id: InstanceId = "app-web-1-1".parse().unwrap();
+        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7 };
+        groups.create(&id, &limits).unwrap();
+        let pids = groups.all().find(|h| h.controllers.contains(&Controller::Pids)).unwrap();
+        assert_eq!(pids.read("app-web-1-1/pids.max").unwrap().trim(), "7");
+        assert!(!groups.ran_out_of_memory(&id));
+        groups.kill(id.as_str()).unwrap();
+        assert_eq!(groups.names().unwrap(), ["app-web-1-1"]);
+        groups.remove(id.as_str()).unwrap();
+        groups.remove(id.as_str()).expect("removing is safe to repeat");
+        let paths: Vec<PathBuf> = groups.all().map(|h| h.path.clone()).collect();
+        groups.dissolve().unwrap();
+        assert!(paths.iter().all(|p| !p.exists()));
+    }
+}

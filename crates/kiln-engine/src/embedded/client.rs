@@ -1,0 +1,146 @@
+//! The engine, as control has it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
+
+use super::line::Lines;
+use super::wire::{Answer, CONTROL_SOCKET, Call, Cursor, MOST_DESCRIPTORS};
+use crate::{Engine, EngineError};
+
+/// Instances as children of the keeper that works in a run directory.
+#[derive(Debug)]
+pub struct Embedded {
+    lines: Lines,
+    known: Mutex<Cursor>,
+}
+
+const NAME: &str = "embedded";
+
+/// How many orders go in one request: the first instances of a large fleet are answered before the last are sent,
+/// and other callers come in between.
+const ORDERS_AT_ONCE: usize = 256;
+
+impl Embedded {
+    /// Connects to the keeper that works in `run_dir`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] if there is none.
+    pub fn connect(run_dir: &Path) -> Result<Self, EngineError> {
+        let lines =
+            Lines::open(&run_dir.join(CONTROL_SOCKET)).map_err(unreachable("speak with its keeper"))?;
+        Ok(Self { lines, known: Mutex::default() })
+    }
+
+    /// Kills all instances and ends the keeper; returns when nothing of them is left.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] if the keeper does not answer.
+    pub fn shutdown(&self) -> Result<(), EngineError> {
+        let attempted = "end its keeper";
+        match self.lines.ask_last(Call::Shutdown).map_err(unreachable(attempted))? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(attempted, other)),
+        }
+    }
+
+    fn ask(&self, attempted: &'static str, call: Call) -> Result<Answer, EngineError> {
+        let (answer, _) = self.lines.ask(call, Duration::ZERO).map_err(unreachable(attempted))?;
+        Ok(answer)
+    }
+
+    fn done(&self, attempted: &'static str, call: Call) -> Result<(), EngineError> {
+        match self.ask(attempted, call)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(attempted, other)),
+        }
+    }
+
+    fn statuses(&self, attempted: &'static str, call: Call) -> Result<Vec<InstanceStatus>, EngineError> {
+        match self.ask(attempted, call)? {
+            Answer::Statuses(statuses) => Ok(statuses),
+            other => Err(unexpected(attempted, other)),
+        }
+    }
+}
+
+impl Engine for Embedded {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {
+        let mut statuses = Vec::with_capacity(orders.len());
+        for some in orders.chunks(ORDERS_AT_ONCE) {
+            statuses.extend(self.statuses("create instances", Call::Create(some.to_vec()))?);
+        }
+        Ok(statuses)
+    }
+
+    fn stop(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        self.done("stop instances", Call::Stop(ids.to_vec()))
+    }
+
+    fn kill(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        self.done("kill instances", Call::Kill(ids.to_vec()))
+    }
+
+    fn list(&self) -> Result<Vec<InstanceStatus>, EngineError> {
+        self.statuses("list instances", Call::List)
+    }
+
+    fn changes(&self, timeout: Duration) -> Result<Vec<InstanceStatus>, EngineError> {
+        let attempted = "tell what has changed";
+        let mut known = self.known.lock().expect("no panic while changes are waited for");
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let call = Call::Changes { since: *known, timeout_ms };
+        match self.lines.ask(call, timeout).map_err(unreachable(attempted))?.0 {
+            Answer::Changes { statuses, until } => {
+                *known = until;
+                Ok(statuses)
+            }
+            other => Err(unexpected(attempted, other)),
+        }
+    }
+
+    fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
+        self.done("forget instances", Call::Forget(ids.to_vec()))
+    }
+
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
+        sockets(&self.lines, id, count)
+    }
+}
+
+/// Asks for sockets, in as many requests as it takes.
+pub(super) fn sockets(lines: &Lines, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
+    let attempted = "make sockets in the network of an instance";
+    let mut sockets = Vec::with_capacity(count as usize);
+    while sockets.len() < count as usize {
+        let more = (count as usize - sockets.len()).min(MOST_DESCRIPTORS);
+        let call = Call::Sockets { id: id.clone(), count: more as u32 };
+        match lines.ask(call, Duration::ZERO).map_err(unreachable(attempted))? {
+            (Answer::Sockets, arrived) if arrived.len() == more => sockets.extend(arrived),
+            (Answer::NoSuchInstance, _) => return Err(EngineError::NoSuchInstance(id.clone())),
+            (other, _) => return Err(unexpected(attempted, other)),
+        }
+    }
+    Ok(sockets)
+}
+
+/// The error of a conversation that failed.
+pub(super) fn unreachable(attempted: &'static str) -> impl FnOnce(io::Error) -> EngineError {
+    move |source| EngineError::Unreachable { engine: NAME, attempted, source }
+}
+
+fn unexpected(attempted: &'static str, answer: Answer) -> EngineError {
+    let why = match answer {
+        Answer::Refused(why) => why,
+        _ => "the keeper gave the answer to another question".into(),
+    };
+    unreachable(attempted)(io::Error::other(why))
+}

@@ -1,0 +1,42 @@
+//! The keeper: the parent of all instances of a host.
+//!
+//! One small process with one thread that waits for whatever happens next and does a bounded amount of work for it:
+//! nothing it does waits for anybody. It decides nothing, and it outlives whoever decides.
+//!
+//! ```text
+//!   <run dir>/keeper.lock   held by the keeper of this host root while it lives
+//!   <run dir>/keeper.sock   for control: root only
+//!   <run dir>/broker.sock   for the edge: sockets into the networks of instances, nothing else
+//!   <run dir>/keeper.log    what it could not tell anybody else
+//! ```
+//!
+//! | module | noun |
+//! |---|---|
+//! | `config` | where a keeper works, and for whom |
+//! | `start` | from a command to a process of its own |
+//! | `turn` | the keeper, and its loop |
+//! | `serving` | what it does when asked |
+//! | `tending` | what it does when something happens to an instance |
+//! | `instance` | an instance that has not ended |
+//! | `register` | what is known of every instance, to be told |
+//! | `conversation`, `door` | who speaks with it, and who may |
+//! | `waiting` | answers that are owed |
+//! | `poll` | what it waits for |
+//! | `orphans` | what a keeper that was killed left behind |
+
+mod config;
+mod conversation;
+mod door;
+mod instance;
+mod orphans;
+mod poll;
+mod register;
+mod serving;
+mod signals;
+mod start;
+mod tending;
+mod turn;
+mod waiting;
+
+pub use config::{Config, KeeperError};
+pub use start::run;

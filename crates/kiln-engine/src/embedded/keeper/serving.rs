@@ -1,0 +1,193 @@
+//! What a keeper does when asked.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use kiln_model::{InstanceId, InstanceOrder};
+
+use super::super::wire::{Answer, Call, MOST_DESCRIPTORS, Reply, Request};
+use super::conversation::Conversation;
+use super::door::Rights;
+use super::instance::{Instance, Phase};
+use super::poll::Source;
+use super::register::Register;
+use super::turn::{Alarm, End, Keeper};
+use super::waiting::{Until, Waiting};
+
+/// How many conversations there may be: control has a few, the edge one for each of its threads.
+const MOST_CONVERSATIONS: usize = 256;
+/// The longest that changes are waited for in one go.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+impl Keeper {
+    pub(super) fn begin_conversation(&mut self, conversation: Conversation) -> io::Result<()> {
+        if self.conversations.len() < MOST_CONVERSATIONS {
+            let number = self.next_number();
+            self.poll.add(conversation.socket(), Source::Conversation(number))?;
+            self.conversations.insert(number, conversation);
+        }
+        Ok(())
+    }
+
+    pub(super) fn converse(&mut self, number: u64) {
+        let Some(conversation) = self.conversations.get_mut(&number) else { return };
+        match conversation.proceed() {
+            Ok(request) => self.attend(number, request),
+            Err(_) => self.end_conversation(number),
+        }
+    }
+
+    /// Serves a request and those that have already come behind it, and waits for what is next.
+    fn attend(&mut self, number: u64, mut request: Option<Request>) {
+        while let Some(Request { number: of_request, call }) = request.take() {
+            self.serve(number, of_request, call);
+            let Some(conversation) = self.conversations.get_mut(&number) else { return };
+            match conversation.next_request() {
+                Ok(next) => request = next,
+                Err(_) => return self.end_conversation(number),
+            }
+        }
+        self.watch(number);
+    }
+
+    fn watch(&mut self, number: u64) {
+        let Some(conversation) = self.conversations.get(&number) else { return };
+        let source = Source::Conversation(number);
+        if self.poll.change(conversation.socket(), source, conversation.wants()).is_err() {
+            self.end_conversation(number);
+        }
+    }
+
+    fn end_conversation(&mut self, number: u64) {
+        if let Some(conversation) = self.conversations.remove(&number) {
+            self.poll.remove(conversation.socket());
+        }
+        self.waiting.retain(|w| w.conversation != number);
+    }
+
+    fn serve(&mut self, conversation: u64, number: u64, call: Call) {
+        let rights = self.conversations.get(&conversation).map(|c| c.rights);
+        let is_allowed = rights == Some(Rights::Control) || matches!(call, Call::Sockets { .. });
+        if !is_allowed {
+            let why = Answer::Refused("only sockets are to be had here".into());
+            return self.reply(conversation, number, why, Vec::new());
+        }
+        let owed = match call {
+            Call::Create(orders) => Until::Settled(self.create(orders)),
+            Call::Kill(ids) => Until::Gone(self.kill(ids)),
+            Call::Changes { since, timeout_ms } => self.changes(since, timeout_ms),
+            Call::Stop(ids) => {
+                ids.iter().for_each(|id| self.stop(id));
+                return self.reply(conversation, number, Answer::Done, Vec::new());
+            }
+            Call::Forget(ids) => {
+                ids.iter().for_each(|id| self.register.forget(id));
+                return self.reply(conversation, number, Answer::Done, Vec::new());
+            }
+            Call::List => {
+                let statuses = Answer::Statuses(self.register.list());
+                return self.reply(conversation, number, statuses, Vec::new());
+            }
+            Call::Sockets { id, count } => {
+                let (answer, sockets) = self.sockets(&id, count);
+                return self.reply(conversation, number, answer, sockets);
+            }
+            Call::Shutdown => return self.begin_end(End::AskedBy(conversation, number)),
+        };
+        self.waiting.push(Waiting { conversation, number, until: owed });
+    }
+
+    fn create(&mut self, orders: Vec<InstanceOrder>) -> Vec<InstanceId> {
+        let ids = orders.iter().map(|order| order.id.clone()).collect();
+        for order in orders.into_iter() {
+            if !self.register.knows(&order.id) {
+                self.accept(order);
+            }
+        }
+        ids
+    }
+
+    fn accept(&mut self, order: InstanceOrder) {
+        if self.end != End::NotAsked || self.register.is_full() {
+            let why = format!("the keeper is ending, or remembers {} instances already", Register::MOST);
+            return self.tell_not_started(&order.id, why);
+        }
+        let number = self.next_number();
+        self.register.expect(order.id.clone());
+        self.numbers.insert(order.id.clone(), number);
+        self.instances.insert(number, Instance::new(order));
+        self.queue.push_back(number);
+    }
+
+    /// Those that have to be gone before this can be answered.
+    fn kill(&mut self, ids: Vec<InstanceId>) -> Vec<InstanceId> {
+        let numbers: Vec<u64> = ids.iter().filter_map(|id| self.numbers.get(id)).copied().collect();
+        numbers.into_iter().for_each(|n| self.kill_one(n));
+        ids
+    }
+
+    fn changes(&mut self, since: super::super::wire::Cursor, timeout_ms: u64) -> Until {
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(LONGEST_WAIT);
+        self.alarms.insert((deadline, Alarm::Answer));
+        Until::Changed(since, deadline)
+    }
+
+    fn sockets(&self, id: &InstanceId, count: u32) -> (Answer, Vec<OwnedFd>) {
+        if count as usize > MOST_DESCRIPTORS {
+            return (Answer::Refused(format!("at most {MOST_DESCRIPTORS} sockets at once")), Vec::new());
+        }
+        let instance = self.numbers.get(id).and_then(|n| self.instances.get(n));
+        let Some(Instance { phase: Phase::Live(main), .. }) = instance else {
+            return (Answer::NoSuchInstance, Vec::new());
+        };
+        match main.sockets(&self.host, count) {
+            Ok(sockets) => (Answer::Sockets, sockets),
+            // It has ended, and nobody has noticed yet.
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => (Answer::NoSuchInstance, Vec::new()),
+            Err(e) => (Answer::Refused(format!("could not make sockets in its network: {e}")), Vec::new()),
+        }
+    }
+
+    /// Ends everything, and the keeper itself when that is done. It can be asked for more than once.
+    pub(super) fn begin_end(&mut self, end: End) {
+        self.end = end;
+        let all: Vec<u64> = self.instances.keys().copied().collect();
+        all.into_iter().for_each(|n| self.kill_one(n));
+    }
+
+    /// Gives the answers that are due.
+    pub(super) fn answer(&mut self) {
+        let now = Instant::now();
+        let waiting = std::mem::take(&mut self.waiting);
+        for each in waiting {
+            match each.answer(&self.register, |id| self.numbers.contains_key(id), now) {
+                Some(answer) => self.reply_and_go_on(each.conversation, each.number, answer),
+                None => self.waiting.push(each),
+            }
+        }
+    }
+
+    fn reply_and_go_on(&mut self, conversation: u64, number: u64, answer: Answer) {
+        self.reply(conversation, number, answer, Vec::new());
+        let next = self.conversations.get_mut(&conversation).map(Conversation::next_request);
+        match next {
+            Some(Ok(request)) => self.attend(conversation, request),
+            Some(Err(_)) => self.end_conversation(conversation),
+            None => {}
+        }
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        conversation: u64,
+        number: u64,
+        answer: Answer,
+        descriptors: Vec<OwnedFd>,
+    ) {
+        let Some(speaker) = self.conversations.get_mut(&conversation) else { return };
+        if speaker.reply(&Reply { number, answer }, descriptors).is_err() {
+            self.end_conversation(conversation);
+        }
+    }
+}

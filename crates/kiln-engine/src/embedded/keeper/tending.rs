@@ -1,0 +1,230 @@
+//! What a keeper does when something happens to an instance, from its launch to its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
+
+use super::super::capture::OutputPipe;
+use super::super::launch::{Launching, Progress};
+use super::instance::Phase;
+use super::poll::Source;
+use super::turn::{Alarm, Keeper, now};
+
+/// How many children prepare themselves at the same time. They do so on other processors while the keeper makes the
+/// next one; with more than a few, all of them only become slower.
+const LAUNCHES_AT_ONCE: usize = 3;
+
+/// How long the kernel may take to let go of the last process of a group, and how often that is looked at.
+const REMOVAL: Duration = Duration::from_secs(10);
+const REMOVE_AGAIN: Duration = Duration::from_millis(2);
+
+impl Keeper {
+    /// Starts launches, as many as there is room for.
+    pub(super) fn launch_more(&mut self) {
+        while self.launches < LAUNCHES_AT_ONCE
+            && let Some(number) = self.queue.pop_front()
+        {
+            self.launch(number);
+        }
+    }
+
+    fn launch(&mut self, number: u64) {
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        // What is left in its place is what it becomes if there will be no process.
+        let nothing = leaving(Exit::Unknown);
+        let Phase::Queued(order) = std::mem::replace(&mut instance.phase, nothing) else { return };
+        match self.begin_launch(number, &order) {
+            Ok(launching) => {
+                self.launches += 1;
+                self.set_phase(number, Phase::Launching(Box::new(launching)));
+            }
+            Err(cause) => self.never_ran(number, cause),
+        }
+    }
+
+    fn begin_launch(&mut self, number: u64, order: &InstanceOrder) -> Result<Launching, String> {
+        let with = |what: &str| {
+            let what = what.to_owned();
+            move |e: io::Error| format!("could not {what}: {e}")
+        };
+        self.groups.create(&order.id, &order.limits).map_err(with("make its control groups"))?;
+        let stdout =
+            self.open_output(number, OutputStream::Stdout).map_err(with("make a pipe for its output"))?;
+        let stderr =
+            self.open_output(number, OutputStream::Stderr).map_err(with("make a pipe for its output"))?;
+        let launching =
+            self.launcher.begin(order, &self.groups, [stdout, stderr]).map_err(|e| e.in_full())?;
+        self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
+        Ok(launching)
+    }
+
+    fn open_output(&mut self, number: u64, stream: OutputStream) -> io::Result<OwnedFd> {
+        let (pipe, writer) = OutputPipe::new(stream)?;
+        self.poll.add(pipe.reader(), Source::Output(number, stream))?;
+        if let Some(instance) = self.instances.get_mut(&number) {
+            *instance.output(stream) = Some(pipe);
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn launch_went_on(&mut self, number: u64) {
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        let Phase::Launching(launching) = &mut instance.phase else { return };
+        match launching.proceed(&self.host) {
+            Progress::UnderWay => return,
+            Progress::Over => {}
+            Progress::Failed(why) => {
+                instance.failure.get_or_insert(why.in_full());
+            }
+        }
+        let nothing = leaving(Exit::Unknown);
+        let Phase::Launching(launching) = std::mem::replace(&mut instance.phase, nothing) else { return };
+        let has_failed = instance.failure.is_some();
+        self.poll.remove(launching.channel());
+        self.launches -= 1;
+        let main = self.launcher.finish(*launching);
+        let (pid, watched) = (main.pid(), self.poll.add(main.pidfd(), Source::Main(number)));
+        self.set_phase(number, Phase::Live(main));
+        if watched.is_err() {
+            self.kill_one(number);
+        } else if !has_failed {
+            self.tell(number, InstanceState::Running { pid });
+        }
+    }
+
+    /// Asks an instance to end.
+    pub(super) fn stop(&mut self, id: &InstanceId) {
+        let Some(number) = self.numbers.get(id).copied() else { return };
+        let Some(instance) = self.instances.get(&number) else { return };
+        let is_stopping = matches!(
+            self.register.status(id).map(|s| &s.state),
+            Some(InstanceState::Stopping { .. } | InstanceState::Ended { .. })
+        );
+        match &instance.phase {
+            Phase::Live(main) if !is_stopping => {
+                main.ask_to_end(&self.host, instance.stop_signal);
+                let (pid, grace) = (main.pid(), instance.stop_grace.duration());
+                // A deadline beyond the clock's range is none.
+                if let Some(deadline) = Instant::now().checked_add(grace) {
+                    self.alarms.insert((deadline, Alarm::Grace(number)));
+                }
+                self.tell(number, InstanceState::Stopping { pid });
+            }
+            Phase::Queued(_) | Phase::Launching(_) => self.kill_one(number),
+            Phase::Live(_) | Phase::Leaving { .. } => {}
+        }
+    }
+
+    pub(super) fn grace_is_over(&mut self, number: u64) {
+        // Not a kill that was asked for: whoever used up its grace period may also have run out of memory.
+        if let Some(instance) = self.instances.get_mut(&number) {
+            instance.is_killed = true;
+            self.end_processes(number);
+        }
+    }
+
+    /// Ends an instance at once.
+    pub(super) fn kill_one(&mut self, number: u64) {
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        instance.is_killed = true;
+        match instance.phase {
+            Phase::Queued(_) => {
+                self.queue.retain(|n| *n != number);
+                self.never_ran(number, "it was ended before its turn to start".into());
+            }
+            Phase::Launching(_) => {
+                instance.failure.get_or_insert("it was ended while it was being started".into());
+                self.end_processes(number);
+            }
+            Phase::Live(_) => self.end_processes(number),
+            Phase::Leaving { .. } => {}
+        }
+    }
+
+    fn end_processes(&mut self, number: u64) {
+        let Some(instance) = self.instances.get(&number) else { return };
+        // By group, which has everything whoever's child it is; by process, should the group not be there any more.
+        let _ = self.groups.kill(instance.id.as_str());
+        if let Some(main) = instance.main() {
+            main.kill();
+        }
+    }
+
+    pub(super) fn main_ended(&mut self, number: u64) {
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        let Phase::Live(main) = &instance.phase else { return };
+        let Some(exit) = main.reap() else { return };
+        self.poll.remove(main.pidfd());
+        let id = instance.id.clone();
+        let exit = instance.verdict(exit, || self.groups.ran_out_of_memory(&id));
+        // With the init of its process namespace all its processes are gone; this is for what was moved in.
+        let _ = self.groups.kill(id.as_str());
+        instance.phase = leaving(exit);
+        self.remove_rest(number);
+    }
+
+    pub(super) fn keep_output(&mut self, number: u64, stream: OutputStream) {
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        let id = instance.id.clone();
+        let Some(pipe) = instance.output(stream) else { return };
+        if pipe.turn(&id, &self.output) {
+            self.poll.remove(pipe.reader());
+            *instance.output(stream) = None;
+            self.remove_rest(number);
+        }
+    }
+
+    /// There will be no process.
+    fn never_ran(&mut self, number: u64, cause: String) {
+        self.set_phase(number, leaving(Exit::NotStarted { cause }));
+        self.remove_rest(number);
+    }
+
+    /// Of an instance without processes: when all it wrote is kept, its groups go, and its end is told.
+    pub(super) fn remove_rest(&mut self, number: u64) {
+        let Some(instance) = self.instances.get(&number) else { return };
+        let Phase::Leaving { exit, deadline } = &instance.phase else { return };
+        if !instance.is_silent() {
+            return;
+        }
+        match self.groups.remove(instance.id.as_str()) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < *deadline => {
+                self.alarms.insert((Instant::now() + REMOVE_AGAIN, Alarm::Remove(number)));
+            }
+            _ => {
+                let exit = exit.clone();
+                self.tell(number, InstanceState::Ended { exit });
+                self.drop_instance(number);
+            }
+        }
+    }
+
+    fn drop_instance(&mut self, number: u64) {
+        if let Some(instance) = self.instances.remove(&number) {
+            self.numbers.remove(&instance.id);
+        }
+        self.alarms.retain(|(_, alarm)| *alarm != Alarm::Grace(number));
+    }
+
+    fn set_phase(&mut self, number: u64, phase: Phase) {
+        if let Some(instance) = self.instances.get_mut(&number) {
+            instance.phase = phase;
+        }
+    }
+
+    fn tell(&mut self, number: u64, state: InstanceState) {
+        if let Some(instance) = self.instances.get(&number) {
+            self.register.set(&instance.id, state, now());
+        }
+    }
+
+    pub(super) fn tell_not_started(&mut self, id: &InstanceId, cause: String) {
+        self.register.set(id, InstanceState::Ended { exit: Exit::NotStarted { cause } }, now());
+    }
+}
+
+fn leaving(exit: Exit) -> Phase {
+    Phase::Leaving { exit, deadline: Instant::now() + REMOVAL }
+}

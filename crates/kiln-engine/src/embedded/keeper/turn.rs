@@ -1,0 +1,187 @@
+//! The keeper, and its loop.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use kiln_model::{InstanceId, Timestamp};
+
+use super::super::capture::OutputDir;
+use super::super::cgroup::Groups;
+use super::super::launch::{Host, Launcher};
+use super::super::wire::Answer;
+use super::conversation::Conversation;
+use super::door::Door;
+use super::instance::Instance;
+use super::poll::{Poll, Source};
+use super::register::Register;
+use super::waiting::Waiting;
+use super::{KeeperError, signals};
+
+/// Everything a keeper holds. `serving` and `tending` say what it does with it.
+pub(super) struct Keeper {
+    pub(super) poll: Poll,
+    pub(super) host: Rc<Host>,
+    pub(super) launcher: Launcher,
+    pub(super) groups: Groups,
+    pub(super) output: OutputDir,
+    pub(super) register: Register,
+    /// Those that have not ended, by number.
+    pub(super) instances: HashMap<u64, Instance>,
+    pub(super) numbers: HashMap<InstanceId, u64>,
+    /// Those whose turn to be launched has not come.
+    pub(super) queue: VecDeque<u64>,
+    /// How many children are on their way.
+    pub(super) launches: usize,
+    pub(super) alarms: BTreeSet<(Instant, Alarm)>,
+    pub(super) conversations: HashMap<u64, Conversation>,
+    pub(super) waiting: Vec<Waiting>,
+    /// Whether it has been told to end, and by whom.
+    pub(super) end: End,
+    doors: [Door; 2],
+    signals: OwnedFd,
+    last_number: u64,
+}
+
+/// Something to do at a certain time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    /// The grace period of an instance is over.
+    Grace(u64),
+    /// What is left of an instance can be removed, perhaps.
+    Remove(u64),
+    /// Somebody has waited long enough.
+    Answer,
+}
+
+/// Whether a keeper is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    NotAsked,
+    /// By a signal.
+    Asked,
+    /// By a request, to be answered when nothing is left: conversation and number.
+    AskedBy(u64, u64),
+}
+
+impl Keeper {
+    pub(super) fn new(
+        host: Rc<Host>,
+        groups: Groups,
+        output: OutputDir,
+        doors: [Door; 2],
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let signals = signals::requests_to_end()?;
+        poll.add(&signals, Source::Signal)?;
+        for (n, door) in (0..).zip(&doors) {
+            poll.add(door.listener(), Source::Door(n))?;
+        }
+        Ok(Self {
+            poll,
+            launcher: Launcher::new(host.clone()),
+            host,
+            groups,
+            output,
+            register: Register::new(identity()),
+            instances: HashMap::new(),
+            numbers: HashMap::new(),
+            queue: VecDeque::new(),
+            launches: 0,
+            alarms: BTreeSet::new(),
+            conversations: HashMap::new(),
+            waiting: Vec::new(),
+            end: End::NotAsked,
+            doors,
+            signals,
+            last_number: 0,
+        })
+    }
+
+    /// Takes turns until it has been told to end and nothing is left.
+    pub(super) fn work(&mut self) -> Result<(), KeeperError> {
+        while self.end == End::NotAsked || !self.instances.is_empty() {
+            self.turn().map_err(|e| KeeperError::new("wait for events", e))?;
+        }
+        self.doors.iter().for_each(Door::remove);
+        let dissolved = self.groups.dissolve();
+        if let End::AskedBy(conversation, number) = self.end {
+            self.reply(conversation, number, Answer::Done, Vec::new());
+        }
+        dissolved.map_err(|e| KeeperError::new("remove its control groups", e))
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let sources = self.poll.wait(self.time_to_next_alarm())?;
+        for source in sources {
+            self.hear(source)?;
+        }
+        self.launch_more();
+        self.ring();
+        self.answer();
+        Ok(())
+    }
+
+    fn hear(&mut self, source: Source) -> io::Result<()> {
+        match source {
+            Source::Door(n) => self.open_door(n as usize)?,
+            Source::Signal => self.hear_signal(),
+            Source::Conversation(n) => self.converse(n),
+            Source::Launch(n) => self.launch_went_on(n),
+            Source::Main(n) => self.main_ended(n),
+            Source::Output(n, stream) => self.keep_output(n, stream),
+        }
+        Ok(())
+    }
+
+    fn open_door(&mut self, n: usize) -> io::Result<()> {
+        let Some(door) = self.doors.get(n) else { return Ok(()) };
+        let rights = door.rights;
+        if let Ok(Some(socket)) = door.admit() {
+            self.begin_conversation(Conversation::new(socket, rights))?;
+        }
+        Ok(())
+    }
+
+    fn hear_signal(&mut self) {
+        let mut which = [0; 128];
+        let _ = rustix::io::read(&self.signals, &mut which);
+        self.begin_end(End::Asked);
+    }
+
+    /// A number nothing else has or will have.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn time_to_next_alarm(&self) -> Option<Duration> {
+        self.alarms.first().map(|(at, _)| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn ring(&mut self) {
+        let now = Instant::now();
+        while let Some((_, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
+            self.alarms.pop_first();
+            match alarm {
+                Alarm::Grace(n) => self.grace_is_over(n),
+                Alarm::Remove(n) => self.remove_rest(n),
+                Alarm::Answer => {}
+            }
+        }
+    }
+}
+
+/// The time of day, which may jump; deadlines are not measured by it.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Tells this keeper from the one before and the one after it on this host.
+fn identity() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos() as u64 ^ u64::from(std::process::id()) << 48
+}

@@ -1,0 +1,153 @@
+//! From birth to the program: what a child does, in the order that works.
+//!
+//! The child runs in its parent's memory. It makes raw system calls, reads its script, writes to its own stack, and
+//! does nothing else: no allocation, no formatting, no thread-local storage, nothing that could panic.
+//!
+//! The order is not free. Everything that mounts or configures happens as the host's root. Then the child becomes
+//! a user without meaning, so that the user namespace it makes is charged to that one and not to the host's root,
+//! whose allowance all instances would share. Privilege inside the new namespace lasts until the ids are set.
+
+use std::ffi::{c_long, c_ulong};
+
+use super::raw::{self, Errno};
+use super::script::{Script, Streams, Tmpfs};
+use super::step::{Failed, Report, Step};
+
+/// Leave an id as it is.
+const KEEP: c_ulong = u32::MAX as c_ulong;
+
+/// Carries out the script; the last step is the program itself.
+pub(super) extern "C" fn perform(script: &Script) -> ! {
+    let failed = attempt(script);
+    let _ = raw::write(script.streams.channel, &Report::Failed(failed).encode());
+    raw::exit()
+}
+
+/// Returns only if a step failed.
+fn attempt(script: &Script) -> Failed {
+    match prepare(script) {
+        Err(failed) => failed,
+        Ok(()) => Failed { step: Step::Execute, item: 0, errno: execute(script) },
+    }
+}
+
+fn prepare(script: &Script) -> Result<(), Failed> {
+    at(Step::Signals, signals(script.streams))?;
+    mount_volatile(&script.volatile)?;
+    mount_proc(script)?;
+    at(Step::Loopback, raw::loopback_up())?;
+    at(Step::Hostname, raw::set_hostname(&script.hostname))?;
+    enter_user_namespace(script)?;
+    at(Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))?;
+    at(Step::Capabilities, empty_bounding_set(script.host.last_capability))?;
+    at(Step::Ids, become_user(script))?;
+    at(Step::WorkDir, raw::change_dir(&script.workdir))?;
+    at(Step::Limits, limits(script))?;
+    at(Step::Descriptors, standard_streams(script.streams))?;
+    at(Step::Capabilities, drop_privilege())?;
+    at(Step::Filter, raw::set_filter(&script.host.filter))
+}
+
+fn at<T>(step: Step, result: Result<T, Errno>) -> Result<(), Failed> {
+    nth(step, 0, result)
+}
+
+fn nth<T>(step: Step, item: usize, result: Result<T, Errno>) -> Result<(), Failed> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Failed { step, item: item as u8, errno }),
+    }
+}
+
+fn numbers<const N: usize>(call: c_long, arguments: [c_ulong; N]) -> Result<c_ulong, Errno> {
+    // SAFETY: the calls made through here take numbers, and the descriptors among them are this process's own
+    // copies: its table is not shared with the parent.
+    unsafe { raw::plain(call, arguments) }
+}
+
+/// The parent ignores SIGPIPE and blocks what it reads by signalfd; programs expect neither.
+fn signals(streams: Streams) -> Result<(), Errno> {
+    numbers(libc::SYS_close, [streams.parents_end as c_ulong])?;
+    raw::default_action(libc::SIGPIPE)?;
+    raw::unblock_signals()?;
+    // A session of its own: nothing that is done to the parent's reaches it.
+    numbers(libc::SYS_setsid, []).map(drop)
+}
+
+fn mount_volatile(all: &[Tmpfs]) -> Result<(), Failed> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    for (n, each) in all.iter().enumerate() {
+        nth(Step::Volatile, n, raw::mount(c"tmpfs", &each.path, c"tmpfs", flags, &each.options))?;
+    }
+    Ok(())
+}
+
+/// Writable until it is attached: what is set through it belongs to the new namespaces.
+fn mount_proc(script: &Script) -> Result<(), Failed> {
+    let proc = match raw::mount_detached(c"proc") {
+        Ok(fd) => fd,
+        Err(errno) => return Err(Failed { step: Step::Proc, item: 0, errno }),
+    };
+    at(Step::PortStart, raw::write_file(proc, c"sys/net/ipv4/ip_unprivileged_port_start", b"0"))?;
+    if script.host.has_memfd_noexec {
+        at(Step::MemfdNoExec, raw::write_file(proc, c"sys/vm/memfd_noexec", b"2"))?;
+    }
+    at(Step::AttachProc, raw::attach_read_only(proc, c"/proc"))?;
+    for (n, mask) in script.host.masks.iter().enumerate() {
+        nth(Step::Mask, n, raw::mount(mask.cover, &mask.path, c"", libc::MS_BIND, c""))?;
+    }
+    Ok(())
+}
+
+fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
+    let accounting = script.accounting_uid as c_ulong;
+    at(Step::AccountingUser, numbers(libc::SYS_setresuid, [KEEP, accounting, KEEP]))?;
+    at(Step::UserNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWUSER as c_ulong]))?;
+    at(Step::WaitForMaps, raw::write(script.streams.channel, &Report::WantsMaps.encode()))?;
+    match raw::read_byte(script.streams.channel) {
+        Ok(1) => Ok(()),
+        // The parent is gone, or does not want it any more.
+        Ok(_) => Err(Failed { step: Step::WaitForMaps, item: 0, errno: libc::EPIPE }),
+        Err(errno) => Err(Failed { step: Step::WaitForMaps, item: 0, errno }),
+    }
+}
+
+fn become_user(script: &Script) -> Result<(), Errno> {
+    let (uid, gid) = (script.uid as c_ulong, script.gid as c_ulong);
+    numbers(libc::SYS_setresgid, [gid, gid, gid])?;
+    raw::set_groups(&script.groups)?;
+    numbers(libc::SYS_setresuid, [uid, uid, uid])?;
+    numbers(libc::SYS_umask, [0o022]).map(drop)
+}
+
+fn limits(script: &Script) -> Result<(), Errno> {
+    const FILES: u64 = 1024; // What `select` can count to; programs that want more ask for it.
+    raw::set_limit(libc::RLIMIT_NOFILE, FILES.min(script.host.most_files), script.host.most_files)?;
+    raw::set_limit(libc::RLIMIT_CORE, 0, 0)
+}
+
+fn standard_streams(streams: Streams) -> Result<(), Errno> {
+    for (from, to) in [(streams.null, 0), (streams.stdout, 1), (streams.stderr, 2)] {
+        numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
+    }
+    let to_the_last = u32::MAX as c_ulong;
+    numbers(libc::SYS_close_range, [3, to_the_last, libc::CLOSE_RANGE_CLOEXEC as c_ulong]).map(drop)
+}
+
+/// Full again in a new user namespace; it can be emptied only while its owner still is privileged there.
+fn empty_bounding_set(last_capability: u32) -> Result<(), Errno> {
+    for capability in 0..=last_capability as usize {
+        raw::prctl(libc::PR_CAPBSET_DROP, capability)?;
+    }
+    Ok(())
+}
+
+fn drop_privilege() -> Result<(), Errno> {
+    raw::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    raw::drop_capabilities()
+}
+
+fn execute(script: &Script) -> Errno {
+    // SAFETY: both lists were made by `TextList`, which ends them with a null pointer.
+    unsafe { raw::execute(&script.program, script.argv.as_ptr(), script.envp.as_ptr()) }
+}

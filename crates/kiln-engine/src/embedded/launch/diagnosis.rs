@@ -1,0 +1,161 @@
+//! Why a child did not become its program, in words.
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+
+use super::Host;
+use super::error::LaunchError;
+use super::script::Script;
+use super::step::{Failed, Step};
+use super::template::Template;
+
+/// The failure of a child, looked into.
+pub(super) fn of(host: &Host, script: &Script, template: &Template, failed: Failed) -> LaunchError {
+    let source = io::Error::from_raw_os_error(failed.errno);
+    let item = usize::from(failed.item);
+    let on = match failed.step {
+        Step::Volatile => script.volatile.get(item).map(|t| t.path.as_c_str()),
+        Step::Mask => host.masks.get(item).map(|m| m.path.as_c_str()),
+        Step::WorkDir => Some(script.workdir.as_c_str()),
+        Step::Execute => return of_execution(template.root(), &script.program, source),
+        _ => None,
+    };
+    let on = on.map_or(String::new(), |path| format!(" {}", path.to_string_lossy()));
+    LaunchError::new(format!("{}{on}", failed.step.words()), source)
+}
+
+/// The kernel answers ENOENT also for a missing loader, and EACCES for much: the file itself tells more.
+fn of_execution(root: &OwnedFd, program: &CStr, source: io::Error) -> LaunchError {
+    let path = Path::new(OsStr::from_bytes(program.to_bytes()));
+    let reason = match open_in(root, path, OFlags::PATH) {
+        Err(_) => "which is not in its image".to_owned(),
+        Ok(file) => of_file(root, path, &file).unwrap_or_default(),
+    };
+    let comma = if reason.is_empty() { "" } else { ", " };
+    LaunchError::new(format!("{} {}{comma}{reason}", Step::Execute.words(), path.display()), source)
+}
+
+fn of_file(root: &OwnedFd, path: &Path, file: &OwnedFd) -> Option<String> {
+    let mode = fstat(file).ok()?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
+        return Some("which is not a regular file".into());
+    }
+    if mode & 0o111 == 0 {
+        return Some(format!("which is not executable (its mode is {:04o})", mode & 0o7777));
+    }
+    let mut head = [0; 4096];
+    let length = rustix::io::read(open_in(root, path, OFlags::RDONLY).ok()?, &mut head).ok()?;
+    let interpreter = match Program::of(&head[..length]) {
+        Program::Unknown => return Some("which is neither an ELF program nor a script".into()),
+        Program::OtherMachine(number) => return Some(other_machine(number)),
+        Program::Interpreted(interpreter) => interpreter,
+        Program::Static => return None,
+    };
+    let interpreter = Path::new(OsStr::from_bytes(interpreter));
+    let is_missing = open_in(root, interpreter, OFlags::PATH).is_err();
+    is_missing.then(|| format!("which needs {}, which is not in its image", interpreter.display()))
+}
+
+/// Opens what a path means to a process whose root is `root`.
+fn open_in(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
+}
+
+/// What the first bytes of a program say.
+#[derive(Debug, PartialEq, Eq)]
+enum Program<'a> {
+    Static,
+    /// By a loader, or as a script.
+    Interpreted(&'a [u8]),
+    OtherMachine(u16),
+    Unknown,
+}
+
+/// ELF machine numbers.
+#[cfg(target_arch = "x86_64")]
+const THIS_MACHINE: u16 = 62;
+#[cfg(target_arch = "aarch64")]
+const THIS_MACHINE: u16 = 183;
+
+const MACHINES: [(u16, &str); 6] =
+    [(3, "i386"), (40, "arm"), (62, "x86-64"), (183, "aarch64"), (243, "riscv64"), (21, "ppc64")];
+
+fn other_machine(number: u16) -> String {
+    let name =
+        |number| MACHINES.iter().find(|(n, _)| *n == number).map_or("another machine", |(_, name)| name);
+    format!("which is built for {}; this host is {}", name(number), name(THIS_MACHINE))
+}
+
+impl<'a> Program<'a> {
+    fn of(head: &'a [u8]) -> Self {
+        if let Some(line) = head.strip_prefix(b"#!") {
+            let line = line.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+            return Self::Interpreted(line.split(u8::is_ascii_whitespace).next().unwrap_or_default());
+        }
+        if !head.starts_with(b"\x7fELF") {
+            return Self::Unknown;
+        }
+        match number(head, 18, 2) {
+            Some(machine) if machine == u64::from(THIS_MACHINE) => {
+                Self::loader(head).map_or(Self::Static, Self::Interpreted)
+            }
+            Some(machine) => Self::OtherMachine(machine as u16),
+            None => Self::Unknown,
+        }
+    }
+
+    /// The text of the program header PT_INTERP of a 64-bit file.
+    fn loader(head: &'a [u8]) -> Option<&'a [u8]> {
+        const PT_INTERP: u64 = 3;
+        let (table, size, count) = (number(head, 32, 8)?, number(head, 54, 2)?, number(head, 56, 2)?);
+        let headers = (0..count).filter_map(|n| usize::try_from(table.checked_add(n * size)?).ok());
+        let interp = headers.into_iter().find(|at| number(head, *at, 4) == Some(PT_INTERP))?;
+        let (from, length) = (number(head, interp + 8, 8)?, number(head, interp + 32, 8)?);
+        let text = head.get(usize::try_from(from).ok()?..)?.get(..usize::try_from(length).ok()?)?;
+        text.split(|b| *b == 0).next()
+    }
+}
+
+/// A little-endian number of `size` bytes.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let bytes = bytes.get(at..)?.get(..size)?;
+    Some(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loader_of_a_dynamic_program_is_found() {
+        let this = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let Program::Interpreted(loader) = Program::of(&this[..4096]) else { panic!("tests are dynamic") };
+        assert!(Path::new(OsStr::from_bytes(loader)).exists());
+    }
+
+    #[test]
+    fn what_is_no_program_for_this_machine_is_known_by_its_first_bytes() {
+        assert_eq!(Program::of(b""), Program::Unknown);
+        assert_eq!(Program::of(b"hello"), Program::Unknown);
+        assert_eq!(Program::of(b"\x7fELF"), Program::Unknown);
+        assert_eq!(Program::of(b"#! /bin/sh -e\necho"), Program::Interpreted(b"/bin/sh"));
+        let mut arm = [0; 64];
+        arm[..4].copy_from_slice(b"\x7fELF");
+        arm[18] = 40;
+        assert_eq!(Program::of(&arm), Program::OtherMachine(40));
+        assert_eq!(other_machine(40), "which is built for arm; this host is x86-64");
+    }
+
+    #[test]
+    fn a_hostile_header_is_no_loader() {
+        let mut head = vec![0xff; 4096];
+        head[..4].copy_from_slice(b"\x7fELF");
+        head[18..20].copy_from_slice(&THIS_MACHINE.to_le_bytes());
+        assert_eq!(Program::of(&head), Program::Static);
+    }
+}

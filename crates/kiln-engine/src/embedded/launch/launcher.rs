@@ -1,0 +1,130 @@
+//! What launches share.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
+
+use kiln_model::{ImageDigest, InstanceOrder};
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::super::cgroup::Groups;
+use super::Host;
+use super::error::LaunchError;
+use super::ids::{AppIds, IdBook};
+use super::launching::Launching;
+use super::main_process::MainProcess;
+use super::script::{Script, Streams};
+use super::spawn::spawn;
+use super::stack::Stack;
+use super::template::Template;
+
+/// Makes children. One per keeper, whose only thread it needs to be used by.
+pub(crate) struct Launcher {
+    host: Rc<Host>,
+    ids: IdBook,
+    /// Templates live as long as instances of them do.
+    templates: HashMap<(ImageDigest, AppIds), Weak<Template>>,
+    /// Of launches that are over, for the next ones.
+    stacks: Vec<Stack>,
+}
+
+impl Launcher {
+    /// A launcher for this host.
+    pub(crate) fn new(host: Rc<Host>) -> Self {
+        Self { host, ids: IdBook::default(), templates: HashMap::new(), stacks: Vec::new() }
+    }
+
+    /// Starts the launch of an instance whose groups exist; it writes its output to `stdout` and `stderr`.
+    pub(crate) fn begin(
+        &mut self,
+        order: &InstanceOrder,
+        groups: &Groups,
+        [stdout, stderr]: [OwnedFd; 2],
+    ) -> Result<Launching, LaunchError> {
+        sensible(order)?;
+        let ids = self.ids.of_app(&order.app).ok_or_else(no_ids_left)?;
+        let template = self.template(order, ids)?;
+        template.enter().map_err(|e| LaunchError::new("enter the mount namespace of its image", e))?;
+        own_streams([&stdout, &stderr], ids, order)
+            .map_err(|e| LaunchError::new("give it its standard streams", e))?;
+        let (channel, theirs) = channel().map_err(|e| LaunchError::new("make a channel to it", e))?;
+        let streams = Streams::new(
+            [theirs.as_fd(), channel.as_fd()],
+            self.host.null.as_fd(),
+            [stdout.as_fd(), stderr.as_fd()],
+        );
+        let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
+        let script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
+        let stack = self.stack()?;
+        let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
+        // SAFETY: the launch below keeps script and stack until its child has done with them.
+        let child = unsafe { spawn(&script, &stack, group.as_fd()) }
+            .map_err(|e| LaunchError::new("make its first process", e))?;
+        let main = MainProcess::new(child.pidfd, child.pid, template);
+        let mut launching = Launching::new(main, channel, script, stack, ids);
+        launching.join(groups, &order.id);
+        Ok(launching)
+    }
+
+    /// Takes back what a finished launch no longer needs.
+    pub(crate) fn finish(&mut self, launching: Launching) -> MainProcess {
+        let (main, stack) = launching.take_apart();
+        self.stacks.extend(stack);
+        main
+    }
+
+    fn stack(&mut self) -> Result<Stack, LaunchError> {
+        match self.stacks.pop() {
+            Some(stack) => Ok(stack),
+            None => Stack::new().map_err(|e| LaunchError::new("map a stack for it", e)),
+        }
+    }
+
+    fn template(&mut self, order: &InstanceOrder, ids: AppIds) -> Result<Rc<Template>, LaunchError> {
+        let key = (order.image.digest, ids);
+        if let Some(template) = self.templates.get(&key).and_then(Weak::upgrade) {
+            return Ok(template);
+        }
+        self.templates.retain(|_, template| template.strong_count() > 0);
+        let template = Rc::new(Template::new(&self.host, &order.image, ids)?);
+        self.templates.insert(key, Rc::downgrade(&template));
+        Ok(template)
+    }
+}
+
+/// What the types of an order allow and no instance can have.
+fn sensible(order: &InstanceOrder) -> Result<(), LaunchError> {
+    let run = &order.run;
+    let program = run.argv.first().map_or("", String::as_str);
+    if !program.starts_with('/') {
+        return Err(LaunchError::Order(format!("the program `{program}` is not an absolute path")));
+    }
+    let mut ids = [run.uid, run.gid].into_iter().chain(run.groups.iter().copied());
+    let id_too_high = ids.find(|id| *id >= AppIds::COUNT);
+    if let Some(id) = id_too_high {
+        return Err(LaunchError::Order(format!(
+            "its user or a group is {id}; ids end at {}",
+            AppIds::COUNT - 1
+        )));
+    }
+    Ok(())
+}
+
+fn no_ids_left() -> LaunchError {
+    LaunchError::Order("no range of user ids is left for its app".into())
+}
+
+/// Both ends of the talk between parent and child; messages keep their boundaries.
+fn channel() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// The pipes belong to the instance's user, who may open them again as /dev/stdout.
+fn own_streams(streams: [&OwnedFd; 2], ids: AppIds, order: &InstanceOrder) -> rustix::io::Result<()> {
+    let (uid, gid) = (ids.outside(order.run.uid), ids.outside(order.run.gid));
+    for stream in streams {
+        fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    Ok(())
+}

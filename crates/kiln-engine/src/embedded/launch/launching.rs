@@ -1,0 +1,141 @@
+//! One launch under way.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use kiln_model::InstanceId;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::super::cgroup::Groups;
+use super::error::LaunchError;
+use super::ids::AppIds;
+use super::main_process::MainProcess;
+use super::script::Script;
+use super::stack::Stack;
+use super::step::Report;
+use super::{Host, diagnosis};
+
+/// A child that has not executed its program yet, with the memory it uses.
+pub(crate) struct Launching {
+    main: MainProcess,
+    channel: OwnedFd,
+    script: Box<Script>,
+    /// Taken only when the child has left it.
+    stack: Option<Stack>,
+    ids: AppIds,
+    failure: Option<LaunchError>,
+    is_over: bool,
+}
+
+/// How far a launch has come.
+pub(crate) enum Progress {
+    /// The child is still at it.
+    UnderWay,
+    /// It has become its program, or was killed on the way: its end tells.
+    Over,
+    /// It could not, and is ending.
+    Failed(LaunchError),
+}
+
+impl Launching {
+    pub(super) fn new(
+        main: MainProcess,
+        channel: OwnedFd,
+        script: Box<Script>,
+        stack: Stack,
+        ids: AppIds,
+    ) -> Self {
+        Self { main, channel, script, stack: Some(stack), ids, failure: None, is_over: false }
+    }
+
+    /// What becomes readable when there is progress.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// The process that is becoming the program.
+    pub(crate) fn main(&self) -> &MainProcess {
+        &self.main
+    }
+
+    /// Puts the child under the limits it was not born under. It waits for its id maps before it goes further than
+    /// preparing, and those come later.
+    pub(super) fn join(&mut self, groups: &Groups, id: &InstanceId) {
+        if let Err(e) = groups.join(id, self.main.pid()) {
+            self.give_up(LaunchError::new("join its control groups", e));
+        }
+    }
+
+    /// Goes on as far as possible without waiting.
+    pub(crate) fn proceed(&mut self, host: &Host) -> Progress {
+        loop {
+            let mut bytes = [0; Report::BYTES];
+            match recv(&self.channel, &mut bytes, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => return Progress::UnderWay,
+                Ok((_, 0)) | Err(_) => return self.close(),
+                Ok((_, n)) => self.hear(host, Report::decode(&bytes[..n])),
+            }
+        }
+    }
+
+    fn hear(&mut self, host: &Host, report: Option<Report>) {
+        match report {
+            Some(Report::WantsMaps) if self.failure.is_none() => {
+                if let Err(e) = self.map_ids(host) {
+                    self.give_up(LaunchError::new("map its users", e));
+                }
+            }
+            Some(Report::Failed(failed)) if self.failure.is_none() => {
+                self.failure = Some(diagnosis::of(host, &self.script, self.main.template(), failed));
+            }
+            _ => {}
+        }
+    }
+
+    fn map_ids(&self, host: &Host) -> io::Result<()> {
+        let map = self.ids.line();
+        for file in ["uid_map", "gid_map"] {
+            let file = host.open_proc(self.main.pid(), file, OFlags::WRONLY)?;
+            rustix::io::write(&file, map.as_bytes())?;
+        }
+        send(&self.channel, b"g", SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn give_up(&mut self, why: LaunchError) {
+        self.main.kill();
+        self.failure = Some(why);
+    }
+
+    fn close(&mut self) -> Progress {
+        self.is_over = true;
+        self.failure.take().map_or(Progress::Over, Progress::Failed)
+    }
+
+    /// Of a launch that is over: the process, and the stack nobody runs on any more.
+    pub(super) fn take_apart(mut self) -> (MainProcess, Option<Stack>) {
+        self.wait_until_over();
+        (self.main.clone(), self.stack.take())
+    }
+
+    /// The child's end of the channel closes when it executes its program or ends; until then it uses what this
+    /// value owns.
+    fn wait_until_over(&mut self) {
+        while !self.is_over {
+            self.main.kill();
+            let mut readable = [PollFd::new(&self.channel, PollFlags::IN)];
+            let _ = poll(&mut readable, None);
+            let gone = recv(&self.channel, &mut [0; Report::BYTES], RecvFlags::DONTWAIT);
+            self.is_over = !matches!(gone, Ok((_, 1..)) | Err(Errno::AGAIN | Errno::INTR));
+        }
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        self.wait_until_over();
+    }
+}

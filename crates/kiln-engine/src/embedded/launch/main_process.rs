@@ -1,0 +1,143 @@
+//! The first process of an instance, as its parent holds it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use kiln_model::Exit;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+
+use super::Host;
+use super::template::Template;
+
+/// A child of this process and the init of its own process namespace: when it ends, all its processes have.
+#[derive(Clone)]
+pub(crate) struct MainProcess {
+    pidfd: Rc<OwnedFd>,
+    pid: u32,
+    template: Rc<Template>,
+}
+
+impl MainProcess {
+    pub(super) fn new(pidfd: OwnedFd, pid: u32, template: Rc<Template>) -> Self {
+        Self { pidfd: Rc::new(pidfd), pid, template }
+    }
+
+    pub(super) fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// Its number on the host; its own again only when this value has reaped it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What becomes readable when it has ended.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Ends it and all processes of its namespace.
+    pub(crate) fn kill(&self) {
+        // It cannot fail but for one that has ended.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Asks it to end.
+    ///
+    /// The kernel drops signals to the init of a process namespace that have no handler there, which anywhere else
+    /// would end a process. So the default action is carried out here: a program that does nothing about its stop
+    /// signal does not use up its grace period.
+    pub(crate) fn ask_to_end(&self, host: &Host, number: i32) {
+        let signals = SignalSets::of(host, self.pid);
+        let is_dropped = signals.is_ok_and(|sets| sets.have_default_action(number));
+        match Signal::from_named_raw(number) {
+            Some(signal) if !is_dropped => {
+                let _ = pidfd_send_signal(&self.pidfd, signal);
+            }
+            _ => self.kill(),
+        }
+    }
+
+    /// How it ended; none if it has not.
+    pub(crate) fn reap(&self) -> Option<Exit> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => None,
+            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code { code },
+                (_, Some(signal)) => Exit::Signal { signal },
+                _ => Exit::Unknown,
+            }),
+            Err(_) => Some(Exit::Unknown),
+        }
+    }
+
+    /// Makes unconnected sockets in its network namespace. The calling process has one thread only.
+    pub(crate) fn sockets(&self, host: &Host, count: u32) -> io::Result<Vec<OwnedFd>> {
+        move_into_thread_name_spaces(self.pidfd.as_fd(), ThreadNameSpaceType::NETWORK)?;
+        let made = (0..count).map(|_| tcp_socket()).collect();
+        // If there were no way back, everything after would happen in the wrong network.
+        move_into_link_name_space(host.network.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("a process can return to a network namespace it holds open");
+        made
+    }
+}
+
+fn tcp_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}
+
+/// What a process does about signals, a bit for each.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct SignalSets {
+    blocked: u64,
+    ignored: u64,
+    caught: u64,
+}
+
+impl SignalSets {
+    fn of(host: &Host, pid: u32) -> io::Result<Self> {
+        let file = host.open_proc(pid, "status", OFlags::RDONLY)?;
+        // The kernel writes about 1500 bytes there.
+        let mut text = [0; 4096];
+        let length = rustix::io::read(&file, &mut text)?;
+        Ok(Self::parse(&String::from_utf8_lossy(&text[..length])))
+    }
+
+    fn parse(status: &str) -> Self {
+        let set = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            // What cannot be read is taken for handled: the worst is a grace period waited for.
+            line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(u64::MAX)
+        };
+        Self { blocked: set("SigBlk:"), ignored: set("SigIgn:"), caught: set("SigCgt:") }
+    }
+
+    fn have_default_action(self, signal: i32) -> bool {
+        let bit = u32::try_from(signal - 1).ok().and_then(|n| 1u64.checked_shl(n)).unwrap_or(0);
+        (self.blocked | self.ignored | self.caught) & bit == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_handled_in_any_way_is_not_dropped() {
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000004000\n";
+        let sets = SignalSets::parse(status);
+        assert_eq!([1, 13, 15].map(|s| sets.have_default_action(s)), [false; 3]);
+        assert!(sets.have_default_action(2));
+        assert!(!SignalSets::parse("").have_default_action(15));
+    }
+}

@@ -1,0 +1,45 @@
+//! From an order to a running program, with raw system calls and nothing in between.
+//!
+//! ```text
+//!   parent                                     child (shares the parent's memory)
+//!   template of the image entered
+//!   clone3 into the v2 control group  ──────▶  tmpfs, /proc, loopback, hostname
+//!   joined to the v1 control groups            user namespace
+//!   id maps written                   ◀──────  wants maps
+//!                                     ──────▶  ids, limits, capabilities, filter
+//!   running                           ◀──EOF─  execve closes the channel
+//! ```
+//! A launch never waits: the parent goes on when the channel has something to say, so that several children prepare
+//! themselves while it makes the next.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `launcher` | what is shared by launches: host, templates, ids |
+//! | `launching` | one launch under way |
+//! | `main_process` | the first process of an instance, as its parent holds it |
+//! | `template` | the mount namespace all instances of an image begin with; `device_dir` is its /dev |
+//! | `script` | what one child needs to know |
+//! | `child` | what it does with that; `raw` and `spawn` are the system calls, `step` what it says |
+//! | `diagnosis` | why a program could not be executed |
+//! | `ids` | who instances are on the host |
+
+mod child;
+mod device_dir;
+mod diagnosis;
+mod error;
+mod host;
+mod ids;
+mod launcher;
+mod launching;
+mod main_process;
+mod raw;
+mod script;
+mod spawn;
+mod stack;
+mod step;
+mod template;
+
+pub(super) use host::Host;
+pub(super) use launcher::Launcher;
+pub(super) use launching::{Launching, Progress};
+pub(super) use main_process::MainProcess;

@@ -1,0 +1,141 @@
+//! Everything a child needs to know, laid out before it is born: it cannot allocate.
+
+use std::ffi::{CString, NulError, c_char, c_int};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+use kiln_model::{InstanceOrder, Volatile};
+
+use super::Host;
+use super::ids::AppIds;
+
+/// Instructions for one child. Built by the parent, only read by the child.
+pub(super) struct Script {
+    pub(super) host: Rc<Host>,
+    pub(super) volatile: Vec<Tmpfs>,
+    pub(super) hostname: CString,
+    pub(super) accounting_uid: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+    pub(super) workdir: CString,
+    pub(super) program: CString,
+    pub(super) argv: TextList,
+    pub(super) envp: TextList,
+    pub(super) streams: Streams,
+}
+
+/// The descriptors a child uses, by number: they are the parent's, which keeps them open until the child has them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Streams {
+    pub(super) channel: c_int,
+    pub(super) parents_end: c_int,
+    pub(super) null: c_int,
+    pub(super) stdout: c_int,
+    pub(super) stderr: c_int,
+}
+
+impl Streams {
+    pub(super) fn new(
+        [channel, parents_end]: [BorrowedFd<'_>; 2],
+        null: BorrowedFd<'_>,
+        [stdout, stderr]: [BorrowedFd<'_>; 2],
+    ) -> Self {
+        Self {
+            channel: channel.as_raw_fd(),
+            parents_end: parents_end.as_raw_fd(),
+            null: null.as_raw_fd(),
+            stdout: stdout.as_raw_fd(),
+            stderr: stderr.as_raw_fd(),
+        }
+    }
+}
+
+/// A tmpfs to mount.
+pub(super) struct Tmpfs {
+    pub(super) path: CString,
+    pub(super) options: CString,
+}
+
+/// A list of texts as `execve` takes it.
+pub(super) struct TextList {
+    pointers: Vec<*const c_char>,
+    _texts: Vec<CString>,
+}
+
+impl TextList {
+    fn new(texts: impl IntoIterator<Item = String>) -> Result<Self, NulError> {
+        let texts: Vec<CString> = texts.into_iter().map(CString::new).collect::<Result<_, _>>()?;
+        let ends = std::iter::once(std::ptr::null());
+        Ok(Self { pointers: texts.iter().map(|t| t.as_ptr()).chain(ends).collect(), _texts: texts })
+    }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// What instances without a PATH of their own search for programs.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// /dev/shm is there whether declared or not, because POSIX shared memory is.
+const SHARED_MEMORY: &str = "/dev/shm";
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
+impl Script {
+    pub(super) fn new(
+        host: Rc<Host>,
+        order: &InstanceOrder,
+        ids: AppIds,
+        accounting_uid: u32,
+        streams: Streams,
+    ) -> Result<Self, NulError> {
+        let run = &order.run;
+        Ok(Self {
+            host,
+            volatile: volatile(order, ids)?,
+            hostname: CString::new(order.id.as_str())?,
+            accounting_uid,
+            uid: run.uid,
+            gid: run.gid,
+            groups: run.groups.clone(),
+            workdir: CString::new(run.workdir.as_str())?,
+            program: CString::new(run.argv.first().map_or("", String::as_str))?,
+            argv: TextList::new(run.argv.iter().cloned())?,
+            envp: TextList::new(environment(order))?,
+            streams,
+        })
+    }
+}
+
+fn environment(order: &InstanceOrder) -> impl Iterator<Item = String> {
+    let defaults = [("PATH", DEFAULT_PATH), ("HOME", "/")];
+    let missing = defaults.into_iter().filter(|(name, _)| !order.env.contains_key(*name));
+    let missing = missing.map(|(name, value)| format!("{name}={value}"));
+    missing.chain(order.env.iter().map(|(name, value)| format!("{name}={value}")))
+}
+
+/// Parents before children, so that a volatile path inside another is mounted onto it.
+fn volatile(order: &InstanceOrder, ids: AppIds) -> Result<Vec<Tmpfs>, NulError> {
+    let mut all: Vec<(&str, u64)> =
+        order.volatile.iter().map(|Volatile { path, size }| (path.as_str(), size.0)).collect();
+    if !all.iter().any(|(path, _)| *path == SHARED_MEMORY) {
+        all.push((SHARED_MEMORY, SHARED_MEMORY_BYTES.min(order.limits.memory.0)));
+    }
+    all.sort_unstable();
+    let owner = (ids.outside(order.run.uid), ids.outside(order.run.gid));
+    all.into_iter().map(|(path, size)| tmpfs(path, size, owner)).collect()
+}
+
+fn tmpfs(path: &str, size: u64, (uid, gid): (u32, u32)) -> Result<Tmpfs, NulError> {
+    let mode = if is_shared_by_custom(path) { "1777" } else { "0755" };
+    // A file costs about a page of kernel memory even when empty: as many as pages, within reason.
+    let inodes = (size / 4096).clamp(64, 1 << 20);
+    let options = format!("mode={mode},uid={uid},gid={gid},size={size},nr_inodes={inodes}");
+    Ok(Tmpfs { path: CString::new(path)?, options: CString::new(options)? })
+}
+
+/// Directories that everybody may write to on any machine.
+fn is_shared_by_custom(path: &str) -> bool {
+    matches!(path, "/tmp" | "/var/tmp" | "/dev/shm" | "/run/lock" | "/var/lock")
+}

@@ -1,0 +1,127 @@
+//! One connection to a keeper, from the outside.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive};
+
+/// How long a keeper that works may take to answer what it does not wait with.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How many idle connections are kept.
+const MOST_IDLE: usize = 8;
+
+/// Connections to one socket of a keeper. Each carries one request at a time, so that callers on several threads
+/// do not wait for each other.
+#[derive(Debug)]
+pub(super) struct Lines {
+    socket: PathBuf,
+    idle: Mutex<Vec<Line>>,
+}
+
+impl Lines {
+    /// Connections to `socket`, of which one is tried.
+    pub(super) fn open(socket: &Path) -> io::Result<Self> {
+        let first = Line::open(socket)?;
+        Ok(Self { socket: socket.to_owned(), idle: Mutex::new(vec![first]) })
+    }
+
+    /// Asks, and waits for the answer, `longer` than usual.
+    ///
+    /// All that can be asked is safe to repeat, so a connection that broke while it was idle, as when the keeper was
+    /// replaced, is replaced too.
+    pub(super) fn ask(&self, call: Call, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
+        let mut request = Request { number: 0, call };
+        if let Some(mut line) = self.take_idle() {
+            match line.ask(&mut request, longer) {
+                Err(e) if is_broken(&e) => {}
+                answered => return self.put_back(line, answered),
+            }
+        }
+        let mut line = Line::open(&self.socket)?;
+        let answered = line.ask(&mut request, longer);
+        self.put_back(line, answered)
+    }
+
+    /// Asks, waits for the answer, and then for the end of the keeper.
+    pub(super) fn ask_last(&self, call: Call) -> io::Result<Answer> {
+        let mut line = Line::open(&self.socket)?;
+        let (answer, _) = line.ask(&mut Request { number: 0, call }, Duration::ZERO)?;
+        line.wait_for_end()?;
+        Ok(answer)
+    }
+
+    fn take_idle(&self) -> Option<Line> {
+        self.idle.lock().expect("no panic while connections are moved").pop()
+    }
+
+    fn put_back<T>(&self, line: Line, answered: io::Result<T>) -> io::Result<T> {
+        let mut idle = self.idle.lock().expect("no panic while connections are moved");
+        // After an error it is not known what comes next on a connection.
+        if answered.is_ok() && idle.len() < MOST_IDLE {
+            idle.push(line);
+        }
+        answered
+    }
+}
+
+fn is_broken(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(e.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Line {
+    stream: UnixStream,
+    inbox: Inbox,
+    last_number: u64,
+}
+
+impl Line {
+    fn open(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, inbox: Inbox::default(), last_number: 0 })
+    }
+
+    fn ask(&mut self, request: &mut Request, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
+        self.last_number += 1;
+        request.number = self.last_number;
+        let frame = Frame::of(request)?;
+        self.stream.set_read_timeout(Some(PATIENCE.saturating_add(longer)))?;
+        io::Write::write_all(&mut self.stream, &frame.0)?;
+        let (reply, descriptors) = self.hear()?;
+        if reply.number != self.last_number {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"));
+        }
+        Ok((reply.answer, descriptors))
+    }
+
+    fn hear(&mut self) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let (mut buffer, mut descriptors) = (vec![0; 64 << 10], Vec::new());
+        loop {
+            if let Some(reply) = self.inbox.next()? {
+                return Ok((reply, descriptors));
+            }
+            match receive(&self.stream, &mut buffer, &mut descriptors) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.inbox.take(&buffer[..length]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Waits until the other side is gone.
+    fn wait_for_end(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        match io::Read::read(&mut self.stream, &mut [0])? {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}

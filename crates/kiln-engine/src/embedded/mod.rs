@@ -1,0 +1,28 @@
+//! The engine that needs nothing but Linux.
+//!
+//! Instances are children of a *keeper*, a small process of its own; control speaks with it through [`Embedded`], the
+//! edge through [`broker`].
+//!
+//! | module | noun |
+//! |---|---|
+//! | `client` | the engine, as control has it |
+//! | `broker` | the way to sockets in the networks of instances, as the edge has it |
+//! | `line` | one connection to a keeper, from the outside |
+//! | `wire` | what is said on it |
+//! | `keeper` | the process all instances are children of |
+//! | `launch` | from an order to a running program |
+//! | `cgroup` | limits, and the certainty that everything is gone |
+//! | `seccomp` | the system calls instances may make |
+//! | `capture` | what instances write, on its way to files |
+
+pub mod broker;
+mod capture;
+mod cgroup;
+mod client;
+pub mod keeper;
+mod launch;
+mod line;
+mod seccomp;
+mod wire;
+
+pub use client::Embedded;

@@ -1,0 +1,1 @@
+//! What every engine does, as tests any engine can be put to.
