@@ -1,6 +1,7 @@
 //! The other side of the door.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
@@ -44,6 +45,23 @@ impl Client {
     /// # Errors
     /// The host's own failure, or that it could not be reached or left in the middle.
     pub fn run(&self, command: &Command, on_event: &mut dyn FnMut(Stamped)) -> Result<Answer, Failure> {
+        let mut go_on = |event| {
+            on_event(event);
+            ControlFlow::Continue(())
+        };
+        self.run_while(command, &mut go_on)?.ok_or_else(no_answer)
+    }
+
+    /// The same for an asker that may have heard enough: it leaves when `on_event` breaks, and then there is no
+    /// answer.
+    ///
+    /// # Errors
+    /// As for [`Client::run`].
+    pub fn run_while(
+        &self,
+        command: &Command,
+        on_event: &mut dyn FnMut(Stamped) -> ControlFlow<()>,
+    ) -> Result<Option<Answer>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime: Runtime = runtime.map_err(|e| unreachable(&self.socket, e))?;
         runtime.block_on(async {
@@ -69,8 +87,11 @@ impl Client {
     }
 }
 
-/// Reads lines until the last one.
-async fn lines(response: Response<Incoming>, on_event: &mut dyn FnMut(Stamped)) -> Result<Answer, Failure> {
+/// Reads lines until the last one, or until the reader has heard enough.
+async fn lines(
+    response: Response<Incoming>,
+    on_event: &mut dyn FnMut(Stamped) -> ControlFlow<()>,
+) -> Result<Option<Answer>, Failure> {
     let mut body = response.into_body();
     let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -79,13 +100,21 @@ async fn lines(response: Response<Incoming>, on_event: &mut dyn FnMut(Stamped)) 
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
             match serde_json::from_slice(&line).map_err(|e| left(&e))? {
-                Line::Event(event) => on_event(event),
-                Line::Answer { answer } => return Ok(answer),
+                Line::Event(event) => {
+                    if on_event(event).is_break() {
+                        return Ok(None);
+                    }
+                }
+                Line::Answer { answer } => return Ok(Some(answer)),
                 Line::Failure { failure } => return Err(failure),
             }
         }
     }
-    Err(Failure::new(ExitCode::Host, "the host left before the command was done").hint(LEFT))
+    Err(no_answer())
+}
+
+fn no_answer() -> Failure {
+    Failure::new(ExitCode::Host, "the host left before the command was done").hint(LEFT)
 }
 
 const LEFT: &str = "start the host again: it finishes or undoes what was under way";

@@ -127,7 +127,8 @@ fn named(wanted: &str, hosts: &[Registration]) -> Result<PathBuf, Failure> {
         None if path.is_absolute() && path.exists() && !path.is_dir() => Ok(path.to_owned()),
         None => {
             let failure = Failure::new(ExitCode::Host, format!("no Kiln host is running at `{wanted}`"));
-            Err(hosts.iter().fold(failure, |f, host| f.because(describe(host))))
+            let failure = hosts.iter().fold(failure, |f, host| f.because(describe(host)));
+            Err(failure.hint("name the socket, state directory or address of one that runs, or start it"))
         }
     }
 }

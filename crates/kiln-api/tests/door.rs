@@ -1,6 +1,7 @@
 //! Both sides of the door together, over a real socket, with hosts made for the purpose.
 
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -59,6 +60,25 @@ fn a_command_reaches_the_host_and_events_and_answer_come_back_in_order() {
     assert_eq!(answer, Ok(Answer::Done));
     assert_eq!(seen, [step("one"), step("two")]);
     assert_eq!(heard.recv().unwrap(), (LOG, this_process()));
+    server.stop();
+}
+
+#[test]
+fn an_asker_that_has_heard_enough_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control.sock");
+    let server = serve(&socket, |_, _, events| {
+        while !events.gone() {
+            events.event(step("again"));
+        }
+        Ok(Answer::Done)
+    });
+    let mut heard = 0;
+    let answer = Client::connect(&socket).unwrap().run_while(&LOG, &mut |_| {
+        heard += 1;
+        if heard < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert_eq!((answer, heard), (Ok(None), 3));
     server.stop();
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, deploy, down, instances, log, logs, plan, releases, rollback, schema, status,
+    bake, completions, deploy, down, instances, lock, log, logs, plan, releases, rollback, schema, serve,
+    status, up,
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +57,10 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Commands {
+    Up(up::Up),
+    Serve(serve::Serve),
+    Bake(bake::Bake),
+    Lock(lock::Lock),
     Plan(plan::Plan),
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),

@@ -66,5 +66,5 @@ pub(crate) fn require_root(what: &str) -> Result<(), Failure> {
     }
     Err(Failure::new(ExitCode::Host, format!("`{what}` must run as root"))
         .because("images are mounted, and instances get namespaces, cgroups and users of their own")
-        .hint(format!("run it with `sudo`: sudo {what}")))
+        .hint(format!("run `sudo {what}`")))
 }

@@ -13,18 +13,22 @@ use crate::output;
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Tells people on stderr; and programs on stdout, unless they were told in the course of a stream.
+/// Tells people, and programs on stdout unless they were told in the course of a stream.
 pub(crate) fn print(failure: &Failure, context: &Context) {
-    let mut err = anstream::stderr().lock();
-    // With nobody left to read it, the exit code still tells.
-    let _ = err.write_all(words(failure).as_bytes());
+    tell(failure);
     if context.output.json && !context.told.get() {
         let _ = output::line(&json!({ "failure": failure }).to_string());
     }
 }
 
+/// Tells people on stderr.
+pub(crate) fn tell(failure: &Failure) {
+    // With nobody left to read it, the exit code still tells.
+    let _ = anstream::stderr().lock().write_all(words(failure).as_bytes());
+}
+
 /// A failure in words, with colours.
-pub(crate) fn words(failure: &Failure) -> String {
+fn words(failure: &Failure) -> String {
     let mut text = format!("{ERROR}error{ERROR:#}: {}\n", failure.message);
     if failure.problems.is_empty() {
         for cause in &failure.causes {

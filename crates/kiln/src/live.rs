@@ -28,14 +28,27 @@ impl Live {
 
     /// Shows `text`, if it is not what is shown already.
     pub(crate) fn show(&mut self, text: &str) -> Result<(), Closed> {
+        let text = if self.in_place { cut(text, width()) } else { text.to_owned() };
         if text == self.shown {
             return Ok(());
         }
         let erased = if self.in_place { erase(&self.shown) } else { String::new() };
         let written = writeln!(self.out, "{erased}{text}").and_then(|()| self.out.flush());
-        text.clone_into(&mut self.shown);
+        self.shown = text;
         written.map_err(|_| Closed)
     }
+}
+
+/// How many columns the terminal has.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.map(|size| usize::from(size.ws_col)).ok().filter(|columns| *columns > 0).unwrap_or(80)
+}
+
+/// A line that wraps would take more rows than it counts for, and some would stay when it is erased.
+fn cut(text: &str, columns: usize) -> String {
+    let lines: Vec<String> = text.lines().map(|line| line.chars().take(columns).collect()).collect();
+    lines.join("\n")
 }
 
 /// Up to where `shown` began, and nothing from there on.
@@ -43,5 +56,16 @@ fn erase(shown: &str) -> String {
     match shown.lines().count() {
         0 => String::new(),
         lines => format!("\x1b[{lines}F\x1b[0J"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cut, erase};
+
+    #[test]
+    fn a_picture_takes_as_many_rows_as_it_has_lines() {
+        assert_eq!(cut("größer als\nda", 6), "größer\nda");
+        assert_eq!((erase("").as_str(), erase("a\nb").as_str()), ("", "\x1b[2F\x1b[0J"));
     }
 }

@@ -14,6 +14,8 @@ mod context;
 mod failure;
 mod foreground;
 mod live;
+mod local;
+mod offline;
 mod output;
 mod progress;
 mod signals;

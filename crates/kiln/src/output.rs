@@ -44,3 +44,8 @@ pub(crate) fn line(text: &str) -> Result<(), Closed> {
     }
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Closed)
 }
+
+/// A line for people on stderr. With nobody left to read it, it is not worth ending for.
+pub(crate) fn aside(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use crate::output;
 use kiln_model::{ExitCode, Failure};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,9 +37,10 @@ pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failu
 }
 
 /// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.
+#[expect(clippy::disallowed_methods, reason = "the user ends the process, in the middle of whatever it does")]
 pub(crate) fn give_up(saying: &'static str) -> Result<(), Failure> {
     watch(move || {
-        eprintln!("{saying}");
+        output::aside(saying);
         std::process::exit(INTERRUPTED);
     })
 }

@@ -14,7 +14,7 @@ pub(crate) struct Down {}
 pub(crate) fn run(_: &Down, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     let mut reporter = reporter(context.output);
-    let answer = client.run(&Command::Down, &mut |stamped| reporter.event(&stamped.event));
+    let answer = client.run(&Command::Down, &mut |stamped| reporter.event(&stamped));
     reporter.end();
     match answer? {
         Answer::Done => context.output.result(&json!({"down": true}), || "everything is stopped".into()),

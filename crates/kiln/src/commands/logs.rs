@@ -1,5 +1,7 @@
 //! `kiln logs`
 
+use std::ops::ControlFlow;
+
 use clap::Args;
 use kiln_model::{Answer, Command, Event, Failure, InstanceId, ServiceName, Stamped};
 
@@ -37,15 +39,14 @@ pub(crate) fn run(args: Logs, context: &Context) -> Result<(), Failure> {
     let app = app::name(&args.named);
     let Logs { service, instance, follow, tail, .. } = args;
     let command = Command::Logs { app, service, instance, follow, tail };
-    let answer = context.client()?.run(&command, &mut |stamped| {
-        if show(&stamped, context.output.json).is_err() {
-            // Nobody reads on, so there is nothing left to ask for; leaving tells the host.
-            std::process::exit(0);
-        }
-    });
-    match answer? {
-        Answer::Done => Ok(()),
-        other => Err(unexpected(&other)),
+    // When nobody reads on, there is nothing left to ask for.
+    let mut to_the_reader = |stamped| match show(&stamped, context.output.json) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(output::Closed) => ControlFlow::Break(()),
+    };
+    match context.client()?.run_while(&command, &mut to_the_reader)? {
+        Some(Answer::Done) | None => Ok(()),
+        Some(other) => Err(unexpected(&other)),
     }
 }
 

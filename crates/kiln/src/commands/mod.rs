@@ -1,17 +1,21 @@
 //! One command a file.
 
+pub(crate) mod bake;
 pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod down;
 pub(crate) mod instances;
+pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod releases;
 pub(crate) mod rollback;
 pub(crate) mod schema;
+pub(crate) mod serve;
 mod shift;
 pub(crate) mod status;
+pub(crate) mod up;
 
 use kiln_model::Failure;
 
@@ -21,6 +25,10 @@ use crate::context::Context;
 /// Does what was typed.
 pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
     match command {
+        Commands::Up(args) => up::run(&args, context),
+        Commands::Serve(args) => serve::run(&args, context),
+        Commands::Bake(args) => bake::run(&args, context),
+        Commands::Lock(args) => lock::run(&args, context),
         Commands::Plan(args) => plan::run(&args, context),
         Commands::Deploy(args) => deploy::run(&args, context),
         Commands::Rollback(args) => rollback::run(args, context),

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Plan, context: &Context) -> Result<(), Failure> {
     let dir = app::checked_directory(&args.directory.directory)?;
     let mut reporter = reporter(context.output);
     let client = context.client()?;
-    let answer = client.run(&Command::Plan { dir }, &mut |stamped| reporter.event(&stamped.event));
+    let answer = client.run(&Command::Plan { dir }, &mut |stamped| reporter.event(&stamped));
     reporter.end();
     match answer? {
         Answer::Plan(plan) => context.output.result(&plan, || words_for(&plan)),

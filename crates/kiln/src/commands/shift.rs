@@ -30,7 +30,7 @@ fn carry_out(command: &Command, context: &Context) -> Result<DeployedAnswer, Fai
         if context.output.json {
             stream(&stamped, context);
         }
-        reporter.event(&stamped.event);
+        reporter.event(&stamped);
     });
     reporter.end();
     match answer? {

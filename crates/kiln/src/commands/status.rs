@@ -33,6 +33,10 @@ pub(crate) struct Status {
 /// How often a change is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a host tells nobody outside of changes: they must be looked for"
+)]
 pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     let command = Command::Status { app: app::name(&args.named) };
     if !args.watch {

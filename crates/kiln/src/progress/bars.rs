@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use kiln_model::{Event, Progress};
+use kiln_model::{Event, Progress, Stamped};
 
 use super::Reporter;
 use super::words::finished;
+use crate::output;
 
 pub(crate) struct Bars {
     screen: MultiProgress,
@@ -27,9 +28,8 @@ impl Bars {
     fn bar(&mut self, task: &str) -> &ProgressBar {
         let screen = &self.screen;
         self.tasks.entry(task.to_owned()).or_insert_with(|| {
-            let bar = screen.add(ProgressBar::no_length());
-            bar.set_message(task.to_owned());
-            bar.set_style(style(OPEN));
+            let bar = ProgressBar::no_length().with_style(style(OPEN)).with_message(task.to_owned());
+            let bar = screen.add(bar);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         })
@@ -62,7 +62,8 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Reporter for Bars {
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, stamped: &Stamped) {
+        let event = &stamped.event;
         match event {
             Event::Progress(progress) if progress.finished => self.remove(&progress.task),
             Event::Progress(progress) => self.progress(progress),
@@ -76,8 +77,8 @@ impl Reporter for Bars {
     }
 
     fn say(&mut self, line: &str) {
-        // A terminal that went away takes nothing with it but its lines.
-        let _ = self.screen.println(format!("  {line}"));
+        // Its own `println` fills the row with blanks and leaves the cursor there.
+        self.screen.suspend(|| output::aside(&format!("  {line}")));
     }
 
     fn end(&mut self) {

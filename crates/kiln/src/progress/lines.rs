@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use kiln_model::Event;
+use kiln_model::Stamped;
 
 use super::Reporter;
 use super::words::finished;
@@ -18,8 +18,8 @@ impl<W: Write + Send> Lines<W> {
 }
 
 impl<W: Write + Send> Reporter for Lines<W> {
-    fn event(&mut self, event: &Event) {
-        if let Some(line) = finished(event) {
+    fn event(&mut self, stamped: &Stamped) {
+        if let Some(line) = finished(&stamped.event) {
             self.say(&line);
         }
     }
@@ -32,7 +32,7 @@ impl<W: Write + Send> Reporter for Lines<W> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_model::{BakedImage, ImageDigest, Progress, Sha256};
+    use kiln_model::{BakedImage, Event, ImageDigest, Progress, Sha256, Timestamp};
 
     use super::*;
 
@@ -56,7 +56,7 @@ mod tests {
         ];
         let mut written = Vec::new();
         let mut lines = Lines::new(&mut written);
-        events.iter().for_each(|event| lines.event(event));
+        events.into_iter().for_each(|event| lines.event(&Stamped { at: Timestamp(0), event }));
         insta::assert_snapshot!(String::from_utf8(written).unwrap(), @r"
             fetching packages: 2.0 MiB
             image web is baked: ba7816bf8f01, 113 packages, 3.0 MiB (4.2s)

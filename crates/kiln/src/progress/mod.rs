@@ -7,9 +7,9 @@ mod words;
 
 use std::io::IsTerminal;
 
-use kiln_model::Event;
+use kiln_model::Stamped;
 
-use crate::output::Output;
+use crate::output::{self, Output};
 
 pub(crate) use lines::Lines;
 pub(crate) use words::output_line;
@@ -17,7 +17,7 @@ pub(crate) use words::output_line;
 /// Somebody who is told what happens.
 pub(crate) trait Reporter: Send {
     /// Something happened.
-    fn event(&mut self, event: &Event);
+    fn event(&mut self, stamped: &Stamped);
 
     /// Something worth a line that is no event.
     fn say(&mut self, line: &str);
@@ -37,10 +37,26 @@ pub(crate) fn reporter(output: Output) -> Box<dyn Reporter> {
     }
 }
 
+/// For programs that look on for as long as a host runs: every event as one line on stdout.
+pub(crate) struct Stream;
+
+impl Reporter for Stream {
+    fn event(&mut self, stamped: &Stamped) {
+        if let Ok(line) = output::json(stamped) {
+            // With nobody left to read it, the work still goes on.
+            let _ = output::line(&line);
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        output::aside(line);
+    }
+}
+
 struct Silent;
 
 impl Reporter for Silent {
-    fn event(&mut self, _: &Event) {}
+    fn event(&mut self, _: &Stamped) {}
 
     fn say(&mut self, _: &str) {}
 }

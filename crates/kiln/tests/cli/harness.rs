@@ -1,5 +1,8 @@
 //! A directory to be in, a way to type commands there, and a host that does what a test says.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output};
 use std::sync::Arc;
@@ -37,6 +40,22 @@ impl Place {
             .env_clear()
             .env("NO_COLOR", "1")
             .env("KILN_RUN_DIR", self.path().join("run"));
+        process
+    }
+
+    /// The program, run by somebody who is not root.
+    pub(crate) fn process_of_a_user(&self, arguments: &[&str]) -> Process {
+        // Where the program was built, a user may not get. A process of its own copies it: what this one has open
+        // for writing, a process forked meanwhile by another test would have as well, and then it cannot be run.
+        let program = self.path().join("kiln");
+        let copied = Process::new("cp").arg(env!("CARGO_BIN_EXE_kiln")).arg(&program).status().unwrap();
+        assert!(copied.success());
+        std::fs::set_permissions(self.path(), Permissions::from_mode(0o755)).unwrap();
+        let mut process = Process::new(program);
+        process.args(arguments).current_dir(self.path()).env_clear().env("NO_COLOR", "1");
+        if rustix::process::geteuid().is_root() {
+            process.uid(65_534).gid(65_534);
+        }
         process
     }
 

@@ -26,6 +26,7 @@ fn no_host_runs() {
         status: 9
         --- stderr
         error: no Kiln host is running at `/nowhere/control.sock`
+        hint: name the socket, state directory or address of one that runs, or start it
         ");
 }
 

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::harness::Place;
+use crate::harness::{Place, SPEC};
 
 #[test]
 fn without_a_command_the_help_is_shown_and_it_is_wrong_usage() {
@@ -16,7 +16,7 @@ fn help_and_version_are_asked_for_and_given() {
     let place = Place::new();
     let help = place.kiln(&["--help"]);
     assert!(help.starts_with("status: 0\n--- stdout\nImmutable infrastructure in one binary"), "{help}");
-    assert!(help.contains("Exit codes:") && !help.contains("keeper"), "{help}");
+    assert!(help.contains("Exit codes:") && !help.contains("\n  keeper"), "{help}");
     assert!(place.kiln(&["--version"]).contains(concat!("kiln ", env!("CARGO_PKG_VERSION"))));
 }
 
@@ -71,4 +71,35 @@ fn completions_for_every_usual_shell() {
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && script.contains("rollback"), "{shell}");
     }
+}
+
+#[test]
+fn what_needs_root_says_so_and_why() {
+    let place = Place::new();
+    place.write("kiln.toml", SPEC);
+    let told = |arguments: &[&str]| place.told(&place.process_of_a_user(arguments).output().unwrap());
+    assert_snapshot!(told(&["up"]), @r"
+        status: 9
+        --- stderr
+        error: `kiln up` must run as root
+          because: images are mounted, and instances get namespaces, cgroups and users of their own
+        hint: run `sudo kiln up`
+        ");
+    for command in ["serve", "bake"] {
+        assert!(
+            told(&[command])
+                .starts_with(&format!("status: 9\n--- stderr\nerror: `kiln {command}` must run as root"))
+        );
+    }
+}
+
+#[test]
+fn an_address_to_listen_on_is_checked() {
+    assert_snapshot!(Place::new().kiln(&["serve", "--listen", "8080"]), @r"
+        status: 2
+        --- stderr
+        error: invalid value '8080' for '--listen <ADDR>': invalid socket address syntax
+
+        For more information, try '--help'.
+        ");
 }

@@ -1,0 +1,55 @@
+//! Bakes and locks without a host: in this process, on the store itself.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kiln_control::contract::EventSink;
+use kiln_model::{BakeAnswer, Event, ExitCode, Failure, Stamped};
+use kiln_store::Store;
+
+use crate::progress::Reporter;
+use crate::signals;
+
+/// Somebody at this terminal: sees how it goes, keeps what was baked, and may press Ctrl-C.
+pub(crate) struct Onlooker {
+    reporter: Mutex<Box<dyn Reporter>>,
+    baked: Mutex<BakeAnswer>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Onlooker {
+    pub(crate) fn new(reporter: Box<dyn Reporter>) -> Result<Self, Failure> {
+        let gone = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&gone);
+        signals::watch(move || told.store(true, Ordering::Relaxed))?;
+        Ok(Self { reporter: Mutex::new(reporter), baked: Mutex::default(), gone })
+    }
+
+    /// What was baked; nothing more is shown.
+    pub(crate) fn end(self) -> BakeAnswer {
+        self.reporter.into_inner().unwrap_or_else(|broken| broken.into_inner()).end();
+        self.baked.into_inner().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+impl EventSink for Onlooker {
+    fn event(&self, stamped: Stamped) {
+        self.reporter.lock().unwrap_or_else(|broken| broken.into_inner()).event(&stamped);
+        if let Event::Baked { name, image } = stamped.event
+            && let Ok(name) = name.parse()
+        {
+            self.baked.lock().unwrap_or_else(|broken| broken.into_inner()).images.insert(name, image);
+        }
+    }
+
+    fn gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// The store in `root`.
+pub(crate) fn store(root: &Path) -> Result<Store, Failure> {
+    Store::open(root).map_err(|e| Failure::from_error(ExitCode::Host, &e))
+}
