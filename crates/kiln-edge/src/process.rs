@@ -1,6 +1,7 @@
 //! The edge's process, from its first instruction to its last.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::director::Director;
 use crate::orders::take_orders;
 use crate::stock::Stock;
 use crate::worker::{Order, Post, Worker};
-use crate::{EdgeConfig, EdgeError};
+use crate::{EdgeConfig, EdgeError, Limits};
 
 /// Serves until it is told to shut down on its control socket; accepts clients from its first table on. Takes its
 /// orders from the user it was started by, whoever it becomes.
@@ -75,39 +76,48 @@ async fn serve(
     }
 }
 
+/// The threads that serve, all of them set up.
 struct Crew {
     orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Crew {
+    /// Starts a thread for each listener and waits until each has made what it needs: once system calls are
+    /// restricted, it could not.
     fn muster(
-        listeners: Vec<std::os::fd::OwnedFd>,
-        limits: &crate::Limits,
+        listeners: Vec<OwnedFd>,
+        limits: &Limits,
         stock: &Stock,
         totals: &Arc<Totals>,
         ended: &mpsc::UnboundedSender<usize>,
     ) -> io::Result<Self> {
         let mut crew = Self { orders: Vec::new(), threads: Vec::new() };
-        let connections = limits.connections.div_ceil(listeners.len().max(1)).max(1);
+        let connections = at_most(limits.connections).div_ceil(listeners.len().max(1));
         for (number, listener) in listeners.into_iter().enumerate() {
             let (orders, received) = mpsc::unbounded_channel();
             let (stock, totals, limits) = (stock.clone(), totals.clone(), limits.clone());
-            let post = Post { listener, orders: received, limits, connections, stock, totals };
+            let (ready, is_ready) = std::sync::mpsc::channel();
+            let post = Post { listener, orders: received, limits, connections, stock, totals, ready };
             let ended = ended.clone();
             let begin = move || {
-                // Why it failed is known to be its setup; that it ended is what matters.
-                let _ = Worker::run(post);
+                Worker::run(post);
                 let _ = ended.send(number);
             };
             crew.threads.push(thread::Builder::new().name(format!("edge-{number}")).spawn(begin)?);
             crew.orders.push(orders);
+            is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended at once")))?;
         }
         Ok(crew)
     }
 }
 
-/// Each client takes one descriptor, and one more while its request is under way.
+/// A client under way takes two descriptors, its own and one to an instance; those must be there.
+fn at_most(connections: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    connections.min(usize::try_from(descriptors / 2).unwrap_or(usize::MAX)).max(1)
+}
+
 fn raise_descriptor_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)

@@ -39,8 +39,15 @@ impl Stock {
     /// Starts the thread that asks `dial`. It ends with the last [`Stock`].
     pub(crate) fn start(dial: Arc<dyn Dial>) -> io::Result<Self> {
         let (wishes, incoming) = channel();
+        let (ready, is_ready) = channel();
         let asked = dial.clone();
-        thread::Builder::new().name("edge-sockets".into()).spawn(move || keep(&*asked, &incoming))?;
+        let work = move || {
+            let _ = ready.send(());
+            keep(&*asked, &incoming);
+        };
+        thread::Builder::new().name("edge-sockets".into()).spawn(work)?;
+        // What the start of a thread takes is forbidden soon.
+        is_ready.recv().map_err(|_| io::Error::other("it ended at once"))?;
         Ok(Self { wishes, dial })
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Post {
     pub(crate) connections: usize,
     pub(crate) stock: Stock,
     pub(crate) totals: Arc<Totals>,
+    /// Told once, when the thread is set up or cannot be.
+    pub(crate) ready: std::sync::mpsc::Sender<io::Result<()>>,
 }
 
 /// The state of one thread, shared by its tasks and nobody else.
@@ -65,32 +67,42 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Serves until told to close.
-    ///
-    /// # Errors
-    /// If the thread's reactor or listener cannot be set up.
-    pub(crate) fn run(post: Post) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        LocalSet::new().block_on(&runtime, async move {
+    pub(crate) fn run(post: Post) {
+        let ready = post.ready.clone();
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let serving = async move {
             let listener = StdListener::from(post.listener);
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            let worker = Rc::new(Self {
-                limits: post.limits,
-                stock: post.stock,
-                connections: Connections::new(post.totals.clone()),
-                totals: post.totals,
-                random: Random::new(),
-                at_most: post.connections,
-                epoch: Instant::now(),
-                closing: Notify::new(),
-                draining: Notify::new(),
-                is_draining: Cell::new(false),
-                balance: RefCell::new(Balance::empty()),
-            });
-            spawn_local(sweep(worker.clone()));
-            worker.obey(listener, post.orders).await;
-            Ok(())
-        })
+            let listening = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+            match listening {
+                Ok(listener) => {
+                    let worker = Rc::new(Self::new(post.limits, post.connections, post.stock, post.totals));
+                    spawn_local(sweep(worker.clone()));
+                    let _ = ready.send(Ok(()));
+                    worker.obey(listener, post.orders).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        };
+        LocalSet::new().block_on(&runtime, serving);
+    }
+
+    fn new(limits: Limits, at_most: usize, stock: Stock, totals: Arc<Totals>) -> Self {
+        Self {
+            limits,
+            stock,
+            random: Random::new(),
+            connections: Connections::new(totals.clone()),
+            totals,
+            at_most,
+            epoch: Instant::now(),
+            closing: Notify::new(),
+            draining: Notify::new(),
+            is_draining: Cell::new(false),
+            balance: RefCell::new(Balance::empty()),
+        }
     }
 
     pub(crate) fn balance(&self) -> Ref<'_, Balance> {

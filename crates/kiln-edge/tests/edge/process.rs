@@ -30,7 +30,6 @@ fn child() {
         limits: Limits::default(),
     };
     kiln_edge::run(config).unwrap();
-    std::process::exit(0);
 }
 
 fn field(pid: u32, name: &str) -> String {
