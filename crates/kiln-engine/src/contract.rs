@@ -42,8 +42,9 @@ pub trait Engine: Send + Sync {
     /// If the engine cannot be reached.
     fn list(&self) -> Result<Vec<InstanceStatus>, EngineError>;
 
-    /// Waits up to `timeout` for changes of state since this engine value last returned from `changes`, and returns
-    /// the new statuses in the order in which they came about; empty if there were none. One caller at a time.
+    /// Waits up to `timeout` for changes of state since this engine value last returned from `changes` (the first
+    /// time: since ever), and returns the new statuses in the order in which they came about; empty if there were
+    /// none. Of an instance that has changed more than once the last status is enough. One caller at a time.
     ///
     /// # Errors
     /// If the engine cannot be reached.

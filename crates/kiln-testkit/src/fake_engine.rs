@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Timestamp};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Cloneable handle: all clones are the same engine. Nothing happens in it by itself, but that an instance told to
 /// stop ends at once unless it was said to be stubborn.
@@ -26,6 +27,7 @@ struct State {
     changes: VecDeque<InstanceStatus>,
     refuses: BTreeMap<String, String>,
     stubborn: BTreeSet<InstanceId>,
+    fleeting: BTreeMap<InstanceId, Exit>,
     next_pid: u32,
     now: u64,
     down: bool,
@@ -50,7 +52,11 @@ impl State {
             Some(cause) => self.set(&order.id, InstanceState::Ended { exit: Exit::NotStarted { cause } }),
             None => {
                 self.next_pid += 1;
-                self.set(&order.id, InstanceState::Running { pid: 1000 + self.next_pid })
+                let running = self.set(&order.id, InstanceState::Running { pid: 1000 + self.next_pid });
+                if let Some(exit) = self.fleeting.remove(&order.id) {
+                    self.end(&order.id, exit);
+                }
+                running
             }
         }
     }
@@ -75,6 +81,11 @@ impl FakeEngine {
     /// This instance does not end when it is asked to, only when it is killed.
     pub fn make_stubborn(&self, id: &InstanceId) {
         self.state().stubborn.insert(id.clone());
+    }
+
+    /// This instance ends so as soon as it has been started.
+    pub fn end_when_started(&self, id: &InstanceId, exit: Exit) {
+        self.state().fleeting.insert(id.clone(), exit);
     }
 
     /// The main process of this instance ends by itself.
@@ -165,11 +176,87 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         let state = self.reach("make sockets")?;
         match state.instances.get(id).map(|s| &s.state) {
-            Some(InstanceState::Running { .. }) => Ok(Vec::new()),
+            Some(InstanceState::Running { .. } | InstanceState::Stopping { .. }) => {
+                (0..count).map(|_| socket()).collect()
+            }
             _ => Err(EngineError::NoSuchInstance(id.clone())),
         }
+    }
+}
+
+/// A socket of this process's own network: a fake instance has none.
+fn socket() -> Result<OwnedFd, EngineError> {
+    let made = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None);
+    made.map_err(|e| EngineError::Unreachable { engine: "fake", attempted: "make sockets", source: e.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kiln_model::{ByteSize, ImageDigest, ImageHandle, Limits, Millis, RunSettings, Sha256};
+
+    use super::*;
+    use crate::conformance::{self, Harness, Program};
+
+    impl Harness for FakeEngine {
+        fn engine(&self) -> &dyn Engine {
+            self
+        }
+
+        fn order(&self, id: &str, program: Program) -> InstanceOrder {
+            let order = order(id);
+            match program {
+                Program::Missing => self.refuse(id, "could not execute /bin/missing"),
+                Program::IgnoresStop => self.make_stubborn(&order.id),
+                Program::Exits(code) => self.end_when_started(&order.id, Exit::Code { code: code.into() }),
+                Program::DiesOf(signal) => self.end_when_started(&order.id, Exit::Signal { signal }),
+                Program::EatsMemory => {
+                    self.end_when_started(&order.id, Exit::OutOfMemory { limit: order.limits.memory });
+                }
+                Program::Runs | Program::HandlesStop => {}
+            }
+            order
+        }
+
+        fn grace_is_over(&self, id: &InstanceId) {
+            self.end_with_signal(id, 9);
+        }
+    }
+
+    fn order(id: &str) -> InstanceOrder {
+        InstanceOrder {
+            id: id.parse().unwrap(),
+            app: "fake".parse().unwrap(),
+            service: None,
+            release: None,
+            image: ImageHandle {
+                digest: ImageDigest(Sha256::of(b"fake")),
+                metadata: "/none".into(),
+                objects: "/none".into(),
+            },
+            run: RunSettings {
+                argv: vec!["/bin/true".into()],
+                user: "root".into(),
+                uid: 0,
+                gid: 0,
+                groups: vec![],
+                env: BTreeMap::new(),
+                workdir: "/".into(),
+                stop_signal: 15,
+                stop_grace: Millis(1000),
+            },
+            env: BTreeMap::new(),
+            limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10 },
+            volatile: vec![],
+        }
+    }
+
+    #[test]
+    fn it_does_what_every_engine_does() {
+        conformance::run(&|| Box::new(FakeEngine::default()));
     }
 }

@@ -1,1 +1,59 @@
 //! What every engine does, as tests any engine can be put to.
+//!
+//! A [`Harness`] gives the engine under test, and orders for instances that behave in certain ways: how a program is
+//! made to behave so is the harness's business. Each case gets a harness of its own.
+
+mod creating;
+mod ending;
+mod sockets;
+mod telling;
+mod watch;
+
+use kiln_engine::Engine;
+use kiln_model::{InstanceId, InstanceOrder};
+
+/// How an instance behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Runs until it is ended; does nothing about signals.
+    Runs,
+    /// Runs until its stop signal comes, and ends then.
+    HandlesStop,
+    /// Runs, and goes on when its stop signal comes.
+    IgnoresStop,
+    /// Ends at once with this code.
+    Exits(u8),
+    /// Ends at once by this signal.
+    DiesOf(i32),
+    /// Needs more memory than it may have.
+    EatsMemory,
+    /// Is not in its image.
+    Missing,
+}
+
+/// An engine under test, and what it takes to test it.
+pub trait Harness {
+    /// The engine; it has no instances at first.
+    fn engine(&self) -> &dyn Engine;
+
+    /// An order for an instance that behaves so.
+    fn order(&self, id: &str, program: Program) -> InstanceOrder;
+
+    /// Lets the time pass that an instance was given to end. An engine with a clock of its own needs no help.
+    fn grace_is_over(&self, _: &InstanceId) {}
+}
+
+type Case = (&'static str, fn(&dyn Harness));
+
+const CASES: &[&[Case]] = &[creating::CASES, ending::CASES, telling::CASES, sockets::CASES];
+
+/// Puts engines to all cases, each to a new one.
+///
+/// # Panics
+/// At the first that an engine does otherwise; the case is named on standard error.
+pub fn run(new: &dyn Fn() -> Box<dyn Harness>) {
+    for (name, case) in CASES.iter().copied().flatten() {
+        eprintln!("case: {name}");
+        case(&*new());
+    }
+}

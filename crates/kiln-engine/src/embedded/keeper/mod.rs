@@ -4,7 +4,7 @@
 //! nothing it does waits for anybody. It decides nothing, and it outlives whoever decides.
 //!
 //! ```text
-//!   <run dir>/keeper.lock   held by the keeper of this host root while it lives
+//!   <run dir>/keeper.lock   held by the keeper of this host root while it lives; holds its process number
 //!   <run dir>/keeper.sock   for control: root only
 //!   <run dir>/broker.sock   for the edge: sockets into the networks of instances, nothing else
 //!   <run dir>/keeper.log    what it could not tell anybody else

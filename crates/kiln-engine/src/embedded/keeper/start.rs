@@ -40,8 +40,9 @@ pub fn run(config: &Config) -> Result<(), KeeperError> {
     let groups = open_groups(&config.run_dir)?;
     orphans::remove(&groups).map_err(|e| KeeperError::new("remove what another keeper left", e))?;
     let parts = Parts::prepare(config, groups)?;
-    if !fork()? {
-        return Ok(());
+    if let Some(keeper) = fork()? {
+        return note(&lock, keeper)
+            .map_err(|e| KeeperError::new("write its process number into its lock", e));
     }
     detach(&config.run_dir).map_err(|e| KeeperError::new("become a process of its own", e))?;
     let mut keeper = parts.assemble()?;
@@ -123,13 +124,21 @@ fn group_name(run_dir: &Path) -> Result<String, KeeperError> {
     Ok(format!("kiln-{}", &Sha256::of(whole.as_os_str().as_bytes()).hex()[..12]))
 }
 
-/// True in the new process.
-fn fork() -> Result<bool, KeeperError> {
+/// The number of the new process; none in the new process itself.
+fn fork() -> Result<Option<i32>, KeeperError> {
     // SAFETY: this process has one thread, so the copy is whole.
     match unsafe { libc::fork() } {
         -1 => Err(KeeperError::new("fork", io::Error::last_os_error())),
-        pid => Ok(pid == 0),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
     }
+}
+
+/// For people who want to know which process it is.
+fn note(lock: &OwnedFd, pid: i32) -> io::Result<()> {
+    rustix::fs::ftruncate(lock, 0)?;
+    rustix::io::write(lock, format!("{pid}\n").as_bytes())?;
+    Ok(())
 }
 
 /// Leaves the session, the working directory and the streams of whoever started it.
