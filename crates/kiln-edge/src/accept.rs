@@ -78,11 +78,10 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo, _li
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.header_count).max_header_size(limits.header_bytes);
     let mut http = pin!(builder.serve_connection(io, service).with_upgrades());
-    let closing = worker.closing.notified();
     tokio::select! {
         // How a client's connection ends is the client's business; its requests have been counted.
         _ = http.as_mut() => return,
-        () = closing => http.as_mut().graceful_shutdown(),
+        () = worker.closing() => http.as_mut().graceful_shutdown(),
     }
     let _ = http.await;
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,13 +29,16 @@ pub(crate) struct Marks {
     since: AtomicU64,
     /// When the client first refused to take more of an answer; 0 while it takes.
     stalled: AtomicU64,
+    /// Whether closing the connection in good order would make half an answer look whole.
+    cut: AtomicBool,
 }
 
 impl Marks {
     pub(crate) fn new(epoch: Instant) -> Arc<Self> {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
-        Arc::new(Self { epoch, phase, since: AtomicU64::new(now), stalled })
+        let cut = AtomicBool::new(false);
+        Arc::new(Self { epoch, phase, since: AtomicU64::new(now), stalled, cut })
     }
 
     fn now(&self) -> u64 {
@@ -56,6 +59,12 @@ impl Marks {
     /// Its answer is given.
     pub(crate) fn rest(&self) {
         self.enter(RESTING);
+    }
+
+    /// The answer under way has been cut, and only a reset will tell the client so: for HTTP/1.0 the end of the
+    /// connection is the end of the answer.
+    pub(crate) fn reset_at_end(&self) {
+        self.cut.store(true, Relaxed);
     }
 
     fn bytes_came(&self) {
@@ -97,6 +106,15 @@ pub(crate) struct ClientIo {
 impl ClientIo {
     pub(crate) fn new(stream: TcpStream, marks: Arc<Marks>) -> Self {
         Self { io: TokioIo::new(stream), marks }
+    }
+}
+
+impl Drop for ClientIo {
+    fn drop(&mut self) {
+        if self.marks.cut.load(Relaxed) {
+            // If it fails the client is gone, and nobody is misled.
+            let _ = rustix::net::sockopt::set_socket_linger(self.io.inner(), Some(Duration::ZERO));
+        }
     }
 }
 

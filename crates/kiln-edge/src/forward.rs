@@ -32,7 +32,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let turn = Turn::begin(worker.totals.clone());
-    let reply = Reply::begin(connection);
+    let reply = Reply::begin(connection, request.version());
     let mut response = match Inbound::read(request, reply.connection(), &worker.random) {
         Ok(inbound) => Exchange::new(worker.clone(), inbound, turn, reply).run().await,
         Err(refusal) => refusal.response(),

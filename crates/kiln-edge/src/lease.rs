@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use hyper::Version;
+
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
 use crate::upstream::{Burden, Channel};
@@ -32,23 +34,27 @@ pub(crate) struct Lease {
 }
 
 /// From the reading of a request to the end of its answer, on the client's connection.
-pub(crate) struct Reply(Rc<Connection>);
+pub(crate) struct Reply {
+    connection: Rc<Connection>,
+    version: Version,
+}
 
 impl Reply {
-    pub(crate) fn begin(connection: Rc<Connection>) -> Self {
+    /// `version`: the request's.
+    pub(crate) fn begin(connection: Rc<Connection>, version: Version) -> Self {
         connection.marks.busy();
-        Self(connection)
+        Self { connection, version }
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.0.leave_fleet();
-        self.0.marks.rest();
+        self.connection.leave_fleet();
+        self.connection.marks.rest();
     }
 }
 
@@ -67,5 +73,8 @@ impl Lease {
     /// The instance broke off in the middle of its answer.
     pub(crate) fn cut_short(mut self) {
         self.place.fail();
+        if self.place.reply.version < Version::HTTP_11 {
+            self.place.reply.connection.marks.reset_at_end();
+        }
     }
 }

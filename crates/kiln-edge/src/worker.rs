@@ -58,10 +58,11 @@ pub(crate) struct Worker {
     pub(crate) at_most: usize,
     /// When the thread began; times are kept relative to it.
     pub(crate) epoch: Instant,
-    /// Told when connections are to end as soon as they can.
-    pub(crate) closing: Notify,
+    closing: Notify,
+    /// Told when no more connections are to be accepted.
     pub(crate) draining: Notify,
     is_draining: Cell<bool>,
+    is_closing: Cell<bool>,
     balance: RefCell<Balance>,
 }
 
@@ -101,6 +102,7 @@ impl Worker {
             closing: Notify::new(),
             draining: Notify::new(),
             is_draining: Cell::new(false),
+            is_closing: Cell::new(false),
             balance: RefCell::new(Balance::empty()),
         }
     }
@@ -111,6 +113,14 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    /// Waits until connections are to end as soon as they can.
+    pub(crate) async fn closing(&self) {
+        let told = self.closing.notified();
+        if !self.is_closing.get() {
+            told.await;
+        }
     }
 
     async fn obey(self: &Rc<Self>, listener: TcpListener, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -153,6 +163,7 @@ impl Worker {
     }
 
     async fn close(&self, within: Duration) {
+        self.is_closing.set(true);
         self.closing.notify_waiters();
         let all_ended = async {
             loop {

@@ -119,6 +119,21 @@ fn one_that_stops_in_the_middle_of_the_body() {
 }
 
 #[test]
+fn one_that_stops_in_the_middle_is_known_to_clients_of_http_1_0_too() {
+    let instance = Instance::new(move |_, connection| {
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+        false
+    });
+    let edge = Edge::serving(&[&instance]);
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    // For them the end of the connection is the end of the answer: it has to be a reset.
+    let error = std::io::Read::read_to_end(&mut client.reader, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(edge.drained().failed, 1);
+}
+
+#[test]
 fn one_that_sends_more_than_it_promised() {
     let instance = Instance::new(|_, connection| {
         // In one piece: what comes later could as well be the answer to the next request.
