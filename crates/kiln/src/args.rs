@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bake, completions, deploy, down, instances, lock, log, logs, plan, releases, rollback, schema, serve,
-    status, up,
+    bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, plan, releases, rollback,
+    schema, serve, status, up,
 };
 
 const EXAMPLES: &str = "\
@@ -72,6 +72,10 @@ pub(crate) enum Commands {
     Down(down::Down),
     Schema(schema::Schema),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Keeper(keeper::Keeper),
+    #[command(hide = true)]
+    Edge(edge::Edge),
 }
 
 /// The app's directory, for commands that read the spec.

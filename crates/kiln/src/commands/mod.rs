@@ -4,7 +4,9 @@ pub(crate) mod bake;
 pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod down;
+pub(crate) mod edge;
 pub(crate) mod instances;
+pub(crate) mod keeper;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod logs;
@@ -38,6 +40,8 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
         Commands::Down(args) => down::run(&args, context),
+        Commands::Keeper(args) => keeper::run(&args, context),
+        Commands::Edge(args) => edge::run(&args, context),
         Commands::Schema(args) => schema::run(&args, context),
         Commands::Completions(args) => completions::run(&args),
     }

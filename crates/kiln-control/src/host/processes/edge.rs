@@ -112,6 +112,7 @@ impl EdgeProcess {
         let mut held = lock(&self.held);
         let gone = match &mut held.child {
             Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
+            // Taken over from another control plane, or just ended.
             None => self.client.counts().is_err(),
         };
         if !gone {
@@ -126,6 +127,15 @@ impl EdgeProcess {
         let child = self.command.spawn(sockets).map_err(|e| Trouble::of(&e))?;
         held.child = Some(child);
         Ok(true)
+    }
+
+    /// Ends this edge, so that the next look starts another one on the same listening sockets.
+    pub(crate) fn replace(&self) {
+        // If it does not answer it is gone already, or will be found so.
+        let _ = self.client.shutdown(Duration::from_millis(200));
+        if let Some(mut child) = lock(&self.held).child.take() {
+            let _ = child.wait();
+        }
     }
 
     /// Ends the edge; what is in flight may go on for a moment.

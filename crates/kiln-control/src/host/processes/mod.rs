@@ -68,12 +68,14 @@ impl Processes {
     /// Starts again what has died, as long as the host runs.
     pub(crate) fn supervise(&self, driver: &Driver) {
         while !driver.is_stopped() {
-            if matches!(self.edge.revive(), Ok(true)) {
-                lock(&driver.core).edge_is_new();
+            if matches!(self.keeper.revive(), Ok(true)) {
+                // The edge's way to the keeper is gone with the one it had.
+                self.edge.replace();
+                lock(&driver.core).engine_is_new();
                 self.waker.wake();
             }
-            if matches!(self.keeper.revive(), Ok(true)) {
-                lock(&driver.core).engine_is_new();
+            if matches!(self.edge.revive(), Ok(true)) {
+                lock(&driver.core).edge_is_new();
                 self.waker.wake();
             }
             driver.pause();

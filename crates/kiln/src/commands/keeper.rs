@@ -1,0 +1,26 @@
+//! `kiln keeper`, which `kiln serve` and `kiln up` start.
+
+use clap::Args;
+use kiln_engine::embedded::keeper::{self, Config, KeeperError};
+use kiln_model::{ExitCode, Failure};
+
+use super::edge::USER;
+use crate::context::Context;
+
+/// The parent of all instances of a host; started by `kiln serve`, not by hand
+#[derive(Debug, Args)]
+pub(crate) struct Keeper {}
+
+pub(crate) fn run(_: &Keeper, context: &Context) -> Result<(), Failure> {
+    let root = context.root(None);
+    let config = Config { run_dir: root.join("run"), output_dir: root.join("output"), edge_uid: Some(USER) };
+    keeper::run(&config).map_err(|error| {
+        let failure = Failure::from_error(ExitCode::Host, &error);
+        match error {
+            KeeperError::Unsupported(_) => {
+                failure.hint("Kiln's instances need a newer or otherwise built kernel")
+            }
+            KeeperError::AlreadyRunning { .. } | KeeperError::System { .. } => failure,
+        }
+    })
+}
