@@ -12,7 +12,7 @@ use std::time::Duration;
 use kiln_control::contract::{Caller, EventSink, Host, Unheard};
 use kiln_model::{Answer, Command, ExitCode, Failure, Stamped, StatusAnswer};
 
-use crate::live::Live;
+use crate::live::{Live, Picture};
 use crate::progress::Reporter;
 
 /// How often a change of status is looked for.
@@ -137,11 +137,11 @@ impl Foreground {
     }
 
     /// Shows how things stand until somebody wants the host to end; whether it has ended already.
-    pub(crate) fn watch(&mut self, mut live: Live, picture: fn(&StatusAnswer) -> String) -> Already {
+    pub(crate) fn watch(&mut self, mut live: Live, picture: fn(&StatusAnswer) -> Picture) -> Already {
         loop {
-            if let Some(text) = self.status().as_ref().map(picture) {
+            if let Some(picture) = self.status().as_ref().map(picture) {
                 // Without anybody to look at it, the host still serves.
-                let _ = live.show(&text);
+                let _ = live.show(picture);
             }
             match self.mail.recv_timeout(LOOK) {
                 Ok(Happening::Down) => return Already::Down,
@@ -238,6 +238,10 @@ mod tests {
         (Foreground::new(Arc::new(Does(does)), this_process(), reporter, mailbox), post)
     }
 
+    fn nothing(_: &StatusAnswer) -> Picture {
+        Picture { text: String::new(), steady: String::new() }
+    }
+
     fn deploy() -> Command {
         Command::Deploy { dir: "/app".into(), locked: false }
     }
@@ -292,19 +296,13 @@ mod tests {
         });
         let door = foreground.behind_the_door();
         door.run(Command::Down, this_process(), &Unheard).unwrap();
-        assert_eq!(
-            foreground.watch(Live::plain(Box::new(Page::default())), |_| String::new()),
-            Already::Down
-        );
+        assert_eq!(foreground.watch(Live::plain(Box::new(Page::default())), nothing), Already::Down);
     }
 
     #[test]
     fn ctrl_c_ends_the_watch_of_a_host_that_serves() {
         let (mut foreground, post) = foreground(&Page::default(), |_, _| Ok(Answer::Done));
         post.send(Happening::Interrupted).unwrap();
-        assert_eq!(
-            foreground.watch(Live::plain(Box::new(Page::default())), |_| String::new()),
-            Already::Serving
-        );
+        assert_eq!(foreground.watch(Live::plain(Box::new(Page::default())), nothing), Already::Serving);
     }
 }

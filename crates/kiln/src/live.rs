@@ -5,8 +5,17 @@ use std::io::{IsTerminal, Write};
 
 use crate::output::Closed;
 
+/// How things stand.
+pub(crate) struct Picture {
+    /// All of it.
+    pub(crate) text: String,
+    /// Without the figures that change all the time.
+    pub(crate) steady: String,
+}
+
 pub(crate) struct Live {
     shown: String,
+    steady: String,
     in_place: bool,
     out: Box<dyn Write>,
 }
@@ -16,6 +25,7 @@ impl Live {
     pub(crate) fn new() -> Self {
         Self {
             shown: String::new(),
+            steady: String::new(),
             in_place: std::io::stdout().is_terminal(),
             out: Box::new(std::io::stdout()),
         }
@@ -23,15 +33,18 @@ impl Live {
 
     /// Line by line on `out`.
     pub(crate) fn plain(out: Box<dyn Write>) -> Self {
-        Self { shown: String::new(), in_place: false, out }
+        Self { shown: String::new(), steady: String::new(), in_place: false, out }
     }
 
-    /// Shows `text`, if it is not what is shown already.
-    pub(crate) fn show(&mut self, text: &str) -> Result<(), Closed> {
-        let text = if self.in_place { cut(text, width()) } else { text.to_owned() };
-        if text == self.shown {
+    /// Shows a picture, if it is not what is shown already. Where pictures come one below the other, one that
+    /// differs only in what changes all the time is not worth another.
+    pub(crate) fn show(&mut self, picture: Picture) -> Result<(), Closed> {
+        let text = if self.in_place { cut(&picture.text, width()) } else { picture.text };
+        let seen = if self.in_place { text == self.shown } else { picture.steady == self.steady };
+        if seen {
             return Ok(());
         }
+        self.steady = picture.steady;
         let erased = if self.in_place { erase(&self.shown) } else { String::new() };
         let written = writeln!(self.out, "{erased}{text}").and_then(|()| self.out.flush());
         self.shown = text;

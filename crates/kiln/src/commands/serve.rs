@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use kiln_model::Failure;
 
+use super::status;
 use crate::context::{Context, require_root};
 use crate::foreground::Already;
 use crate::live::Live;
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &Serve, context: &Context) -> Result<(), Failure> {
         .output
         .result(&ready, || format!("serving at {address}, taking commands on {}", socket.display()))?;
     // A daemon's stdout is no place for a picture: `kiln status --watch` draws one wherever it is wanted.
-    let already = local.foreground.watch(Live::plain(Box::new(std::io::sink())), |_| String::new());
+    let already =
+        local.foreground.watch(Live::plain(Box::new(std::io::sink())), status::picture(context.output));
     local.leave();
     output::aside(match already {
         Already::Down => "everything is down",

@@ -8,7 +8,8 @@ use kiln_model::{Answer, Command, Failure, StatusAnswer, TrafficReport};
 
 use crate::args::Named;
 use crate::context::{Context, unexpected};
-use crate::live::Live;
+use crate::live::{Live, Picture};
+use crate::output::Output;
 use crate::table::table;
 use crate::words::{count, moment, release};
 use crate::{app, output};
@@ -46,8 +47,7 @@ pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     let mut live = Live::new();
     loop {
         let status = ask(&command, context)?;
-        let text = if context.output.json { output::json(&status)? } else { words_for(&status) };
-        if live.show(&text).is_err() {
+        if live.show(picture(context.output)(&status)).is_err() {
             return Ok(());
         }
         thread::sleep(LOOK);
@@ -59,6 +59,20 @@ fn ask(command: &Command, context: &Context) -> Result<StatusAnswer, Failure> {
         Answer::Status(status) => Ok(status),
         other => Err(unexpected(&other)),
     }
+}
+
+/// How a status is drawn for those who go on looking.
+pub(crate) fn picture(output: Output) -> fn(&StatusAnswer) -> Picture {
+    if output.json {
+        |status| Picture { text: output::json(status).unwrap_or_default(), steady: steady(status) }
+    } else {
+        |status| Picture { text: words_for(status), steady: steady(status) }
+    }
+}
+
+/// A status without its counts of requests: these change as long as anybody is served.
+fn steady(status: &StatusAnswer) -> String {
+    words_for(&StatusAnswer { requests: 0, in_flight: 0, ..status.clone() })
 }
 
 /// A status in words: what serves, the services, and what is out of the ordinary.
@@ -81,8 +95,8 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
     let (requests, flying) = (count(status.requests, "request"), status.in_flight);
     lines.push(format!("{requests}, {} failed, {flying} in flight", status.failed_requests));
     for waiting in &status.waiting {
-        let until = waiting.until.map_or(String::new(), |until| format!(", at most until {}", moment(until)));
-        lines.push(format!("waiting for {} since {}{until}", waiting.what, moment(waiting.since)));
+        let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
+        lines.push(format!("under way: {} (since {}{until})", waiting.what, moment(waiting.since)));
     }
     if let Some(failure) = &status.last_failure {
         lines.push(format!("the last deploy failed: {failure}"));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use kiln_model::{Answer, Command, Failure, StatusAnswer};
+use kiln_model::{Answer, Command, Failure};
 
 use super::{shift, status};
 use crate::args::Directory;
@@ -49,18 +49,13 @@ pub(crate) fn run(args: &Up, context: &Context) -> Result<(), Failure> {
             if !context.output.json {
                 let _ = output::line(&format!("{}\nCtrl-C removes all of it", shift::summary(&deployed)));
             }
-            (Ok(()), local.foreground.watch(Live::new(), picture(context)))
+            (Ok(()), local.foreground.watch(Live::new(), status::picture(context.output)))
         }
         Ended { result: Ok(Answer::Deployed(_)), .. } => (Ok(()), Already::Serving),
         Ended { result: Ok(other), .. } => (Err(unexpected(&other)), Already::Serving),
         Ended { result: Err(failure), .. } => (Err(failure), Already::Serving),
     };
     take_down(local, already, result)
-}
-
-/// What is shown while the app serves.
-fn picture(context: &Context) -> fn(&StatusAnswer) -> String {
-    if context.output.json { |status| output::json(status).unwrap_or_default() } else { status::words_for }
 }
 
 /// Leaves nothing behind, and says so; `result` is how it went before.

@@ -62,8 +62,11 @@ fn status_when_all_is_well() {
 #[test]
 fn status_when_something_is_under_way_or_went_wrong() {
     let place = Place::new();
-    let waiting =
-        || Waiting { what: "web to become healthy".into(), since: AT, until: Some(Timestamp(AT.0 + 30_000)) };
+    let waiting = || Waiting {
+        what: "wait until web is healthy".into(),
+        since: AT,
+        until: Some(Timestamp(AT.0 + 30_000)),
+    };
     let _host = place.host("a", move |_, _| {
         Ok(Answer::Status(StatusAnswer {
             traffic: TrafficReport::Shifting { from: release('5'), to: release('7'), share: 0.25 },
@@ -81,7 +84,7 @@ fn status_when_something_is_under_way_or_went_wrong() {
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
         1234 requests, 0 failed, 3 in flight
-        waiting for web to become healthy since 2026-09-21 14:13:20Z, at most until 2026-09-21 14:13:50Z
+        under way: wait until web is healthy (since 2026-09-21 14:13:20Z, until 2026-09-21 14:13:50Z at most)
         the last deploy failed: 2 of 4 instances of hello/web@3 are healthy
         ");
 }
