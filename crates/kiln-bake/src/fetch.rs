@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use kiln_model::Sha256;
 
+use crate::looked_up::LookedUp;
+
+/// So many files are fetched at once, at most.
+pub(crate) const CONNECTIONS: usize = 6;
 /// How long to wait before each further attempt.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(3)];
@@ -64,9 +68,13 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(Duration::from_secs(30)))
+            // Each thread's connection waits for its next package: looking the mirror up again takes longer.
+            .max_idle_connections(2 * CONNECTIONS)
+            .max_idle_connections_per_host(CONNECTIONS)
             .user_agent("kiln")
             .build();
-        Self { agent: config.into(), cancelled }
+        let connector = ureq::unversioned::transport::DefaultConnector::default();
+        Self { agent: ureq::Agent::with_parts(config, connector, LookedUp::default()), cancelled }
     }
 
     /// All there is at `url`, at most `limit` bytes, where nothing else is known of it.

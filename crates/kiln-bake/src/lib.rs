@@ -17,7 +17,7 @@
 //! | `lock`, `bake` | the two things this crate does |
 //! | `debian` | root filesystems from Debian packages |
 //! | `sandbox` | programs run inside a tree, away from everything else |
-//! | `fetch` | bytes from a mirror |
+//! | `fetch`, `looked_up` | bytes from a mirror |
 //! | `files`, `merge`, `users`, `skeleton` | the project's files and settings over a root filesystem |
 //! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
 //! | `erofs` | trees as metadata files |
@@ -32,6 +32,7 @@ mod fetch;
 mod files;
 pub mod inspect;
 mod lock;
+mod looked_up;
 mod merge;
 mod nearest;
 mod order;

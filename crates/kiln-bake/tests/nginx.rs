@@ -45,7 +45,9 @@ fn nginx_is_all_there() {
     assert_eq!(printed(&image, &["/bin/readlink", "-f", "/usr/bin/awk"]).trim(), "/usr/bin/mawk");
 
     // Nothing of the run is left, and nothing can be written.
-    for gone in ["/usr/sbin/policy-rc.d", "/var/log/dpkg.log", "/etc/passwd-", "/var/cache/ldconfig/aux-cache"] {
+    for gone in
+        ["/usr/sbin/policy-rc.d", "/var/log/dpkg.log", "/etc/passwd-", "/var/cache/ldconfig/aux-cache"]
+    {
         assert!(!inside(&image, &["/usr/bin/test", "-e", gone]).status.success(), "{gone}");
     }
     assert!(!inside(&image, &["/usr/bin/touch", "/etc/x"]).status.success());

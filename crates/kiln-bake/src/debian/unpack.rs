@@ -14,15 +14,13 @@ use rayon::prelude::*;
 
 use super::deb::{self, Deb};
 use super::sources::{self, Source};
-use crate::fetch::{Client, FetchError};
+use crate::fetch::{CONNECTIONS, Client, FetchError};
 use crate::order::{BakeOrder, Base, Report};
 use crate::report::Task;
 use crate::{BakeError, tree_file};
 
 /// Unpacked packages, under the sha256 of the package file. The number changes with the format.
 const CACHE: &str = "debian-unpacked-1";
-/// So many packages are fetched at once.
-const CONNECTIONS: usize = 6;
 
 /// All `packages`, in their order. Afterwards the objects they refer to are in the store.
 pub(crate) fn unpacked(

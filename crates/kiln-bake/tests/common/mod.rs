@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 
-use kiln_bake::{Base, BakeOrder, Baked, FileSpec, Report, Sources, Update, bake, lock};
+use kiln_bake::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Update, bake, lock};
 use kiln_model::{Failure, ImageHandle, Lock, Millis, Progress};
 use kiln_store::Store;
 use rustix::fs::CWD;
