@@ -62,6 +62,7 @@ pub(crate) fn run(args: &Up, context: &Context) -> Result<(), Failure> {
 fn take_down(mut local: Local, already: Already, result: Result<(), Failure>) -> Result<(), Failure> {
     if already == Already::Down {
         local.leave();
+        output::aside("everything is down, as `kiln down` asked for");
         return result;
     }
     output::aside("taking everything down");
