@@ -43,7 +43,7 @@ pub(crate) enum NoPick {
 impl Balance {
     /// `known` are the upstreams of the table before: those that stay keep their connections.
     pub(crate) fn new(table: Arc<Table>, known: &HashMap<InstanceId, Rc<Upstream>>) -> Self {
-        let shares = table.routes.iter().map(|targets| RefCell::new(Shares::new(targets.len()))).collect();
+        let shares = table.routes.iter().map(|_| RefCell::default()).collect();
         let upstream = |id: &InstanceId, fleet: &Fleet| match known.get(id) {
             Some(upstream) if upstream.port() == fleet.port => upstream.clone(),
             _ => Upstream::new(id.clone(), fleet.port),
@@ -77,7 +77,7 @@ impl Balance {
             let (fleet, weight) = targets[target];
             self.upstreams[fleet].iter().any(|u| !is_in(tried, u)).then_some(weight)
         };
-        match self.shares[route].borrow_mut().next(usable) {
+        match self.shares[route].borrow_mut().next(targets.len(), usable) {
             Some(target) => {
                 let fleet = targets[target].0;
                 let upstream = least_loaded(&self.upstreams[fleet], tried, random).ok_or(NoPick::AllTried)?;

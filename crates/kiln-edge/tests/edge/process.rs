@@ -13,7 +13,7 @@ use kiln_model::{EdgeFleet, RouteTable};
 
 use crate::broker::{self, Asking};
 use crate::harness::{fleet_id, route};
-use crate::instance::Instance;
+use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
 const DIR: &str = "KILN_EDGE_TEST_DIR";
@@ -38,6 +38,22 @@ fn field(pid: u32, name: &str) -> String {
     line[name.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Enough of everything that a system call which is needed and not allowed would be missed.
+fn work(connect: &(impl Fn() -> Client + Sync)) {
+    let large = "x".repeat(4 << 20);
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}", large.len());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                assert!((0..50).all(|_| connect().get("/").text() == "hi"));
+                let mut kept = connect();
+                assert!((0..200).all(|_| kept.get("/").text() == "hi"));
+                assert!((0..3).all(|_| kept.send(&post).read().text() == large));
+            });
+        }
+    });
+}
+
 #[test]
 fn a_real_edge_serves_confined_and_ends_when_told() {
     if !rustix::process::getuid().is_root() {
@@ -59,14 +75,17 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     drop(sockets);
     let client = EdgeClient::connect(&path).unwrap();
 
-    let instance = Instance::saying("hi");
+    let instance = Instance::new(|request, connection| {
+        connection.send(ok(if request.body.is_empty() { "hi" } else { request.text() }));
+        true
+    });
     let id = fleet_id(1);
     let (port, instances) = (instance.address.port(), vec![id.instance(1)]);
     let fleets = vec![EdgeFleet { id: id.clone(), port, instances }];
     let table = RouteTable { version: 1, routes: vec![route(None, "/", &[(&id, 1)])], fleets };
     assert_eq!(client.set_table(&table).unwrap().version, 1);
     let connect = || Client::new(std::net::TcpStream::connect(address).unwrap());
-    assert!((0..20).all(|_| connect().get("/").text() == "hi"));
+    work(&connect);
 
     let mut confession = String::new();
     told.accept().unwrap().0.read_to_string(&mut confession).unwrap();
