@@ -56,6 +56,7 @@ pub use debian::release::ReleaseError;
 pub use debian::resolver::Unresolvable;
 pub use debian::signature::SignatureError;
 pub use debian::sources::SourcesError;
+pub use debian::version::compare as compare_versions;
 pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;

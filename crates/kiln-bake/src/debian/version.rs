@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares two versions as dpkg does: epoch, upstream version, revision.
-pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+pub fn compare(a: &str, b: &str) -> Ordering {
     let ((a_epoch, a), (b_epoch, b)) = (split_epoch(a), split_epoch(b));
     let ((a_upstream, a_revision), (b_upstream, b_revision)) = (split_revision(a), split_revision(b));
     compare_epochs(a_epoch, b_epoch)
