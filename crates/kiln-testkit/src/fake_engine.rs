@@ -213,13 +213,16 @@ mod tests {
                 Program::Missing => self.refuse(id, "could not execute /bin/missing"),
                 Program::IgnoresStop => self.make_stubborn(&order.id),
                 Program::Exits(code) => self.end_when_started(&order.id, Exit::Code { code: code.into() }),
-                Program::DiesOf(signal) => self.end_when_started(&order.id, Exit::Signal { signal }),
                 Program::EatsMemory => {
                     self.end_when_started(&order.id, Exit::OutOfMemory { limit: order.limits.memory });
                 }
                 Program::Runs | Program::HandlesStop => {}
             }
             order
+        }
+
+        fn kill_unseen(&self, id: &InstanceId) {
+            self.end_with_signal(id, 9);
         }
 
         fn grace_is_over(&self, id: &InstanceId) {

@@ -17,10 +17,10 @@ const BUSYBOX: &str = "/bin/busybox";
 const DIRECTORIES: [&str; 10] =
     ["/", "/bin", "/dev", "/etc", "/lib", "/proc", "/sys", "/tmp", "/run", "/root"];
 
-const NAMES: [&str; 44] = [
+const NAMES: [&str; 45] = [
     "awk", "cat", "chmod", "chown", "chroot", "cut", "dd", "df", "echo", "env", "false", "grep", "head",
     "hostname", "httpd", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "nc", "nproc",
-    "ps", "pwd", "readlink", "sh", "sleep", "stat", "tail", "tee", "test", "touch", "tr", "true", "umount",
+    "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "tail", "tee", "test", "touch", "tr", "true", "umount",
     "uname", "unshare", "wc", "wget", "yes",
 ];
 

@@ -23,8 +23,6 @@ pub enum Program {
     IgnoresStop,
     /// Ends at once with this code.
     Exits(u8),
-    /// Ends at once by this signal.
-    DiesOf(i32),
     /// Needs more memory than it may have.
     EatsMemory,
     /// Is not in its image.
@@ -38,6 +36,9 @@ pub trait Harness {
 
     /// An order for an instance that behaves so.
     fn order(&self, id: &str, program: Program) -> InstanceOrder;
+
+    /// Kills the main process of an instance, without the engine's knowing.
+    fn kill_unseen(&self, id: &InstanceId);
 
     /// Lets the time pass that an instance was given to end. An engine with a clock of its own needs no help.
     fn grace_is_over(&self, _: &InstanceId) {}

@@ -1,0 +1,137 @@
+//! A keeper of its own for each test, and what to ask about it. Each test program uses some of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kiln_engine::Engine;
+use kiln_engine::embedded::Embedded;
+use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256};
+use kiln_testkit::fixture_image::FixtureImage;
+use tempfile::TempDir;
+
+/// The longest that anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running keeper in a directory of its own, and an image. Both go with this value.
+pub struct Bench {
+    pub engine: Embedded,
+    pub image: FixtureImage,
+    pub dir: TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::for_edge(None)
+    }
+
+    pub fn for_edge(uid: Option<u32>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        start_keeper(&dir, uid);
+        let engine = Embedded::connect(&dir.path().join("run")).unwrap();
+        Self { engine, image: FixtureImage::new(), dir }
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// Starts another keeper where there was one.
+    pub fn restart(&mut self) {
+        start_keeper(&self.dir, None);
+        self.engine = Embedded::connect(&self.run_dir()).unwrap();
+    }
+
+    pub fn keeper_pid(&self) -> i32 {
+        fs::read_to_string(self.run_dir().join("keeper.lock")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Makes an instance that must run; its process on the host.
+    pub fn run(&self, order: &InstanceOrder) -> u32 {
+        let status = self.engine.create(std::slice::from_ref(order)).unwrap().remove(0);
+        match status.state {
+            InstanceState::Running { pid } => pid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Runs a script to its end: how it ended, and what it printed.
+    pub fn script(&self, id: &str, script: &str) -> (Exit, String) {
+        self.to_end(&self.image.shell(id, script))
+    }
+
+    /// Runs an order to its end: how it ended, and what it printed.
+    pub fn to_end(&self, order: &InstanceOrder) -> (Exit, String) {
+        self.engine.create(std::slice::from_ref(order)).unwrap();
+        let exit = self.ending(&order.id);
+        (exit, self.output(&order.id))
+    }
+
+    pub fn ending(&self, id: &InstanceId) -> Exit {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let list = self.engine.list().unwrap();
+            let state = list.into_iter().find(|s| s.id == *id).map(|s| s.state);
+            if let Some(InstanceState::Ended { exit }) = state {
+                return exit;
+            }
+            assert!(Instant::now() < deadline, "{id} is still {state:?}, and wrote: {}", self.output(id));
+            self.engine.changes(Duration::from_secs(1)).unwrap();
+        }
+    }
+
+    /// Waits until an instance has printed this.
+    pub fn wait_for_output(&self, id: &InstanceId, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.output(id).contains(text) {
+            assert!(Instant::now() < deadline, "{id} did not print {text:?} but {:?}", self.output(id));
+            self.engine.changes(Duration::from_millis(5)).unwrap();
+        }
+    }
+
+    /// Everything an instance has written, both streams.
+    pub fn output(&self, id: &InstanceId) -> String {
+        let kept = fs::read(self.dir.path().join(format!("output/{id}.log"))).unwrap_or_default();
+        let lines = kept.split(|b| *b == b'\n').filter_map(OutputLine::parse);
+        lines.map(|line| format!("{}\n", String::from_utf8_lossy(line.text))).collect()
+    }
+
+    /// The control groups of this keeper that are there.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let path = self.run_dir().canonicalize().unwrap();
+        let name = format!("kiln-{}", &Sha256::of(path.as_os_str().as_encoded_bytes()).hex()[..12]);
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|e| e.unwrap().path());
+        let ours = hierarchies.chain(["/sys/fs/cgroup".into()]).map(|h| h.join(&name)).filter(|p| p.is_dir());
+        let mut found: Vec<PathBuf> = ours.flat_map(|dir| [groups_in(&dir), vec![dir]].concat()).collect();
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // A test that ended the keeper itself has none to end.
+        let _ = self.engine.shutdown();
+    }
+}
+
+fn groups_in(dir: &std::path::Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries.filter(|p| p.is_dir()).collect()
+}
+
+fn start_keeper(dir: &TempDir, edge_uid: Option<u32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keeper-for-tests"));
+    command.arg(dir.path().join("run")).arg(dir.path().join("output"));
+    command.args(edge_uid.map(|uid| uid.to_string()));
+    let said = command.output().unwrap();
+    assert!(said.status.success(), "these tests need root: {}", String::from_utf8_lossy(&said.stderr));
+}
+
+/// A field of /proc/PID/status, if the process is there.
+pub fn status_of(pid: u32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|l| Some(l.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
+}

@@ -1,0 +1,39 @@
+//! The embedded engine does what every engine does.
+
+mod common;
+
+use common::Bench;
+use kiln_engine::Engine;
+use kiln_model::{InstanceId, InstanceOrder};
+use kiln_testkit::conformance::{self, Harness, Program};
+use rustix::process::{Pid, Signal, kill_process};
+
+impl Harness for Bench {
+    fn engine(&self) -> &dyn Engine {
+        &self.engine
+    }
+
+    fn order(&self, id: &str, program: Program) -> InstanceOrder {
+        match program {
+            Program::Runs => self.image.order(id, &["/bin/sleep", "1000"]),
+            Program::HandlesStop => {
+                self.image.shell(id, "trap 'exit 3' TERM; while true; do sleep 0.01; done")
+            }
+            Program::IgnoresStop => self.image.shell(id, "trap '' TERM; while true; do sleep 1000; done"),
+            Program::Exits(code) => self.image.shell(id, &format!("exit {code}")),
+            Program::EatsMemory => self.image.order(id, &["/bin/tail", "/dev/zero"]),
+            Program::Missing => self.image.order(id, &["/bin/missing"]),
+        }
+    }
+
+    fn kill_unseen(&self, id: &InstanceId) {
+        let list = self.engine.list().unwrap();
+        let pid = list.iter().find(|s| s.id == *id).and_then(|s| s.state.pid()).unwrap();
+        kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    }
+}
+
+#[test]
+fn it_does_what_every_engine_does() {
+    conformance::run(&|| Box::new(Bench::new()));
+}

@@ -1,0 +1,185 @@
+//! What a program inside an instance sees, and what it cannot do.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::{Bench, status_of};
+use kiln_engine::Engine;
+use kiln_model::{Exit, InstanceOrder};
+
+/// Each line is an attempt; those that succeed print their number.
+const ATTEMPTS: &[&str] = &[
+    "touch /written",
+    "echo x > /etc/passwd",
+    "mount -o remount,rw /",
+    "mount -o remount,exec /tmp",
+    "mount -t tmpfs none /tmp",
+    "mount -o bind /bin /tmp",
+    "umount /tmp",
+    "umount /proc",
+    "umount -l /",
+    "unshare -U true",
+    "unshare -m true",
+    "unshare -n true",
+    "hostname other",
+    "chroot / /bin/true",
+    "mknod /tmp/null c 1 3",
+    "mknod /tmp/disk b 254 0",
+    "cat /bin/busybox > /tmp/program; chmod 755 /tmp/program; /tmp/program true",
+    "cat /bin/busybox > /dev/shm/program; chmod 755 /dev/shm/program; /dev/shm/program true",
+    "echo 1 > /proc/sys/kernel/panic",
+    "echo 1 > /proc/sys/net/ipv4/ip_forward",
+    "echo c > /proc/sysrq-trigger",
+    "echo 0 > /proc/self/uid_map",
+    "echo 100 > /proc/sys/user/max_user_namespaces",
+    "head -c 1 /proc/kcore | grep -q .",
+    "ls /proc/acpi",
+    "touch /dev/anything",
+    "ip link set lo down",
+    "ip link add dummy0 type dummy",
+    "ip addr add 10.1.2.3/8 dev lo",
+    "wget -T 1 -q -O /dev/null http://1.1.1.1/",
+    "echo -1000 > /proc/self/oom_score_adj",
+];
+
+fn attempts() -> String {
+    let numbered = ATTEMPTS.iter().enumerate();
+    let lines = numbered
+        .map(|(n, attempt)| format!("if ( {attempt} ) >/dev/null 2>&1; then echo succeeded {n}; fi\n"));
+    lines.chain(["echo all tried\n".into()]).collect()
+}
+
+fn as_root(mut order: InstanceOrder) -> InstanceOrder {
+    (order.run.uid, order.run.gid) = (0, 0);
+    order
+}
+
+fn refused(order: &InstanceOrder, bench: &Bench) {
+    let (_, output) = bench.to_end(order);
+    let succeeded: Vec<&str> = output
+        .lines()
+        .filter_map(|l| l.strip_prefix("succeeded "))
+        .map(|n| ATTEMPTS[n.parse::<usize>().unwrap()])
+        .collect();
+    assert!(succeeded.is_empty() && output.contains("all tried"), "succeeded: {succeeded:#?}\n{output}");
+}
+
+#[test]
+fn a_user_cannot_get_out() {
+    let bench = Bench::new();
+    refused(&bench.image.shell("user", &attempts()), &bench);
+}
+
+#[test]
+fn root_inside_cannot_get_out_either() {
+    let bench = Bench::new();
+    refused(&as_root(bench.image.shell("root", &attempts())), &bench);
+}
+
+#[test]
+fn no_privilege_is_left_even_to_root_inside() {
+    let bench = Bench::new();
+    let fields = "Cap|NoNewPrivs|Seccomp:|Groups";
+    let (_, output) =
+        bench.to_end(&as_root(bench.image.shell("root", &format!("grep -E '{fields}' /proc/self/status"))));
+    let values: BTreeMap<&str, &str> =
+        output.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k, v.trim())).collect();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(values[set], "0000000000000000", "{set}");
+    }
+    assert_eq!((values["NoNewPrivs"], values["Seccomp"], values["Groups"]), ("1", "2", ""));
+}
+
+#[test]
+fn root_inside_is_nobody_outside_and_distinct_apps_are_distinct_users() {
+    let bench = Bench::new();
+    let sleep = |id| as_root(bench.image.order(id, &["/bin/sleep", "1000"]));
+    let (first, mut second) = (sleep("first"), sleep("second"));
+    second.app = "another".parse().unwrap();
+    let uids = [first, second].map(|order| status_of(bench.run(&order), "Uid").unwrap());
+    let uid = |n: usize| uids[n].split_whitespace().next().unwrap().parse::<u32>().unwrap();
+    assert!((0x1000_0000..0x5000_0000).contains(&uid(0)), "{uids:?}");
+    assert!(uid(0).abs_diff(uid(1)) >= 65_536, "{uids:?}");
+}
+
+#[test]
+fn all_namespaces_are_its_own() {
+    let bench = Bench::new();
+    let pid = bench.run(&bench.image.order("a", &["/bin/sleep", "1000"]));
+    for kind in ["user", "pid", "mnt", "uts", "ipc", "net", "cgroup"] {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{kind}");
+    }
+}
+
+#[test]
+fn a_program_finds_what_it_expects() {
+    let bench = Bench::new();
+    let script = "hostname; id -u; id -g; pwd; echo $$; umask; cat /proc/1/environ | tr '\\0' '\\n'; \
+                  ls /dev; ulimit -n; echo to-dev-stdout > /dev/stdout; \
+                  echo x > /tmp/x && cat /tmp/x; stat -c '%u %a' /tmp /dev/shm; cat /proc/self/cgroup | cut -d: -f3 | grep -v '^/$'; \
+                  nc -l -p 80 < /dev/null & echo done";
+    let mut order = bench.image.shell("fixture-web-1-1", script);
+    order.env = BTreeMap::from([("GREETING".into(), "hello world".into())]);
+    order.run.workdir = "/tmp".into();
+    let (exit, output) = bench.to_end(&order);
+    assert_eq!(exit, Exit::Code { code: 0 }, "{output}");
+    let environment =
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/\nGREETING=hello world\n";
+    let expected = format!("fixture-web-1-1\n1000\n1000\n/tmp\n1\n0022\n{environment}");
+    assert!(output.starts_with(&expected), "{output}");
+    for part in [
+        "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n",
+        "\n1024\nto-dev-stdout\nx\n1000 1777\n1000 1777\n",
+    ] {
+        assert!(output.contains(part), "{part:?} is not in:\n{output}");
+    }
+    assert!(!output.contains("denied"), "{output}");
+}
+
+#[test]
+fn there_is_no_network_but_loopback() {
+    let bench = Bench::new();
+    let script = "ip -o link | cut -d: -f2; ip -o link | grep -c LOOPBACK,UP; ip route; \
+                  echo answer | nc -l -p 80 & while ! nc 127.0.0.1 80; do true; done";
+    let (_, output) = bench.script("a", script);
+    assert_eq!(output, " lo\n1\nanswer\n");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_says_why() {
+    let bench = Bench::new();
+    let cases = [
+        ("/bin/missing", "which is not in its image"),
+        ("/bin/not-executable", "which is not executable (its mode is 0644)"),
+        ("/bin/not-a-program", "which is neither an ELF program nor a script"),
+        ("/bin/other-machine", "which is built for riscv64; this host is x86-64"),
+        ("/bin/no-loader", "which needs /lib/ld-missing.so, which is not in its image"),
+        ("/bin/no-interpreter", "which needs /bin/missing, which is not in its image"),
+        ("/etc", "which is not a regular file"),
+        ("relative", "is not an absolute path"),
+    ];
+    for (n, (program, why)) in cases.into_iter().enumerate() {
+        let order = bench.image.order(&format!("a-{n}"), &[program]);
+        let (exit, _) = bench.to_end(&order);
+        let Exit::NotStarted { cause } = &exit else { panic!("{program}: {exit:?}") };
+        assert!(cause.contains(program) && cause.contains(why), "{program}: {cause}");
+    }
+}
+
+#[test]
+fn what_its_image_lacks_is_named() {
+    let bench = Bench::new();
+    let mut order = bench.image.order("a", &["/bin/true"]);
+    order.volatile[0].path = "/var/lib/missing".into();
+    let (exit, _) = bench.to_end(&order);
+    let cause = "could not mount the volatile path /var/lib/missing: No such file or directory (os error 2)";
+    assert_eq!(exit, Exit::NotStarted { cause: cause.into() });
+    let mut order = bench.image.order("b", &["/bin/true"]);
+    order.run.workdir = "/nowhere".into();
+    let (exit, _) = bench.to_end(&order);
+    assert!(exit.to_string().contains("could not change to the working directory /nowhere"), "{exit}");
+    assert_eq!(bench.engine.list().unwrap().len(), 2);
+}

@@ -1,0 +1,85 @@
+//! Limits hold, and what runs into them harms nobody else.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Bench, status_of};
+use kiln_engine::Engine;
+use kiln_model::{ByteSize, Exit};
+
+#[test]
+fn a_fork_bomb_stops_at_its_limit_and_goes_at_once() {
+    let bench = Bench::new();
+    let order =
+        bench.image.shell("bomb", "bomb() { bomb | bomb & }; trap '' TERM; bomb; while true; do true; done");
+    let pid = bench.run(&order);
+    bench.wait_for_output(&order.id, "fork");
+    let begun = Instant::now();
+    let (exit, output) = bench.script("neighbour", "echo unharmed");
+    assert_eq!((exit, output.as_str()), (Exit::Code { code: 0 }, "unharmed\n"));
+    bench.engine.kill(std::slice::from_ref(&order.id)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(status_of(pid, "Pid"), None);
+}
+
+#[test]
+fn the_number_of_processes_is_limited_exactly() {
+    let bench = Bench::new();
+    let mut order =
+        bench.image.shell("a", "for n in 1 2 3 4 5 6 7 8 9; do sleep 100 & echo $n; done; echo never");
+    order.limits.pids = 5;
+    let (_, output) = bench.to_end(&order);
+    assert!(output.contains("\n4\n") && !output.contains('5') && output.contains("fork"), "{output}");
+}
+
+#[test]
+fn memory_is_limited_and_whoever_wants_more_is_named() {
+    let bench = Bench::new();
+    let limit = ByteSize(32 << 20);
+    let (exit, _) = bench.to_end(&bench.image.order("direct", &["/bin/tail", "/dev/zero"]));
+    assert_eq!(exit, Exit::OutOfMemory { limit });
+    let (exit, _) = bench.script("in-a-shell", "tail /dev/zero; exit $?");
+    assert_eq!(exit, Exit::OutOfMemory { limit });
+    let (exit, output) = bench.script("modest", "head -c 1000000 /dev/zero | wc -c");
+    assert_eq!((exit, output.as_str()), (Exit::Code { code: 0 }, "1000000\n"));
+}
+
+#[test]
+fn a_volatile_path_holds_what_it_may_and_no_more() {
+    let bench = Bench::new();
+    let script = "dd if=/dev/zero of=/tmp/full bs=1M count=100 2>&1; stat -c %s /tmp/full; echo done";
+    let (exit, output) = bench.script("a", script);
+    assert_eq!(exit, Exit::Code { code: 0 });
+    assert!(output.contains("No space left on device") && output.contains("\n4194304\ndone\n"), "{output}");
+}
+
+#[test]
+fn files_on_volatile_paths_count_as_memory() {
+    let bench = Bench::new();
+    let mut order = bench.image.shell("a", "head -c 100m /dev/zero > /tmp/full; exit $?");
+    order.volatile[0].size = ByteSize(1 << 30);
+    let (exit, _) = bench.to_end(&order);
+    assert_eq!(exit, Exit::OutOfMemory { limit: order.limits.memory });
+}
+
+#[test]
+fn processor_time_is_limited() {
+    let bench = Bench::new();
+    let mut order = bench.image.shell("a", "while true; do true; done");
+    order.limits.cpu_millis = 100;
+    let pid = bench.run(&order);
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(") ").next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
+        // utime and stime are the 14th and 15th field; the first two and the state are not among these.
+        fields[10] + fields[11]
+    };
+    let (before, begun) = (ticks(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(2) {
+        bench.engine.changes(Duration::from_millis(500)).unwrap();
+    }
+    // A tick is 10 ms: unlimited, there would be about 200.
+    assert!(ticks() - before < 60, "{} ticks in two seconds", ticks() - before);
+}
