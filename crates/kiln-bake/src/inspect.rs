@@ -69,7 +69,7 @@ fn uid_of(passwd: &str, name: &str) -> Option<u32> {
 
 fn read(root: &OwnedFd, path: &str) -> Result<String, String> {
     let failed = |what: String| format!("{path} could not be read: {what}");
-    let file = open(root, path, OFlags::RDONLY).map_err(|e| failed(plain(e)))?;
+    let file = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|e| failed(plain(e)))?;
     let mut bytes = Vec::new();
     File::from(file).take(MAX_READ).read_to_end(&mut bytes).map_err(|e| failed(e.to_string()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -77,7 +77,7 @@ fn read(root: &OwnedFd, path: &str) -> Result<String, String> {
 
 /// Opens a path as if `root` were the root of everything.
 fn open(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = flags | OFlags::CLOEXEC;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     openat2(root, path, flags, Mode::empty(), within)
 }

@@ -139,7 +139,7 @@ impl AppState {
                     for loss in lost {
                         fleet.members.remove(&loss.serial);
                         fleet.losses += 1;
-                        fleet.last_loss = Some(loss.cause.clone());
+                        fleet.last_loss = Some(format!("{}: {}", fleet.id.instance(loss.serial), loss.cause));
                     }
                     fleet.members.extend(new);
                     fleet.last_serial = fleet.last_serial.max(new.iter().copied().max().unwrap_or(0));

@@ -204,10 +204,10 @@ impl Bench {
             .arg(self.root())
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().context("its stderr")?).lines();
+        let mut lines = BufReader::new(child.stdout.take().context("its stdout")?).lines();
         for line in lines.by_ref() {
             let line = line?;
             if let Some(address) = line.split_whitespace().find(|w| w.starts_with("http://")) {

@@ -110,7 +110,7 @@ impl Core {
     fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
         let status = self.statuses.get(id)?;
         let since = match &status.state {
-            InstanceState::Ended { exit } => return Some(format!("{id} {exit}")),
+            InstanceState::Ended { exit } => return Some(format!("it {exit}")),
             InstanceState::Stopping { .. } => return None,
             InstanceState::Running { .. } => status.since,
         };
@@ -122,7 +122,7 @@ impl Core {
             return None;
         }
         let problem = condition.last_problem.as_deref().unwrap_or("no answer");
-        Some(format!("{id} was not healthy within {patience}: {problem}"))
+        Some(format!("it was not healthy within {patience}: {problem}"))
     }
 
     fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {

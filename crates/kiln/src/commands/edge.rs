@@ -21,9 +21,11 @@ pub(crate) struct Edge {}
 pub(crate) fn run(_: &Edge, context: &Context) -> Result<(), Failure> {
     let failed = |e| Failure::from_error(ExitCode::Host, &e);
     // Made now: once confined, the edge reaches no path any more.
-    let broker = broker::Client::connect(&broker::socket_path(&context.root(None).join("run"))).map_err(|e| {
-        Failure::from_error(ExitCode::Host, &e).hint("the edge is started by `kiln serve`, after the keeper")
-    })?;
+    let broker =
+        broker::Client::connect(&broker::socket_path(&context.root(None).join("run"))).map_err(|e| {
+            Failure::from_error(ExitCode::Host, &e)
+                .hint("the edge is started by `kiln serve`, after the keeper")
+        })?;
     let config = EdgeConfig {
         sockets: Sockets::inherited().map_err(failed)?,
         dial: Arc::new(ThroughKeeper(broker)),

@@ -1,0 +1,102 @@
+//! Deploys that are refused, and what serves meanwhile.
+
+use std::process::Output;
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+/// Deploys `example` over a good release under load: the exit code must be `code`, what is said must contain `says`,
+/// and the old release must have served every request.
+fn is_refused(example: &str, code: i32, says: &[&str]) -> (TestHost, Output) {
+    let host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let load = host.load();
+    let output = host.kiln(&["deploy", Project::example(example).dir()]);
+    let report = load.stop();
+    assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+    assert!(report.requests > 0);
+    let text = said(&output);
+    for expected in says.iter().chain([&&good[..14]]) {
+        assert!(text.contains(expected), "`{expected}` is not said:\n{text}");
+    }
+    assert_eq!(host.live(), good);
+    let instances = host.json(&["instances"]);
+    let strays = instances.as_array().unwrap().iter().filter(|i| i["release"] != good.as_str()).count();
+    assert_eq!(strays, 0, "nothing of the failed release is left: {instances}");
+    (host, output)
+}
+
+#[test]
+fn a_broken_image_is_refused_and_the_old_release_serves_on() {
+    let (host, _) = is_refused("broken", 5, &["lissten", "run /usr/sbin/nginx -t", "kiln logs"]);
+    assert!(host.json(&["releases"]).as_array().unwrap().len() == 1, "it never was a release");
+}
+
+#[test]
+fn a_sick_release_is_thrown_away_and_the_old_release_serves_on() {
+    let (host, _) = is_refused("sick", 6, &["/healthz", "404", "thrown away"]);
+    let log = host.json(&["log"]);
+    let deploy = log.as_array().unwrap().iter().find(|e| e["what"] == "deploy").unwrap();
+    assert_eq!(deploy["outcome"], "failed", "{log}");
+    assert!(host.json(&["status"])["last_failure"].as_str().unwrap().contains("404"));
+}
+
+#[test]
+fn a_second_deploy_of_the_same_app_is_refused() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let sick = Project::example("sick");
+    let mut first = host.command(&["deploy", sick.dir()]);
+    let mut first =
+        first.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    host.wait_until("the first deploy waits", || {
+        !host.json(&["status"])["waiting"].as_array().unwrap().is_empty()
+    });
+    let second = host.kiln(&["deploy", Project::example("hello").dir()]);
+    assert_eq!(second.status.code(), Some(8), "{}", said(&second));
+    assert_eq!(first.wait().unwrap().code(), Some(6));
+}
+
+#[test]
+fn a_deploy_whose_asker_leaves_is_given_up() {
+    let host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let sick = Project::example("sick");
+    sick.edit("kiln.toml", "start_timeout = \"3s\"", "start_timeout = \"10m\"");
+    let mut deploy =
+        host.command(&["deploy", sick.dir()]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    host.wait_until("the deploy waits", || !host.json(&["status"])["waiting"].as_array().unwrap().is_empty());
+    let pid = rustix::process::Pid::from_child(&deploy);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    deploy.wait().unwrap();
+    host.wait_until("its fleet is gone", || {
+        let now = host.json(&["instances"]);
+        now.as_array().unwrap().iter().all(|i| i["release"] == good.as_str())
+    });
+}
+
+/// Instances that end at once, eat their memory or hang never become a release; the cause is told.
+#[test]
+fn the_cause_of_a_failed_deploy_is_told() {
+    let cases = [
+        (6, r#"["/bin/sh", "-c", "exit 3"]"#, "exited with code 3"),
+        (6, r#"["/usr/bin/perl", "-e", "$x = 'x' x (1 << 30); sleep 9"]"#, "memory limit of 64MiB"),
+        (6, r#"["/bin/sleep", "600"]"#, "connection refused"),
+        (4, r#"["/no/such/program"]"#, "/no/such/program"),
+    ];
+    let host = TestHost::start();
+    for (code, run, says) in cases {
+        let project = Project::example("hello");
+        project.edit("kiln.toml", r#"["/usr/sbin/nginx", "-g", "daemon off;"]"#, run);
+        project.edit(
+            "kiln.toml",
+            r#"http = { path = "/", status = 200, contains = "hello" }"#,
+            r#"file = { path = "/bin/sh" }"#,
+        );
+        project.edit("kiln.toml", "healthy_after = 2", r#"healthy_after = 2, start_timeout = "2s""#);
+        let output = host.kiln(&["deploy", project.dir()]);
+        assert_eq!(output.status.code(), Some(code), "{run}:\n{}", said(&output));
+        assert!(said(&output).contains(says), "`{says}` is not said:\n{}", said(&output));
+    }
+}

@@ -1,0 +1,198 @@
+//! A `kiln serve` of its own for each test, and the command line against it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, channel};
+
+use kiln_testkit::load::{Load, LoadHandle, LoadPlan};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::project::Project;
+use crate::trace::Traces;
+
+/// The program under test.
+pub(crate) const KILN: &str = env!("CARGO_BIN_EXE_kiln");
+
+/// A state directory in which the example is baked already: fetching and configuring it again for every test would
+/// say nothing new.
+static BAKED: LazyLock<TempDir> = LazyLock::new(|| {
+    let root = TempDir::new().expect("a temporary directory");
+    let project = Project::example("hello");
+    let output = Command::new(KILN)
+        .args(["bake", "--root"])
+        .arg(root.path())
+        .arg(project.dir())
+        .output()
+        .expect("kiln can be run");
+    assert!(output.status.success(), "the example could not be baked:\n{}", said(&output));
+    root
+});
+
+/// Everything a program printed, for messages.
+pub(crate) fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// A copy of the state directory in which the example is baked; its files are never edited, so links will do.
+pub(crate) fn baked_root() -> TempDir {
+    let root = TempDir::new().expect("a temporary directory");
+    let from = BAKED.path().join(".");
+    let status = Command::new("cp").arg("-al").arg(from).arg(root.path()).status().expect("cp can be run");
+    assert!(status.success(), "the baked state directory could not be copied");
+    root
+}
+
+/// A host that serves until it is dropped; then nothing of it may be left.
+pub(crate) struct TestHost {
+    pub(crate) root: TempDir,
+    pub(crate) address: String,
+    child: Child,
+    traces: Traces,
+}
+
+impl TestHost {
+    /// Starts a host in which the example is baked and nothing is deployed.
+    pub(crate) fn start() -> Self {
+        let traces = Traces::before();
+        let root = baked_root();
+        let (child, address) = serve(root.path());
+        Self { root, address, child, traces }
+    }
+
+    /// Runs `kiln` against this host.
+    pub(crate) fn kiln(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("kiln can be run")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(KILN);
+        command.args(arguments).env("KILN_HOST", self.socket()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.path().join("run/control.sock")
+    }
+
+    /// Runs `kiln` against this host, which must succeed, and returns its JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        let output = self.kiln(&all);
+        assert!(output.status.success(), "kiln {} failed:\n{}", arguments.join(" "), said(&output));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no JSON ({e}):\n{}", said(&output)))
+    }
+
+    /// Deploys, which must succeed; returns the release.
+    pub(crate) fn deploy(&self, project: &Project) -> String {
+        let output = self.kiln(&["deploy", "--json", project.dir()]);
+        assert!(output.status.success(), "the deploy failed:\n{}", said(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last: Value = serde_json::from_str(text.lines().last().expect("events")).expect("an event");
+        assert_eq!(last["event"], "deployed", "{text}");
+        last["release"].as_str().expect("a release").to_owned()
+    }
+
+    /// The live release.
+    pub(crate) fn live(&self) -> String {
+        self.json(&["status"])["live"].as_str().expect("a live release").to_owned()
+    }
+
+    /// Begins a steady load of 550 requests a second, over kept and new connections.
+    pub(crate) fn load(&self) -> LoadHandle {
+        let address = self.address.trim_start_matches("http://").parse().expect("an address");
+        Load::start(LoadPlan::of(address))
+    }
+
+    /// What the app answers on `/`.
+    pub(crate) fn page(&self) -> String {
+        let body = ureq::get(&self.address).call().expect("an answer").into_body().read_to_string();
+        body.expect("a page")
+    }
+
+    /// Asks again and again until it is so. Each question is a whole command, which paces the asking.
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline, "waited a minute in vain until {what}");
+        }
+    }
+
+    /// Kills the control plane and nothing else.
+    pub(crate) fn kill_control(&mut self) {
+        self.child.kill().expect("control can be killed");
+        self.child.wait().expect("control ends");
+    }
+
+    /// Starts another control plane on the same state directory.
+    pub(crate) fn restart_control(&mut self) {
+        let (child, address) = serve(self.root.path());
+        assert_eq!(address, self.address, "the edge was taken over");
+        self.child = child;
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        let down = self.kiln(&["down"]);
+        if !down.status.success() {
+            let _ = self.child.kill();
+        }
+        let ended = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("kiln down:\n{}", said(&down));
+            return;
+        }
+        assert!(down.status.success(), "kiln down failed:\n{}", said(&down));
+        assert!(ended.is_ok_and(|s| s.success()), "kiln serve did not end well");
+        self.traces.assert_none(self.root.path());
+    }
+}
+
+/// Everything a program says from now on, line by line, on whichever stream.
+pub(crate) fn lines(child: &mut Child) -> Receiver<String> {
+    let (tell, lines) = channel();
+    let streams: [Box<dyn Read + Send>; 2] = [
+        Box::new(child.stdout.take().expect("its stdout")),
+        Box::new(child.stderr.take().expect("its stderr")),
+    ];
+    for stream in streams {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            // When nobody listens any more it must still be read, so that the pipe never fills.
+            BufReader::new(stream).lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+        });
+    }
+    lines
+}
+
+/// The address a line names, if it does.
+pub(crate) fn address(line: &str) -> Option<String> {
+    let address = line.split_whitespace().find(|w| w.starts_with("http://"))?;
+    Some(address.trim_end_matches([',', '.']).to_owned())
+}
+
+/// Starts `kiln serve` and waits until it says where it listens.
+fn serve(root: &Path) -> (Child, String) {
+    let mut child = Command::new(KILN)
+        .args(["serve", "--listen", "127.0.0.1:0", "--root"])
+        .arg(root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kiln can be run");
+    let mut said = String::new();
+    for line in lines(&mut child) {
+        if let Some(address) = address(&line) {
+            return (child, address);
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    panic!("kiln serve ended ({:?}):\n{said}", child.wait());
+}

@@ -1,0 +1,200 @@
+//! Bad input and bad luck: a clear message, the right exit code, nothing half-done.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::host::{KILN, TestHost, baked_root, said};
+use crate::project::Project;
+
+fn bake(project: &Project, root: &std::path::Path) -> Output {
+    let mut command = Command::new(KILN);
+    command.args(["bake", "--root"]).arg(root).arg(project.dir()).stdin(Stdio::null()).output().unwrap()
+}
+
+fn fails(output: &Output, code: i32, says: &[&str]) {
+    let text = said(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for expected in says {
+        assert!(text.contains(expected), "`{expected}` is not said:\n{text}");
+    }
+}
+
+#[test]
+fn a_package_that_does_not_exist() {
+    let (root, project) = (baked_root(), Project::example("hello"));
+    project.edit("kiln.toml", "\"nginx-light\"", "\"nginx-lite\"");
+    fails(&bake(&project, root.path()), 4, &["nginx-lite", "nginx-light"]);
+}
+
+#[test]
+fn files_that_are_missing_or_lead_out_of_the_project() {
+    let (root, project) = (baked_root(), Project::example("hello"));
+    project.edit("kiln.toml", "src = \"nginx.conf\"", "src = \"nginx.cnf\"");
+    fails(&bake(&project, root.path()), 4, &["nginx.cnf", "nginx.conf"]);
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "src = \"nginx.conf\"", "src = \"../../etc/passwd\"");
+    let output = bake(&project, root.path());
+    assert!(matches!(output.status.code(), Some(3 | 4)), "{}", said(&output));
+    let project = Project::example("hello");
+    std::os::unix::fs::symlink("/etc", format!("{}/out", project.dir())).unwrap();
+    project.edit("kiln.toml", "src = \"nginx.conf\"", "src = \"out/passwd\"");
+    fails(&bake(&project, root.path()), 4, &["out/passwd"]);
+}
+
+#[test]
+fn a_mirror_that_is_down_and_a_lock_whose_packages_are_there() {
+    let (root, project) = (baked_root(), Project::example("hello"));
+    let sources = "\n[sources.debian]\nmirror = \"http://127.0.0.1:1/debian\"\n";
+    let spec = std::fs::read_to_string(format!("{}/kiln.toml", project.dir())).unwrap();
+    let empty = TempDir::new().unwrap();
+    project.write("kiln.toml", &(spec.clone() + sources));
+    fails(&bake(&project, empty.path()), 4, &["127.0.0.1:1"]);
+    // Locked with the mirror up, baked with the mirror down.
+    project.write("kiln.toml", &spec);
+    assert!(bake(&project, root.path()).status.success());
+    project.write("kiln.toml", &(spec + sources));
+    project.say("offline");
+    let output = bake(&project, root.path());
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn a_damaged_lock() {
+    let (root, project) = (baked_root(), Project::example("hello"));
+    project.write("kiln.lock", "version = 1\n[image.web]\nnonsense = true\n");
+    fails(&bake(&project, root.path()), 3, &["kiln.lock"]);
+}
+
+#[test]
+fn a_package_that_is_not_what_the_lock_says() {
+    let (root, project) = (TempDir::new().unwrap(), Project::example("hello"));
+    let baked = baked_root();
+    assert!(bake(&project, baked.path()).status.success());
+    let path = format!("{}/kiln.lock", project.dir());
+    let lock = std::fs::read_to_string(&path).unwrap();
+    let at = lock.find("name = \"nginx-light\"").unwrap();
+    let hash = lock[at..].find("sha256 = \"").unwrap() + at + "sha256 = \"".len();
+    let mut forged = lock.clone();
+    forged.replace_range(hash..hash + 8, "00000000");
+    std::fs::write(&path, forged).unwrap();
+    fails(&bake(&project, root.path()), 4, &["nginx-light"]);
+}
+
+/// A disk that fills up while an image is baked, wherever it does: the store stays whole, and the bake goes through
+/// once there is room.
+#[test]
+fn a_disk_that_is_full() {
+    let project = Project::example("hello");
+    let disk = SmallDisk::mount();
+    let mut failures = 0;
+    for free in (10..).step_by(20) {
+        disk.leave(free << 20);
+        let output = bake(&project, &disk.path().join("state"));
+        if output.status.success() {
+            break;
+        }
+        assert!(matches!(output.status.code(), Some(4 | 9)), "with {free} MiB: {}", said(&output));
+        assert!(said(&output).to_lowercase().contains("space"), "with {free} MiB: {}", said(&output));
+        failures += 1;
+    }
+    assert!(failures >= 3, "the disk was full only {failures} times");
+}
+
+/// A file system of its own in a file; gone when dropped.
+struct SmallDisk {
+    mounted: TempDir,
+    _image: tempfile::NamedTempFile,
+}
+
+fn runs(program: &str, arguments: &[&std::ffi::OsStr]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} failed:\n{}", said(&output));
+}
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let (mounted, image) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        image.as_file().set_len(1 << 30).unwrap();
+        runs("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.path().as_ref()]);
+        runs("mount", &["-o".as_ref(), "loop".as_ref(), image.path().as_ref(), mounted.path().as_ref()]);
+        Self { mounted, _image: image }
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.mounted.path()
+    }
+
+    fn ballast(&self) -> std::path::PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Fills the disk up, but for so much.
+    fn leave(&self, free: u64) {
+        let _ = std::fs::remove_file(self.ballast());
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        let length = (stat.f_bavail * stat.f_frsize).saturating_sub(free);
+        runs("fallocate", &["-l".as_ref(), length.to_string().as_ref(), self.ballast().as_ref()]);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_directory() {
+    let host = TestHost::start();
+    let output = Command::new(KILN)
+        .args(["serve", "--listen", "127.0.0.1:0", "--root"])
+        .arg(host.root.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    fails(&output, 9, &["process"]);
+}
+
+#[test]
+fn without_root() {
+    let project = Project::example("hello");
+    // Where nobody may read and run it.
+    let dir = TempDir::new().unwrap();
+    let program = dir.path().join("kiln");
+    std::fs::copy(KILN, &program).unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for arguments in [["up", project.dir()], ["bake", project.dir()]] {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        fails(&output, 9, &["root"]);
+    }
+}
+
+/// The control plane is killed under load: instances and traffic go on, and the next one takes everything over.
+#[test]
+fn control_may_die_at_any_time() {
+    let mut host = TestHost::start();
+    let project = Project::example("hello");
+    let release = host.deploy(&project);
+    let instances = host.json(&["instances"]);
+    let load = host.load();
+    host.kill_control();
+    let without = host.kiln(&["status"]);
+    assert_eq!(without.status.code(), Some(9), "{}", said(&without));
+    assert!(host.page().contains("hello"));
+    host.restart_control();
+    assert_eq!(host.live(), release);
+    let pids =
+        |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
+    assert_eq!(pids(&host.json(&["instances"])), pids(&instances), "not one instance was touched");
+    project.say("after all");
+    host.deploy(&project);
+    assert_eq!(load.stop().failures, []);
+}

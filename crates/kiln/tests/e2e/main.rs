@@ -1,0 +1,11 @@
+//! End to end, as root, on the real engine: the real mirror, the real packages, real requests.
+//!
+//! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
+
+mod deploys;
+mod failures;
+mod host;
+mod luck;
+mod project;
+mod trace;
+mod up;

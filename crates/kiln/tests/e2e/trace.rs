@@ -1,0 +1,63 @@
+//! What a host could leave behind: processes, mounts, control groups, registrations.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What was there before.
+pub(crate) struct Traces {
+    cgroups: BTreeSet<String>,
+}
+
+impl Traces {
+    pub(crate) fn before() -> Self {
+        Self { cgroups: cgroups() }
+    }
+
+    /// Fails if a host on `root` has left anything.
+    pub(crate) fn assert_none(&self, root: &Path) {
+        let root = root.to_str().expect("a path in UTF-8");
+        let processes: Vec<String> = processes().into_iter().filter(|p| p.contains(root)).collect();
+        assert_eq!(processes, Vec::<String>::new(), "processes are left");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let mounts: Vec<&str> = mounts.lines().filter(|m| m.contains(root)).collect();
+        assert_eq!(mounts, Vec::<&str>::new(), "mounts are left");
+        let sockets: Vec<_> = std::fs::read_dir(format!("{root}/run"))
+            .expect("the run directory")
+            .map(|e| e.unwrap().file_name())
+            .filter(|n| n.to_string_lossy().ends_with(".sock"))
+            .collect();
+        assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
+        // Other tests run at the same time: only what names this host's root counts.
+        let mine = root.rsplit('/').next().expect("a name");
+        let left: Vec<String> =
+            cgroups().difference(&self.cgroups).filter(|c| c.contains(mine)).cloned().collect();
+        assert_eq!(left, Vec::<String>::new(), "control groups are left");
+        let registered = std::fs::read_dir("/run/kiln/hosts").into_iter().flatten().filter_map(Result::ok);
+        let registered: Vec<String> = registered
+            .filter_map(|e| std::fs::read_to_string(e.path()).ok())
+            .filter(|t| t.contains(root))
+            .collect();
+        assert_eq!(registered, Vec::<String>::new(), "registrations are left");
+    }
+}
+
+/// The command lines of all processes.
+fn processes() -> Vec<String> {
+    let pids = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let lines = pids.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    lines.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).filter(|l| !l.is_empty()).collect()
+}
+
+fn cgroups() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                found.insert(entry.path().display().to_string());
+                waiting.push(entry.path());
+            }
+        }
+    }
+    found
+}
