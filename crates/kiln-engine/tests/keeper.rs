@@ -58,6 +58,8 @@ fn nothing_is_left_of_an_instance_that_ended_but_status_and_output() {
         bench.script(&format!("a-{n}"), "echo hello; (sleep 1000 &); exit 1");
     }
     assert_eq!((bench.groups(), descriptors()), (before, at_first));
+    let mounts_of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_eq!(mounts_of(&bench.keeper_pid().to_string()), mounts_of("self"), "no image stays mounted");
 }
 
 #[test]

@@ -35,8 +35,8 @@ impl Register {
         Self { keeper, last_change: 0, known: BTreeMap::new(), by_change: BTreeMap::new() }
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.known.len() >= Self::MOST
+    pub(super) fn has_room_for(&self, more: usize) -> bool {
+        self.known.len() + more <= Self::MOST
     }
 
     pub(super) fn knows(&self, id: &InstanceId) -> bool {

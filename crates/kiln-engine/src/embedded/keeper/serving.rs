@@ -1,12 +1,11 @@
 //! What a keeper does when asked.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use kiln_model::{InstanceId, InstanceOrder};
 
-use super::super::wire::{Answer, Call, MOST_DESCRIPTORS, Reply, Request};
+use super::super::wire::{Answer, Call, Cursor, MOST_DESCRIPTORS, Reply, Request};
 use super::conversation::Conversation;
 use super::door::Rights;
 use super::instance::{Instance, Phase};
@@ -21,13 +20,15 @@ const MOST_CONVERSATIONS: usize = 256;
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Keeper {
-    pub(super) fn begin_conversation(&mut self, conversation: Conversation) -> io::Result<()> {
-        if self.conversations.len() < MOST_CONVERSATIONS {
-            let number = self.next_number();
-            self.poll.add(conversation.socket(), Source::Conversation(number))?;
+    /// Whoever cannot be listened to, because there are too many or the system has no room, finds the connection
+    /// closed.
+    pub(super) fn begin_conversation(&mut self, conversation: Conversation) {
+        let number = self.next_number();
+        if self.conversations.len() < MOST_CONVERSATIONS
+            && self.poll.add(conversation.socket(), Source::Conversation(number)).is_ok()
+        {
             self.conversations.insert(number, conversation);
         }
-        Ok(())
     }
 
     pub(super) fn converse(&mut self, number: u64) {
@@ -74,7 +75,10 @@ impl Keeper {
             return self.reply(conversation, number, why, Vec::new());
         }
         let owed = match call {
-            Call::Create(orders) => Until::Settled(self.create(orders)),
+            Call::Create(orders) => match self.create(orders) {
+                Ok(ids) => Until::Settled(ids),
+                Err(why) => return self.reply(conversation, number, Answer::Refused(why), Vec::new()),
+            },
             Call::Kill(ids) => Until::Gone(self.kill(ids)),
             Call::Changes { since, timeout_ms } => self.changes(since, timeout_ms),
             Call::Stop(ids) => {
@@ -98,20 +102,21 @@ impl Keeper {
         self.waiting.push(Waiting { conversation, number, until: owed });
     }
 
-    fn create(&mut self, orders: Vec<InstanceOrder>) -> Vec<InstanceId> {
-        let ids = orders.iter().map(|order| order.id.clone()).collect();
-        for order in orders.into_iter() {
-            if !self.register.knows(&order.id) {
-                self.accept(order);
-            }
+    fn create(&mut self, orders: Vec<InstanceOrder>) -> Result<Vec<InstanceId>, String> {
+        if self.end != End::NotAsked {
+            return Err("the keeper is ending".into());
         }
-        ids
+        if !self.register.has_room_for(orders.len()) {
+            return Err(format!("it remembers {} instances at most: forget ended ones", Register::MOST));
+        }
+        let ids = orders.iter().map(|order| order.id.clone()).collect();
+        orders.into_iter().for_each(|order| self.accept(order));
+        Ok(ids)
     }
 
     fn accept(&mut self, order: InstanceOrder) {
-        if self.end != End::NotAsked || self.register.is_full() {
-            let why = format!("the keeper is ending, or remembers {} instances already", Register::MOST);
-            return self.tell_not_started(&order.id, why);
+        if self.register.knows(&order.id) {
+            return;
         }
         let number = self.next_number();
         self.register.expect(order.id.clone());
@@ -127,7 +132,7 @@ impl Keeper {
         ids
     }
 
-    fn changes(&mut self, since: super::super::wire::Cursor, timeout_ms: u64) -> Until {
+    fn changes(&mut self, since: Cursor, timeout_ms: u64) -> Until {
         let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(LONGEST_WAIT);
         self.alarms.insert((deadline, Alarm::Answer));
         Until::Changed(since, deadline)

@@ -28,6 +28,9 @@ impl Keeper {
         {
             self.launch(number);
         }
+        if self.launches == 0 {
+            self.launcher.rest();
+        }
     }
 
     fn launch(&mut self, number: u64) {
@@ -118,7 +121,7 @@ impl Keeper {
     }
 
     pub(super) fn grace_is_over(&mut self, number: u64) {
-        // Not a kill that was asked for: whoever used up its grace period may also have run out of memory.
+        // From here on a SIGKILL is ours, and not the kernel's for want of memory.
         if let Some(instance) = self.instances.get_mut(&number) {
             instance.is_killed = true;
             self.end_processes(number);
@@ -218,10 +221,6 @@ impl Keeper {
         if let Some(instance) = self.instances.get(&number) {
             self.register.set(&instance.id, state, now());
         }
-    }
-
-    pub(super) fn tell_not_started(&mut self, id: &InstanceId, cause: String) {
-        self.register.set(id, InstanceState::Ended { exit: Exit::NotStarted { cause } }, now());
     }
 }
 

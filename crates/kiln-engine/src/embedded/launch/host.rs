@@ -9,6 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::process::{Resource, getrlimit};
 
 use super::super::seccomp;
+use super::template;
 
 /// A path below /proc that is covered.
 pub(super) struct Mask {
@@ -66,6 +67,11 @@ impl Host {
             has_memfd_noexec: fs::exists("/proc/sys/vm/memfd_noexec")?,
             most_files: getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20),
         })
+    }
+
+    /// Makes the host's mount namespace the one of the calling process, which must have one thread only.
+    pub(super) fn return_to_mounts(&self) -> io::Result<()> {
+        template::enter(&self.mounts)
     }
 
     /// Opens a file about a process.

@@ -27,12 +27,14 @@ pub(crate) struct Launcher {
     templates: HashMap<(ImageDigest, AppIds), Weak<Template>>,
     /// Of launches that are over, for the next ones.
     stacks: Vec<Stack>,
+    /// Whether the process is in the mount namespace of a template.
+    is_away: bool,
 }
 
 impl Launcher {
     /// A launcher for this host.
     pub(crate) fn new(host: Rc<Host>) -> Self {
-        Self { host, ids: IdBook::default(), templates: HashMap::new(), stacks: Vec::new() }
+        Self { host, ids: IdBook::default(), templates: HashMap::new(), stacks: Vec::new(), is_away: false }
     }
 
     /// Starts the launch of an instance whose groups exist; it writes its output to `stdout` and `stderr`.
@@ -44,6 +46,7 @@ impl Launcher {
     ) -> Result<Launching, LaunchError> {
         sensible(order)?;
         let ids = self.ids.of_app(&order.app).ok_or_else(no_ids_left)?;
+        self.is_away = true;
         let template = self.template(order, ids)?;
         template.enter().map_err(|e| LaunchError::new("enter the mount namespace of its image", e))?;
         own_streams([&stdout, &stderr], ids, order)
@@ -72,6 +75,13 @@ impl Launcher {
         let (main, stack) = launching.take_apart();
         self.stacks.extend(stack);
         main
+    }
+
+    /// Returns to the host's mount namespace: a template whose instances are gone goes only when nobody is in it.
+    pub(crate) fn rest(&mut self) {
+        if self.is_away {
+            self.is_away = self.host.return_to_mounts().is_err();
+        }
     }
 
     fn stack(&mut self) -> Result<Stack, LaunchError> {

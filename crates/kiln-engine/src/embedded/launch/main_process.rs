@@ -1,7 +1,7 @@
 //! The first process of an instance, as its parent holds it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use kiln_model::Exit;
@@ -57,11 +57,18 @@ impl MainProcess {
     pub(crate) fn ask_to_end(&self, host: &Host, number: i32) {
         let signals = SignalSets::of(host, self.pid);
         let is_dropped = signals.is_ok_and(|sets| sets.have_default_action(number));
-        match Signal::from_named_raw(number) {
-            Some(signal) if !is_dropped => {
-                let _ = pidfd_send_signal(&self.pidfd, signal);
-            }
-            _ => self.kill(),
+        if is_dropped || self.send(number).is_err() {
+            self.kill();
+        }
+    }
+
+    /// By number, because real-time signals have no names.
+    fn send(&self, number: i32) -> io::Result<()> {
+        let (pidfd, nothing) = (self.pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: numbers, and a null pointer, for which the kernel fills in the usual.
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, number, nothing, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Template {
 impl Template {
     /// Makes one. The calling process, which must have one thread only, is left inside of it.
     pub(super) fn new(host: &Host, image: &ImageHandle, ids: AppIds) -> Result<Self, LaunchError> {
-        enter(&host.mounts).map_err(|e| LaunchError::new("return to the host's mount namespace", e))?;
+        host.return_to_mounts().map_err(|e| LaunchError::new("return to the host's mount namespace", e))?;
         let users = UserNamespace::new(&[ids.range()]).map_err(LaunchError::mount)?;
         let image = composefs(image, Some(&users)).map_err(LaunchError::mount)?;
         let devices = device_dir::mount()?;
@@ -71,6 +71,7 @@ fn settle_in(root: &OwnedFd) -> io::Result<()> {
     Ok(unmount(".", UnmountFlags::DETACH)?)
 }
 
-fn enter(namespace: &OwnedFd) -> io::Result<()> {
+/// Makes this the mount namespace of the calling process, which must have one thread only.
+pub(super) fn enter(namespace: &OwnedFd) -> io::Result<()> {
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?)
 }
