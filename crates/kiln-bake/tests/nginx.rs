@@ -44,6 +44,16 @@ fn nginx_is_all_there() {
     assert!(printed(&image, &["/bin/cat", "/srv/www/index.html"]).contains("hello"));
     assert_eq!(printed(&image, &["/bin/readlink", "-f", "/usr/bin/awk"]).trim(), "/usr/bin/mawk");
 
+    // Owners are those inside, not those the sandbox had on the host.
+    let shifted =
+        printed(&image, &["/usr/bin/find", "/", "-xdev", "(", "-uid", "+65535", "-o", "-gid", "+65535", ")"]);
+    assert_eq!(shifted, "");
+    let status = printed(
+        &image,
+        &["/usr/bin/stat", "-c", "%u:%g %a", "/etc/nginx/nginx.conf", "/var/lib/dpkg/status"],
+    );
+    assert_eq!(status, "0:0 644\n0:0 644\n");
+
     // Nothing of the run is left, and nothing can be written.
     for gone in
         ["/usr/sbin/policy-rc.d", "/var/log/dpkg.log", "/etc/passwd-", "/var/cache/ldconfig/aux-cache"]

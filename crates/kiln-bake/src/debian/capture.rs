@@ -19,7 +19,7 @@ use rustix::fs::{lgetxattr, llistxattr, major, minor};
 use super::deb::Sink;
 use super::index::fields;
 use super::package::Package;
-use crate::sandbox::Workplace;
+use crate::sandbox::{HOST_IDS, Workplace};
 use crate::tree_edit::TreeEdit;
 
 /// The xattrs that are overlayfs's own bookkeeping.
@@ -104,8 +104,8 @@ impl Capture<'_> {
     fn node(&mut self, upper: &Path, inside: &Path, stat: &Metadata) -> Result<Node, CaptureError> {
         let meta = Meta {
             mode: (stat.mode() & 0o7777) as u16,
-            uid: stat.uid(),
-            gid: stat.gid(),
+            uid: of_tree(stat.uid()),
+            gid: of_tree(stat.gid()),
             mtime: stat.mtime(),
             xattrs: xattrs(upper).map_err(on("read the extended attributes of", upper))?,
         };
@@ -141,6 +141,15 @@ impl Capture<'_> {
         let mut file = File::open(&merged).map_err(on("open", &merged))?;
         let content = self.batch.keep(&mut file, stat.len()).map_err(on("keep the content of", &merged))?;
         Ok(Node::File(meta, content))
+    }
+}
+
+/// The id inside the tree. Programs in the sandbox run with ids of the host, and whether a file system keeps those or
+/// the ones inside depends on the kernel's id maps for the upper layer; the two ranges do not overlap.
+fn of_tree(id: u32) -> u32 {
+    match id.checked_sub(HOST_IDS.outside) {
+        Some(inside) if inside < HOST_IDS.count => inside,
+        _ => id,
     }
 }
 

@@ -1,9 +1,7 @@
 //! Configuring packages: their own scripts, run by their own dpkg, inside the tree they are in.
 //!
-//! 1. what the essential packages want done before they are unpacked (`preinst`), `base-passwd` first: the others
-//!    need its users;
-//! 2. `dpkg --configure --force-depends` of the essential packages, which depend on each other in circles;
-//! 3. `preinst` of the rest, and `dpkg --configure` of everything.
+//! Scripts that dpkg runs before it unpacks a package (`preinst`) are run here, because everything is unpacked
+//! already; `plan` says in which order.
 //!
 //! Nothing starts a service meanwhile (`policy-rc.d`), asks a question, or reaches a network.
 
@@ -12,6 +10,7 @@ use kiln_store::Store;
 
 use super::capture;
 use super::package::Package;
+use super::plan::{Doing, plan};
 use crate::erofs;
 use crate::order::Report;
 use crate::report::Task;
@@ -152,33 +151,26 @@ fn script_owner(program: &str) -> Option<String> {
 }
 
 fn steps(packages: &[Package<'_>], epoch: i64) -> std::io::Result<Vec<Step>> {
-    let (essential, rest): (Vec<_>, Vec<_>) = packages.iter().partition(|p| p.essential);
-    let mut steps = Vec::new();
-    let (passwd, essential_rest): (Vec<_>, Vec<_>) =
-        essential.iter().partition(|p| p.name() == "base-passwd");
-    for package in passwd.into_iter().chain(essential_rest) {
-        steps.extend(preinst(package, epoch)?);
-    }
-    if !essential.is_empty() {
-        let names: Vec<String> = essential.iter().map(|p| p.qualified_name()).collect();
-        let mut argv = vec!["/usr/bin/dpkg", "--configure", "--force-depends", "--force-unsafe-io"];
-        argv.extend(names.iter().map(String::as_str));
-        steps.push(Step::new(&argv, &environment(&epoch.to_string(), &[]))?);
-    }
-    for package in rest {
-        steps.extend(preinst(package, epoch)?);
-    }
-    let all = ["/usr/bin/dpkg", "--configure", "--force-unsafe-io", "--pending"];
-    steps.push(Step::new(&all, &environment(&epoch.to_string(), &[]))?);
-    Ok(steps)
+    let epoch = epoch.to_string();
+    let step = |doing: &Doing| match doing {
+        Doing::Preinst(i) => preinst(&packages[*i], &epoch),
+        Doing::ConfigureByForce(some) => dpkg(&["--force-depends"], packages, some, &epoch),
+        Doing::Configure(some) => dpkg(&[], packages, some, &epoch),
+        Doing::ConfigureTheRest => dpkg(&["--pending"], packages, &[], &epoch),
+    };
+    plan(packages).iter().map(step).collect()
 }
 
-fn preinst(package: &Package<'_>, epoch: i64) -> std::io::Result<Option<Step>> {
-    if package.control_file("preinst").is_none() {
-        return Ok(None);
-    }
+fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: &str) -> std::io::Result<Step> {
+    let names: Vec<String> = some.iter().map(|i| packages[*i].qualified_name()).collect();
+    let mut argv = vec!["/usr/bin/dpkg", "--configure", "--force-unsafe-io"];
+    argv.extend_from_slice(options);
+    argv.extend(names.iter().map(String::as_str));
+    Step::new(&argv, &environment(epoch, &[]))
+}
+
+fn preinst(package: &Package<'_>, epoch: &str) -> std::io::Result<Step> {
     let script = format!("/var/lib/dpkg/info/{}.preinst", package.qualified_name());
-    let epoch = epoch.to_string();
     let of_dpkg = [
         ("DPKG_MAINTSCRIPT_PACKAGE", package.name()),
         ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
@@ -187,7 +179,7 @@ fn preinst(package: &Package<'_>, epoch: i64) -> std::io::Result<Option<Step>> {
         ("DPKG_ADMINDIR", "/var/lib/dpkg"),
         ("DPKG_ROOT", ""),
     ];
-    Step::new(&[&script, "install"], &environment(&epoch, &of_dpkg)).map(Some)
+    Step::new(&[&script, "install"], &environment(epoch, &of_dpkg))
 }
 
 /// The same on every host and at every time.

@@ -7,7 +7,7 @@
 //! | `universe`, `resolver`, `relation`, `version` | which packages a request comes to |
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
 //! | `assemble` | their files in one tree, with dpkg's database |
-//! | `configure`, `capture`, `normalise` | their own configuration, run for real and made repeatable |
+//! | `plan`, `configure`, `capture`, `normalise` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
 pub(crate) mod archive;
@@ -18,6 +18,7 @@ pub(crate) mod deb;
 pub(crate) mod index;
 mod normalise;
 pub(crate) mod package;
+mod plan;
 pub(crate) mod relation;
 pub(crate) mod release;
 pub(crate) mod resolver;
@@ -38,7 +39,7 @@ use package::Package;
 /// Configured trees, under a digest of all that they come from.
 const CACHE: &str = "debian-configured";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 1";
+pub(crate) const RECIPE: &str = "kiln debian recipe 3";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 

@@ -32,8 +32,8 @@ const DROPPED: [&str; 24] = [
     "/var/lib/dpkg/triggers/Lock",
     "/var/lib/systemd/random-seed",
 ];
-/// Emptied: an instance starts with its own.
-const EMPTIED: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
+/// Emptied: an instance starts with its own, and databases hold data, which lives in stores.
+const EMPTIED: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/var/lib/mysql"];
 /// Files below it are taken away, directories stay for the programs that want to log into them.
 const LOGS: &str = "/var/log/";
 /// Keys and certificates of one machine. They are made where they are used, and never baked.

@@ -17,6 +17,9 @@ pub(crate) struct Package<'a> {
     /// Whether several architectures of it can be installed side by side; its files are then named with one.
     same: bool,
     replaces: &'a str,
+    pub(crate) provides: &'a str,
+    pub(crate) pre_depends: &'a str,
+    pub(crate) depends: &'a str,
 }
 
 /// A package whose control file says something else than the lock.
@@ -47,6 +50,9 @@ impl<'a> Package<'a> {
             essential: field("Essential") == "yes",
             same: field("Multi-Arch") == "same",
             replaces: field("Replaces"),
+            provides: field("Provides"),
+            pre_depends: field("Pre-Depends"),
+            depends: field("Depends"),
         })
     }
 
@@ -75,6 +81,11 @@ impl<'a> Package<'a> {
 
     pub(crate) fn control_file(&self, name: &str) -> Option<&'a [u8]> {
         file(self.control, name)
+    }
+
+    /// Whether it wants something done before it is unpacked.
+    pub(crate) fn has_preinst(&self) -> bool {
+        self.control_file("preinst").is_some()
     }
 
     /// The paths of its configuration files. Lines that begin with a flag speak of files to remove, of which a new

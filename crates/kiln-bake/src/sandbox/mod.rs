@@ -26,7 +26,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::Timespec;
 
 pub use workplace::WorkplaceError;
-pub(crate) use workplace::{Workplace, in_private_mounts};
+pub(crate) use workplace::{HOST_IDS, Workplace, in_private_mounts};
 
 /// How often it is asked whether the work is still wanted.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mo
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The ids of the host that stand for those of the tree: far from any that people or systems are given.
-const HOST_IDS: IdRange = IdRange { inside: 0, outside: 1_879_048_192, count: 65_536 };
+pub(crate) const HOST_IDS: IdRange = IdRange { inside: 0, outside: 1_879_048_192, count: 65_536 };
 
 /// A directory that every host has and that a bake never looks into: mounted over, for this thread alone.
 const PLACE: &str = "/sys";

@@ -1,0 +1,127 @@
+//! What is refused, and with which words and code. Nothing here needs a mirror.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use common::{baked, file, locked, order, scratch, try_bake, try_lock, write};
+use kiln_bake::{BakeOrder, Sources};
+use kiln_model::{ByteSize, ExitCode, Failure, Lock, LockedPackage, Sha256, Volatile};
+use kiln_store::Store;
+
+fn said(failure: &Failure) -> String {
+    format!("{}: {}", failure.message, failure.causes.join(": "))
+}
+
+/// Bakes an order from scratch that `change` has spoilt.
+fn refused(change: impl FnOnce(&mut BakeOrder)) -> Failure {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = scratch(project.path());
+    change(&mut order);
+    let lock = locked(&order, &store);
+    try_bake(&order, &lock, &store).unwrap_err()
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_its_likes() {
+    let failure = refused(|order| {
+        write(&order.project, "nginx.conf", "x");
+        order.files.push(file("ngnix.conf", "/etc/nginx.conf"));
+    });
+    assert_eq!(failure.code, ExitCode::Bake);
+    let said = said(&failure);
+    assert!(said.contains("`ngnix.conf`") && said.contains("did you mean `nginx.conf`"), "{said}");
+}
+
+#[test]
+fn files_stay_inside_the_project() {
+    let outside = tempfile::tempdir().unwrap();
+    write(outside.path(), "secret", "x");
+    for src in ["../secret", "/etc/passwd", "link", "dir/"] {
+        let failure = refused(|order| {
+            symlink(outside.path().join("secret"), order.project.join("link")).unwrap();
+            fs::create_dir(order.project.join("dir")).unwrap();
+            symlink("/etc/passwd", order.project.join("dir/p")).unwrap();
+            order.files.push(file(src, "/x"));
+        });
+        assert!(said(&failure).contains("leads out of the project"), "{src}: {}", said(&failure));
+    }
+}
+
+#[test]
+fn a_directory_of_the_image_is_not_replaced_by_a_file() {
+    let failure = refused(|order| order.files.push(file("program", "/etc")));
+    assert!(said(&failure).contains("it is a directory in the image"), "{}", said(&failure));
+    let failure = refused(|order| order.files.push(file("program", "/etc/hosts/x")));
+    assert!(said(&failure).contains("in the way of a directory"), "{}", said(&failure));
+}
+
+#[test]
+fn users_and_programs_must_be_there() {
+    let failure = refused(|order| order.user = Some("www-data".into()));
+    assert!(said(&failure).contains("no user `www-data`"), "{}", said(&failure));
+    let failure = refused(|order| order.run = vec!["/bin/program".into()]);
+    assert!(
+        said(&failure).contains("no program /bin/program (did you mean `/program`?)"),
+        "{}",
+        said(&failure)
+    );
+}
+
+#[test]
+fn a_lock_must_answer_the_order() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let order = scratch(project.path());
+    let missing = try_bake(&order, &Lock::default(), &store).unwrap_err();
+    assert_eq!((missing.code, missing.hint.is_some()), (ExitCode::Spec, true));
+    let mut stale = locked(&order, &store);
+    stale.images.get_mut(&order.image).unwrap().request.recommends = true;
+    assert!(said(&try_bake(&order, &stale, &store).unwrap_err()).contains("an earlier form"));
+}
+
+#[test]
+fn a_mirror_that_is_down_is_said_with_what_needs_none() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = order(project.path(), &["nginx-light"]);
+    // Nothing listens on the discard port.
+    order.sources = Sources { mirror: Some("http://127.0.0.1:9/debian".into()), check_valid_until: None };
+    let failure = try_lock(&order, &store).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Bake);
+    assert!(failure.message.contains("index of `bookworm`") && failure.hint.is_some(), "{failure:?}");
+
+    let package = LockedPackage {
+        name: "hello".into(),
+        version: "1".into(),
+        architecture: "amd64".into(),
+        suite: "bookworm".into(),
+        path: "pool/hello.deb".into(),
+        size: 1,
+        sha256: Sha256::of(b"x"),
+    };
+    let mut lock = locked(&scratch(project.path()), &store);
+    let image = lock.images.get_mut(&order.image).unwrap();
+    (image.request, image.packages) = (order.lock_request(), vec![package]);
+    let failure = try_bake(&order, &lock, &store).unwrap_err();
+    let hint = failure.hint.clone().unwrap_or_default();
+    assert!(failure.message.contains("`hello`") && hint.contains("need no network"), "{failure:?}");
+}
+
+#[test]
+fn an_image_from_scratch_is_the_same_everywhere() {
+    let bake_one = || {
+        let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(state.path()).unwrap();
+        let mut order = scratch(project.path());
+        order.volatile = vec![Volatile { path: "/data".into(), size: ByteSize(4096) }];
+        let lock = locked(&order, &store);
+        (baked(&order, &lock, &store).record, baked(&order, &lock, &store).reused)
+    };
+    let ((first, reused), (second, _)) = (bake_one(), bake_one());
+    assert!(reused);
+    assert_eq!(first, second);
+    assert_eq!((first.run.uid, first.run.user.as_str()), (0, "root"));
+}
