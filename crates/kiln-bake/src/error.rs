@@ -57,7 +57,7 @@ pub enum BakeError {
     ScratchWithPackages(ImageName),
     /// The archive's indexes cannot be used.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(ArchiveError),
     /// The packages asked for cannot be had together.
     #[error("the packages of image `{image}` cannot be resolved")]
     Unresolvable {
@@ -101,7 +101,7 @@ pub enum BakeError {
     Assemble(#[from] AssembleError),
     /// Packages were not configured.
     #[error(transparent)]
-    Configure(#[from] ConfigureError),
+    Configure(ConfigureError),
     /// The project's files cannot be added.
     #[error("could not add files to image `{image}`")]
     Files {
@@ -144,6 +144,25 @@ pub enum BakeError {
         /// What the system answered.
         source: io::Error,
     },
+}
+
+// Calling work off is one thing, wherever it was noticed.
+impl From<ArchiveError> for BakeError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Fetch { source: FetchError::Cancelled, .. } => Self::Cancelled,
+            error => Self::Archive(error),
+        }
+    }
+}
+
+impl From<ConfigureError> for BakeError {
+    fn from(error: ConfigureError) -> Self {
+        match error {
+            ConfigureError::Cancelled => Self::Cancelled,
+            error => Self::Configure(error),
+        }
+    }
 }
 
 impl BakeError {
