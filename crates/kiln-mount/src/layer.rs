@@ -22,7 +22,17 @@ pub(crate) fn erofs(path: &Path) -> Result<OwnedFd, MountError> {
     let erofs = FileSystem::open("erofs")?;
     // By descriptor, because a value given to fsconfig ends at 255 bytes and paths do not.
     erofs.set("source", &format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    erofs.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | INERT)
+    erofs.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | INERT).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOTBLK) => MountError::new(
+            format!(
+                "mount {}: it is on a file system that images cannot be mounted from, such as a tmpfs; keep the \
+                 state directory on a disk",
+                path.display()
+            ),
+            io::Error::from_raw_os_error(libc::ENOTBLK),
+        ),
+        _ => e,
+    })
 }
 
 /// The directory `path` as a mount of its own.

@@ -107,7 +107,7 @@ impl LocalHost {
         let (turning, listening, supervising) =
             (self.driver.clone(), self.driver.clone(), self.driver.clone());
         let (engine, processes) = (self.engine.clone(), self.processes.clone());
-        let threads: [(&str, Box<dyn FnOnce() + Send>); 3] = [
+        let threads: [(&str, Body); 3] = [
             ("core", Box::new(move || turning.turn())),
             ("engine", Box::new(move || listening.listen(&*engine))),
             ("processes", Box::new(move || processes.supervise(&supervising))),
@@ -190,6 +190,9 @@ impl LocalHost {
         Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 }
+
+/// What a thread does.
+type Body = Box<dyn FnOnce() + Send>;
 
 /// How long what is in flight may go on when a host is told to end.
 const DOWN_DRAIN: Millis = Millis(5_000);
