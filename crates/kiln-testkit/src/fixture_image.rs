@@ -20,8 +20,8 @@ const DIRECTORIES: [&str; 10] =
 const NAMES: [&str; 45] = [
     "awk", "cat", "chmod", "chown", "chroot", "cut", "dd", "df", "echo", "env", "false", "grep", "head",
     "hostname", "httpd", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "nc", "nproc",
-    "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "tail", "tee", "test", "touch", "tr", "true", "umount",
-    "uname", "unshare", "wc", "wget", "yes",
+    "ps", "pwd", "readlink", "seq", "sh", "sleep", "stat", "tail", "tee", "test", "touch", "tr", "true",
+    "umount", "uname", "unshare", "wc", "wget", "yes",
 ];
 
 /// The user its programs run as.

@@ -67,7 +67,8 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
         format!("{}@{} {phase} {:?}", name(&f.release), f.id.generation, f.members)
     });
     let table = edge.table();
-    let receivers = |id: &kiln_model::FleetId| table.fleets.iter().find(|f| f.id == *id).map_or(0, |f| f.instances.len());
+    let receivers =
+        |id: &kiln_model::FleetId| table.fleets.iter().find(|f| f.id == *id).map_or(0, |f| f.instances.len());
     let targets = table.routes.iter().flat_map(|r| &r.targets);
     let targets = targets.map(|t| format!("@{} × {}", t.fleet.generation, receivers(&t.fleet)));
     let live = state.traffic.live().map_or_else(|| "nobody".into(), name);
