@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_engine::Engine;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::probe::{self, Answered};
+use crate::sync::lock;
 use crate::world::{Clock, Condition, Health, Watch};
 
 /// How often an instance that was never healthy is asked at the least: it is waited for.
@@ -34,10 +35,6 @@ struct Shared {
     clock: Arc<dyn Clock>,
     conditions: Arc<Mutex<BTreeMap<InstanceId, Condition>>>,
     wake: Box<dyn Fn() + Send + Sync>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Prober {

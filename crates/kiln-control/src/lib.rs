@@ -13,6 +13,7 @@ pub mod pipeline;
 mod probe;
 mod project;
 mod shelf;
+mod sync;
 mod world;
 
 pub use core::{Core, InstanceReport, News, NewsSender, Refusal, Request};

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use kiln_bake::{BakeOrder, Baked, Report, Update};
 use kiln_model::spec::{Base, ImageSpec};
-use kiln_model::{Event, ExitCode, Failure, ImageName, Lock, Progress, Stamped};
+use kiln_model::{BakedImage, Event, ExitCode, Failure, ImageName, ImageRecord, Lock, Progress, Stamped};
 use kiln_store::Store;
 
 use crate::contract::EventSink;
-use crate::host::baked_image;
 use crate::project::Project;
 use crate::world::Clock;
 
@@ -135,5 +134,16 @@ fn architecture() -> Result<&'static str, Failure> {
             ExitCode::Host,
             format!("Kiln does not know Debian's name for this {other} machine"),
         )),
+    }
+}
+
+/// An image as the events and answers show it.
+fn baked_image(record: &ImageRecord, reused: bool, millis: u64) -> BakedImage {
+    BakedImage {
+        digest: record.digest,
+        bytes: record.metadata_bytes + record.content_bytes,
+        reused,
+        packages: record.packages.len() as u64,
+        millis,
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_model::{ImageDigest, ImageHandle, Record, Release, ReleaseId, Timestamp};
 use kiln_store::{OperationLog, Store};
 
-use crate::host::lock;
+use crate::sync::lock;
 use crate::world::{Clock, History, Shelf, Trouble};
 
 /// The system's clock.

@@ -2,15 +2,12 @@
 //! instances of checks end, too.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_model::{Exit, InstanceId, InstanceState, InstanceStatus};
 
-/// A mutex that stays usable when a thread that held it has panicked: what it guards is replaced as a whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::lock;
 
 /// The ends of instances that somebody waits for.
 #[derive(Debug, Default)]

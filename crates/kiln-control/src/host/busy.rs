@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kiln_model::{AppName, ExitCode, Failure, Timestamp};
 
-use super::board::lock;
+use crate::sync::lock;
 
 /// Who deploys what.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use kiln_model::{
 use serde::{Deserialize, Serialize};
 
 use super::LocalHost;
-use super::deploy::Asker;
+use super::serve::Asker;
 use crate::health::one_socket;
 use crate::probe;
 use crate::world::Clock;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use kiln_engine::Engine;
 use kiln_model::Timestamp;
 
-use super::board::{Board, lock};
+use super::board::Board;
 use crate::core::Core;
+use crate::sync::lock;
 
 /// Wakes the loop.
 #[derive(Debug, Default)]

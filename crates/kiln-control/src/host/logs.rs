@@ -12,8 +12,8 @@ use kiln_model::{
 };
 
 use super::LocalHost;
-use super::deploy::Asker;
 use super::history::{Lineage, Origin};
+use super::serve::Asker;
 use crate::contract::EventSink;
 
 /// Whose output is wanted.

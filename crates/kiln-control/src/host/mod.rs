@@ -8,8 +8,11 @@ mod driver;
 mod failure;
 mod history;
 mod logs;
+mod plan;
 mod processes;
 mod queries;
+mod rollback;
+mod serve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,13 +23,11 @@ use kiln_engine::Engine;
 use kiln_model::{Answer, AppName, Command, Failure, Millis, Record};
 use kiln_store::{HostLock, OperationLog, Store};
 
-pub(crate) use board::lock;
-pub(crate) use deploy::baked_image;
-
 use crate::contract::{Caller, EventSink, Host};
 use crate::core::{Core, News, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
+use crate::sync::lock;
 use crate::world::World;
 use busy::Busy;
 use driver::{Driver, Waker};

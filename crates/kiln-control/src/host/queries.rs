@@ -8,9 +8,9 @@ use kiln_model::{
 };
 
 use super::LocalHost;
-use super::board::lock;
 use super::history;
 use crate::core::Core;
+use crate::sync::lock;
 
 impl LocalHost {
     /// The app that is meant: the one named, or the only one there is.

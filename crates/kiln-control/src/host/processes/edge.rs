@@ -10,8 +10,8 @@ use kiln_edge::{EdgeClient, EdgeError, Sockets};
 use kiln_model::{EdgeCounts, ExitCode, Failure, FleetId, RouteTable};
 use kiln_store::Store;
 
-use super::super::board::lock;
 use super::super::driver::Waker;
+use crate::sync::lock;
 use crate::world::{Edge, Trouble};
 
 /// Threads of the edge. Each serves a share of the connections; more than the machine has processors helps nobody.

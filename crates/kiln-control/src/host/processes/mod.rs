@@ -15,8 +15,8 @@ use kiln_model::Failure;
 use kiln_store::Store;
 
 use super::HostConfig;
-use super::board::lock;
 use super::driver::{Driver, Waker};
+use crate::sync::lock;
 use crate::world::Trouble;
 use edge::{EdgeProcess, LiveEdge};
 use keeper::KeeperProcess;

@@ -1,0 +1,38 @@
+//! What a deploy would do, without doing it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, PlanAnswer, PlannedStep};
+
+use super::LocalHost;
+use super::serve::Asker;
+use crate::contract::EventSink;
+use crate::project::Project;
+use crate::sync::lock;
+use crate::{changes, pipeline};
+
+impl LocalHost {
+    pub(crate) fn plan(&self, dir: &Path, events: &dyn EventSink) -> Result<Answer, Failure> {
+        let asker = Asker { events, clock: &self.clock };
+        let project = Project::load(dir)?;
+        let baked = pipeline::bake(&project, &self.store, false, asker.events, asker.clock)?;
+        let records: BTreeMap<ImageName, ImageRecord> =
+            baked.into_iter().map(|(n, b)| (n, b.record)).collect();
+        let release = project.spec.release(&records).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
+        let core = lock(&self.driver.core);
+        let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
+        let (steps, nothing_to_do) = match core.would_do(&release) {
+            Ok(plan) => (plan.steps, None),
+            Err(nothing) => (Vec::new(), Some(nothing.to_string())),
+        };
+        let old = from.as_ref().and_then(|id| core.release(id).cloned());
+        drop(core);
+        let changes =
+            changes::between(old.as_ref(), &release, &|digest| self.store.image(digest).ok().flatten());
+        let steps =
+            steps.into_iter().map(|s| PlannedStep { step: s.action.to_string(), why: s.why }).collect();
+        let to = release.id();
+        Ok(Answer::Plan(PlanAnswer { app: release.app, from, to, nothing_to_do, changes, steps }))
+    }
+}

@@ -1,0 +1,74 @@
+//! Rollback: finding the release that is meant.
+
+use std::time::Instant;
+
+use kiln_model::{Answer, AppName, ExitCode, Failure, OperationKind, ReleaseId};
+
+use super::serve::{Asker, Stage};
+use super::{LocalHost, failure};
+use crate::contract::{Caller, EventSink};
+use crate::sync::lock;
+use crate::world::Clock;
+
+impl LocalHost {
+    pub(crate) fn rollback(
+        &self,
+        app: Option<AppName>,
+        release: Option<&str>,
+        by: &Caller,
+        events: &dyn EventSink,
+    ) -> Result<Answer, Failure> {
+        let asker = Asker { events, clock: &self.clock };
+        let mut stage = Stage { step: "find the release".into(), ..Stage::default() };
+        let result = self.try_rollback(app, release, by, &asker, &mut stage);
+        result.map_err(|failure| self.report(failure, &asker, stage))
+    }
+
+    fn try_rollback(
+        &self,
+        app: Option<AppName>,
+        release: Option<&str>,
+        by: &Caller,
+        asker: &Asker<'_>,
+        stage: &mut Stage,
+    ) -> Result<Answer, Failure> {
+        let begun = Instant::now();
+        let app = self.app(app)?;
+        stage.app = Some(app.clone());
+        let _turn = self.busy.take(&app, "rollback", &by.name, self.clock.now())?;
+        let id = self.find_release(&app, release)?;
+        stage.release = Some(id.clone());
+        let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
+        self.serve(release, OperationKind::Rollback, by, asker, stage, begun)
+    }
+
+    /// The release meant by `given`: the previous one, or the one whose id begins so.
+    fn find_release(&self, app: &AppName, given: Option<&str>) -> Result<ReleaseId, Failure> {
+        let core = lock(&self.driver.core);
+        let state = &core.apps()[app];
+        let hint = "`kiln releases` lists what can be gone back to";
+        let Some(given) = given else {
+            return state.previous.clone().ok_or_else(|| {
+                Failure::new(ExitCode::Usage, format!("app {app} has had no release before the present one"))
+                    .hint(hint)
+            });
+        };
+        let fits = |id: &&ReleaseId| id.as_str().starts_with(given) || id.as_str()[2..].starts_with(given);
+        let found: Vec<&ReleaseId> = state.served.iter().map(|s| &s.release).filter(fits).collect();
+        match found[..] {
+            [one] => Ok(one.clone()),
+            [] => {
+                Err(Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}"))
+                    .hint(hint))
+            }
+            _ => {
+                let ids: Vec<&str> = found.iter().map(|id| id.as_str()).collect();
+                Err(Failure::new(
+                    ExitCode::Usage,
+                    format!("{given} is the beginning of several releases of {app}"),
+                )
+                .hint(format!("give more of it: {}", ids.join(", "))))
+            }
+        }
+    }
+}
