@@ -17,12 +17,20 @@ impl Harness for Bench {
         match program {
             Program::Runs => self.image.order(id, &["/bin/sleep", "1000"]),
             Program::HandlesStop => {
-                self.image.shell(id, "trap 'exit 3' TERM; while true; do sleep 0.01; done")
+                self.image.shell(id, "trap 'exit 3' TERM; echo ready; while true; do sleep 0.01; done")
             }
-            Program::IgnoresStop => self.image.shell(id, "trap '' TERM; while true; do sleep 1000; done"),
+            Program::IgnoresStop => {
+                self.image.shell(id, "trap '' TERM; echo ready; while true; do sleep 1000; done")
+            }
             Program::Exits(code) => self.image.shell(id, &format!("exit {code}")),
             Program::EatsMemory => self.image.order(id, &["/bin/tail", "/dev/zero"]),
             Program::Missing => self.image.order(id, &["/bin/missing"]),
+        }
+    }
+
+    fn wait_until_ready(&self, id: &InstanceId, program: Program) {
+        if matches!(program, Program::HandlesStop | Program::IgnoresStop) {
+            self.wait_for_output(id, "ready");
         }
     }
 

@@ -55,6 +55,7 @@ fn stop_with_grace(harness: &dyn Harness) {
     let mut order = harness.order("a", Program::IgnoresStop);
     order.run.stop_grace = kiln_model::Millis(200);
     harness.engine().create(std::slice::from_ref(&order)).unwrap();
+    harness.wait_until_ready(&order.id, Program::IgnoresStop);
     harness.engine().stop(&[order.id.clone(), order.id.clone()]).unwrap();
     let stopping = until(harness.engine(), |s| s.id == order.id && !is_running(&s.state));
     if matches!(stopping.state, InstanceState::Stopping { .. }) {

@@ -37,6 +37,10 @@ pub trait Harness {
     /// An order for an instance that behaves so.
     fn order(&self, id: &str, program: Program) -> InstanceOrder;
 
+    /// Waits until the program of a running instance has arranged what it does about signals. Programs of an engine
+    /// without processes need no time.
+    fn wait_until_ready(&self, _: &InstanceId, _: Program) {}
+
     /// Kills the main process of an instance, without the engine's knowing.
     fn kill_unseen(&self, id: &InstanceId);
 

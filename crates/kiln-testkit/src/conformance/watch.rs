@@ -26,6 +26,7 @@ pub(super) fn create_one(
 pub(super) fn run_one(harness: &dyn Harness, id: &str, program: Program) -> InstanceId {
     let (order, status) = create_one(harness, id, program);
     assert!(matches!(status.state, InstanceState::Running { .. }), "{status:?}");
+    harness.wait_until_ready(&order.id, program);
     order.id
 }
 

@@ -79,7 +79,7 @@ impl Keeper {
                 Ok(ids) => Until::Settled(ids),
                 Err(why) => return self.reply(conversation, number, Answer::Refused(why), Vec::new()),
             },
-            Call::Kill(ids) => Until::Gone(self.kill(ids)),
+            Call::Kill(ids) => Until::Gone(self.kill(&ids)),
             Call::Changes { since, timeout_ms } => self.changes(since, timeout_ms),
             Call::Stop(ids) => {
                 ids.iter().for_each(|id| self.stop(id));
@@ -126,10 +126,10 @@ impl Keeper {
     }
 
     /// Those that have to be gone before this can be answered.
-    fn kill(&mut self, ids: Vec<InstanceId>) -> Vec<InstanceId> {
+    fn kill(&mut self, ids: &[InstanceId]) -> Vec<u64> {
         let numbers: Vec<u64> = ids.iter().filter_map(|id| self.numbers.get(id)).copied().collect();
-        numbers.into_iter().for_each(|n| self.kill_one(n));
-        ids
+        numbers.iter().for_each(|n| self.kill_one(*n));
+        numbers
     }
 
     fn changes(&mut self, since: Cursor, timeout_ms: u64) -> Until {
@@ -166,7 +166,7 @@ impl Keeper {
         let now = Instant::now();
         let waiting = std::mem::take(&mut self.waiting);
         for each in waiting {
-            match each.answer(&self.register, |id| self.numbers.contains_key(id), now) {
+            match each.answer(&self.register, |n| self.instances.contains_key(&n), now) {
                 Some(answer) => self.reply_and_go_on(each.conversation, each.number, answer),
                 None => self.waiting.push(each),
             }

@@ -23,8 +23,8 @@ pub(super) struct Waiting {
 pub(super) enum Until {
     /// All these run or have failed to.
     Settled(Vec<InstanceId>),
-    /// Nothing is left of these.
-    Gone(Vec<InstanceId>),
+    /// Nothing is left of these. By number: an instance of the same id may have been ordered since.
+    Gone(Vec<u64>),
     /// Something has changed, or the time has come.
     Changed(Cursor, Instant),
 }
@@ -34,12 +34,12 @@ impl Waiting {
     pub(super) fn answer(
         &self,
         register: &Register,
-        is_there: impl Fn(&InstanceId) -> bool,
+        is_there: impl Fn(u64) -> bool,
         now: Instant,
     ) -> Option<Answer> {
         match &self.until {
             Until::Settled(ids) => settled(register, ids).map(Answer::Statuses),
-            Until::Gone(ids) => (!ids.iter().any(is_there)).then_some(Answer::Done),
+            Until::Gone(numbers) => (!numbers.iter().any(|n| is_there(*n))).then_some(Answer::Done),
             Until::Changed(since, deadline) => {
                 let (statuses, until) = register.changes(*since);
                 (!statuses.is_empty() || now >= *deadline).then_some(Answer::Changes { statuses, until })
