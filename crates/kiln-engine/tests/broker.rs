@@ -5,10 +5,11 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use common::Bench;
-use kiln_engine::embedded::broker;
+use kiln_engine::embedded::{Embedded, broker};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{InstanceId, InstanceOrder};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -57,6 +58,30 @@ fn the_broker_gives_sockets_to_several_threads_at_once() {
     assert_eq!(hear(|| broker.sockets(&order.id, 1).unwrap().remove(0)), "a\n");
     let nobody: InstanceId = "nobody".parse().unwrap();
     assert!(matches!(broker.sockets(&nobody, 1), Err(EngineError::NoSuchInstance(_))));
+}
+
+/// Does something as another user, on a thread of its own: users belong to threads.
+fn as_user<T: Send>(uid: u32, what: impl FnOnce() -> T + Send) -> T {
+    let become_and_do = || {
+        // SAFETY: numbers; the raw call changes this thread only, which ends right after.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+        assert_eq!(changed, 0);
+        what()
+    };
+    std::thread::scope(|scope| scope.spawn(become_and_do).join().unwrap())
+}
+
+#[test]
+fn the_broker_admits_the_edge_and_nobody_else() {
+    let bench = Bench::for_edge(Some(12_345));
+    std::fs::set_permissions(bench.dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let order = bench.image.order("a", &["/bin/sleep", "1000"]);
+    bench.run(&order);
+    let path = broker::socket_path(&bench.run_dir());
+    let sockets = || broker::Client::connect(&path)?.sockets(&order.id, 3);
+    assert_eq!(as_user(12_345, sockets).unwrap().len(), 3);
+    assert!(matches!(as_user(54_321, sockets), Err(EngineError::Unreachable { .. })));
+    assert!(as_user(12_345, || Embedded::connect(&bench.run_dir())).is_err());
 }
 
 #[test]
