@@ -36,7 +36,7 @@ fn measure(run_dir: &Path) -> Result<(), Box<dyn Error>> {
     running(&engine, &[order("warm".into())])?;
     one_at_a_time(&engine, &order)?;
     for count in [100, 1000] {
-        fleet(&engine, count, &order)?;
+        fleet(&engine, run_dir, count, &order)?;
     }
     Ok(())
 }
@@ -57,6 +57,7 @@ fn one_at_a_time(engine: &Embedded, order: &impl Fn(String) -> InstanceOrder) ->
 
 fn fleet(
     engine: &Embedded,
+    run_dir: &Path,
     count: usize,
     order: &impl Fn(String) -> InstanceOrder,
 ) -> Result<(), Box<dyn Error>> {
@@ -65,12 +66,23 @@ fn fleet(
     let begun = Instant::now();
     running(engine, &orders)?;
     let started = begun.elapsed();
+    let memory = keeper_memory(run_dir)?;
     let begun = Instant::now();
     engine.kill(&ids)?;
     let stopped = begun.elapsed();
     engine.forget(&ids)?;
-    println!("{count}: started in {started:?} ({:?} each), killed in {stopped:?}", each(started, count));
+    println!(
+        "{count}: started in {started:?} ({:?} each), killed in {stopped:?}; the keeper held {memory}",
+        each(started, count)
+    );
     Ok(())
+}
+
+fn keeper_memory(run_dir: &Path) -> Result<String, Box<dyn Error>> {
+    let pid = std::fs::read_to_string(run_dir.join("keeper.lock"))?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    Ok(resident.trim().to_owned())
 }
 
 fn each(whole: Duration, count: usize) -> Duration {
