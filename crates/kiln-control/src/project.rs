@@ -1,6 +1,7 @@
 //! The directory an app is described in: `kiln.toml`, `kiln.lock`, and the files they speak of.
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kiln_model::spec::Spec;
@@ -62,6 +63,9 @@ impl Project {
         let write = || {
             let mut file = std::fs::File::create(&temporary)?;
             file.write_all(lock.to_toml().as_bytes())?;
+            // It belongs beside the spec and to whoever that belongs to, not to the root this runs as.
+            let owner = std::fs::metadata(self.dir.join("kiln.toml"))?;
+            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
             file.sync_all()?;
             std::fs::rename(&temporary, &path)
         };
