@@ -118,24 +118,31 @@ impl EdgeProcess {
         if !gone {
             return Ok(false);
         }
+        self.start_another(&mut held)?;
+        Ok(true)
+    }
+
+    fn start_another(&self, held: &mut Held) -> Result<(), Trouble> {
         if held.sockets.is_none() {
             let path = self.command.root.join("run/edge.sock");
             let bound = Sockets::bind(self.address, threads(), &path).map_err(|e| Trouble::of(&e))?;
             held.sockets = Some(bound);
         }
-        let Some(sockets) = &held.sockets else { return Ok(false) };
-        let child = self.command.spawn(sockets).map_err(|e| Trouble::of(&e))?;
-        held.child = Some(child);
-        Ok(true)
+        if let Some(sockets) = &held.sockets {
+            held.child = Some(self.command.spawn(sockets).map_err(|e| Trouble::of(&e))?);
+        }
+        Ok(())
     }
 
-    /// Ends this edge, so that the next look starts another one on the same listening sockets.
-    pub(crate) fn replace(&self) {
+    /// Ends this edge and starts another one on the same listening sockets.
+    pub(crate) fn replace(&self) -> Result<(), Trouble> {
         // If it does not answer it is gone already, or will be found so.
         let _ = self.client.shutdown(Duration::from_millis(200));
-        if let Some(mut child) = lock(&self.held).child.take() {
+        let mut held = lock(&self.held);
+        if let Some(mut child) = held.child.take() {
             let _ = child.wait();
         }
+        self.start_another(&mut held)
     }
 
     /// Ends the edge; what is in flight may go on for a moment.

@@ -70,8 +70,13 @@ impl Processes {
         while !driver.is_stopped() {
             if matches!(self.keeper.revive(), Ok(true)) {
                 // The edge's way to the keeper is gone with the one it had.
-                self.edge.replace();
-                lock(&driver.core).engine_is_new();
+                let replaced = self.edge.replace();
+                let mut core = lock(&driver.core);
+                core.engine_is_new();
+                if replaced.is_ok() {
+                    core.edge_is_new();
+                }
+                drop(core);
                 self.waker.wake();
             }
             if matches!(self.edge.revive(), Ok(true)) {
