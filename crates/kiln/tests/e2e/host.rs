@@ -7,11 +7,12 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 
 use kiln_testkit::load::{Load, LoadHandle, LoadPlan};
+use rustix::process::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::project::Project;
-use crate::trace::Traces;
+use crate::trace::{self, Traces};
 
 /// The program under test.
 pub(crate) const KILN: &str = env!("CARGO_BIN_EXE_kiln");
@@ -120,6 +121,19 @@ impl TestHost {
         while !is_so() {
             assert!(std::time::Instant::now() < deadline, "waited a minute in vain until {what}");
         }
+    }
+
+    /// The process beside control that is called so.
+    pub(crate) fn process(&self, name: &str) -> Pid {
+        self.find_process(name).unwrap_or_else(|| panic!("no {name} runs"))
+    }
+
+    /// The process beside control that is called so, if it runs.
+    pub(crate) fn find_process(&self, name: &str) -> Option<Pid> {
+        let root = self.root.path().to_str().expect("a path in UTF-8");
+        let wanted = format!(" {name} --root {root}");
+        let found = trace::processes().into_iter().find(|(_, line)| line.contains(&wanted));
+        found.and_then(|(pid, _)| Pid::from_raw(pid))
     }
 
     /// Kills the control plane and nothing else.

@@ -198,3 +198,35 @@ fn control_may_die_at_any_time() {
     host.deploy(&project);
     assert_eq!(load.stop().failures, []);
 }
+
+/// The edge is killed: another one takes its listening sockets over, and nothing else happens.
+#[test]
+fn the_edge_may_die() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let instances = host.json(&["instances"]);
+    let edge = host.process("edge");
+    rustix::process::kill_process(edge, rustix::process::Signal::KILL).unwrap();
+    host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
+    assert!(host.page().contains("hello"));
+    assert_eq!(host.json(&["instances"]), instances, "not one instance was touched");
+}
+
+/// The keeper is killed: what it kept is removed, and made anew by another one.
+#[test]
+fn the_keeper_may_die() {
+    let host = TestHost::start();
+    let release = host.deploy(&Project::example("hello"));
+    let before = host.json(&["instances"]);
+    let keeper = host.process("keeper");
+    rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+    let pids =
+        |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
+    host.wait_until("the fleet is whole again", || {
+        let now = host.json(&["instances"]);
+        let is_new = |pid: &serde_json::Value| !pids(&before).contains(pid);
+        now.as_array().unwrap().iter().filter(|i| i["state"] == "ready" && is_new(&i["pid"])).count() == 4
+    });
+    assert_eq!(host.live(), release);
+    assert!(host.page().contains("hello"));
+}

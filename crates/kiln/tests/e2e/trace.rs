@@ -16,8 +16,8 @@ impl Traces {
     /// Fails if a host on `root` has left anything.
     pub(crate) fn assert_none(&self, root: &Path) {
         let root = root.to_str().expect("a path in UTF-8");
-        let processes: Vec<String> = processes().into_iter().filter(|p| p.contains(root)).collect();
-        assert_eq!(processes, Vec::<String>::new(), "processes are left");
+        let left: Vec<_> = processes().into_iter().filter(|(_, line)| line.contains(root)).collect();
+        assert_eq!(left, [], "processes are left");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let mounts: Vec<&str> = mounts.lines().filter(|m| m.contains(root)).collect();
         assert_eq!(mounts, Vec::<&str>::new(), "mounts are left");
@@ -42,10 +42,12 @@ impl Traces {
 }
 
 /// The command lines of all processes.
-fn processes() -> Vec<String> {
-    let pids = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
-    let lines = pids.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
-    lines.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).filter(|l| !l.is_empty()).collect()
+pub(crate) fn processes() -> Vec<(i32, String)> {
+    let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let line = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).ok();
+    let lines = pids.filter_map(|pid| Some((pid, String::from_utf8_lossy(&line(pid)?).replace('\0', " "))));
+    lines.filter(|(_, line)| !line.is_empty()).collect()
 }
 
 fn cgroups() -> BTreeSet<String> {
