@@ -64,7 +64,17 @@ impl Registry {
         let mut out = fs::File::create(&draft)?;
         out.write_all(&serde_json::to_vec(host)?)?;
         fs::rename(&draft, &file)?;
+        self.forget_predecessors(host);
         Ok(Registered { file })
+    }
+
+    /// A process that was killed on the same state directory could not take its entry away, and its socket answers
+    /// again now.
+    fn forget_predecessors(&self, host: &Registration) {
+        for before in self.list().iter().filter(|other| other.socket == host.socket && other.pid != host.pid)
+        {
+            let _ = fs::remove_file(self.directory.join(format!("{}.json", before.pid)));
+        }
     }
 
     /// The hosts that answer, by their process ids. Entries of those that do not are removed.

@@ -61,7 +61,13 @@ impl Project {
         };
         let temporary = self.dir.join(".kiln.lock.new");
         let write = || {
-            let mut file = std::fs::File::create(&temporary)?;
+            // Never through a link somebody has put there: this runs as root, in a directory that is not root's.
+            if let Err(e) = std::fs::remove_file(&temporary)
+                && e.kind() != ErrorKind::NotFound
+            {
+                return Err(e);
+            }
+            let mut file = std::fs::File::create_new(&temporary)?;
             file.write_all(lock.to_toml().as_bytes())?;
             // It belongs beside the spec and to whoever that belongs to, not to the root this runs as.
             let owner = std::fs::metadata(self.dir.join("kiln.toml"))?;

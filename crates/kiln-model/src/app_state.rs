@@ -237,6 +237,7 @@ impl AppState {
             None => {}
         }
         self.traffic = Traffic::Settled { live: release.clone() };
+        self.last_failure = None;
         if !self.served.iter().any(|s| s.release == *release) {
             self.served.push(Served { release: release.clone(), first: at, by });
         }
@@ -246,7 +247,6 @@ impl AppState {
         let Some(under_way) = self.under_way.take_if(|u| u.plan.generation == generation) else { return };
         let for_people = matches!(under_way.plan.kind, OperationKind::Deploy | OperationKind::Rollback);
         match ending {
-            Ending::Done if for_people => self.last_failure = None,
             Ending::Done | Ending::Superseded { .. } => {}
             Ending::Failed { cause, .. } => {
                 if for_people {

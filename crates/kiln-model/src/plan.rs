@@ -1,5 +1,6 @@
 //! Plans: immutable lists of steps from the observed world to a release.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -113,8 +114,9 @@ pub enum Action {
 }
 
 fn names(fleets: &[FleetId]) -> String {
-    let services: Vec<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
-    services.join(", ")
+    // A service may have two fleets that drain.
+    let services: BTreeSet<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
+    services.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Action {

@@ -22,10 +22,15 @@ pub enum Desired<'a> {
         /// The plan that failed.
         failed: Generation,
     },
-    /// Warm fleets whose time is over at this moment are to go.
+    /// Warm fleets whose time is over at this moment are to go, and what an operation that was superseded has left
+    /// is to be finished.
     Tidy {
         /// Now.
         at: Timestamp,
+        /// How long what is in flight at a fleet that still drains may go on.
+        drain: Millis,
+        /// How long such a fleet stays warm then.
+        keep_warm: Millis,
     },
     /// Nothing of the app is to be left, but its history.
     Absent {
@@ -70,9 +75,9 @@ pub fn plan(
             let to = state.traffic.live().cloned();
             (OperationKind::Abandon, to, Some(*failed), abandon(state, *failed))
         }
-        Desired::Tidy { at } => {
+        Desired::Tidy { at, drain, keep_warm } => {
             let to = state.traffic.live().cloned();
-            (OperationKind::Retire, to, None, tidy(state, *at)?)
+            (OperationKind::Retire, to, None, tidy(state, *at, *drain, *keep_warm)?)
         }
         Desired::Absent { drain } => (OperationKind::Down, None, None, absent(state, *drain)?),
     };
@@ -175,13 +180,25 @@ fn abandon(state: &AppState, failed: Generation) -> Vec<Step> {
     vec![step(Action::Retire { fleets }, format!("plan {failed} failed before it could serve"))]
 }
 
-fn tidy(state: &AppState, at: Timestamp) -> Result<Vec<Step>, NothingToDo> {
-    let over = |f: &&Fleet| matches!(f.phase, FleetPhase::Warm { until } if until <= at);
-    let fleets: Vec<FleetId> = state.fleets.values().filter(over).map(|f| f.id.clone()).collect();
-    if fleets.is_empty() {
-        return Err(NothingToDo::NothingThere);
+fn tidy(state: &AppState, at: Timestamp, drain: Millis, keep_warm: Millis) -> Result<Vec<Step>, NothingToDo> {
+    let those = |wanted: &dyn Fn(&FleetPhase) -> bool| -> Vec<FleetId> {
+        state.fleets.values().filter(|f| wanted(&f.phase)).map(|f| f.id.clone()).collect()
+    };
+    let left = those(&|phase| *phase == FleetPhase::Draining);
+    let over = those(&|phase| match phase {
+        FleetPhase::Warm { until } => *until <= at,
+        phase => *phase == FleetPhase::Retiring,
+    });
+    let mut steps = Vec::new();
+    if !left.is_empty() {
+        let why = "the operation that began to drain it was superseded";
+        steps.push(step(Action::AwaitDrained { fleets: left.clone(), within: drain }, why));
+        steps.push(step(Action::KeepWarm { fleets: left, span: keep_warm }, why));
     }
-    Ok(vec![step(Action::Retire { fleets }, "its time as a warm fleet is over")])
+    if !over.is_empty() {
+        steps.push(step(Action::Retire { fleets: over }, "its time as a warm fleet is over"));
+    }
+    if steps.is_empty() { Err(NothingToDo::NothingThere) } else { Ok(steps) }
 }
 
 fn absent(state: &AppState, drain: Millis) -> Result<Vec<Step>, NothingToDo> {

@@ -87,8 +87,10 @@ pub fn route_conflict(
     releases: &BTreeMap<ReleaseId, Release>,
 ) -> Result<(), RouteConflict> {
     for (app, state) in apps.iter().filter(|(app, _)| **app != release.app) {
-        let Some(other) = state.traffic.live().and_then(|id| releases.get(id)) else { continue };
-        for theirs in other.routes.values() {
+        // What is on its way to serve will have its routes, too.
+        let coming = state.under_way.as_ref().and_then(|u| u.plan.to.as_ref());
+        let others = state.traffic.live().into_iter().chain(coming).filter_map(|id| releases.get(id));
+        for theirs in others.flat_map(|release| release.routes.values()) {
             if let Some(route) =
                 release.routes.values().find(|r| r.host == theirs.host && r.path == theirs.path)
             {

@@ -103,6 +103,10 @@ impl World {
     }
 }
 
+fn tidy_at(at: u64) -> Desired<'static> {
+    Desired::Tidy { at: Timestamp(at), drain: Millis(1000), keep_warm: Millis(1000) }
+}
+
 fn words(plan: &Plan) -> Vec<&'static str> {
     let word = |s: &Step| match s.action {
         Action::Provision { .. } => "provision",
@@ -176,8 +180,17 @@ fn warm_fleets_go_when_their_time_is_over_and_not_before() {
     let mut world = World::default();
     world.serve(&release("1"));
     world.serve(&release("2"));
-    assert!(world.plan(&Desired::Tidy { at: Timestamp(world.now) }).is_err());
-    let tidy = world.plan(&Desired::Tidy { at: Timestamp(world.now + 600_000) }).unwrap();
+    assert!(
+        {
+            let now = world.now;
+            world.plan(&tidy_at(now))
+        }
+        .is_err()
+    );
+    let tidy = {
+        let later = world.now + 600_000;
+        world.plan(&tidy_at(later)).unwrap()
+    };
     world.run(&tidy);
     assert!(matches!(world.phases()[..], [(_, FleetPhase::Live)]));
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use kiln_model::{
-    AppName, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind, Plan,
-    Record, Release, RouteConflict, Timestamp, check, plan, route_conflict,
+    AppName, AppState, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind,
+    Plan, Record, Release, RouteConflict, Timestamp, check, plan, route_conflict,
 };
 
 use super::news::Listener;
@@ -89,6 +89,14 @@ impl Core {
         self.cancelled.insert(generation, why);
     }
 
+    /// Whether the routes of `release` are another app's.
+    ///
+    /// # Errors
+    /// The first conflict found.
+    pub fn conflict(&self, release: &Release) -> Result<(), RouteConflict> {
+        route_conflict(release, &self.apps, &self.releases)
+    }
+
     /// What would be done for `release` now, without doing it.
     ///
     /// # Errors
@@ -102,22 +110,30 @@ impl Core {
     /// Begins what is next for `app`, if its turn has come. `None` if there is something to carry out.
     pub(super) fn begin_next(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
         if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref()) {
-            let may_supersede = under_way.has_switched() && under_way.plan.kind != OperationKind::Down;
-            if !(may_supersede && self.pending.contains_key(app)) {
-                return Ok(None);
+            let kind = under_way.plan.kind;
+            let may_supersede = kind == OperationKind::Retire || under_way.has_switched();
+            let pending = if may_supersede { self.pending.remove(app) } else { None };
+            if let Some(pending) = pending {
+                // What is under way goes on if nothing comes of the request.
+                self.begin_asked(app, pending)?;
             }
-            let (generation, by) = (under_way.plan.generation, self.generation.next());
-            self.end(app, generation, Ending::Superseded { by })?;
+            return Ok(None);
         }
         if let Some(failed) = self.apps.get(app).and_then(|s| s.to_abandon) {
             return self.begin_own(app, &Desired::Abandoned { failed });
         }
         if let Some(pending) = self.pending.remove(app) {
-            return Ok(self.begin_asked(app, pending));
+            let begun = self.begin_asked(app, pending)?;
+            return Ok(if begun { None } else { Some(Wake::At(self.now())) });
         }
         let at = self.now();
         match self.next_expiry(app) {
-            Some(until) if until <= at => self.begin_own(app, &Desired::Tidy { at }),
+            Some(until) if until <= at => {
+                let live =
+                    self.apps.get(app).and_then(|s| s.traffic.live()).and_then(|id| self.releases.get(id));
+                let (drain, keep_warm) = live.map_or((Millis(0), Millis(0)), |r| (r.drain, r.keep_warm));
+                self.begin_own(app, &Desired::Tidy { at, drain, keep_warm })
+            }
             Some(until) => Ok(Some(Wake::At(until))),
             None => Ok(Some(Wake::WhenWoken)),
         }
@@ -126,7 +142,9 @@ impl Core {
     fn next_expiry(&self, app: &AppName) -> Option<Timestamp> {
         let until = |phase: &FleetPhase| match phase {
             FleetPhase::Warm { until } => Some(*until),
-            _ => None,
+            // Left by an operation that was superseded.
+            FleetPhase::Draining | FleetPhase::Retiring => Some(Timestamp(0)),
+            FleetPhase::Green | FleetPhase::Live => None,
         };
         self.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
     }
@@ -136,45 +154,53 @@ impl Core {
         let Ok(plan) = plan(app, &state, desired, self.generation.next()) else {
             return Ok(Some(Wake::WhenWoken));
         };
+        let findings = check(&plan, &state);
+        if !findings.is_empty() {
+            let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            return Err(Trouble(format!("a plan of Kiln's own is unsound: {}", findings.join("; "))));
+        }
         self.begin(plan, "kiln".into())?;
         Ok(None)
     }
 
-    /// Begins a request or tells why not. `None` if there is something to carry out.
-    fn begin_asked(&mut self, app: &AppName, pending: Pending) -> Option<Wake> {
+    /// Begins a request, in the place of what is under way if need be, or tells why not. Whether it was begun.
+    fn begin_asked(&mut self, app: &AppName, pending: Pending) -> Result<bool, Trouble> {
         let Pending { request, by, to } = pending;
-        match self.plan_asked(app, &request) {
+        let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
                 let _ = to.send(News::Serves { release, unchanged: true });
-                Some(Wake::At(self.now()))
+                return Ok(false);
             }
             Err(Refused::Because(refusal)) => {
                 let _ = to.send(News::Refused(refusal));
-                Some(Wake::At(self.now()))
+                return Ok(false);
             }
-            Ok(plan) => {
-                let generation = plan.generation;
-                let steps = plan.steps.iter().map(|s| s.action.to_string()).collect();
-                let release = plan.to.clone();
-                if let Err(trouble) = self.begin(plan, by) {
-                    let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0)));
-                    return Some(Wake::WhenWoken);
-                }
-                let _ = to.send(News::Begun(generation));
-                self.listeners.insert(generation, Listener { app: app.clone(), to, failed: None });
-                if let Some(release) = release {
-                    self.tell(generation, Event::Planned { release, steps });
-                }
-                None
-            }
+            Ok(plan) => plan,
+        };
+        let generation = plan.generation;
+        let superseded = self.apps.get(app).and_then(|s| s.under_way.as_ref()).map(|u| u.plan.generation);
+        let steps = plan.steps.iter().map(|s| s.action.to_string()).collect();
+        let release = plan.to.clone();
+        let ended =
+            superseded.map_or(Ok(()), |old| self.end(app, old, Ending::Superseded { by: generation }));
+        if let Err(trouble) = ended.and_then(|()| self.begin(plan, by)) {
+            let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0.clone())));
+            return Err(trouble);
         }
+        let _ = to.send(News::Begun(generation));
+        self.listeners.insert(generation, Listener { app: app.clone(), to, failed: None });
+        if let Some(release) = release {
+            self.tell(generation, Event::Planned { release, steps });
+        }
+        Ok(true)
     }
 
     fn plan_asked(&mut self, app: &AppName, request: &Request) -> Result<Plan, Refused> {
-        let state = self.apps.get(app).cloned().unwrap_or_default();
+        // What is under way now is superseded by what is planned here.
+        let state = AppState { under_way: None, ..self.apps.get(app).cloned().unwrap_or_default() };
         let desired = match request {
             Request::Serve { release, kind } => {
-                route_conflict(release, &self.apps, &self.releases).map_err(Refusal::Conflict)?;
+                self.conflict(release).map_err(Refusal::Conflict)?;
                 // At hand before any fleet of it exists, so that nothing can fail between the two.
                 self.releases.insert(release.id(), Release::clone(release));
                 Desired::Serve { release, kind: *kind }

@@ -84,14 +84,13 @@ impl Core {
 
     fn complete(&mut self, app: &AppName, plan: &Plan) -> Result<(), Trouble> {
         self.end(app, plan.generation, Ending::Done)?;
-        self.load_releases()?;
         self.tell_last(plan.generation, News::Ended);
         if let (OperationKind::Abandon, Some(parent)) = (plan.kind, plan.parent)
             && let Some((step, cause)) = self.listeners.get(&parent).and_then(|l| l.failed.clone())
         {
             self.tell_last(parent, News::Failed { step, cause });
         }
-        Ok(())
+        self.load_releases()
     }
 
     fn fail(&mut self, app: &AppName, plan: &Plan, action: &Action, cause: String) -> Result<(), Trouble> {
@@ -123,7 +122,10 @@ impl Core {
     }
 
     fn provision(&mut self, app: &AppName, fleet: &FleetId) -> Result<Came, Trouble> {
-        self.keep_whole()?;
+        if let Err(trouble) = self.image_of(fleet) {
+            return Ok(Came::Failed(trouble.0));
+        }
+        self.keep_fleet_whole(fleet)?;
         let Some(fleet) = self.state(app).fleets.get(fleet) else { return Ok(Came::Done(None)) };
         if let Some(cause) = self.budget_spent(fleet) {
             return Ok(Came::Failed(cause));
@@ -133,7 +135,11 @@ impl Core {
         Ok(if made { Came::Done(None) } else { Came::Waits(None) })
     }
 
-    fn observe_fleets(&self, app: &AppName, fleets: &[FleetId]) -> Result<Vec<Healthy<FleetId>>, NotHealthy> {
+    pub(super) fn observe_fleets(
+        &self,
+        app: &AppName,
+        fleets: &[FleetId],
+    ) -> Result<Vec<Healthy<FleetId>>, NotHealthy> {
         let (state, view) = (self.state(app), self.health_view());
         let existing = fleets.iter().filter_map(|id| state.fleets.get(id));
         existing.map(|fleet| Healthy::observe(fleet, &view)).collect()

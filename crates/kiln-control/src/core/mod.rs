@@ -45,6 +45,8 @@ pub struct Core {
     /// Fleets whose instances have been asked to end by this core.
     asked_to_end: BTreeSet<FleetId>,
     announced: BTreeSet<InstanceId>,
+    /// Ended instances that belong to no fleet any more.
+    strays: Vec<InstanceId>,
     trouble: Option<(Timestamp, String)>,
 }
 
@@ -69,6 +71,7 @@ impl Core {
             back_off: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),
+            strays: Vec::new(),
             trouble: None,
         };
         for record in records {
@@ -83,11 +86,14 @@ impl Core {
     pub fn turn(&mut self) -> Option<Timestamp> {
         self.conditions = self.world.health.conditions();
         self.announce();
-        let result = self.keep_whole().and_then(|()| self.carry_on());
+        self.forget_strays();
+        // One fleet's or one app's trouble is not the others'.
+        let kept = self.keep_whole();
+        let (wake, carried) = self.carry_on();
         self.watch();
         let now = self.now();
-        match result {
-            Ok(wake) => {
+        match kept.and(carried) {
+            Ok(()) => {
                 self.trouble = None;
                 wake
             }
@@ -95,15 +101,25 @@ impl Core {
                 // Nothing is lost by trying again: every step can be repeated.
                 let since = self.trouble.take().map_or(now, |(since, _)| since);
                 self.trouble = Some((since, trouble.0));
-                Some(now.after(kiln_model::Millis(500)))
+                earlier(wake, Some(now.after(kiln_model::Millis(500))))
             }
+        }
+    }
+
+    /// Nobody asks for the ends of instances that were replaced any more.
+    fn forget_strays(&mut self) {
+        let strays = std::mem::take(&mut self.strays);
+        if !strays.is_empty() && self.world.engine.forget(&strays).is_err() {
+            self.strays = strays;
         }
     }
 
     /// Takes account of what the engine says. Of instances that belong to no fleet any more there is nothing to know.
     pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
         let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
-        for status in statuses.into_iter().filter(|s| members.contains(&s.id)) {
+        let (ours, strays): (Vec<_>, Vec<_>) = statuses.into_iter().partition(|s| members.contains(&s.id));
+        self.strays.extend(strays.into_iter().filter(|s| s.state.pid().is_none()).map(|s| s.id));
+        for status in ours {
             self.statuses.insert(status.id.clone(), status);
         }
     }
@@ -129,22 +145,18 @@ impl Core {
         self.world.clock.now()
     }
 
-    fn carry_on(&mut self) -> Result<Option<Timestamp>, Trouble> {
-        self.publish()?;
+    fn carry_on(&mut self) -> (Option<Timestamp>, Result<(), Trouble>) {
+        let mut result = self.publish();
         let mut wake = None;
-        let apps: Vec<AppName> = self
-            .apps
-            .keys()
-            .chain(self.pending.keys())
-            .cloned()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let apps: BTreeSet<AppName> = self.apps.keys().chain(self.pending.keys()).cloned().collect();
         for app in apps {
-            wake = earlier(wake, self.carry_app_on(&app)?);
+            match self.carry_app_on(&app) {
+                Ok(wants) => wake = earlier(wake, wants),
+                Err(trouble) => result = result.and(Err(trouble)),
+            }
         }
-        self.publish()?;
-        Ok(earlier(wake, self.next_back_off()))
+        result = result.and(self.publish());
+        (earlier(wake, self.next_back_off()), result)
     }
 
     /// Begins and carries out what can be, until the app waits for something.
@@ -203,8 +215,12 @@ impl Core {
         let strays: Vec<InstanceId> = strays.into_iter().map(|s| s.id).collect();
         self.world.engine.kill(&strays).map_err(|e| Trouble::of(&e))?;
         self.world.engine.forget(&strays).map_err(|e| Trouble::of(&e))?;
-        self.presumed_healthy =
-            ours.iter().filter(|s| s.state.pid().is_some()).map(|s| s.id.clone()).collect();
+        // Those that serve were observed healthy before they did. Of a fleet that has yet to prove itself nothing is
+        // presumed.
+        let in_table = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_in_table());
+        let serving: BTreeSet<InstanceId> = in_table.flat_map(|f| f.instances().map(|(_, id)| id)).collect();
+        let runs = |s: &&InstanceStatus| s.state.pid().is_some() && serving.contains(&s.id);
+        self.presumed_healthy = ours.iter().filter(runs).map(|s| s.id.clone()).collect();
         self.announced = self.presumed_healthy.clone();
         self.observe(ours);
         Ok(())

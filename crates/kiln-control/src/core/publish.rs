@@ -12,12 +12,16 @@ impl Core {
     pub(super) fn publish(&mut self) -> Result<(), Trouble> {
         // A switch that was begun sets its own table; the one from before it would take the traffic back for a
         // moment.
-        let switching = |s: &AppState| {
-            s.under_way.as_ref().is_some_and(|u| {
-                u.intent.is_some() && matches!(u.step(), Some(kiln_model::Action::Switch { .. }))
+        let switching = |(app, state): (&AppName, &AppState)| {
+            state.under_way.as_ref().is_some_and(|u| match u.step() {
+                // One that waits for health again sets none for now.
+                Some(kiln_model::Action::Switch { fleets, .. }) => {
+                    u.intent.is_some() && self.observe_fleets(app, fleets).is_ok()
+                }
+                _ => false,
             })
         };
-        if self.apps.values().any(switching) {
+        if self.apps.iter().any(switching) {
             return Ok(());
         }
         let apps = self.apps.clone();

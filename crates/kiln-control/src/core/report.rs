@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, AppState, EdgeCounts, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
-    RouteTable, Timestamp, Waiting,
+    AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId, RouteTable,
+    Timestamp, Waiting,
 };
 
 use super::Core;
@@ -40,11 +40,6 @@ impl Core {
     /// The table the edge has acknowledged, if it has.
     pub fn published(&self) -> Option<&RouteTable> {
         self.published.as_ref()
-    }
-
-    /// What is in flight now.
-    pub fn counts(&self) -> EdgeCounts {
-        self.world.edge.counts().unwrap_or_default()
     }
 
     /// Every instance that runs or should.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, Event, Fleet, FleetId, FleetPhase, InstanceId, InstanceOrder, InstanceState, Loss, Millis,
-    Record, ReleaseService, Timestamp,
+    AppName, Event, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState, Loss,
+    Millis, Record, ReleaseService, Timestamp,
 };
 
 use super::{Core, earlier};
@@ -35,20 +35,31 @@ impl BackOff {
 }
 
 impl Core {
-    /// Replaces what is lost and makes what is missing.
+    /// Replaces what is lost and makes what is missing, in every fleet, whatever becomes of the others.
     pub(super) fn keep_whole(&mut self) -> Result<(), Trouble> {
-        let fleets: Vec<Fleet> = self
-            .apps
-            .values()
-            .flat_map(|s| s.fleets.values())
-            .filter(|f| f.phase.is_kept_whole())
-            .cloned()
-            .collect();
-        for fleet in fleets {
-            self.replace_lost(&fleet)?;
-            self.make_missing(&fleet.id)?;
+        let fleets: Vec<FleetId> = self.apps.values().flat_map(|s| s.fleets.keys()).cloned().collect();
+        let mut all = Ok(());
+        for fleet in &fleets {
+            let kept = self.keep_fleet_whole(fleet);
+            all = all.and(kept);
         }
-        Ok(())
+        all
+    }
+
+    /// The same for one fleet.
+    pub(super) fn keep_fleet_whole(&mut self, id: &FleetId) -> Result<(), Trouble> {
+        let fleet = self.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned();
+        let Some(fleet) = fleet.filter(|f| f.phase.is_kept_whole()) else { return Ok(()) };
+        self.replace_lost(&fleet)?;
+        self.make_missing(id)
+    }
+
+    /// What instances of a fleet are made from.
+    pub(super) fn image_of(&self, fleet: &FleetId) -> Result<ImageHandle, Trouble> {
+        let Some(service) = self.service(fleet) else {
+            return Err(Trouble(format!("there is no release that fleet {fleet} belongs to")));
+        };
+        self.world.shelf.image(&service.image)
     }
 
     /// When a fleet that waits gets its next members.
@@ -79,10 +90,7 @@ impl Core {
         if self.budget_spent(fleet).is_some() {
             return Ok(());
         }
-        let lost: Vec<Loss> = fleet
-            .instances()
-            .filter_map(|(serial, id)| self.loss(fleet, &id).map(|cause| Loss { serial, cause }))
-            .collect();
+        let lost = self.losses(fleet);
         if lost.is_empty() {
             return Ok(());
         }
@@ -99,11 +107,35 @@ impl Core {
         self.throw_away(lost.iter().map(|l| fleet.id.instance(l.serial)).collect())
     }
 
+    /// The edge lets go of them first, and what still runs may end what it has begun.
     fn throw_away(&mut self, ids: Vec<InstanceId>) -> Result<(), Trouble> {
-        self.world.engine.kill(&ids).map_err(|e| Trouble::of(&e))?;
-        self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
         self.statuses.retain(|id, _| !ids.contains(id));
-        Ok(())
+        let published = self.publish();
+        self.world.engine.stop(&ids).map_err(|e| Trouble::of(&e))?;
+        self.strays.extend(ids);
+        published
+    }
+
+    /// The members that are to be replaced now. Those that ended are; of those that are unwell, one at a time where
+    /// the fleet serves, and none when all are: a probe that fails everywhere at once is no reason to end everything.
+    fn losses(&self, fleet: &Fleet) -> Vec<Loss> {
+        let serves = fleet.phase.is_in_table();
+        let any_well = self.health_view().ready(fleet) > 0;
+        let mut unwell = match (serves, any_well) {
+            (false, _) => usize::MAX,
+            (true, true) => 1,
+            (true, false) => 0,
+        };
+        let mut lost = Vec::new();
+        for (serial, id) in fleet.instances() {
+            let has_ended = self.statuses.get(&id).is_some_and(|s| s.state.pid().is_none());
+            let Some(cause) = self.loss(fleet, &id) else { continue };
+            if has_ended || unwell > 0 {
+                unwell -= usize::from(!has_ended);
+                lost.push(Loss { serial, cause });
+            }
+        }
+        lost
     }
 
     /// Why a member counts as lost, if it does.
@@ -139,7 +171,7 @@ impl Core {
         self.releases.get(release)?.services.get(&fleet.service)
     }
 
-    /// Instances made in one call of the engine: enough to keep it busy, few enough to look up in between.
+    /// Instances made in one call of the engine: enough to keep it busy, few enough for one message.
     const BATCH: usize = 32;
 
     fn make_missing(&mut self, fleet: &FleetId) -> Result<(), Trouble> {
@@ -182,7 +214,7 @@ impl Core {
         let Some(service) = self.service(&fleet.id) else {
             return Err(Trouble(format!("release {} has no service {}", fleet.release, fleet.id.service)));
         };
-        let image = self.world.shelf.image(&service.image)?;
+        let image = self.image_of(&fleet.id)?;
         let order = |id: &InstanceId| InstanceOrder {
             id: id.clone(),
             app: app.clone(),

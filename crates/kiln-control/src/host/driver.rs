@@ -1,4 +1,4 @@
-//! The threads that drive the core: one turns it, one listens to the engine, one to the edge.
+//! The threads that drive the core: one turns it, one listens to the engine.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Driver {
     stopping: Condvar,
 }
 
-/// The longest the core is left alone: what nobody reports is found at the latest then.
+/// The longest the core is left alone.
 const ROUND: Duration = Duration::from_secs(5);
 
 impl Driver {

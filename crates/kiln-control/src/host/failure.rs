@@ -38,3 +38,8 @@ pub(crate) fn cannot_go_on(trouble: &Trouble) -> Failure {
 pub(crate) fn cannot_end(trouble: &Trouble) -> Failure {
     Failure::new(ExitCode::Host, "could not end all processes of this host").because(trouble.to_string())
 }
+
+pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
+    Failure::new(ExitCode::Host, "could not start the edge anew, beside a new keeper")
+        .because(trouble.to_string())
+}

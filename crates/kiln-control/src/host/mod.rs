@@ -16,19 +16,21 @@ mod serve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kiln_engine::Engine;
 use kiln_model::{Answer, AppName, Command, Failure, Millis, Record};
 use kiln_store::{HostLock, OperationLog, Store};
 
 use crate::contract::{Caller, EventSink, Host};
-use crate::core::{Core, News, Request};
+use crate::core::{Core, News, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
-use crate::world::World;
+use crate::world::{Trouble, World};
 use busy::Busy;
 use driver::{Driver, Waker};
 use processes::Processes;
@@ -55,6 +57,7 @@ pub struct LocalHost {
     listen: SocketAddr,
     processes: Arc<Processes>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    ended: Mutex<Option<Result<(), Failure>>>,
     _lock: HostLock,
 }
 
@@ -86,7 +89,10 @@ impl LocalHost {
             shelf: Box::new(store.clone()),
             clock: Box::new(clock),
         };
-        let core = Core::new(world, &records).map_err(|trouble| failure::cannot_go_on(&trouble))?;
+        let core = Core::new(world, &records).map_err(|trouble| {
+            processes.end_if_new();
+            failure::cannot_go_on(&trouble)
+        })?;
         let driver = Driver::new(core, waker);
         let host = Self {
             listen: processes.address(),
@@ -98,6 +104,7 @@ impl LocalHost {
             log,
             processes,
             threads: Mutex::default(),
+            ended: Mutex::default(),
             _lock: held,
         };
         host.drive()?;
@@ -152,38 +159,66 @@ impl LocalHost {
     }
 
     /// Ends every app, instance, and process of this host, and the control plane. What is in flight may go on for
-    /// `drain` at most.
+    /// `drain` at most. Who asks again is told how it went the first time.
     ///
     /// # Errors
-    /// If something could not be ended; the rest was.
+    /// If something could not be ended or written down; the rest was.
     pub fn down(&self, drain: Millis, by: &Caller) -> Result<(), Failure> {
+        let mut ended = lock(&self.ended);
+        if let Some(result) = &*ended {
+            return result.clone();
+        }
         let apps: Vec<AppName> = lock(&self.driver.core).apps().keys().cloned().collect();
+        let mut all = Ok(());
         for app in &apps {
-            self.app_down(app, drain, by);
+            let down = self.app_down(app, drain, by);
+            all = all.and(down);
         }
         self.leave();
-        self.processes.end().map_err(|trouble| failure::cannot_end(&trouble))
+        let processes = self.processes.end().map_err(|trouble| failure::cannot_end(&trouble));
+        ended.insert(all.and(processes)).clone()
     }
 
     /// Takes one app off this host. Whatever is under way for it is given up first.
-    fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) {
-        loop {
+    fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) -> Result<(), Failure> {
+        while !self.driver.is_stopped() {
             let news = self.request(app, Request::Down { drain }, by);
-            let refused_because_busy =
-                news.iter().any(|n| matches!(n, News::Refused(crate::core::Refusal::Busy { .. })));
-            if !refused_because_busy {
-                return;
-            }
-            let under_way = {
-                let core = lock(&self.driver.core);
-                core.apps().get(app).and_then(|s| s.under_way.as_ref()).map(|u| u.plan.generation)
-            };
-            if let Some(generation) = under_way {
-                lock(&self.driver.core).cancel(generation, "the host was told to end".into());
-                self.driver.waker.wake();
+            match self.end_of(&news) {
+                Some(News::Refused(Refusal::Busy { .. })) => self.give_up(app),
+                Some(News::Refused(Refusal::NothingThere) | News::Ended) | None => return Ok(()),
+                Some(News::Refused(refusal)) => return Err(serve::refused(refusal)),
+                Some(news) => {
+                    let trouble = Trouble(format!("{app} could not be taken down: {news:?}"));
+                    return Err(failure::cannot_end(&trouble));
+                }
             }
             self.driver.pause();
         }
+        Ok(())
+    }
+
+    /// The last news of a request; none if nobody will tell any more.
+    fn end_of(&self, news: &Receiver<News>) -> Option<News> {
+        const LOOK_UP: Duration = Duration::from_millis(100);
+        loop {
+            match news.recv_timeout(LOOK_UP) {
+                Ok(News::Begun(_) | News::Event(_)) => {}
+                Ok(last) => return Some(last),
+                Err(RecvTimeoutError::Timeout) if !self.driver.is_stopped() => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Cancels what is under way for an app.
+    fn give_up(&self, app: &AppName) {
+        let mut core = lock(&self.driver.core);
+        let under_way = core.apps().get(app).and_then(|s| s.under_way.as_ref()).map(|u| u.plan.generation);
+        if let Some(generation) = under_way {
+            core.cancel(generation, "the host was told to end".into());
+        }
+        drop(core);
+        self.driver.waker.wake();
     }
 
     pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {

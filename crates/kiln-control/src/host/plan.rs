@@ -21,6 +21,7 @@ impl LocalHost {
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
         let release = project.spec.release(&records).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
         let core = lock(&self.driver.core);
+        core.conflict(&release).map_err(|e| super::serve::refused(crate::core::Refusal::Conflict(e)))?;
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
         let (steps, nothing_to_do) = match core.would_do(&release) {
             Ok(plan) => (plan.steps, None),

@@ -11,6 +11,7 @@ use super::LocalHost;
 use super::history;
 use crate::core::Core;
 use crate::sync::lock;
+use crate::world::Edge as _;
 
 impl LocalHost {
     /// The app that is meant: the one named, or the only one there is.
@@ -36,9 +37,10 @@ impl LocalHost {
 
     pub(crate) fn status(&self, app: Option<AppName>) -> Result<Answer, Failure> {
         let app = self.app(app)?;
+        // Asked before the core is locked: an edge that is slow to answer holds up nobody else.
+        let counts = self.processes.edge().counts().unwrap_or_default();
         let core = lock(&self.driver.core);
         let state = &core.apps()[&app];
-        let counts = core.counts();
         let of_app = counts.fleets.iter().filter(|c| c.fleet.app == app);
         let (mut in_flight, mut served, mut failed) = (0, 0, 0);
         for count in of_app {

@@ -97,6 +97,9 @@ impl LocalHost {
                     return Err(failure::not_deployed(release, cause));
                 }
                 Ok(News::Refused(refusal)) => return Err(refused(refusal)),
+                Err(RecvTimeoutError::Timeout) if self.driver.is_stopped() => {
+                    return Err(failure::shutting_down());
+                }
                 Err(RecvTimeoutError::Timeout) => self.cancel_if_gone(generation, asker),
                 Err(RecvTimeoutError::Disconnected) => return Err(failure::shutting_down()),
             }
@@ -132,7 +135,7 @@ impl LocalHost {
     }
 }
 
-fn refused(refusal: Refusal) -> Failure {
+pub(super) fn refused(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Busy { .. } => Failure::new(ExitCode::Busy, refusal.to_string())
             .hint("`kiln status` shows how far it is; try again when it has ended"),

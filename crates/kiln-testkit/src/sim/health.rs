@@ -40,6 +40,11 @@ impl FakeHealth {
         self.judge();
     }
 
+    /// Nobody has been asked anything yet.
+    pub(super) fn forget(&self) {
+        lock(&self.state).conditions.clear();
+    }
+
     /// Whether a condition has changed since the last call.
     pub(super) fn settle(&self) -> bool {
         std::mem::take(&mut lock(&self.state).changed)
@@ -66,11 +71,12 @@ impl Health for FakeHealth {
         {
             let conditions = &mut lock(&self.state).conditions;
             conditions.retain(|id, _| watches.contains_key(id));
-            for id in watches.keys() {
+            for (id, watch) in watches {
+                let healthy = watch.presumed_healthy;
                 let new = Condition {
-                    healthy: false,
+                    healthy,
                     since,
-                    was_healthy: false,
+                    was_healthy: healthy,
                     last_problem: Some("no answer".into()),
                 };
                 conditions.entry(id.clone()).or_insert(new);

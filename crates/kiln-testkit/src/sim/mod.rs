@@ -124,6 +124,8 @@ impl Sim {
 
     /// The control plane dies and another one starts over the same history.
     pub fn crash(&mut self) {
+        // What it knew of its instances' health dies with it.
+        self.health.forget();
         let records = lock(&self.history.0).clone();
         let world = world(&self.engine, &self.edge, &self.health, &self.history, &self.shelf, &self.clock);
         self.core = Core::new(world, &records).expect("a history that can be read");

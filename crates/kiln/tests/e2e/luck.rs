@@ -230,3 +230,33 @@ fn the_keeper_may_die() {
     assert_eq!(host.live(), release);
     assert!(host.page().contains("hello"));
 }
+
+/// Control and keeper are killed; the edge lives on. The next control plane makes a keeper and brings traffic back.
+#[test]
+fn control_and_keeper_may_die_together() {
+    let mut host = TestHost::start();
+    let release = host.deploy(&Project::example("hello"));
+    let keeper = host.process("keeper");
+    host.kill_control();
+    rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+    host.restart_control();
+    host.wait_until("the fleet is whole again", || {
+        host.json(&["status"])["services"]["web"]["instances"]["ready"] == 4
+    });
+    assert_eq!(host.live(), release);
+    assert!(host.page().contains("hello"));
+}
+
+/// Whoever asks a second time to take everything down is told the same.
+#[test]
+fn down_may_be_asked_for_while_a_deploy_waits() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let sick = Project::example("sick");
+    sick.edit("kiln.toml", "start_timeout = \"3s\"", "start_timeout = \"10m\"");
+    let mut deploy = host.command(&["deploy", sick.dir()]).stderr(Stdio::null()).spawn().unwrap();
+    host.wait_until("the deploy waits", || !host.json(&["status"])["waiting"].as_array().unwrap().is_empty());
+    let down = host.kiln(&["down"]);
+    assert!(down.status.success(), "{}", said(&down));
+    assert!(!deploy.wait().unwrap().success());
+}

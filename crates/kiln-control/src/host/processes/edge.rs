@@ -1,10 +1,11 @@
 //! The edge process, and the core's view of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_edge::{EdgeClient, EdgeError, Sockets};
 use kiln_model::{EdgeCounts, ExitCode, Failure, FleetId, RouteTable};
@@ -42,7 +43,7 @@ struct EdgeCommand {
 impl EdgeCommand {
     fn spawn(&self, sockets: &Sockets) -> Result<Child, EdgeError> {
         let mut command = Command::new(&self.program);
-        command.arg("edge").arg("--root").arg(&self.root);
+        command.env_clear().arg("edge").arg("--root").arg(&self.root);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(super::complaints(&self.root, "edge"));
         kiln_edge::spawn(command, sockets)
     }
@@ -93,7 +94,7 @@ impl EdgeProcess {
             (Ok(_), Some(address)) => {
                 let message = format!("the edge of this host listens on {address}, not on {listen}");
                 Err(Failure::new(ExitCode::Host, message)
-                    .hint(format!("give --listen {address}, or run `kiln down` first")))
+                    .hint(format!("give --listen {address}, to take it over")))
             }
             _ => Err(failure(busy)),
         }
@@ -136,13 +137,29 @@ impl EdgeProcess {
 
     /// Ends this edge and starts another one on the same listening sockets.
     pub(crate) fn replace(&self) -> Result<(), Trouble> {
-        // If it does not answer it is gone already, or will be found so.
-        let _ = self.client.shutdown(Duration::from_millis(200));
+        let ended = self.client.shutdown(Duration::from_millis(200));
         let mut held = lock(&self.held);
         if let Some(mut child) = held.child.take() {
+            if ended.is_err() {
+                // It may be stuck; it is ours to end.
+                let _ = child.kill();
+            }
             let _ = child.wait();
+            return self.start_another(&mut held);
         }
-        self.start_another(&mut held)
+        // It is not ours, so that its end is seen only by its address becoming free.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match self.start_another(&mut held) {
+                Err(_) if Instant::now() < deadline => std::thread::park_timeout(Duration::from_millis(10)),
+                result => return result,
+            }
+        }
+    }
+
+    /// The same, but only if another control plane started it.
+    pub(crate) fn replace_if_taken_over(&self) -> Result<(), Trouble> {
+        if lock(&self.held).child.is_some() { Ok(()) } else { self.replace() }
     }
 
     /// Ends the edge; what is in flight may go on for a moment.
@@ -178,7 +195,7 @@ fn failure(error: EdgeError) -> Failure {
 pub(crate) struct LiveEdge {
     pub(crate) client: EdgeClient,
     pub(crate) waker: Arc<Waker>,
-    pub(crate) waiting: Arc<Mutex<Vec<FleetId>>>,
+    pub(crate) waiting: Arc<Mutex<BTreeSet<Vec<FleetId>>>>,
 }
 
 impl Edge for LiveEdge {
@@ -191,24 +208,18 @@ impl Edge for LiveEdge {
     }
 
     fn wake_when_drained(&self, fleets: &[FleetId]) {
-        let mut waiting = lock(&self.waiting);
-        if *waiting == fleets {
+        if !lock(&self.waiting).insert(fleets.to_vec()) {
             return;
         }
-        *waiting = fleets.to_vec();
-        let (edge, fleets) = (self.clone(), fleets.to_vec());
+        let (edge, waited_for) = (self.clone(), fleets.to_vec());
         let wait = move || {
             // Drained, timed out or failed: in any case the core looks for itself.
-            let _ = edge.client.wait_drained(&fleets, Duration::from_secs(10));
-            let mut waiting = lock(&edge.waiting);
-            if *waiting == fleets {
-                waiting.clear();
-            }
-            drop(waiting);
+            let _ = edge.client.wait_drained(&waited_for, Duration::from_secs(10));
+            lock(&edge.waiting).remove(&waited_for);
             edge.waker.wake();
         };
         if std::thread::Builder::new().name("drain".into()).spawn(wait).is_err() {
-            lock(&self.waiting).clear();
+            lock(&self.waiting).remove(fleets);
         }
     }
 }

@@ -53,6 +53,10 @@ impl KeeperProcess {
         self.engine.shutdown().map_err(|e| Trouble::of(&e))
     }
 
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     pub(crate) fn end_if_new(&self) {
         if self.is_new {
             let _ = self.end();
@@ -64,7 +68,7 @@ impl KeeperProcess {
 /// to say against that comes on its standard error before.
 fn spawn(program: &std::path::Path, root: &std::path::Path) -> Result<(), Trouble> {
     let mut command = Command::new(program);
-    command.arg("keeper").arg("--root").arg(root);
+    command.env_clear().arg("keeper").arg("--root").arg(root);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output =
         command.output().map_err(|e| Trouble(format!("{} could not be run: {e}", program.display())))?;

@@ -40,7 +40,13 @@ impl Processes {
     pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
         let keeper = KeeperProcess::start(&config.program, store)?;
         match EdgeProcess::start(&config.program, config.listen, store) {
-            Ok(edge) => Ok(Self { keeper, edge, waker }),
+            Ok(edge) => {
+                if keeper.is_new() {
+                    // An edge from before knows only the way to a keeper that is no more.
+                    edge.replace_if_taken_over().map_err(|trouble| super::failure::no_edge(&trouble))?;
+                }
+                Ok(Self { keeper, edge, waker })
+            }
             Err(failure) => {
                 // A keeper this call has started is of no use to anybody.
                 keeper.end_if_new();
@@ -63,6 +69,13 @@ impl Processes {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.edge.address()
+    }
+
+    /// Ends what this control plane has started, if it has.
+    pub(crate) fn end_if_new(&self) {
+        if self.keeper.is_new() {
+            let _ = self.end();
+        }
     }
 
     /// Starts again what has died, as long as the host runs.
