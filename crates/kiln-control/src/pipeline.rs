@@ -8,6 +8,7 @@ use kiln_model::{BakedImage, Event, ExitCode, Failure, ImageName, ImageRecord, L
 use kiln_store::Store;
 
 use crate::contract::EventSink;
+use crate::host::failure;
 use crate::project::Project;
 use crate::world::Clock;
 
@@ -58,6 +59,7 @@ pub fn bake(
     events: &dyn EventSink,
     clock: &dyn Clock,
 ) -> Result<BTreeMap<ImageName, Baked>, Failure> {
+    failure::refuse_memory_disk(store)?;
     let teller = Teller { events, clock };
     let old = project.lock()?;
     let orders = orders(project)?;
@@ -111,7 +113,8 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         recommends: image.recommends,
         files: image.files.iter().map(file).collect(),
         run: image.run.clone(),
-        user: Some(image.user.clone()),
+        // Root needs no entry in a passwd file; an image from scratch may have none.
+        user: (image.user != "root").then(|| image.user.clone()),
         env: image.env.clone(),
         workdir: Some(image.workdir.clone()),
         stop_signal: image.stop_signal,

@@ -40,9 +40,17 @@ impl Context {
         self.root.clone().or(default).unwrap_or_else(|| ROOT.into())
     }
 
+    /// The state directory a host is meant by, if it was named by one.
+    pub(crate) fn named_root(&self) -> PathBuf {
+        let host = self.host.as_ref().map(PathBuf::from).filter(|path| path.is_dir());
+        self.root(host)
+    }
+
     /// The host that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Client::connect(&self.registry.find(self.host.as_deref())?)
+        // A state directory names the host that runs on it just as well.
+        let root = self.root.as_ref().map(|root| root.display().to_string());
+        Client::connect(&self.registry.find(self.host.as_deref().or(root.as_deref()))?)
     }
 
     /// Asks the host a question that is answered at once.

@@ -1,7 +1,7 @@
 //! Failures several commands share.
 
 use kiln_model::{ExitCode, Failure, ReleaseId};
-use kiln_store::StoreError;
+use kiln_store::{Store, StoreError};
 
 use crate::world::Trouble;
 
@@ -42,4 +42,21 @@ pub(crate) fn cannot_end(trouble: &Trouble) -> Failure {
 pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
     Failure::new(ExitCode::Host, "could not start the edge anew, beside a new keeper")
         .because(trouble.to_string())
+}
+
+/// Refuses a state directory that images cannot be mounted from, before anything is fetched for it.
+pub(crate) fn refuse_memory_disk(store: &Store) -> Result<(), Failure> {
+    /// From linux/magic.h.
+    const TMPFS: i64 = 0x0102_1994;
+    let root = store.root();
+    match rustix::fs::statfs(root) {
+        Ok(stat) if stat.f_type == TMPFS => {
+            let message = format!("the state directory {} is on a tmpfs", root.display());
+            Err(Failure::new(ExitCode::Host, message)
+                .because("EROFS images cannot be mounted from one")
+                .hint("name a directory on a disk with --root"))
+        }
+        // What cannot be told will show itself.
+        _ => Ok(()),
+    }
 }

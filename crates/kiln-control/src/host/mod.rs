@@ -5,7 +5,7 @@ mod busy;
 mod checks;
 mod deploy;
 mod driver;
-mod failure;
+pub(crate) mod failure;
 mod history;
 mod logs;
 mod plan;
@@ -70,6 +70,7 @@ impl LocalHost {
     /// instances need.
     pub fn start(config: HostConfig) -> Result<Self, Failure> {
         let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
+        failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
         let log = OperationLog::open(&store, &held).map_err(|e| failure::store(&e))?;
         let records = log.read::<Record>().map_err(|e| failure::store(&e))?;

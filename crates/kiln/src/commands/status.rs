@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use kiln_api::Client;
 use kiln_model::{Answer, Command, Failure, StatusAnswer, TrafficReport};
 
 use crate::args::Named;
@@ -41,12 +42,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     let command = Command::Status { app: app::name(&args.named) };
     if !args.watch {
-        let status = ask(&command, context)?;
+        let status = ask(&command, &context.client()?)?;
         return context.output.result(&status, || words_for(&status));
     }
+    // The same host all the time, whichever others come and go.
+    let client = context.client()?;
     let mut live = Live::new();
     loop {
-        let status = ask(&command, context)?;
+        let status = ask(&command, &client)?;
         if live.show(picture(context.output)(&status)).is_err() {
             return Ok(());
         }
@@ -54,8 +57,8 @@ pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn ask(command: &Command, context: &Context) -> Result<StatusAnswer, Failure> {
-    match context.ask(command)? {
+fn ask(command: &Command, client: &Client) -> Result<StatusAnswer, Failure> {
+    match client.run(command, &mut |_| {})? {
         Answer::Status(status) => Ok(status),
         other => Err(unexpected(&other)),
     }

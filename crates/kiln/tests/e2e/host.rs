@@ -142,6 +142,18 @@ impl TestHost {
         self.child.wait().expect("control ends");
     }
 
+    /// Asks the control plane to end, which must not take long.
+    pub(crate) fn leave_control(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        assert!(self.child.wait().expect("control ends").success());
+    }
+
+    /// Starts a control plane where nothing runs any more; the address is another one.
+    pub(crate) fn restart_elsewhere(&mut self) {
+        (self.child, self.address) = serve(self.root.path());
+    }
+
     /// Starts another control plane on the same state directory.
     pub(crate) fn restart_control(&mut self) {
         let (child, address) = serve(self.root.path());

@@ -260,3 +260,38 @@ fn down_may_be_asked_for_while_a_deploy_waits() {
     assert!(down.status.success(), "{}", said(&down));
     assert!(!deploy.wait().unwrap().success());
 }
+
+/// A control plane that was killed for good: `kiln down` ends what it has left behind, named by its state directory.
+#[test]
+fn down_ends_what_a_dead_control_plane_left_behind() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    host.kill_control();
+    assert!(host.page().contains("hello"));
+    let root = host.root.path().to_str().unwrap().to_owned();
+    let down = Command::new(KILN).args(["down", "--root", &root]).stdin(Stdio::null()).output().unwrap();
+    assert!(down.status.success(), "{}", said(&down));
+    assert!(host.find_process("edge").is_none() && host.find_process("keeper").is_none());
+    host.restart_elsewhere();
+}
+
+/// Ending only the control plane never hangs, whatever is under way; the deploy goes on when the next one starts.
+#[test]
+fn control_may_be_told_to_leave_during_a_deploy() {
+    let mut host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let sick = Project::example("sick");
+    let mut deploy = host.command(&["deploy", sick.dir()]).stderr(Stdio::null()).spawn().unwrap();
+    host.wait_until("the deploy waits", || !host.json(&["status"])["waiting"].as_array().unwrap().is_empty());
+    host.leave_control();
+    assert!(!deploy.wait().unwrap().success());
+    host.restart_control();
+    host.wait_until("the sick release is given up", || host.json(&["status"])["last_failure"].is_string());
+    assert_eq!(host.live(), good);
+}
+
+#[test]
+fn a_state_directory_in_memory_is_refused_before_anything_is_fetched() {
+    let root = TempDir::new_in("/dev/shm").unwrap();
+    fails(&bake(&Project::example("hello"), root.path()), 9, &["tmpfs", "--root"]);
+}
