@@ -1,11 +1,12 @@
 //! The keeper process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
+use kiln_engine::{Engine, EngineError};
 use kiln_model::{ExitCode, Failure};
 use kiln_store::Store;
 
@@ -21,19 +22,12 @@ pub(crate) struct KeeperProcess {
 
 impl KeeperProcess {
     /// Starts a keeper, or takes over the one that runs already.
-    pub(crate) fn start(program: &std::path::Path, store: &Store) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, store: &Store) -> Result<Self, Failure> {
         let (program, root) = (program.to_owned(), store.root().to_owned());
-        let (engine, is_new) = match Embedded::connect(&store.run_dir()) {
-            Ok(engine) => (engine, false),
-            Err(_) => {
-                spawn(&program, &root).map_err(|trouble| {
-                    Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
-                        .because(trouble.to_string())
-                })?;
-                let connected = Embedded::connect(&store.run_dir());
-                (connected.map_err(|e| Failure::from_error(ExitCode::Host, &e))?, true)
-            }
-        };
+        let (engine, is_new) = take_over_or_spawn(&program, &root, &store.run_dir()).map_err(|trouble| {
+            Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
+                .because(trouble.to_string())
+        })?;
         Ok(Self { program, root, engine: Arc::new(engine), is_new })
     }
 
@@ -64,9 +58,32 @@ impl KeeperProcess {
     }
 }
 
+/// The keeper that answers, or a new one; whether it is new. One that was just killed still accepts connections for a
+/// moment, and still holds its lock: only an answer counts, and a refusal is not the last word.
+fn take_over_or_spawn(program: &Path, root: &Path, run_dir: &Path) -> Result<(Embedded, bool), Trouble> {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        if let Ok(engine) = answering(run_dir) {
+            return Ok((engine, false));
+        }
+        let spawned = spawn(program, root).and_then(|()| answering(run_dir).map_err(|e| Trouble::of(&e)));
+        match spawned {
+            Ok(engine) => return Ok((engine, true)),
+            Err(trouble) if Instant::now() >= deadline => return Err(trouble),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn answering(run_dir: &Path) -> Result<Embedded, EngineError> {
+    let engine = Embedded::connect(run_dir)?;
+    engine.list()?;
+    Ok(engine)
+}
+
 /// Starts a keeper; returns when it accepts requests. What is started becomes a process of its own, and what it has
 /// to say against that comes on its standard error before.
-fn spawn(program: &std::path::Path, root: &std::path::Path) -> Result<(), Trouble> {
+fn spawn(program: &Path, root: &Path) -> Result<(), Trouble> {
     let mut command = Command::new(program);
     command.env_clear().arg("keeper").arg("--root").arg(root);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
