@@ -34,6 +34,7 @@ fn order(project: PathBuf, packages: Vec<String>, files: &[String]) -> BakeOrder
         project,
         from: Base::Debian { suite: "bookworm".into() },
         packages,
+        suites: Vec::new(),
         recommends: false,
         files: files.iter().map(file).collect(),
         run: vec!["/bin/sh".into()],

@@ -61,6 +61,6 @@ pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;
 pub use lock::lock;
-pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Update};
+pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Suite, Update};
 pub use sandbox::WorkplaceError;
 pub use users::UserError;

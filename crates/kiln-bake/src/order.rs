@@ -16,8 +16,11 @@ pub struct BakeOrder {
     pub project: PathBuf,
     /// What the image starts from.
     pub from: Base,
-    /// The packages asked for: a name, or `name=version` where the version may end in `*`.
+    /// The packages asked for, in the order they are configured in: a name, `name=version` where the version may end
+    /// in `*`, or `name/suite`.
     pub packages: Vec<String>,
+    /// Further suites that packages may come from.
+    pub suites: Vec<Suite>,
     /// Whether packages that are only recommended are wanted as well.
     pub recommends: bool,
     /// The project's own files.
@@ -52,6 +55,15 @@ pub enum Base {
     },
     /// Nothing.
     Scratch,
+}
+
+/// A suite beside that of the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suite {
+    /// Its name.
+    pub name: String,
+    /// How much it is preferred; the suite of the base has 500.
+    pub priority: u16,
 }
 
 impl fmt::Display for Base {
@@ -93,6 +105,7 @@ impl BakeOrder {
             architecture: self.architecture.clone(),
             requested: self.packages.clone(),
             recommends: self.recommends,
+            suites: self.suites.iter().map(|s| format!("{}:{}", s.name, s.priority)).collect(),
         }
     }
 }

@@ -110,6 +110,7 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         project: project.dir.clone(),
         from,
         packages: image.packages.clone(),
+        suites: image.suites.iter().map(suite).collect(),
         recommends: image.recommends,
         files: image.files.iter().map(file).collect(),
         run: image.run.clone(),
@@ -126,6 +127,10 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         },
         architecture: architecture.to_owned(),
     }
+}
+
+fn suite(suite: &kiln_model::spec::SuiteSpec) -> kiln_bake::Suite {
+    kiln_bake::Suite { name: suite.name.clone(), priority: suite.priority }
 }
 
 /// This machine's architecture as Debian names it.

@@ -59,10 +59,13 @@ pub struct LockRequest {
     pub from: String,
     /// The architecture, as the distribution names it.
     pub architecture: String,
-    /// The packages asked for, as written.
+    /// The packages asked for, as written and in that order.
     pub requested: Vec<String>,
     /// Whether recommended packages are wanted as well.
     pub recommends: bool,
+    /// Further suites, each as `NAME:PRIORITY`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suites: Vec<String>,
 }
 
 /// One signed index.
@@ -215,6 +218,7 @@ mod tests {
             architecture: "amd64".into(),
             requested: vec!["b".into()],
             recommends: false,
+            suites: Vec::new(),
         };
         let index =
             LockedIndex { suite: "bookworm".into(), date: "today".into(), sha256: Sha256::of(b"index") };

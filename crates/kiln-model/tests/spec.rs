@@ -71,6 +71,20 @@ fn the_only_service_takes_every_request_unless_routes_say_otherwise() {
 }
 
 #[test]
+fn packages_keep_their_order_and_may_come_from_further_suites() {
+    let text = SMALLEST.replace("scratch", "debian:bookworm");
+    let lines = r#"
+        packages = ["zsh", "nginx=1.22.*", "curl/bookworm-backports", "zsh"]
+        suites = ["bookworm-backports", { name = "trixie", priority = 50 }]
+    "#;
+    let spec = parse(&text.replace("[service.web]", &format!("{lines}\n[service.web]")));
+    let image = spec.images.values().next().unwrap();
+    assert_eq!(image.packages, ["zsh", "nginx=1.22.*", "curl/bookworm-backports"]);
+    let suites: Vec<_> = image.suites.iter().map(|s| (s.name.as_str(), s.priority)).collect();
+    assert_eq!(suites, [("bookworm-backports", 100), ("trixie", 50)]);
+}
+
+#[test]
 fn every_kind_of_check_is_understood() {
     let spec = with_image(
         r#"

@@ -69,7 +69,7 @@ fn keys_that_do_not_exist() {
             at |htpp|
         ");
     assert_snapshot!(with("from = ", "zebra = 1\nfrom = "), @r"
-        kiln.toml:4:1: unknown key `zebra`; expected one of `check`, `env`, `files`, `from`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `user`, `volatile` or `workdir`
+        kiln.toml:4:1: unknown key `zebra`; expected one of `check`, `env`, `files`, `from`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `suites`, `user`, `volatile` or `workdir`
             at |zebra|
         ");
     assert_snapshot!(and("[[image.web.check]]\nfile = { path = \"/a\", size = 1 }\n"), @r"
@@ -218,11 +218,19 @@ fn what_images_cannot_be() {
         kiln.toml:5:12: an image from `scratch` has no distribution to take packages from; expected `from = "debian:bookworm"`, or no packages
             at |["nginx"]|
         "#);
-    assert_snapshot!(with("run ", "packages = [\"nginx=1.22\", \"Curl\"]\nrun "), @r#"
-        kiln.toml:5:13: `nginx=1.22` is not the name of a package; expected a name like `nginx-light`; versions are pinned in kiln.lock
-            at |"nginx=1.22"|
-        kiln.toml:5:27: `Curl` is not the name of a package; expected a name like `nginx-light`; versions are pinned in kiln.lock
+    assert_snapshot!(with("run ", "packages = [\"nginx=x1\", \"Curl\", \"curl/trixie\"]\nrun "), @r#"
+        kiln.toml:5:13: `x1` is not a version; expected a version like `1.22.1-9`, or the beginning of one with `*` behind it like `1.22.*`
+            at |"nginx=x1"|
+        kiln.toml:5:25: `Curl` is not the name of a package; expected a name like `nginx-light`, maybe with a version (`nginx=1.22.*`) or a suite behind it
             at |"Curl"|
+        kiln.toml:5:33: the image has no suite `trixie`; expected one of its own, or a line `suites = ["trixie"]`
+            at |"curl/trixie"|
+        "#);
+    assert_snapshot!(with("run ", "suites = [\"bookworm\", { name = \"trixie\", priority = 1000 }]\nrun "), @r#"
+        kiln.toml:5:11: the suite `bookworm` is named twice
+            at |"bookworm"|
+        kiln.toml:5:23: the priority 1000 is out of range; expected 1 to 999
+            at |{ name = "trixie", priority = 1000 }|
         "#);
     assert_snapshot!(with("\"/usr/sbin/nginx\"", "\"nginx\""), @r#"
         kiln.toml:5:9: `nginx` is not an absolute path; expected the program's path in the image, like `/usr/sbin/nginx` (there is no shell to find it)
@@ -283,7 +291,7 @@ fn checks_that_ask_nothing_or_too_much() {
             at |[[image.web.check]]|
         ");
     assert_snapshot!(and("[[image.web.check]]\npackage = \"a b\"\ntimeout = \"1s\"\n"), @r#"
-        kiln.toml:11:11: `a b` is not the name of a package; expected a name like `nginx-light`; versions are pinned in kiln.lock
+        kiln.toml:11:11: `a b` is not the name of a package; expected a name like `nginx-light`, maybe with a version (`nginx=1.22.*`) or a suite behind it
             at |"a b"|
         kiln.toml:12:1: a `package` check reads the image and waits for nothing; expected no `timeout`
             at |timeout|

@@ -88,6 +88,8 @@ pub(crate) struct Archive {
     pub(crate) texts: Vec<String>,
     /// What they are, as the lock records it; in the order of `texts`.
     pub(crate) indexes: Vec<LockedIndex>,
+    /// Where they are from; in the same order.
+    pub(crate) sources: Vec<Source>,
 }
 
 /// How indexes are got.
@@ -102,12 +104,13 @@ pub(crate) struct Opener<'a> {
 impl Opener<'_> {
     /// All of `sources`; those that need not be there are left out where they are not.
     pub(crate) fn open(&self, sources: &[Source], task: &Task<'_>) -> Result<Archive, ArchiveError> {
-        let mut archive = Archive { texts: Vec::new(), indexes: Vec::new() };
+        let mut archive = Archive { texts: Vec::new(), indexes: Vec::new(), sources: Vec::new() };
         for source in sources {
             match self.open_one(source, task) {
                 Ok((text, index)) => {
                     archive.texts.push(text);
                     archive.indexes.push(index);
+                    archive.sources.push(source.clone());
                 }
                 Err(ArchiveError::Fetch { source: FetchError::NotFound { .. }, .. })
                     if source.optional && (self.seen)(&source.suite).is_none() => {}

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `sources`, `apt_conf` | where packages come from |
 //! | `archive`, `signature`, `release`, `index` | signed indexes: fetched, verified, read |
-//! | `universe`, `resolver`, `relation`, `version` | which packages a request comes to |
+//! | `choice`, `universe`, `resolver`, `relation`, `version` | which packages a request comes to |
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
 //! | `assemble` | their files in one tree, with dpkg's database |
 //! | `plan`, `configure`, `capture`, `normalise` | their own configuration, run for real and made repeatable |
@@ -13,6 +13,7 @@ mod apt_conf;
 pub(crate) mod archive;
 pub(crate) mod assemble;
 pub(crate) mod capture;
+pub(crate) mod choice;
 pub(crate) mod configure;
 pub(crate) mod deb;
 pub(crate) mod index;

@@ -76,9 +76,10 @@ fn parse_constraint(text: &str) -> Option<(Operator, &str)> {
     Some((operator, text[digits..].trim()))
 }
 
-impl fmt::Display for Relation<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((operator, version)) = self.version else { return f.write_str(self.name) };
+impl Relation<'_> {
+    /// What the version must be, as it is written.
+    pub(crate) fn constraint(&self) -> Option<String> {
+        let (operator, version) = self.version?;
         let sign = match operator {
             Operator::Earlier => "<<",
             Operator::EarlierOrEqual => "<=",
@@ -86,7 +87,16 @@ impl fmt::Display for Relation<'_> {
             Operator::LaterOrEqual => ">=",
             Operator::Later => ">>",
         };
-        write!(f, "{} ({sign} {version})", self.name)
+        Some(format!("{sign} {version}"))
+    }
+}
+
+impl fmt::Display for Relation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.constraint() {
+            None => f.write_str(self.name),
+            Some(constraint) => write!(f, "{} ({constraint})", self.name),
+        }
     }
 }
 

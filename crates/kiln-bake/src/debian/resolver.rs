@@ -5,6 +5,7 @@
 //! turns out to be impossible it is undone and the next alternative tried. No SAT solver: it finds other sets, with
 //! packages nobody asked for.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::relation::{self, Relation};
@@ -55,6 +56,13 @@ pub enum Unresolvable {
         /// Why it cannot be met; absent if nothing offers it.
         cause: Option<Box<Unresolvable>>,
     },
+    /// Two versions of one package are needed.
+    TwoVersions {
+        /// The one chosen first.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// The search took too many steps.
     TooTangled,
 }
@@ -79,6 +87,9 @@ impl fmt::Display for Unresolvable {
             }
             Self::Dependency { package, group, .. } => {
                 write!(f, "`{package}` needs {group}, which cannot be met")
+            }
+            Self::TwoVersions { first, second } => {
+                write!(f, "`{second}` is needed as well as `{first}`, and only one of them can be installed")
             }
             Self::TooTangled => write!(f, "no answer was found in {MOST_STEPS} steps"),
         }
@@ -105,6 +116,7 @@ pub(crate) fn resolve(
         recommends,
         chosen: Vec::new(),
         is_chosen: Default::default(),
+        by_name: Default::default(),
         excluded: Vec::new(),
         steps: 0,
         depth: 0,
@@ -135,7 +147,8 @@ struct Search<'u, 'a> {
     recommends: bool,
     /// Also the journal: undoing is cutting it short.
     chosen: Vec<usize>,
-    is_chosen: std::collections::HashSet<usize>,
+    is_chosen: HashSet<usize>,
+    by_name: HashMap<&'a str, usize>,
     /// Who excludes what, in the order of `chosen`.
     excluded: Vec<(usize, Relation<'a>)>,
     steps: usize,
@@ -155,6 +168,9 @@ impl<'a> Search<'_, 'a> {
             return Err(Unresolvable::TooTangled);
         }
         let stanza = self.universe.stanza(package);
+        if let Some(first) = self.by_name.get(stanza.name) {
+            return Err(Unresolvable::TwoVersions { first: self.name(*first), second: self.name(package) });
+        }
         let excludes: Vec<_> =
             relation::list(stanza.conflicts).chain(relation::list(stanza.breaks)).collect();
         for relation in &excludes {
@@ -169,6 +185,7 @@ impl<'a> Search<'_, 'a> {
         self.excluded.extend(excludes.into_iter().map(|r| (package, r)));
         self.chosen.push(package);
         self.is_chosen.insert(package);
+        self.by_name.insert(stanza.name, package);
         Ok(())
     }
 
@@ -187,11 +204,17 @@ impl<'a> Search<'_, 'a> {
     }
 
     fn conflict(&self, package: usize, relation: &Relation<'_>, other: usize) -> Unresolvable {
-        let name = |p: usize| {
-            let s = self.universe.stanza(p);
-            format!("{} {}", s.name, s.version)
-        };
-        Unresolvable::Conflict { package: name(package), relation: relation.to_string(), other: name(other) }
+        Unresolvable::Conflict {
+            package: self.name(package),
+            relation: relation.to_string(),
+            other: self.name(other),
+        }
+    }
+
+    /// A package with its version.
+    fn name(&self, package: usize) -> String {
+        let stanza = self.universe.stanza(package);
+        format!("{} {}", stanza.name, stanza.version)
     }
 
     fn complete(&mut self, package: usize) -> Result<(), Unresolvable> {
@@ -225,7 +248,9 @@ impl<'a> Search<'_, 'a> {
             return Ok(());
         }
         let mut first_cause = None;
-        for target in group.iter().flat_map(|relation| self.universe.targets(relation)) {
+        let candidates = group.iter().flat_map(|relation| self.universe.targets(relation));
+        let ways_out = group.iter().flat_map(|relation| self.universe.ways_out(relation));
+        for target in candidates.chain(ways_out) {
             let mark = self.chosen.len();
             match self.require(target) {
                 Ok(()) => return Ok(()),
@@ -236,15 +261,28 @@ impl<'a> Search<'_, 'a> {
                 }
             }
         }
+        let cause = first_cause.or_else(|| self.not_offered(group).map(Box::new));
         let group = group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        let package = self.universe.stanza(package).name.to_owned();
-        Err(Unresolvable::Dependency { package, group, cause: first_cause })
+        Err(Unresolvable::Dependency { package: self.name(package), group, cause })
+    }
+
+    /// Why nothing meets a group: there are other versions, which is worth knowing.
+    fn not_offered(&self, group: &[Relation<'_>]) -> Option<Unresolvable> {
+        group.iter().find_map(|relation| {
+            let offered: Vec<_> =
+                self.universe.versions(relation.name).into_iter().map(str::to_owned).collect();
+            let wanted = relation.constraint()?;
+            (!offered.is_empty()).then(|| Unresolvable::NoVersion {
+                name: relation.name.into(),
+                wanted,
+                offered,
+            })
+        })
     }
 
     fn is_met(&self, relation: &Relation<'_>) -> bool {
-        let real = self.universe.candidate(relation.name);
-        let by_itself =
-            |p: usize| self.is_chosen.contains(&p) && relation.accepts(self.universe.stanza(p).version);
+        let real = self.by_name.get(relation.name);
+        let by_itself = |p: &usize| relation.accepts(self.universe.stanza(*p).version);
         let by_another = |(p, version): &(usize, Option<&str>)| {
             self.is_chosen.contains(p) && relation.accepts_provided(*version)
         };
@@ -254,6 +292,7 @@ impl<'a> Search<'_, 'a> {
     fn undo(&mut self, mark: usize) {
         for package in self.chosen.drain(mark..) {
             self.is_chosen.remove(&package);
+            self.by_name.remove(self.universe.stanza(package).name);
         }
         let is_chosen = &self.is_chosen;
         self.excluded.retain(|(owner, _)| is_chosen.contains(owner));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apt_conf;
-use crate::order::Sources;
+use crate::order::{BakeOrder, Base, Sources};
 
 /// The keyring that Debian installs, for sources that name none.
 const DEFAULT_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -21,6 +21,10 @@ pub(crate) struct Source {
     pub(crate) check_valid_until: bool,
     /// Whether the archive need not have it.
     pub(crate) optional: bool,
+    /// The suite it belongs to: `bookworm` for `bookworm-security`.
+    pub(crate) of: String,
+    /// How much packages from it are preferred.
+    pub(crate) priority: u16,
 }
 
 /// Whose signatures count.
@@ -54,6 +58,22 @@ pub enum SourcesError {
     },
 }
 
+/// The priority of the suite of the base, as apt has it.
+const OF_THE_BASE: u16 = 500;
+
+/// All sources of `order`: those of the suite of its base, then those of its further suites.
+pub(crate) fn of_order(order: &BakeOrder, host: &Path) -> Result<Vec<Source>, SourcesError> {
+    let Base::Debian { suite } = &order.from else { return Ok(Vec::new()) };
+    let further = order.suites.iter().map(|s| (&s.name, s.priority));
+    let mut all: Vec<Source> = Vec::new();
+    for (suite, priority) in std::iter::once((suite, OF_THE_BASE)).chain(further) {
+        for found in sources(suite, &order.sources, host)? {
+            all.push(Source { of: suite.clone(), priority, ..found });
+        }
+    }
+    Ok(all)
+}
+
 /// The sources of `suite` with its updates and security updates, as the spec says, else as the host whose root
 /// directory is `host` does.
 pub(crate) fn sources(suite: &str, spec: &Sources, host: &Path) -> Result<Vec<Source>, SourcesError> {
@@ -76,12 +96,15 @@ pub(crate) fn sources(suite: &str, spec: &Sources, host: &Path) -> Result<Vec<So
 /// the main archive only; what it lacks is then absent from the lock's list of indexes as well.
 fn of_mirror(suite: &str, mirror: &str) -> Result<Vec<Source>, SourcesError> {
     let root = usable(mirror).ok_or_else(|| SourcesError::Mirror(mirror.into()))?;
+    let suite_of = suite;
     let source = |root: String, suite: String, optional| Source {
         root,
         suite,
         keyring: Keyring::File(DEFAULT_KEYRING.into()),
         check_valid_until: true,
         optional,
+        of: suite_of.to_owned(),
+        priority: OF_THE_BASE,
     };
     Ok(vec![
         source(root.clone(), suite.into(), false),
@@ -97,16 +120,30 @@ fn usable(uri: &str) -> Option<String> {
 
 fn of_host(suite: &str, host: &Path) -> Result<Vec<Source>, SourcesError> {
     let suites = [suite.to_owned(), format!("{suite}-updates"), format!("{suite}-security")];
+    let all: Vec<Source> = host_entries(host)?.iter().flat_map(Entry::sources).collect();
     let mut found: Vec<Source> = Vec::new();
-    for entry in host_entries(host)? {
-        for source in entry.sources() {
-            let known = found.iter().any(|s| s.suite == source.suite);
-            if suites.contains(&source.suite) && !known {
-                found.push(source);
-            }
+    for source in &all {
+        let known = found.iter().any(|s| s.suite == source.suite);
+        if suites.contains(&source.suite) && !known {
+            found.push(source.clone());
         }
     }
-    Ok(found)
+    if found.iter().any(|s| s.suite == suite) { Ok(found) } else { Ok(beside(suite, &all)) }
+}
+
+/// A host names the suites of its own release, and its mirrors have the others beside them. Whether what is there is
+/// what was asked for, the signature says.
+fn beside(suite: &str, all: &[Source]) -> Vec<Source> {
+    let at = |end: &str, suite: String, optional| {
+        let known = all.iter().find(|s| s.root.ends_with(end))?;
+        Some(Source { suite, optional, ..known.clone() })
+    };
+    let wanted = [
+        at("/debian", suite.to_owned(), false),
+        at("/debian", format!("{suite}-updates"), true),
+        at("/debian-security", format!("{suite}-security"), true),
+    ];
+    wanted.into_iter().flatten().collect()
 }
 
 /// One entry of the host's configuration.
@@ -131,6 +168,8 @@ impl Entry {
             keyring: self.keyring(),
             check_valid_until: self.check_valid_until,
             optional: false,
+            of: suite.to_owned(),
+            priority: OF_THE_BASE,
         };
         roots.flat_map(|root| self.suites.iter().map(move |s| one(&root, s)).collect::<Vec<_>>()).collect()
     }
@@ -278,6 +317,24 @@ mod tests {
         let root = host(&[("sources.list.d/v.list", "deb http://vendor.invalid/apt trixie main\n")]);
         let error = sources("bookworm", &Sources::default(), root.path()).unwrap_err();
         assert!(error.to_string().contains("`bookworm`"));
+    }
+
+    #[test]
+    fn other_suites_are_beside_those_of_the_host() {
+        let root = host(&[(
+            "sources.list",
+            "deb http://a.invalid/debian bookworm main\ndeb http://b.invalid/debian-security bookworm-security main\n",
+        )]);
+        let found = sources("trixie", &Sources::default(), root.path()).unwrap();
+        let short: Vec<_> = found.iter().map(|s| (s.root.as_str(), s.suite.as_str(), s.optional)).collect();
+        assert_eq!(
+            short,
+            [
+                ("http://a.invalid/debian", "trixie", false),
+                ("http://a.invalid/debian", "trixie-updates", true),
+                ("http://b.invalid/debian-security", "trixie-security", true)
+            ]
+        );
     }
 
     #[test]

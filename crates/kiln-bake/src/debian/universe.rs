@@ -1,6 +1,7 @@
 //! What can be chosen from: the one candidate of each package name, and who provides what.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::index::Stanza;
 use super::relation::{self, Relation};
@@ -8,37 +9,47 @@ use super::version;
 
 /// Which version of a package is preferred.
 pub(crate) trait Preference {
-    /// Whether `version` of the package is allowed at all.
-    fn allows(&self, name: &str, version: &str) -> bool;
-    /// Whether it is wanted before a higher one.
-    fn prefers(&self, name: &str, version: &str) -> bool;
+    /// Whether this version of the package is allowed at all.
+    fn allows(&self, stanza: &Stanza<'_>) -> bool;
+    /// Of two versions the one that ranks higher is preferred; of two of one rank the higher version.
+    fn rank(&self, stanza: &Stanza<'_>) -> Rank;
 }
 
-/// All packages of some indexes, one version of each name.
+/// How much a version is preferred: whether it is the one an image has already, and the priority of its suite.
+pub(crate) type Rank = (bool, u16);
+
+/// All packages of some indexes, one version of each name for choice.
 pub(crate) struct Universe<'a> {
     stanzas: &'a [Stanza<'a>],
     candidates: HashMap<&'a str, usize>,
+    /// Versions that are allowed and not the candidate, the preferred ones first.
+    others: HashMap<&'a str, Vec<usize>>,
     providers: HashMap<&'a str, Vec<(usize, Option<&'a str>)>>,
 }
 
 impl<'a> Universe<'a> {
-    /// Of each name the preferred version, else the highest one allowed; between equal ones that of the first index.
+    /// Of each name the preferred version; between equal ones that of the first index.
     pub(crate) fn new(stanzas: &'a [Stanza<'a>], preference: &dyn Preference) -> Self {
         let mut candidates: HashMap<&str, usize> = HashMap::with_capacity(stanzas.len());
-        for (i, stanza) in stanzas.iter().enumerate() {
-            if !preference.allows(stanza.name, stanza.version) {
-                continue;
-            }
-            let best = candidates.entry(stanza.name).or_insert(i);
-            let rank = |s: &Stanza| preference.prefers(s.name, s.version);
-            let (old, new) = (&stanzas[*best], stanza);
-            let order = rank(new).cmp(&rank(old)).then_with(|| version::compare(new.version, old.version));
-            if order.is_gt() {
-                *best = i;
+        let mut others: HashMap<&str, Vec<usize>> = HashMap::new();
+        let order = |a: usize, b: usize| {
+            let (a, b) = (&stanzas[a], &stanzas[b]);
+            preference.rank(a).cmp(&preference.rank(b)).then_with(|| version::compare(a.version, b.version))
+        };
+        for (i, stanza) in stanzas.iter().enumerate().filter(|(_, s)| preference.allows(s)) {
+            match candidates.entry(stanza.name) {
+                Entry::Vacant(place) => drop(place.insert(i)),
+                Entry::Occupied(mut best) => {
+                    let loser = if order(i, *best.get()).is_gt() { best.insert(i) } else { i };
+                    others.entry(stanza.name).or_default().push(loser);
+                }
             }
         }
+        for versions in others.values_mut() {
+            versions.sort_by(|a, b| order(*b, *a));
+        }
         let providers = providers(stanzas, &candidates);
-        Self { stanzas, candidates, providers }
+        Self { stanzas, candidates, others, providers }
     }
 
     pub(crate) fn stanza(&self, package: usize) -> &'a Stanza<'a> {
@@ -70,6 +81,18 @@ impl<'a> Universe<'a> {
             (!s.essential, s.priority, s.name)
         });
         real.into_iter().chain(provided).collect()
+    }
+
+    /// Versions beside the candidate that meet `relation`: where apt gives up, they are a way out.
+    pub(crate) fn ways_out(&self, relation: &Relation<'_>) -> impl Iterator<Item = usize> {
+        let others = self.others.get(relation.name).map_or(&[][..], Vec::as_slice);
+        others.iter().copied().filter(|p| relation.accepts(self.stanza(*p).version))
+    }
+
+    /// Every version that is allowed, the candidate first.
+    pub(crate) fn versions(&self, name: &str) -> Vec<&'a str> {
+        let others = self.others.get(name).into_iter().flatten().copied();
+        self.candidate(name).into_iter().chain(others).map(|p| self.stanza(p).version).collect()
     }
 
     /// The names of all essential packages, sorted.

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::deb::{self, Deb};
 use super::sources::{self, Source};
 use crate::fetch::{CONNECTIONS, Client, FetchError};
-use crate::order::{BakeOrder, Base, Report};
+use crate::order::{BakeOrder, Report};
 use crate::report::Task;
 use crate::{BakeError, tree_file};
 
@@ -132,9 +132,8 @@ fn fetch_missing(
 
 /// Where each suite's archive is, now: the lock names suites, and the host says where they are.
 fn roots(order: &BakeOrder) -> Result<HashMap<String, String>, BakeError> {
-    let Base::Debian { suite } = &order.from else { return Ok(HashMap::new()) };
-    let sources = sources::sources(suite, &order.sources, Path::new("/"))
-        .map_err(crate::debian::archive::ArchiveError::Sources)?;
+    let sources =
+        sources::of_order(order, Path::new("/")).map_err(crate::debian::archive::ArchiveError::Sources)?;
     Ok(sources.into_iter().map(|Source { root, suite, .. }| (suite, root)).collect())
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn order(project: &Path, packages: &[&str]) -> BakeOrder {
         project: project.into(),
         from: Base::Debian { suite: "bookworm".into() },
         packages: packages.iter().map(|p| (*p).to_owned()).collect(),
+        suites: Vec::new(),
         recommends: false,
         files: Vec::new(),
         run: vec!["/bin/true".into()],

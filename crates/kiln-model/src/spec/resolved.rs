@@ -32,8 +32,11 @@ pub struct Spec {
 pub struct ImageSpec {
     /// What it starts from.
     pub base: Base,
-    /// Distribution packages, sorted, without repetition; empty unless the base is a distribution.
+    /// Distribution packages as written and in that order, without repetition; empty unless the base is a
+    /// distribution.
     pub packages: Vec<String>,
+    /// Further suites they may come from, in the order of the spec.
+    pub suites: Vec<SuiteSpec>,
     /// Whether recommended packages come with them.
     pub recommends: bool,
     /// What is copied into it from the project, in this order.
@@ -67,6 +70,15 @@ pub enum Base {
     },
     /// Nothing.
     Scratch,
+}
+
+/// A further suite that packages may come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuiteSpec {
+    /// Its name, e.g. `bookworm-backports`.
+    pub name: String,
+    /// How much it is preferred, from 1 to 999; the suite of the base has 500.
+    pub priority: u16,
 }
 
 /// A file or directory of the project and its place in the image.

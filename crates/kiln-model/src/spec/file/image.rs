@@ -14,10 +14,15 @@ pub struct ImageFile {
     /// What it starts from: `debian:SUITE`, `scratch`, or `oci:REFERENCE`.
     #[schemars(example = &"debian:bookworm")]
     pub from: String,
-    /// Distribution packages, by name. What they depend on comes with them; `kiln.lock` pins all of it.
+    /// Distribution packages, configured in this order: a name, a version of it (`nginx=1.22.*`, where `*` stands
+    /// for any end), or the one of a suite (`curl/bookworm-backports`). What they depend on comes with them;
+    /// `kiln.lock` pins all of it.
     #[serde(default)]
     #[schemars(example = vec!["nginx-light"])]
     pub packages: Vec<String>,
+    /// Further suites that packages may come from, beside that of `from` and its updates.
+    #[serde(default)]
+    pub suites: Vec<SuiteFile>,
     /// Whether packages that the named ones recommend come with them; they do not unless this is true.
     pub recommends: Option<bool>,
     /// Files of the project, copied into the image over what the packages brought.
@@ -60,6 +65,30 @@ pub struct CopyFile {
     /// Its absolute path in the image.
     #[schemars(example = &"/srv/www")]
     pub dst: String,
+}
+
+/// A further suite of the distribution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SuiteFile {
+    /// Its name, with priority 100: packages come from it where they are asked for by suite, or no suite that is
+    /// preferred has them.
+    Name(#[schemars(example = &"bookworm-backports")] String),
+    /// Its name and priority.
+    Ranked(RankedSuiteFile),
+}
+
+/// A further suite of the distribution, and how much it is preferred.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RankedSuiteFile {
+    /// Its name.
+    #[schemars(example = &"trixie")]
+    pub name: String,
+    /// Of all versions of a package, those from the suite of the highest priority count, and of these the highest
+    /// one. The suite of `from` has 500.
+    #[schemars(example = 400)]
+    pub priority: u16,
 }
 
 /// A path that is writable in each instance.

@@ -124,6 +124,6 @@ fn package(file: &PackageCheckFile, place: &Place, problems: &mut Problems<'_, '
             (name, version.clone(), place.key("name"))
         }
     };
-    image::package_name(name, &place, problems);
+    super::packages::package_name(name, &place, problems);
     Some(Check::Package { name: name.clone(), version })
 }

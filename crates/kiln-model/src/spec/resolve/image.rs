@@ -1,8 +1,8 @@
 //! `[image.NAME]`: defaults, paths, and what an image may start from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Place, Problems, check, parse, parse_or, paths, refuse, signal};
+use super::{Place, Problems, check, packages, parse, parse_or, paths, refuse, signal};
 use crate::spec::{Base, CopyFile, CopySpec, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
 use crate::{ByteSize, Millis, Volatile};
 
@@ -22,14 +22,15 @@ pub(super) fn image(
     problems: &mut Problems<'_, '_>,
 ) -> Option<ImageSpec> {
     let base = base(&file.from, &place.key("from"), problems);
-    packages(file, base.as_ref(), place, problems);
+    packages::packages(file, base.as_ref(), place, problems);
     program(&file.run, &place.key("run"), problems);
     environment(&file.env, &place.key("env"), problems);
     let files = file.files.iter().enumerate();
     let workdir = file.workdir.as_deref().unwrap_or("/");
     let checks = file.check.iter().enumerate();
     Some(ImageSpec {
-        packages: file.packages.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+        packages: packages::without_repetition(&file.packages),
+        suites: packages::suites(file, base.as_ref(), &place.key("suites"), problems),
         recommends: file.recommends.unwrap_or(false),
         files: files.map(|(i, f)| copy(f, &place.key("files").item(i), problems)).collect(),
         run: file.run.clone(),
@@ -49,7 +50,9 @@ pub(super) fn image(
 fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Base> {
     match from.split_once(':') {
         None if from == "scratch" => return Some(Base::Scratch),
-        Some(("debian", suite)) if is_suite(suite) => return Some(Base::Debian { suite: suite.into() }),
+        Some(("debian", suite)) if packages::is_suite(suite) => {
+            return Some(Base::Debian { suite: suite.into() });
+        }
         Some(("oci", _)) => refuse("images from OCI are", place, problems),
         _ => {
             let kind = Some(from.split(':').next().unwrap_or_default()).filter(|kind| *kind != "debian");
@@ -60,34 +63,6 @@ fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Ba
         }
     }
     None
-}
-
-fn is_suite(suite: &str) -> bool {
-    suite.starts_with(|c: char| c.is_ascii_lowercase())
-        && suite.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
-}
-
-fn packages(file: &ImageFile, base: Option<&Base>, place: &Place, problems: &mut Problems<'_, '_>) {
-    let place = place.key("packages");
-    if base == Some(&Base::Scratch) && !file.packages.is_empty() {
-        problems
-            .value(&place, "an image from `scratch` has no distribution to take packages from")
-            .expected("`from = \"debian:bookworm\"`, or no packages");
-    }
-    for (index, name) in file.packages.iter().enumerate() {
-        package_name(name, &place.item(index), problems);
-    }
-}
-
-/// The rules of Debian Policy 5.6.1.
-pub(super) fn package_name(name: &str, place: &Place, problems: &mut Problems<'_, '_>) {
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c);
-    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if name.len() < 2 || !starts_well || !name.bytes().all(allowed) {
-        problems
-            .value(place, format!("`{}` is not the name of a package", name.escape_debug()))
-            .expected("a name like `nginx-light`; versions are pinned in kiln.lock");
-    }
 }
 
 pub(super) fn program(run: &[String], place: &Place, problems: &mut Problems<'_, '_>) {

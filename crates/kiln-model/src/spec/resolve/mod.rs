@@ -3,6 +3,7 @@
 
 mod check;
 mod image;
+mod packages;
 mod paths;
 mod route;
 mod service;

@@ -1,0 +1,193 @@
+//! Which packages an image gets: what the order asks for, and what of the old lock stays.
+
+use std::collections::HashMap;
+
+use kiln_model::{ImageName, LockedImage, LockedPackage};
+
+use super::archive::{Archive, ArchiveError};
+use super::index::{Stanza, stanzas};
+use super::resolver::{Unresolvable, resolve};
+use super::universe::{Preference, Rank, Universe};
+use super::version;
+use crate::BakeError;
+use crate::order::{BakeOrder, Update};
+
+/// The essential packages need either this or a package that moves directories about; the tree is merged from the
+/// start.
+pub(crate) const MERGED: &str = "usr-is-merged";
+
+/// All stanzas of all indexes of `archive`.
+pub(crate) fn stanzas_of(archive: &Archive) -> Result<Vec<Stanza<'_>>, BakeError> {
+    let mut all = Vec::new();
+    for (i, text) in archive.texts.iter().enumerate() {
+        for stanza in stanzas(text, i) {
+            all.push(stanza.map_err(ArchiveError::Index)?);
+        }
+    }
+    Ok(all)
+}
+
+/// The packages of `order`, sorted by name. Where they are chosen anew, those of `old` keep their versions as far as
+/// `update` allows.
+pub(crate) fn choose(
+    order: &BakeOrder,
+    archive: &Archive,
+    stanzas: &[Stanza<'_>],
+    old: Option<&LockedImage>,
+    update: &Update,
+) -> Result<Vec<LockedPackage>, BakeError> {
+    let unresolvable = |source| BakeError::Unresolvable { image: order.image.clone(), source };
+    let preference = Wishes::new(order, archive, old, update);
+    preference.check(stanzas).map_err(unresolvable)?;
+    let universe = Universe::new(stanzas, &preference);
+    let base = universe.essential();
+    let merged = universe.candidate(MERGED).map(|_| MERGED);
+    let asked = order.packages.iter().map(|p| Wish::new(p).name);
+    let wanted: Vec<&str> = asked.chain(base).chain(merged).collect();
+    let chosen = resolve(&universe, &wanted, order.recommends).map_err(unresolvable)?;
+    let mut packages = chosen
+        .into_iter()
+        .map(|p| locked(universe.stanza(p), archive, &order.image))
+        .collect::<Result<Vec<_>, _>>()?;
+    packages.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(packages)
+}
+
+fn locked(stanza: &Stanza<'_>, archive: &Archive, image: &ImageName) -> Result<LockedPackage, BakeError> {
+    let suite = archive.indexes[stanza.source].suite.clone();
+    let sha256 = stanza.sha256.parse().map_err(|_| ArchiveError::Damaged {
+        suite: suite.clone(),
+        problem: format!("package `{}` of image `{image}` has no usable sha256", stanza.name),
+    })?;
+    Ok(LockedPackage {
+        name: stanza.name.into(),
+        version: stanza.version.into(),
+        architecture: stanza.architecture.into(),
+        suite,
+        path: stanza.path.into(),
+        size: stanza.size,
+        sha256,
+    })
+}
+
+/// A package asked for, in its parts: `nginx`, `nginx=1.22.*` or `nginx/bookworm-backports`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish<'a> {
+    pub(crate) name: &'a str,
+    demand: Demand<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand<'a> {
+    Any,
+    Version(&'a str),
+    Suite(&'a str),
+}
+
+impl<'a> Wish<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        if let Some((name, version)) = text.split_once('=') {
+            return Self { name, demand: Demand::Version(version) };
+        }
+        match text.split_once('/') {
+            Some((name, suite)) => Self { name, demand: Demand::Suite(suite) },
+            None => Self { name: text, demand: Demand::Any },
+        }
+    }
+}
+
+/// What the order demands, and what the old lock would have stay.
+struct Wishes<'a> {
+    demanded: HashMap<&'a str, Vec<Demand<'a>>>,
+    kept: HashMap<&'a str, &'a str>,
+    /// Suite and priority of each index.
+    sources: Vec<(&'a str, u16)>,
+}
+
+impl<'a> Wishes<'a> {
+    fn new(
+        order: &'a BakeOrder,
+        archive: &'a Archive,
+        old: Option<&'a LockedImage>,
+        update: &Update,
+    ) -> Self {
+        let mut demanded: HashMap<_, Vec<_>> = HashMap::new();
+        for Wish { name, demand } in order.packages.iter().map(|p| Wish::new(p)) {
+            if demand != Demand::Any {
+                demanded.entry(name).or_default().push(demand);
+            }
+        }
+        let stays = |name: &String| match update {
+            Update::Nothing => true,
+            Update::All => false,
+            Update::Packages(names) => !names.contains(name),
+        };
+        let kept = old.iter().flat_map(|o| &o.packages).filter(|p| stays(&p.name));
+        let sources = archive.sources.iter().map(|s| (s.of.as_str(), s.priority));
+        Self {
+            demanded,
+            kept: kept.map(|p| (p.name.as_str(), p.version.as_str())).collect(),
+            sources: sources.collect(),
+        }
+    }
+
+    fn meets(&self, stanza: &Stanza<'_>, demand: &Demand<'_>) -> bool {
+        match demand {
+            Demand::Any => true,
+            Demand::Version(pin) => version::matches_pin(stanza.version, pin),
+            Demand::Suite(suite) => self.sources[stanza.source].0 == *suite,
+        }
+    }
+
+    /// Whether each demanded version exists.
+    fn check(&self, stanzas: &[Stanza<'_>]) -> Result<(), Unresolvable> {
+        for (name, demands) in &self.demanded {
+            let all: Vec<&Stanza<'_>> = stanzas.iter().filter(|s| s.name == *name).collect();
+            // A package that does not exist at all is the resolver's to report.
+            if !all.is_empty() && !all.iter().any(|s| self.allows(s)) {
+                let offered = |s: &&Stanza<'_>| format!("{} ({})", s.version, self.sources[s.source].0);
+                return Err(Unresolvable::NoVersion {
+                    name: (*name).to_owned(),
+                    wanted: demands.iter().map(ToString::to_string).collect::<Vec<_>>().join("` and `"),
+                    offered: all.iter().map(offered).collect(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Demand<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::Version(version) => f.write_str(version),
+            Self::Suite(suite) => write!(f, "of {suite}"),
+        }
+    }
+}
+
+impl Preference for Wishes<'_> {
+    fn allows(&self, stanza: &Stanza<'_>) -> bool {
+        self.demanded.get(stanza.name).is_none_or(|all| all.iter().all(|d| self.meets(stanza, d)))
+    }
+
+    fn rank(&self, stanza: &Stanza<'_>) -> Rank {
+        let kept = self.kept.get(stanza.name).is_some_and(|kept| *kept == stanza.version);
+        (kept, self.sources[stanza.source].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_has_a_name_and_maybe_a_demand() {
+        let wish = |text| Wish::new(text);
+        assert_eq!(wish("nginx"), Wish { name: "nginx", demand: Demand::Any });
+        assert_eq!(wish("nginx=1.22.*").demand, Demand::Version("1.22.*"));
+        assert_eq!(wish("curl/bookworm-backports").demand, Demand::Suite("bookworm-backports"));
+        assert_eq!(wish("a=1/2").demand, Demand::Version("1/2"));
+    }
+}
