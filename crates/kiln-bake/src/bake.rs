@@ -10,10 +10,11 @@ use crate::files::{self, Found};
 use crate::merge::{self, Inputs};
 use crate::order::{BakeOrder, Baked, Base, Report};
 use crate::report::Task;
-use crate::{BakeError, erofs, lock, sbom, skeleton};
+use crate::sbom::Distribution;
+use crate::{BakeError, erofs, lock, provenance, sbom, skeleton};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
-const RECIPE: &str = "kiln bake 1";
+const RECIPE: &str = "kiln bake 2";
 /// "Now" in an image without packages: 2020-01-01.
 const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 
@@ -43,8 +44,9 @@ fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
 
 /// The image of these inputs, if the store has it whole.
 fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
-    let record = store.image_by_inputs(inputs)?;
-    Ok(record.filter(|r| store.handle(&r.digest).is_ok()))
+    let whole =
+        |digest: &ImageDigest| store.handle(digest).is_ok() && store.has_objects_of(digest).unwrap_or(false);
+    Ok(store.image_by_inputs(inputs)?.filter(|record| whole(&record.digest)))
 }
 
 fn make(
@@ -60,24 +62,36 @@ fn make(
         return Err(BakeError::Cancelled);
     }
     let task = Task::new(report, "writing the image", "", None);
+    let packages = sbom::installed(&root.tree, store)?;
+    let distribution = Distribution::of(&root.tree, store)?;
     let batch = store.objects().batch()?;
     let merged = merge::merged(order, root, found, store, &batch)?;
-    batch.commit()?;
-    let written = erofs::write(&merged.tree)?;
-    let record = ImageRecord {
+    let mut written = erofs::write(&merged.tree)?;
+    let mut record = ImageRecord {
+        format: written.format,
         digest: ImageDigest(Verity::of(&written.bytes).0),
         name: order.image.clone(),
         metadata_bytes: written.bytes.len() as u64,
         content_bytes: written.content_bytes,
         entries: written.entries,
-        packages: locked.package_refs(),
+        packages: packages.iter().map(sbom::Installed::as_ref).collect(),
         run: merged.run,
         volatile: merged.volatile,
         inputs,
+        documents: Default::default(),
     };
-    store.put_image(&written.bytes, &record)?;
+    let metadata = Sha256::of(&written.bytes);
+    let recipes = [RECIPE, debian::RECIPE];
+    let inside = sbom::document(&record, &packages, locked, &distribution);
+    let origin = provenance::document(&record, &metadata, order, (locked, found), &recipes, &distribution);
+    for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
+        let (object, _) = batch.put_bytes(&bytes)?;
+        written.objects.insert(object);
+        record.documents.insert(name.into(), object);
+    }
+    batch.commit()?;
     store.put_image_objects(&record.digest, &written.objects)?;
-    store.put_image_document(&record.digest, sbom::NAME, &sbom::document(&record, locked))?;
+    store.put_image(&written.bytes, &record)?;
     task.finish();
     Ok(record)
 }

@@ -21,7 +21,7 @@
 //! | `files`, `merge`, `users`, `skeleton` | the project's files and settings over a root filesystem |
 //! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
 //! | `erofs` | trees as metadata files |
-//! | `sbom` | what is inside |
+//! | `sbom`, `provenance` | what is inside, and what it was made from |
 
 mod bake;
 mod content;
@@ -36,6 +36,7 @@ mod looked_up;
 mod merge;
 mod nearest;
 mod order;
+mod provenance;
 mod report;
 mod sandbox;
 mod sbom;

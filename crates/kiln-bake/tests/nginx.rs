@@ -1,6 +1,7 @@
 //! An image that works: nginx, from the host's mirror, with a page of our own.
 
 mod common;
+mod documents;
 
 use common::{baked, file, inside, locked, order, printed, write};
 use kiln_model::{ByteSize, Volatile};
@@ -28,7 +29,8 @@ fn nginx_is_all_there() {
     assert!(!first.reused);
     assert_eq!((first.record.run.uid, first.record.run.user.as_str()), (33, "www-data"));
     assert!(first.record.packages.iter().any(|p| p.name == "nginx-light"));
-    assert!(store.image_document(&first.record.digest, "sbom.cdx.json").unwrap().is_some());
+    documents::assert_sbom(&store, &first.record, &lock.images[&order.image]);
+    documents::assert_provenance(&store, &first.record, &lock.images[&order.image]);
     let settings = printed(&image, &["/bin/ls", "-ld", "/var/lib/nginx", "/srv/www/deep", "/etc/nginx"]);
     assert_eq!(settings.lines().count(), 3, "{settings}");
 
@@ -86,5 +88,7 @@ fn nginx_is_all_there() {
     order.project = elsewhere.path().into();
     // Everything is in the store: a mirror that does not exist is never asked.
     order.sources.mirror = Some("http://mirror.invalid/debian".into());
-    assert_eq!(baked(&order, &lock, &other).record.digest, first.record.digest);
+    let elsewhere = baked(&order, &lock, &other).record;
+    assert_eq!(elsewhere.digest, first.record.digest);
+    assert_eq!(elsewhere.documents, first.record.documents, "SBOM and provenance are the same bytes as well");
 }

@@ -1,11 +1,11 @@
 //! Images: content-addressed root filesystems with their run settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ImageDigest, ImageName, Millis, PackageRef, Sha256};
+use crate::{ByteSize, ImageDigest, ImageName, Millis, ObjectDigest, PackageRef, Sha256};
 
 /// How the main process of an instance is run. Resolved: ids are numbers, looked up in the image's own
 /// `/etc/passwd` and `/etc/group` when it was baked.
@@ -40,9 +40,49 @@ pub struct Volatile {
     pub size: ByteSize,
 }
 
+/// How the bytes of an image are to be read: a version, and what beyond its basics an image makes use of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFormat {
+    /// The version of the format.
+    pub version: u32,
+    /// Names out of [`ImageFormat::FEATURES`] that the image makes use of; who does not know one cannot read it right.
+    pub features: BTreeSet<String>,
+}
+
+impl ImageFormat {
+    /// The version this code writes, and the newest it reads.
+    pub const VERSION: u32 = 1;
+    /// The features this code knows: `acl` (POSIX ACLs), `inline` (contents kept in the metadata),
+    /// `overlay-xattrs` (files with xattrs of overlayfs of their own, written escaped).
+    pub const FEATURES: [&'static str; 3] = ["acl", "inline", "overlay-xattrs"];
+
+    /// This version with these features.
+    pub fn with(features: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { version: Self::VERSION, features: features.into_iter().map(str::to_owned).collect() }
+    }
+
+    /// What of it this code does not know, in words; nothing if it can read such images.
+    pub fn unknown(&self) -> Option<String> {
+        if self.version > Self::VERSION {
+            return Some(format!("format {}, and this Kiln reads up to {}", self.version, Self::VERSION));
+        }
+        let unknown = self.features.iter().find(|f| !Self::FEATURES.contains(&f.as_str()))?;
+        Some(format!("the feature `{unknown}`, which this Kiln does not know"))
+    }
+}
+
+impl Default for ImageFormat {
+    fn default() -> Self {
+        Self::with([])
+    }
+}
+
 /// What is recorded of an image when it has been baked. Never edited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
+    /// How its bytes are to be read. Records from before this was written down are of version 1.
+    #[serde(default)]
+    pub format: ImageFormat,
     /// Commits to every byte of the tree, and to `run` and `volatile` (they are an xattr of the root directory).
     pub digest: ImageDigest,
     /// The name it had in the spec it was first baked for.
@@ -61,6 +101,16 @@ pub struct ImageRecord {
     pub volatile: Vec<Volatile>,
     /// Digest of all its inputs: the key under which an unchanged bake finds it again.
     pub inputs: Sha256,
+    /// What is written down about it, by name ([`ImageRecord::SBOM`], [`ImageRecord::PROVENANCE`]), each an object.
+    #[serde(default)]
+    pub documents: BTreeMap<String, ObjectDigest>,
+}
+
+impl ImageRecord {
+    /// The name of the document that lists what is inside: CycloneDX 1.6.
+    pub const SBOM: &'static str = "sbom.cdx.json";
+    /// The name of the document that says what it was made from: an in-toto statement with SLSA provenance v1.
+    pub const PROVENANCE: &'static str = "provenance.intoto.json";
 }
 
 /// All an engine needs to mount an image: control resolves it, the engine knows nothing of the store.
@@ -72,4 +122,18 @@ pub struct ImageHandle {
     pub metadata: PathBuf,
     /// The directory of content objects, the overlay's data-only layer.
     pub objects: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_kiln_wrote_is_told() {
+        assert_eq!(ImageFormat::with(ImageFormat::FEATURES).unknown(), None);
+        let newer = ImageFormat { version: 2, ..ImageFormat::default() };
+        assert_eq!(newer.unknown().unwrap(), "format 2, and this Kiln reads up to 1");
+        let unknown = ImageFormat::with(["acl", "zstd"]).unknown().unwrap();
+        assert_eq!(unknown, "the feature `zstd`, which this Kiln does not know");
+    }
 }

@@ -43,7 +43,7 @@ pub use edge_table::{EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, 
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
-pub use image::{ImageHandle, ImageRecord, RunSettings, Volatile};
+pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedPackage};
 pub use names::{

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kiln_model::spec::{Base, NotReleasable, schema};
 use kiln_model::{
-    ByteSize, Check, HttpProbe, ImageDigest, ImageRecord, Limits, Millis, Probe, RunSettings, Sha256, Spec,
-    SpecFile,
+    ByteSize, Check, HttpProbe, ImageDigest, ImageFormat, ImageRecord, Limits, Millis, Probe, RunSettings,
+    Sha256, Spec, SpecFile,
 };
 
 const PRODUCT: &str = include_str!("fixtures/product.toml");
@@ -167,6 +167,7 @@ fn record(content: &[u8]) -> ImageRecord {
         stop_grace: Millis(10_000),
     };
     ImageRecord {
+        format: ImageFormat::default(),
         digest: ImageDigest(Sha256::of(content)),
         name: "web".parse().unwrap(),
         metadata_bytes: 1,
@@ -176,6 +177,7 @@ fn record(content: &[u8]) -> ImageRecord {
         run,
         volatile: vec![],
         inputs: Sha256::of(b"inputs"),
+        documents: BTreeMap::new(),
     }
 }
 

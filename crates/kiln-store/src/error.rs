@@ -67,6 +67,14 @@ pub enum StoreError {
     /// There is no such image.
     #[error("there is no image {0} in the store")]
     NoSuchImage(ImageDigest),
+    /// The image is of a format this code does not know.
+    #[error("image {image} has {unknown}: run a newer Kiln")]
+    NewerImage {
+        /// The image.
+        image: ImageDigest,
+        /// What of it is unknown.
+        unknown: String,
+    },
     /// There is no such release.
     #[error("there is no release {0} in the store")]
     NoSuchRelease(ReleaseId),

@@ -7,7 +7,7 @@ use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::documents::{file_name, names_in, read, read_json};
+use crate::documents::{names_in, read, read_json};
 use crate::error::{if_present, on};
 use crate::objects::digest_of;
 use crate::temp::ensure_dir;
@@ -15,8 +15,8 @@ use crate::{Result, Store, StoreError, Verity};
 
 impl Store {
     /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already, and what
-    /// belongs beside it should be ([`Store::put_image_objects`], [`Store::put_image_document`]): with its record the
-    /// image exists, and the next bake of the same inputs finds it finished.
+    /// belongs beside it should be ([`Store::put_image_objects`]): with its record the image exists, and the next bake
+    /// of the same inputs finds it finished.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise what the system refused.
@@ -67,10 +67,11 @@ impl Store {
     /// millisecond), because that digest vouches for everything inside.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchImage`], [`StoreError::Damaged`], or what the system refused.
+    /// [`StoreError::NoSuchImage`], [`StoreError::NewerImage`], [`StoreError::Damaged`], or what the system refused.
     pub fn handle(&self, digest: &ImageDigest) -> Result<ImageHandle> {
-        if self.image(digest)?.is_none() {
-            return Err(StoreError::NoSuchImage(*digest));
+        let record = self.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?;
+        if let Some(unknown) = record.format.unknown() {
+            return Err(StoreError::NewerImage { image: *digest, unknown });
         }
         let metadata = self.metadata_path(digest);
         if !metadata.is_file() {
@@ -144,24 +145,30 @@ impl Store {
         read_json(&self.image_dir(image).join("checks").join(format!("{key}.json")))
     }
 
-    /// Keeps a document beside an image (SBOM, provenance), replacing the one before. The image itself may come later.
+    /// A document of an image by name (SBOM, provenance), compared with the digest the record has of it. Nothing if
+    /// there is no such image or document.
     ///
     /// # Errors
-    /// [`StoreError::BadName`], or what the system refused.
-    pub fn put_image_document(&self, image: &ImageDigest, name: &str, bytes: &[u8]) -> Result<()> {
-        let name = file_name(name)?;
-        let dir = self.image_dir(image);
-        ensure_dir(&dir)?;
-        ensure_dir(&dir.join("documents"))?;
-        self.write(&dir.join("documents").join(name), bytes)
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn image_document(&self, image: &ImageDigest, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(digest) = self.image(image)?.and_then(|r| r.documents.get(name).copied()) else {
+            return Ok(None);
+        };
+        let path = self.objects().path(&digest);
+        let bytes = read(&path)?.ok_or_else(|| StoreError::damaged(&path, "it is missing"))?;
+        match Verity::of(&bytes) {
+            found if found == digest => Ok(Some(bytes)),
+            found => Err(StoreError::damaged(&path, format!("its content is {found}"))),
+        }
     }
 
-    /// That document, if there is one.
+    /// Whether every object of an image is there. Contents are not looked at: that is [`Store::verify`]'s.
     ///
     /// # Errors
-    /// [`StoreError::BadName`], or what the system refused.
-    pub fn image_document(&self, image: &ImageDigest, name: &str) -> Result<Option<Vec<u8>>> {
-        read(&self.image_dir(image).join("documents").join(file_name(name)?))
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn has_objects_of(&self, image: &ImageDigest) -> Result<bool> {
+        let Some(objects) = self.image_objects(image)? else { return Ok(false) };
+        Ok(objects.iter().all(|object| self.objects().path(object).is_file()))
     }
 
     pub(crate) fn metadata_path(&self, digest: &ImageDigest) -> PathBuf {

@@ -7,9 +7,8 @@
 //! ├── images/<digest>/            one per image; it exists when its record does
 //! │   ├── metadata.erofs          the image: its fs-verity digest names the directory
 //! │   ├── record.json             ImageRecord
-//! │   ├── objects                 the objects it needs, one digest a line
-//! │   ├── checks/<key>.json       results of its checks
-//! │   └── documents/<name>        SBOM, provenance
+//! │   ├── objects                 the objects it needs, its SBOM and provenance among them, one digest a line
+//! │   └── checks/<key>.json       results of its checks
 //! ├── inputs/<sha256>             a digest of inputs → the image baked from them (may be lost: it costs a bake)
 //! ├── packages/<sha256>.deb       packages as the mirror served them
 //! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash

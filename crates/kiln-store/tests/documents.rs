@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use kiln_model::{ImageDigest, ImageRecord, Millis, Release, RunSettings, Sha256};
+use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, Release, RunSettings, Sha256};
 use kiln_store::{Store, StoreError, Verity};
 use serde_json::json;
 use support::Scratch;
@@ -25,6 +25,7 @@ fn record(metadata: &[u8]) -> ImageRecord {
         stop_grace: Millis(10_000),
     };
     ImageRecord {
+        format: ImageFormat::default(),
         digest: ImageDigest(Verity::of(metadata).0),
         name: "web".parse().unwrap(),
         metadata_bytes: metadata.len() as u64,
@@ -34,6 +35,7 @@ fn record(metadata: &[u8]) -> ImageRecord {
         run,
         volatile: vec![],
         inputs: Sha256::of(b"inputs"),
+        documents: BTreeMap::new(),
     }
 }
 
@@ -119,13 +121,35 @@ fn what_is_found_out_about_an_image_is_kept_beside_it() {
     assert_eq!(store.check_result::<bool>(&image, &key).unwrap(), None);
     store.put_check_result(&image, &key, &json!({"passed": true})).unwrap();
     assert_eq!(store.check_result::<serde_json::Value>(&image, &key).unwrap(), Some(json!({"passed": true})));
-    store.put_image_document(&image, "sbom.cdx.json", b"{}").unwrap();
-    assert_eq!(store.image_document(&image, "sbom.cdx.json").unwrap().as_deref(), Some(&b"{}"[..]));
     let absent = ImageDigest(Sha256::of(b"absent"));
     assert!(matches!(store.put_check_result(&absent, &key, &1), Err(StoreError::NoSuchImage(_))));
-    for bad in ["", "..", "../x", "a/b", ".hidden", "a\0"] {
-        assert!(matches!(store.put_image_document(&image, bad, b""), Err(StoreError::BadName(_))), "{bad:?}");
-    }
+}
+
+#[test]
+fn documents_of_an_image_are_objects_named_by_its_record() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (sbom, _) = store.objects().put_bytes(b"{}").unwrap();
+    let record = ImageRecord { documents: [(ImageRecord::SBOM.into(), sbom)].into(), ..record(METADATA) };
+    store.put_image(METADATA, &record).unwrap();
+    let read = |name| store.image_document(&record.digest, name);
+    assert_eq!(read(ImageRecord::SBOM).unwrap().as_deref(), Some(&b"{}"[..]));
+    assert_eq!(read(ImageRecord::PROVENANCE).unwrap(), None);
+    fs::write(store.objects().path(&sbom), b"[]").unwrap();
+    assert!(matches!(read(ImageRecord::SBOM), Err(StoreError::Damaged { .. })));
+    fs::remove_file(store.objects().path(&sbom)).unwrap();
+    assert!(matches!(read(ImageRecord::SBOM), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn an_image_of_a_newer_format_is_not_handed_out() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let format = ImageFormat { version: 2, ..ImageFormat::default() };
+    let record = ImageRecord { format, ..record(METADATA) };
+    store.put_image(METADATA, &record).unwrap();
+    let error = store.handle(&record.digest).unwrap_err().to_string();
+    assert!(error.contains("has format 2, and this Kiln reads up to 1: run a newer Kiln"), "{error}");
 }
 
 #[test]
@@ -134,11 +158,9 @@ fn an_image_exists_only_once_it_has_its_record() {
     let store = scratch.open();
     let record = record(METADATA);
     store.put_image_objects(&record.digest, &BTreeSet::new()).unwrap();
-    store.put_image_document(&record.digest, "sbom", b"{}").unwrap();
     assert_eq!((store.images().unwrap(), store.image(&record.digest).unwrap()), (vec![], None));
     with_image(&store);
     assert_eq!(store.images().unwrap(), [record.digest]);
-    assert_eq!(store.image_document(&record.digest, "sbom").unwrap().as_deref(), Some(&b"{}"[..]));
 }
 
 #[test]

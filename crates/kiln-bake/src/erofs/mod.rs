@@ -30,7 +30,7 @@ mod xattrs;
 
 use std::collections::BTreeSet;
 
-use kiln_model::{ObjectDigest, Tree, TreeError};
+use kiln_model::{ImageFormat, ObjectDigest, Tree, TreeError};
 
 use inode::{Inode, Kind};
 
@@ -42,6 +42,8 @@ const BLOCK: usize = 4096;
 pub struct Written {
     /// The file.
     pub bytes: Vec<u8>,
+    /// What a reader has to know to read it.
+    pub format: ImageFormat,
     /// Number of paths.
     pub entries: u64,
     /// Sum of the sizes of all regular files, further names of a file not counted.
@@ -60,10 +62,21 @@ pub fn write(tree: &Tree) -> Result<Written, TreeError> {
     let inodes = inode::of(tree)?;
     Ok(Written {
         bytes: layout::write(&inodes),
+        format: format(&inodes),
         entries: tree.len() as u64,
         content_bytes: inodes.iter().map(Inode::content_bytes).sum(),
         objects: inodes.iter().filter_map(object).collect(),
     })
+}
+
+fn format(inodes: &[Inode<'_>]) -> ImageFormat {
+    let any = |feature: fn(&Inode<'_>) -> bool| inodes.iter().any(feature);
+    let features = [
+        ("acl", any(|i| xattrs::have_acl(&i.meta.xattrs))),
+        ("inline", any(|i| matches!(i.kind, Kind::Inline(content) if !content.is_empty()))),
+        ("overlay-xattrs", any(|i| xattrs::are_escaped(&i.meta.xattrs))),
+    ];
+    ImageFormat::with(features.into_iter().filter(|(_, used)| *used).map(|(name, _)| name))
 }
 
 fn object(inode: &Inode<'_>) -> Option<ObjectDigest> {

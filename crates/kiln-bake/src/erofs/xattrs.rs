@@ -35,6 +35,11 @@ pub(super) fn have_acl(xattrs: &Xattrs) -> bool {
     WHOLE.iter().any(|(name, _)| xattrs.contains_key(*name))
 }
 
+/// Whether there are some among `xattrs` that are written under another name.
+pub(super) fn are_escaped(xattrs: &Xattrs) -> bool {
+    xattrs.keys().any(|name| name.starts_with(OVERLAY))
+}
+
 /// The xattrs of an inode and, if its content is an object, those that lead overlayfs to it; empty if there are none.
 pub(super) fn encode(xattrs: &Xattrs, object: Option<&ObjectDigest>) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();

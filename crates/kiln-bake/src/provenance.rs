@@ -1,0 +1,109 @@
+//! What an image was made from and how: an in-toto statement with SLSA provenance v1.
+//!
+//! ```text
+//!   subject                  the image: sha256 of its metadata file, and its fs-verity digest, which names it
+//!   externalParameters       what the spec asked for
+//!   internalParameters       which version of the recipes and of the format made it
+//!   resolvedDependencies     signed indexes, packages and project files, each by digest
+//! ```
+//! It names no moment, machine or directory: the same inputs give the same statement.
+
+use kiln_model::{ImageRecord, LockedImage, Sha256};
+use serde_json::{Value, json};
+
+use crate::files::{Found, What};
+use crate::order::BakeOrder;
+use crate::sbom::Distribution;
+
+/// How images are made: an order and its lock in, an image out.
+const BUILD_TYPE: &str = "urn:kiln:bake:v1";
+
+/// The statement about an image, whose metadata file has the sha256 `metadata`.
+pub(crate) fn document(
+    record: &ImageRecord,
+    metadata: &Sha256,
+    order: &BakeOrder,
+    (locked, found): (&LockedImage, &[Found]),
+    recipes: &[&str],
+    distribution: &Distribution,
+) -> Vec<u8> {
+    let dependencies: Vec<Value> = indexes(locked)
+        .chain(packages(locked, distribution))
+        .chain(found.iter().filter_map(project_file))
+        .collect();
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{
+            "name": record.name.as_str(),
+            "digest": { "sha256": metadata.hex(), "fsverity_sha256": record.digest.hex() },
+        }],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": parameters(order, locked),
+                "internalParameters": {
+                    "recipes": recipes,
+                    "format": record.format,
+                    "inputs": record.inputs,
+                },
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {
+                    "id": "urn:kiln:builder",
+                    "version": { "kiln": env!("CARGO_PKG_VERSION") },
+                },
+            },
+        },
+    });
+    serde_json::to_vec_pretty(&statement).expect("plain data that JSON can hold")
+}
+
+fn parameters(order: &BakeOrder, locked: &LockedImage) -> Value {
+    json!({
+        "image": order.image.as_str(),
+        "request": locked.request,
+        "files": order.files,
+        "run": order.run,
+        "user": order.user,
+        "env": order.env,
+        "workdir": order.workdir,
+        "stopSignal": order.stop_signal,
+        "stopGraceMillis": order.stop_grace.0,
+        "volatile": order.volatile,
+    })
+}
+
+fn indexes(locked: &LockedImage) -> impl Iterator<Item = Value> {
+    locked.indexes.iter().map(|index| {
+        json!({
+            "name": format!("index of {}", index.suite),
+            "digest": { "sha256": index.sha256.hex() },
+            "annotations": { "date": index.date },
+        })
+    })
+}
+
+fn packages(locked: &LockedImage, distribution: &Distribution) -> impl Iterator<Item = Value> {
+    locked.packages.iter().map(|p| {
+        json!({
+            "name": p.name,
+            "uri": distribution.purl(&p.name, &p.version, &p.architecture),
+            "digest": { "sha256": p.sha256.hex() },
+            "annotations": { "suite": p.suite, "path": p.path },
+        })
+    })
+}
+
+/// A file of the project, by where it went.
+fn project_file(found: &Found) -> Option<Value> {
+    match &found.what {
+        What::Directory => None,
+        What::File { digest, size, .. } => Some(json!({
+            "name": String::from_utf8_lossy(&found.dst),
+            "digest": { "fsverity_sha256": digest.hex() },
+            "annotations": { "size": size },
+        })),
+    }
+}
