@@ -92,7 +92,10 @@ impl<'a> Objects<'a> {
                 return Ok((file, verity.finish(), size));
             }
             verity.update(&buffer[..n]);
-            file.write(&buffer[..n])?;
+            match is_zero(&buffer[..n]) {
+                true => file.skip(n)?,
+                false => file.write(&buffer[..n])?,
+            }
         }
     }
 
@@ -128,6 +131,11 @@ impl<'a> Objects<'a> {
     fn persist(&self, file: TempFile, digest: &ObjectDigest) -> Result<()> {
         file.persist(&self.ready_path(digest)?)
     }
+}
+
+/// Whether it would be a hole in a sparse file.
+fn is_zero(chunk: &[u8]) -> bool {
+    chunk.first() == Some(&0) && chunk.iter().all(|b| *b == 0)
 }
 
 /// The fs-verity digest of the file at `path`.

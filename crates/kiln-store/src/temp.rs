@@ -5,7 +5,7 @@
 //! and no clock or process number is trusted.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,6 +123,15 @@ impl TempFile {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(on("write", &self.path.0))
+    }
+
+    /// As many zeroes, without a place on the disk for them.
+    pub(crate) fn skip(&mut self, zeroes: usize) -> Result<()> {
+        let mut skip = || {
+            let end = self.file.seek(SeekFrom::Current(zeroes as i64))?;
+            self.file.set_len(end)
+        };
+        skip().map_err(on("write", &self.path.0))
     }
 
     /// Closes it without flushing it to disk.

@@ -48,7 +48,7 @@ impl Body {
     }
 
     /// A content that is elsewhere: one chunk without an address. The address takes four bytes behind the inode.
-    fn hole(size: u64) -> Self {
+    pub(super) fn hole(size: u64) -> Self {
         Self { size, blocks: 0, tail: if size == 0 { 0 } else { 4 }, form: Form::Hole }
     }
 

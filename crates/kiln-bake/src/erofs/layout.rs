@@ -7,19 +7,19 @@ use super::body::{Body, Form};
 use super::inode::{Inode, Kind};
 use super::{BLOCK, directory, head, xattrs};
 
-const COMPOSEFS_MAGIC: u32 = 0xd078_629a;
-const COMPOSEFS_VERSION: u32 = 1;
-const COMPOSEFS_HAS_ACL: u32 = 1;
+pub(super) const COMPOSEFS_MAGIC: u32 = 0xd078_629a;
+pub(super) const COMPOSEFS_VERSION: u32 = 1;
+pub(super) const COMPOSEFS_HAS_ACL: u32 = 1;
 
-const SUPERBLOCK: usize = 1024;
-const EROFS_MAGIC: u32 = 0xe0f5_e1e2;
+pub(super) const SUPERBLOCK: usize = 1024;
+pub(super) const EROFS_MAGIC: u32 = 0xe0f5_e1e2;
 /// Inodes have an mtime (and no ctime).
-const COMPAT_MTIME: u32 = 2;
+pub(super) const COMPAT_MTIME: u32 = 2;
 /// There are files made of chunks: the holes.
-const INCOMPAT_CHUNKED: u32 = 4;
+pub(super) const INCOMPAT_CHUNKED: u32 = 4;
 
 /// Inodes start right behind the superblock, at multiples of this.
-const SLOT: usize = 32;
+pub(super) const SLOT: usize = 32;
 const INODES: usize = SUPERBLOCK + 128;
 
 /// One inode with its place.

@@ -26,6 +26,7 @@ mod head;
 mod inode;
 mod layout;
 mod limits;
+mod read;
 mod xattrs;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ use std::collections::BTreeSet;
 use kiln_model::{ImageFormat, ObjectDigest, Tree, TreeError};
 
 use inode::{Inode, Kind};
+pub use read::{BadImage, read};
 
 /// A block, the unit in which EROFS addresses data.
 const BLOCK: usize = 4096;

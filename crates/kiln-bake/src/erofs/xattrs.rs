@@ -9,7 +9,7 @@ use kiln_model::{ObjectDigest, Xattrs};
 
 use super::limits::Problem;
 
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// What the inode's 16-bit count of 4-byte units allows.
 const MAX_SIZE: usize = HEADER + 4 * (u16::MAX as usize - 1);
 /// XATTR_NAME_MAX.
@@ -24,11 +24,12 @@ const TRUSTED: u8 = 4;
 const SECURITY: u8 = 6;
 
 /// Names that say all by themselves.
-const WHOLE: [(&[u8], u8); 2] =
+pub(super) const WHOLE: [(&[u8], u8); 2] =
     [(b"system.posix_acl_access", ACL_ACCESS), (b"system.posix_acl_default", ACL_DEFAULT)];
-const PREFIXES: [(&[u8], u8); 3] = [(b"user.", USER), (b"trusted.", TRUSTED), (b"security.", SECURITY)];
+pub(super) const PREFIXES: [(&[u8], u8); 3] =
+    [(b"user.", USER), (b"trusted.", TRUSTED), (b"security.", SECURITY)];
 
-const OVERLAY: &[u8] = b"trusted.overlay.";
+pub(super) const OVERLAY: &[u8] = b"trusted.overlay.";
 
 /// Whether there are POSIX ACLs among `xattrs`.
 pub(super) fn have_acl(xattrs: &Xattrs) -> bool {
@@ -105,14 +106,14 @@ fn push(out: &mut Vec<u8>, namespace: u8, name: &[u8], value: &[u8]) -> Result<(
 }
 
 /// `struct ovl_metacopy`: version 0, its length, no flags, FS_VERITY_HASH_ALG_SHA256, the digest.
-fn metacopy(digest: &ObjectDigest) -> [u8; 36] {
+pub(super) fn metacopy(digest: &ObjectDigest) -> [u8; 36] {
     let mut value = [0; 36];
     value[..4].copy_from_slice(&[0, 36, 0, 1]);
     value[4..].copy_from_slice(&digest.0.0);
     value
 }
 
-fn redirect(digest: &ObjectDigest) -> String {
+pub(super) fn redirect(digest: &ObjectDigest) -> String {
     let hex = digest.hex();
     format!("/{}/{}", &hex[..2], &hex[2..])
 }

@@ -1,6 +1,12 @@
 //! An image on disk, and the comparison of what the kernel shows of it with the tree it was made from.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod any_tree;
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -8,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_bake::erofs::{Written, write};
+use kiln_bake::erofs::{Written, read, write};
 use kiln_model::{Content, ImageDigest, ImageHandle, Meta, Node, Tree, Xattrs};
 use kiln_mount::composefs;
 use kiln_store::{Store, Verity};
@@ -36,21 +42,64 @@ impl Bench {
 
     /// Writes the image of `tree`, has it checked, mounts it, and compares.
     pub(crate) fn assert_shown_as_it_is(&self, tree: &Tree) -> Written {
+        let (written, shown) = self.shown(tree);
+        shown.assert_is(tree);
+        written
+    }
+
+    /// The last `length` bytes of a file of `tree`, read through its image.
+    pub(crate) fn shown_end(&self, tree: &Tree, path: &str, length: i64) -> Vec<u8> {
+        let (_, shown) = self.shown(tree);
+        let mut file = fs::File::open(shown.at(path.as_bytes())).unwrap();
+        file.seek(SeekFrom::End(-length)).unwrap();
+        let mut end = Vec::new();
+        file.read_to_end(&mut end).unwrap();
+        end
+    }
+
+    fn shown(&self, tree: &Tree) -> (Written, Shown<'_>) {
         let written = write(tree).unwrap();
+        assert_eq!(read(&written.bytes).unwrap(), canonical(tree), "read back");
         let metadata = self.dir.join("image.erofs");
         fs::write(&metadata, &written.bytes).unwrap();
         assert_clean(&metadata);
         let digest = ImageDigest(Verity::of(&written.bytes).0);
         let image = ImageHandle { digest, metadata, objects: self.store.objects_dir().to_owned() };
         let mount = composefs(&image, None).expect("these tests need root");
-        Shown { mount, store: &self.store }.assert_is(tree);
-        written
+        (written, Shown { mount, store: &self.store })
     }
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The same tree with the first name of each file as the one the others link to.
+pub(crate) fn canonical(tree: &Tree) -> Tree {
+    let mut first: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+    for (path, node) in tree.iter() {
+        first.entry(named(path, node)).or_insert(path);
+    }
+    let mut canonical = Tree::new();
+    for (path, node) in tree.iter() {
+        let named = named(path, node);
+        let node = if first[named] == path {
+            tree.get(named).unwrap().clone()
+        } else {
+            Node::Hardlink(first[named].to_vec())
+        };
+        canonical.insert(path, node).unwrap();
+    }
+    canonical
+}
+
+/// The path of the file that is at `path`.
+fn named<'t>(path: &'t [u8], node: &'t Node) -> &'t [u8] {
+    match node {
+        Node::Hardlink(target) => target,
+        _ => path,
     }
 }
 
