@@ -27,6 +27,8 @@ pub(crate) fn routes(host: Door) -> Router {
         .route("/v1/health", get(health))
         .route("/v1/apps/{app}/status", get(status))
         .route("/v1/apps/{app}/releases", get(releases))
+        .route("/v1/apps/{app}/releases/{release}", get(release))
+        .route("/v1/apps/{app}/releases/{release}/diff/{to}", get(release_diff))
         .route("/v1/apps/{app}/instances", get(instances))
         .route("/v1/apps/{app}/log", get(log))
         .fallback(async || refused(StatusCode::NOT_FOUND, usage("there is nothing at this address")))
@@ -71,6 +73,22 @@ async fn releases(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>)
     ask(host, peer, app, |app| Command::Releases { app }).await
 }
 
+async fn release(
+    host: State<Door>,
+    peer: ConnectInfo<Peer>,
+    Path((app, release)): Path<(String, String)>,
+) -> Response {
+    ask(host, peer, Path(app), |app| Command::ReleaseShow { app, release }).await
+}
+
+async fn release_diff(
+    host: State<Door>,
+    peer: ConnectInfo<Peer>,
+    Path((app, from, to)): Path<(String, String, String)>,
+) -> Response {
+    ask(host, peer, Path(app), |app| Command::ReleaseDiff { app, from, to }).await
+}
+
 async fn instances(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
     ask(host, peer, app, |app| Command::Instances { app }).await
 }
@@ -107,6 +125,8 @@ fn document(answer: Answer) -> Response {
     match answer {
         Answer::Status(status) => Json(status).into_response(),
         Answer::Releases(releases) => Json(releases).into_response(),
+        Answer::Release(release) => Json(release).into_response(),
+        Answer::ReleaseDiff(diff) => Json(diff).into_response(),
         Answer::Instances(instances) => Json(instances).into_response(),
         Answer::Log(log) => Json(log).into_response(),
         other => Json(other).into_response(),

@@ -31,6 +31,7 @@ mod error;
 mod fetch;
 mod files;
 pub mod inspect;
+pub mod listing;
 mod lock;
 mod looked_up;
 mod merge;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, ImageDigest, ImageName, InstanceId, ReleaseId, ServiceName, Timestamp, TrafficReport};
+use crate::{
+    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, Release, ReleaseId, ServiceName,
+    Timestamp, TrafficReport,
+};
 
 /// The answer to a [`crate::Command`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +21,10 @@ pub enum Answer {
     Status(StatusAnswer),
     /// To releases, newest first.
     Releases(Vec<ReleaseEntry>),
+    /// To one release.
+    Release(Box<ReleaseAnswer>),
+    /// To what differs between two.
+    ReleaseDiff(ReleaseDiffAnswer),
     /// To instances, by id.
     Instances(Vec<InstanceEntry>),
     /// To log, newest first.
@@ -158,6 +165,47 @@ pub struct ReleaseEntry {
     pub images: BTreeMap<ServiceName, ImageDigest>,
     /// What it would take to go back to it.
     pub state: ReleaseState,
+}
+
+/// `kiln releases show --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseAnswer {
+    /// Its id, which is the digest of `document`.
+    pub release: ReleaseId,
+    /// When it first served; absent if it never did.
+    pub created: Option<Timestamp>,
+    /// Who asked for that.
+    pub by: Option<String>,
+    /// What it would take to go back to it.
+    pub state: ReleaseState,
+    /// The release itself.
+    pub document: Release,
+    /// Its images, by service.
+    pub images: BTreeMap<ServiceName, ReleaseImage>,
+}
+
+/// An image of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseImage {
+    /// Its digest.
+    pub digest: ImageDigest,
+    /// Size of its metadata and all its contents in bytes.
+    pub bytes: u64,
+    /// Number of paths.
+    pub entries: u64,
+    /// The packages inside, sorted.
+    pub packages: Vec<PackageRef>,
+}
+
+/// `kiln releases diff --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseDiffAnswer {
+    /// The one.
+    pub from: ReleaseId,
+    /// The other.
+    pub to: ReleaseId,
+    /// What differs; empty if they are the same.
+    pub differences: Vec<Difference>,
 }
 
 /// What it would take to go back to a release.

@@ -40,6 +40,22 @@ pub enum Command {
         /// Which app.
         app: Option<AppName>,
     },
+    /// One release in full. Answers with [`crate::Answer::Release`].
+    ReleaseShow {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which release.
+        release: String,
+    },
+    /// What differs between two releases. Answers with [`crate::Answer::ReleaseDiff`].
+    ReleaseDiff {
+        /// Which app.
+        app: Option<AppName>,
+        /// The one.
+        from: String,
+        /// The other.
+        to: String,
+    },
     /// What runs where. Answers with [`crate::Answer::Instances`].
     Instances {
         /// Which app; all if absent.

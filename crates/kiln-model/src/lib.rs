@@ -24,6 +24,8 @@ mod planner;
 mod probe;
 mod progress;
 mod release;
+mod release_difference;
+mod secret;
 pub mod spec;
 mod table;
 mod time;
@@ -33,7 +35,8 @@ mod units;
 
 pub use answer::{
     Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry,
-    PlanAnswer, PlannedStep, ReleaseEntry, ReleaseState, ServiceStatus, StatusAnswer, Waiting,
+    PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState,
+    ServiceStatus, StatusAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
 pub use checker::{Finding, check};
@@ -47,8 +50,8 @@ pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedPackage};
 pub use names::{
-    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, ServiceName,
-    StoreName,
+    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, SecretName,
+    SecretVersion, ServiceName, StoreName,
 };
 pub use operation::{Ending, Loss, Record};
 pub use output::{OutputLine, OutputTime};
@@ -57,7 +60,9 @@ pub use plan::{Action, OperationKind, Plan, Step};
 pub use planner::{Desired, NothingToDo, plan};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
-pub use release::{Release, ReleaseRoute, ReleaseService};
+pub use release::{BadRelease, PassedCheck, Release, ReleaseRoute, ReleaseService};
+pub use release_difference::{Contents, Difference, Part, differences};
+pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
 pub use table::{RouteConflict, receivers, route_conflict, route_table, switched};
 pub use time::Timestamp;

@@ -119,6 +119,25 @@ name!(
     }
 );
 
+name!(
+    /// The name of a secret of an app: that of a file under `/run/secrets`, and of a variable if it is asked for.
+    SecretName, "secret name", "1 to 64 of A-Z, a-z, 0-9, _ and -, starting with a letter or _", |s| {
+        let b = s.as_bytes();
+        (1..=64).contains(&b.len())
+            && (b[0].is_ascii_alphabetic() || b[0] == b'_')
+            && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
+    }
+);
+name!(
+    /// A version of a secret: `s-` and 20 hex digits that commit to app, name and value (`docs/design/release.md`
+    /// says how), so that it is the same wherever the value is.
+    SecretVersion, "secret version", "`s-` followed by 20 hex digits", |s| {
+        s.strip_prefix("s-").is_some_and(|h| {
+            h.len() == 20 && h.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+        })
+    }
+);
+
 impl ReleaseId {
     /// What people are shown where space is short; unique in practice, accepted wherever a release is asked for.
     pub fn short(&self) -> &str {

@@ -1,8 +1,10 @@
 //! Probes of instances, for health and for checks of images.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
+use crate::{Millis, Sha256};
 
 /// An HTTP request and what its answer must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,4 +72,36 @@ pub enum Check {
         /// Its version or a prefix of it followed by `*`, if any.
         version: Option<String>,
     },
+}
+
+impl Check {
+    /// What its result is kept under: the sha256 of all of it.
+    pub fn key(&self) -> Sha256 {
+        Sha256::of(&serde_json::to_vec(self).expect("a check is plain data"))
+    }
+}
+
+/// In a few words.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run { argv, .. } => write!(f, "run {}", argv.join(" ")),
+            Self::Http { probe, .. } => write!(f, "http {}", probe.path),
+            Self::Port { port, .. } => write!(f, "port {port}"),
+            Self::File { path, .. } => write!(f, "file {path}"),
+            Self::Package { name, .. } => write!(f, "package {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_in_words() {
+        let run = Check::Run { argv: vec!["/usr/sbin/nginx".into(), "-t".into()], timeout: Millis(1) };
+        assert_eq!(run.to_string(), "run /usr/sbin/nginx -t");
+        assert_eq!(Check::Package { name: "nginx".into(), version: None }.to_string(), "package nginx");
+    }
 }

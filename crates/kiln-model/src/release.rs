@@ -1,16 +1,37 @@
-//! Releases: atoms of images, configuration and routes.
+//! Releases: atoms of images, configuration, secret versions, routes, and what they were held against.
+//!
+//! The encoding is described in `docs/design/release.md`. Its rule: what is not there is not written. A part that is
+//! added later is left out of the encoding where it is empty, so that releases made before it keep their ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, HostPattern, ImageDigest, Limits, Millis, Probe, ReleaseId, RouteName, RunSettings, ServiceName,
-    Sha256, Volatile,
+    AppName, Check, HostPattern, ImageDigest, Limits, Millis, PinnedSecret, Probe, ReleaseId, RouteName,
+    RunSettings, SecretName, ServiceName, Sha256, Volatile,
 };
+
+/// A check that the image of a service has passed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassedCheck {
+    /// The check in a few words.
+    pub check: String,
+    /// The key under which its result is kept: the sha256 of the whole check as JSON.
+    pub key: Sha256,
+}
+
+impl PassedCheck {
+    /// What is recorded of `check` once it has been passed.
+    pub fn of(check: &Check) -> Self {
+        Self { check: check.to_string(), key: check.key() }
+    }
+}
 
 /// One service of a release, wholly resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReleaseService {
     /// The image its instances are made from.
     pub image: ImageDigest,
@@ -38,10 +59,17 @@ pub struct ReleaseService {
     pub unhealthy_after: u32,
     /// How long an instance may take from its start until it is healthy.
     pub start_timeout: Millis,
+    /// The secrets they are given, each in one version for ever.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<SecretName, PinnedSecret>,
+    /// What the image has passed before it became part of the release.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub checks: BTreeSet<PassedCheck>,
 }
 
 /// One route of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReleaseRoute {
     /// Which hosts; every host if absent.
     pub host: Option<HostPattern>,
@@ -53,6 +81,7 @@ pub struct ReleaseRoute {
 
 /// What a fleet of an app is made from and how it is reached. Never edited: its id is a digest of all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Release {
     /// Version of this encoding.
     pub format: u32,
@@ -66,19 +95,63 @@ pub struct Release {
     pub drain: Millis,
     /// How long the fleet it replaces stays up after the drain.
     pub keep_warm: Millis,
+    /// The rules of the spec's policy it was held against and kept, each in its canonical words.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub policy: BTreeSet<String>,
+}
+
+/// Bytes that are not the encoding of a release.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRelease {
+    /// A newer Kiln made it.
+    #[error("it has format {found} and this Kiln knows formats up to {known}: run a newer Kiln", known = Release::FORMAT)]
+    Newer {
+        /// The format it has.
+        found: u32,
+    },
+    /// It does not read as one.
+    #[error("it does not read as a release")]
+    Unreadable(#[source] serde_json::Error),
+    /// It reads as one, and is written in another way than the canonical one.
+    #[error("it is not in the canonical encoding")]
+    NotCanonical,
 }
 
 impl Release {
-    /// The version of the encoding this code writes.
-    pub const FORMAT: u32 = 1;
+    /// The version of the encoding this code writes. Version 1 had neither secrets nor checks nor policy.
+    pub const FORMAT: u32 = 2;
 
-    /// The canonical encoding: JSON without white space, keys of maps sorted, fields in the order of declaration.
+    /// The canonical encoding: JSON without white space, keys of maps and members of sets sorted, fields in the
+    /// order of declaration, what was added after version 1 left out where it is empty.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a release is made of maps with string keys")
+    }
+
+    /// Reads a canonical encoding: every release has exactly one.
+    ///
+    /// # Errors
+    /// [`BadRelease`], with what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRelease> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).map_err(BadRelease::Unreadable)?;
+        if head.format > Self::FORMAT {
+            return Err(BadRelease::Newer { found: head.format });
+        }
+        let release: Self = serde_json::from_slice(bytes).map_err(BadRelease::Unreadable)?;
+        if release.encode() == bytes { Ok(release) } else { Err(BadRelease::NotCanonical) }
     }
 
     /// `r-` and the first 32 hex digits of the sha256 of the canonical encoding.
     pub fn id(&self) -> ReleaseId {
         format!("r-{}", &Sha256::of(&self.encode()).hex()[..32]).parse().expect("hex digits")
+    }
+
+    /// The secret versions its services are given, by name.
+    pub fn secrets(&self) -> BTreeSet<(&SecretName, &crate::SecretVersion)> {
+        let of_services = self.services.values().flat_map(|s| &s.secrets);
+        of_services.map(|(name, pinned)| (name, &pinned.version)).collect()
     }
 }

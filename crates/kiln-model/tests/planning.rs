@@ -30,6 +30,8 @@ fn release(marker: &str) -> Release {
         healthy_after: 2,
         unhealthy_after: 3,
         start_timeout: Millis(30_000),
+        secrets: BTreeMap::new(),
+        checks: Default::default(),
     };
     Release {
         format: Release::FORMAT,
@@ -42,6 +44,7 @@ fn release(marker: &str) -> Release {
         .into(),
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
+        policy: Default::default(),
     }
 }
 

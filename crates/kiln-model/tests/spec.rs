@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kiln_model::spec::{Base, NotReleasable, schema};
+use kiln_model::spec::{Base, Ingredients, NotReleasable, schema};
 use kiln_model::{
-    ByteSize, Check, HttpProbe, ImageDigest, ImageFormat, ImageRecord, Limits, Millis, Probe, RunSettings,
-    Sha256, Spec, SpecFile,
+    ByteSize, Check, HttpProbe, ImageDigest, ImageFormat, ImageRecord, Limits, Millis, Probe, Release,
+    RunSettings, SecretName, Sha256, Spec, SpecFile,
 };
 
 const PRODUCT: &str = include_str!("fixtures/product.toml");
@@ -181,24 +181,30 @@ fn record(content: &[u8]) -> ImageRecord {
     }
 }
 
+fn released(spec: &Spec, content: &[u8]) -> Result<Release, NotReleasable> {
+    let images = BTreeMap::from([("web".parse().unwrap(), record(content))]);
+    spec.release(&Ingredients { images: &images, secrets: &BTreeMap::new(), policy: Default::default() })
+}
+
 #[test]
 fn the_same_spec_and_images_make_the_same_release_and_others_another() {
     let spec = parse(&SMALLEST.replace("port = 8080", "port = 8080\nenv = { A = \"service\" }"));
-    let images = |content: &[u8]| BTreeMap::from([("web".parse().unwrap(), record(content))]);
-    let release = spec.release(&images(b"one")).unwrap();
-    assert_eq!(release.id(), spec.release(&images(b"one")).unwrap().id());
-    assert_ne!(release.id(), spec.release(&images(b"two")).unwrap().id());
-    assert_ne!(release.id(), parse(SMALLEST).release(&images(b"one")).unwrap().id());
+    let release = released(&spec, b"one").unwrap();
+    assert_eq!(release.id(), released(&spec, b"one").unwrap().id());
+    assert_ne!(release.id(), released(&spec, b"two").unwrap().id());
+    assert_ne!(release.id(), released(&parse(SMALLEST), b"one").unwrap().id());
     let env = &release.services.values().next().unwrap().env;
     assert_eq!((env["A"].as_str(), env["B"].as_str()), ("service", "image"));
 }
 
 #[test]
 fn no_release_without_a_service_or_its_image() {
-    let missing = parse(SMALLEST).release(&BTreeMap::new());
+    let (images, secrets) = (BTreeMap::new(), BTreeMap::new());
+    let nothing = Ingredients { images: &images, secrets: &secrets, policy: Default::default() };
+    let missing = parse(SMALLEST).release(&nothing);
     assert_eq!(missing, Err(NotReleasable::NotBaked("web".parse().unwrap())));
     let images_only = parse("app = \"hello\"\n[image.web]\nfrom = \"scratch\"\nrun = [\"/web\"]\n");
-    assert_eq!(images_only.release(&BTreeMap::new()), Err(NotReleasable::NoService));
+    assert_eq!(images_only.release(&nothing), Err(NotReleasable::NoService));
 }
 
 #[test]
@@ -208,4 +214,25 @@ fn the_schema_knows_every_section_and_allows_no_other_key() {
     let sections: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
     assert_eq!(sections, ["app", "deploy", "image", "route", "service", "sources", "store"]);
     assert!(!schema.to_string().contains("null"), "TOML has no null");
+}
+
+#[test]
+fn secrets_are_files_and_variables_if_asked_for() {
+    let text = "port = 8080\nsecrets = [\"API_KEY\", { name = \"DB\", env = \"DB_PASSWORD\" }]";
+    let spec = parse(&SMALLEST.replace("port = 8080", text));
+    let missing = spec.missing_secrets(&BTreeMap::new());
+    assert_eq!(missing.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["API_KEY", "DB"]);
+    assert_eq!(released(&spec, b"one"), Err(NotReleasable::NoSecret("API_KEY".parse().unwrap())));
+    let images = BTreeMap::from([("web".parse().unwrap(), record(b"one"))]);
+    let version = |c: char| format!("s-{}", c.to_string().repeat(20)).parse().unwrap();
+    let with = |key: char| {
+        let secrets =
+            [("API_KEY".parse().unwrap(), version(key)), ("DB".parse().unwrap(), version('d'))].into();
+        spec.release(&Ingredients { images: &images, secrets: &secrets, policy: Default::default() }).unwrap()
+    };
+    let secrets = &with('a').services.values().next().unwrap().secrets.clone();
+    let pinned = |name: &str| &secrets[&name.parse::<SecretName>().unwrap()];
+    assert_eq!((&pinned("API_KEY").version, &pinned("API_KEY").env), (&version('a'), &None));
+    assert_eq!(pinned("DB").env.as_deref(), Some("DB_PASSWORD"));
+    assert_ne!(with('a').id(), with('b').id(), "another version is another release");
 }

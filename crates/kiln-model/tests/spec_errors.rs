@@ -359,12 +359,10 @@ fn what_is_for_a_later_version_is_refused() {
             at |"rolling"|
         "#);
     assert_snapshot!(
-        and("secrets = [\"API_KEY\"]\nneeds = [\"db\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
-        kiln.toml:10:11: secrets are not available in this version of Kiln
-            at |["API_KEY"]|
-        kiln.toml:11:10: reaching stores and other services is not available in this version of Kiln
+        and("needs = [\"db\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
+        kiln.toml:10:10: reaching stores and other services is not available in this version of Kiln
             at |"db"|
-        kiln.toml:12:1: stores are not available in this version of Kiln
+        kiln.toml:11:1: stores are not available in this version of Kiln
             at |[store.db]|
         "#
     );
@@ -408,4 +406,29 @@ fn a_bad_spec_is_a_failure_with_exit_code_3_and_its_places() {
     assert_eq!((failure.problems[0].line, failure.problems[0].column), (1, 7));
     let json = serde_json::to_string(&failure).unwrap();
     assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), failure);
+}
+
+#[test]
+fn secrets_that_cannot_be() {
+    let secrets = |list: &str| and(&format!("env = {{ TAKEN = \"1\" }}\nsecrets = {list}\n"));
+    assert_snapshot!(secrets(r#"["API KEY", "A", "A"]"#), @r#"
+        kiln.toml:11:12: `API KEY` is not a valid secret name: expected 1 to 64 of A-Z, a-z, 0-9, _ and -, starting with a letter or _
+            at |"API KEY"|
+        kiln.toml:11:28: secret `A` is named twice
+            at |"A"|
+        "#);
+    assert_snapshot!(secrets(r#"[{ name = "A", env = "TAKEN" }, { name = "B", env = "9X" }, 7]"#), @r#"
+        kiln.toml:11:71: `service.web.secrets[2]` is an integer; expected a string like `"API_KEY"` or a table
+            at |7|
+        "#);
+    assert_snapshot!(secrets(r#"[{ name = "A", env = "TAKEN" }, { name = "B", env = "9X" }]"#), @r#"
+        kiln.toml:11:32: the environment variable `TAKEN` is set twice
+            at |"TAKEN"|
+        kiln.toml:11:63: `9X` is not the name of an environment variable; expected A-Z, a-z, 0-9 and _, not starting with a digit
+            at |"9X"|
+        "#);
+    assert_snapshot!(secrets(r#"[{ name = "A", evn = "X" }]"#), @r#"
+        kiln.toml:11:26: unknown key `evn`; expected one of `env` or `name`; did you mean `env`?
+            at |evn|
+        "#);
 }

@@ -30,6 +30,15 @@ pub fn composefs(image: &ImageHandle, idmap: Option<&UserNamespace>) -> Result<O
     overlay.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | INERT)
 }
 
+/// Mounts only the metadata of `image`, detached: names, modes, owners, small contents, and the xattrs that say which
+/// object holds each large one. For looking at an image without its contents.
+///
+/// # Errors
+/// As [`composefs`].
+pub fn metadata(image: &ImageHandle) -> Result<OwnedFd, MountError> {
+    layer::erofs(&image.metadata)
+}
+
 /// Mounts `image` with a writable layer: what changes is found in `upper_dir` afterwards, the image stays as it is.
 ///
 /// Both directories are empty and siblings, for a bake to read and throw away: the mount is `volatile`, so neither

@@ -28,8 +28,10 @@ impl Store {
     pub fn release(&self, id: &ReleaseId) -> Result<Release> {
         let path = self.release_path(id);
         let bytes = read(&path)?.ok_or_else(|| StoreError::NoSuchRelease(id.clone()))?;
-        let release: Release =
-            serde_json::from_slice(&bytes).map_err(|e| StoreError::damaged(&path, e.to_string()))?;
+        let release = Release::decode(&bytes).map_err(|e| {
+            let cause = std::error::Error::source(&e).map_or(String::new(), |s| format!(": {s}"));
+            StoreError::damaged(&path, format!("{e}{cause}"))
+        })?;
         if release.id() != *id {
             return Err(StoreError::damaged(&path, format!("its content is that of {}", release.id())));
         }

@@ -47,6 +47,7 @@ fn release() -> Release {
         routes: BTreeMap::new(),
         drain: Millis(1),
         keep_warm: Millis(2),
+        policy: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kiln_engine::Engine;
 use kiln_model::{
     AppName, ByteSize, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId,
-    InstanceOrder, InstanceState, Limits, Millis, Probe, Sha256,
+    InstanceOrder, InstanceState, Limits, Millis, Probe,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,17 +41,6 @@ impl From<String> for Verdict {
     }
 }
 
-/// A check in a few words.
-pub(crate) fn words(check: &Check) -> String {
-    match check {
-        Check::Run { argv, .. } => format!("run {}", argv.join(" ")),
-        Check::Http { probe, .. } => format!("http {}", probe.path),
-        Check::Port { port, .. } => format!("port {port}"),
-        Check::File { path, .. } => format!("file {path}"),
-        Check::Package { name, .. } => format!("package {name}"),
-    }
-}
-
 impl LocalHost {
     /// Runs the checks an image has not passed before.
     pub(crate) fn check_image(
@@ -64,7 +53,7 @@ impl LocalHost {
     ) -> Result<(), Failure> {
         for check in checks {
             asker.stop_if_gone()?;
-            let key = Sha256::of(&serde_json::to_vec(check).expect("a check is plain data"));
+            let key = check.key();
             let passed: Option<Passed> =
                 self.store.check_result(&image.digest, &key).map_err(|e| super::failure::store(&e))?;
             let cached = passed.is_some();
@@ -72,19 +61,19 @@ impl LocalHost {
             if !cached {
                 self.check(app, image, check, asker).map_err(|v| self.refusal(name, check, v))?;
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let passed = Passed { check: words(check), millis };
+                let passed = Passed { check: check.to_string(), millis };
                 self.store
                     .put_check_result(&image.digest, &key, &passed)
                     .map_err(|e| super::failure::store(&e))?;
             }
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            asker.tell(Event::Checked { image: name.to_string(), check: words(check), cached, millis });
+            asker.tell(Event::Checked { image: name.to_string(), check: check.to_string(), cached, millis });
         }
         Ok(())
     }
 
     fn refusal(&self, name: &ImageName, check: &Check, verdict: Verdict) -> Failure {
-        let message = format!("image {name} failed its check `{}`; nothing was deployed", words(check));
+        let message = format!("image {name} failed its check `{check}`; nothing was deployed");
         let mut failure = Failure::new(ExitCode::Check, message).because(verdict.cause);
         let Some(instance) = verdict.instance else { return failure };
         let tail = self.tail(&instance, 12);
@@ -261,17 +250,5 @@ impl Drop for Throwaway<'_> {
         let _ = self.host.engine.kill(ids);
         let _ = self.host.engine.forget(ids);
         self.host.driver.board.forget(&self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_in_words() {
-        let run = Check::Run { argv: vec!["/usr/sbin/nginx".into(), "-t".into()], timeout: Millis(1) };
-        assert_eq!(words(&run), "run /usr/sbin/nginx -t");
-        assert_eq!(words(&Check::Package { name: "nginx".into(), version: None }), "package nginx");
     }
 }

@@ -1,9 +1,10 @@
 //! Deploy: everything before the core is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
+use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
 
 use super::serve::{Asker, Stage};
@@ -52,6 +53,7 @@ impl LocalHost {
         asker: &Asker<'_>,
         stage: &mut Stage,
     ) -> Result<Release, Failure> {
+        let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
         let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;
         stage.step = "check".into();
@@ -61,9 +63,10 @@ impl LocalHost {
         stage.step = "make the release".into();
         let records: BTreeMap<ImageName, ImageRecord> =
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
+        let of = Ingredients { images: &records, secrets: &secrets, policy: BTreeSet::new() };
         let release = project
             .spec
-            .release(&records)
+            .release(&of)
             .map_err(|e| Failure::from_error(ExitCode::Spec, &e).hint("add a [service.NAME] to kiln.toml"))?;
         self.store.put_release(&release).map_err(|e| failure::store(&e))?;
         stage.release = Some(release.id());

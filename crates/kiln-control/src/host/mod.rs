@@ -11,7 +11,9 @@ mod logs;
 mod plan;
 mod processes;
 mod queries;
+mod releases;
 mod rollback;
+mod secrets;
 mod serve;
 
 use std::net::SocketAddr;
@@ -242,6 +244,8 @@ impl Host for LocalHost {
             Command::Rollback { app, release } => self.rollback(app, release.as_deref(), &by, events),
             Command::Status { app } => self.status(app),
             Command::Releases { app } => self.releases(app),
+            Command::ReleaseShow { app, release } => self.release_show(app, &release),
+            Command::ReleaseDiff { app, from, to } => self.release_diff(app, &from, &to),
             Command::Instances { app } => self.instances(app),
             Command::Log { app, limit } => self.log(app, limit),
             Command::Logs { app, service, instance, follow, tail } => {

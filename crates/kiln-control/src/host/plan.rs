@@ -1,8 +1,9 @@
 //! What a deploy would do, without doing it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, PlanAnswer, PlannedStep};
 
 use super::LocalHost;
@@ -16,10 +17,12 @@ impl LocalHost {
     pub(crate) fn plan(&self, dir: &Path, events: &dyn EventSink) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let project = Project::load(dir)?;
+        let secrets = self.secrets_for(&project)?;
         let baked = pipeline::bake(&project, &self.store, false, asker.events, asker.clock)?;
         let records: BTreeMap<ImageName, ImageRecord> =
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
-        let release = project.spec.release(&records).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
+        let of = Ingredients { images: &records, secrets: &secrets, policy: BTreeSet::new() };
+        let release = project.spec.release(&of).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
         let core = lock(&self.driver.core);
         core.conflict(&release).map_err(|e| super::serve::refused(crate::core::Refusal::Conflict(e)))?;
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
@@ -29,8 +32,7 @@ impl LocalHost {
         };
         let old = from.as_ref().and_then(|id| core.release(id).cloned());
         drop(core);
-        let changes =
-            changes::between(old.as_ref(), &release, &|digest| self.store.image(digest).ok().flatten());
+        let changes = changes::between(old.as_ref(), &release, &self.store);
         let steps =
             steps.into_iter().map(|s| PlannedStep { step: s.action.to_string(), why: s.why }).collect();
         let to = release.id();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_model::{
     Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase,
-    ReleaseEntry, ReleaseId, ReleaseState, ServiceStatus, StatusAnswer, TrafficReport,
+    ServiceStatus, StatusAnswer, TrafficReport,
 };
 
 use super::LocalHost;
@@ -63,23 +63,6 @@ impl LocalHost {
         }))
     }
 
-    pub(crate) fn releases(&self, app: Option<AppName>) -> Result<Answer, Failure> {
-        let app = self.app(app)?;
-        let state = lock(&self.driver.core).apps()[&app].clone();
-        let entries = state.served.iter().rev().map(|served| {
-            let release = self.store.release(&served.release).map_err(|e| super::failure::store(&e))?;
-            let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
-            Ok(ReleaseEntry {
-                release: served.release.clone(),
-                created: served.first,
-                by: served.by.clone(),
-                images,
-                state: release_state(&state, &served.release),
-            })
-        });
-        Ok(Answer::Releases(entries.collect::<Result<_, Failure>>()?))
-    }
-
     pub(crate) fn instances(&self, app: Option<AppName>) -> Result<Answer, Failure> {
         let app = app.map(|app| self.app(Some(app))).transpose()?;
         let core = lock(&self.driver.core);
@@ -127,17 +110,4 @@ fn services(core: &Core, state: &AppState) -> BTreeMap<kiln_model::ServiceName, 
         Some((fleet.id.service.clone(), ServiceStatus { release: fleet.release.clone(), image, instances }))
     })
     .collect()
-}
-
-fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseState {
-    let is_up = |f: &kiln_model::Fleet| {
-        f.release == *release && matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining)
-    };
-    if state.traffic.live() == Some(release) {
-        ReleaseState::Live
-    } else if state.fleets.values().any(is_up) {
-        ReleaseState::Warm
-    } else {
-        ReleaseState::Stored
-    }
 }

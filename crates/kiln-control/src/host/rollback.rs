@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use kiln_model::{Answer, AppName, ExitCode, Failure, OperationKind, ReleaseId};
 
+use super::releases::find;
 use super::serve::{Asker, Stage};
 use super::{LocalHost, failure};
 use crate::contract::{Caller, EventSink};
@@ -53,22 +54,6 @@ impl LocalHost {
                     .hint(hint)
             });
         };
-        let fits = |id: &&ReleaseId| id.as_str().starts_with(given) || id.as_str()[2..].starts_with(given);
-        let found: Vec<&ReleaseId> = state.served.iter().map(|s| &s.release).filter(fits).collect();
-        match found[..] {
-            [one] => Ok(one.clone()),
-            [] => {
-                Err(Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}"))
-                    .hint(hint))
-            }
-            _ => {
-                let ids: Vec<&str> = found.iter().map(|id| id.as_str()).collect();
-                Err(Failure::new(
-                    ExitCode::Usage,
-                    format!("{given} is the beginning of several releases of {app}"),
-                )
-                .hint(format!("give more of it: {}", ids.join(", "))))
-            }
-        }
+        find(given, state.served.iter().map(|s| &s.release)).map_err(|e| e.of(app))
     }
 }

@@ -19,7 +19,7 @@ mod shape;
 
 pub use file::*;
 pub use problem::{SpecError, SpecProblem};
-pub use release::NotReleasable;
+pub use release::{Ingredients, NotReleasable};
 pub use resolved::{Base, CopySpec, HealthSpec, ImageSpec, RouteSpec, ServiceSpec, Sources, Spec, SuiteSpec};
 pub use schema::schema;
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, HostPattern, ImageName, Limits, Millis, Probe, RouteName, ServiceName, Volatile,
+    AppName, Check, HostPattern, ImageName, Limits, Millis, Probe, RouteName, SecretName, ServiceName,
+    Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -106,6 +107,8 @@ pub struct ServiceSpec {
     pub env: BTreeMap<String, String>,
     /// How they are asked whether they are well.
     pub health: HealthSpec,
+    /// The secrets they are given, and the environment variable that holds each as well, if any.
+    pub secrets: BTreeMap<SecretName, Option<String>>,
 }
 
 /// How instances are asked whether they are well.

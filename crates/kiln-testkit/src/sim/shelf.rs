@@ -59,6 +59,8 @@ pub fn release(name: &str, instances: u32) -> Release {
         healthy_after: 2,
         unhealthy_after: 3,
         start_timeout: Millis(5_000),
+        secrets: BTreeMap::new(),
+        checks: Default::default(),
     };
     let web: kiln_model::ServiceName = "web".parse().expect("a name");
     let route = ReleaseRoute { host: None, path: "/".into(), service: web.clone() };
@@ -69,5 +71,6 @@ pub fn release(name: &str, instances: u32) -> Release {
         routes: [("web".parse().expect("a name"), route)].into(),
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
+        policy: Default::default(),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Deploy(args) => deploy::run(&args, context),
         Commands::Rollback(args) => rollback::run(args, context),
         Commands::Status(args) => status::run(&args, context),
-        Commands::Releases(args) => releases::run(&args, context),
+        Commands::Releases(args) => releases::run(args, context),
         Commands::Instances(args) => instances::run(&args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),

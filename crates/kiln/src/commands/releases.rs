@@ -1,24 +1,59 @@
 //! `kiln releases`
 
-use clap::Args;
-use kiln_model::{Answer, Command, Failure, ReleaseEntry, ReleaseState};
+use clap::{Args, Subcommand};
+use kiln_model::{
+    Answer, Command, Difference, Failure, Part, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseState,
+};
 
 use crate::app;
 use crate::args::Named;
 use crate::context::{Context, unexpected};
 use crate::table::table;
-use crate::words::moment;
+use crate::words::{bytes, count, moment};
 
-/// What there is to go back to, newest first
+const EXAMPLES: &str = "\
+Examples:
+  kiln releases                      what there is to go back to, newest first
+  kiln releases show r-5d0c          one of them in full; the beginning of its id is enough
+  kiln releases diff r-5d0c r-91aa   packages, files, environment, secret versions, routes, limits";
+
+/// What there is to go back to, newest first; one release in full; what differs between two
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Releases {
+    #[command(subcommand)]
+    what: Option<What>,
     #[command(flatten)]
     named: Named,
 }
 
-pub(crate) fn run(args: &Releases, context: &Context) -> Result<(), Failure> {
-    match context.ask(&Command::Releases { app: app::name(&args.named) })? {
+#[derive(Debug, Subcommand)]
+enum What {
+    /// One release in full: images, configuration, secret versions, routes, checks
+    Show {
+        /// The release, or the beginning of its id
+        release: String,
+    },
+    /// What differs between two releases
+    Diff {
+        /// The one
+        from: String,
+        /// The other
+        to: String,
+    },
+}
+
+pub(crate) fn run(args: Releases, context: &Context) -> Result<(), Failure> {
+    let app = app::name(&args.named);
+    let command = match args.what {
+        None => Command::Releases { app },
+        Some(What::Show { release }) => Command::ReleaseShow { app, release },
+        Some(What::Diff { from, to }) => Command::ReleaseDiff { app, from, to },
+    };
+    match context.ask(&command)? {
         Answer::Releases(releases) => context.output.result(&releases, || words_for(&releases)),
+        Answer::Release(release) => context.output.result(&release, || in_full(&release)),
+        Answer::ReleaseDiff(diff) => context.output.result(&diff, || differences(&diff)),
         other => Err(unexpected(&other)),
     }
 }
@@ -32,12 +67,71 @@ fn words_for(releases: &[ReleaseEntry]) -> String {
 }
 
 fn row(entry: &ReleaseEntry) -> [String; 5] {
-    let state = match entry.state {
-        ReleaseState::Live => "live",
-        ReleaseState::Warm => "warm",
-        ReleaseState::Stored => "stored",
-    };
+    let state = state(entry.state);
     let images = entry.images.iter().map(|(service, image)| format!("{service}={}", image.short()));
     let images = images.collect::<Vec<_>>().join(" ");
     [entry.release.short().to_owned(), state.to_owned(), moment(entry.created), entry.by.clone(), images]
+}
+
+fn state(state: ReleaseState) -> &'static str {
+    match state {
+        ReleaseState::Live => "live",
+        ReleaseState::Warm => "warm",
+        ReleaseState::Stored => "stored",
+    }
+}
+
+/// A release as people read it: a line for each thing that is in its digest.
+fn in_full(answer: &ReleaseAnswer) -> String {
+    let release = &answer.document;
+    let mut lines = vec![format!("{} of {}, {}", answer.release, release.app, state(answer.state))];
+    if let (Some(created), Some(by)) = (answer.created, &answer.by) {
+        lines.push(format!("first served {} for {by}", moment(created)));
+    }
+    for (name, service) in &release.services {
+        lines.push(format!(
+            "service {name}: {} on port {}",
+            count(service.instances.into(), "instance"),
+            service.port
+        ));
+        lines.push(format!("  image    {}", service.image));
+        if let Some(image) = answer.images.get(name) {
+            let packages = count(image.packages.len() as u64, "package");
+            lines.push(format!("           {packages}, {} paths, {}", image.entries, bytes(image.bytes)));
+        }
+        lines.push(format!("  run      {} as {}", service.run.argv.join(" "), service.run.user));
+        let limits = service.limits;
+        let cpu = f64::from(limits.cpu_millis) / 1000.0;
+        lines.push(format!("  limits   memory {}, cpu {cpu}, pids {}", limits.memory, limits.pids));
+        lines.extend(service.env.iter().map(|(name, value)| format!("  env      {name}={value}")));
+        lines.extend(
+            service.secrets.iter().map(|(name, pinned)| format!("  secret   {name} {}", pinned.version)),
+        );
+        lines.extend(service.checks.iter().map(|check| format!("  passed   {}", check.check)));
+    }
+    for (name, route) in &release.routes {
+        let host = route.host.as_ref().map_or("every host".to_owned(), ToString::to_string);
+        lines.push(format!("route {name}: {host} {} to {}", route.path, route.service));
+    }
+    lines.extend(release.policy.iter().map(|rule| format!("policy: {rule}")));
+    lines.push(format!("drain {}, keep_warm {}", release.drain, release.keep_warm));
+    lines.join("\n")
+}
+
+/// How many single files are shown to people; programs get all.
+const FILES: usize = 40;
+
+fn differences(diff: &ReleaseDiffAnswer) -> String {
+    if diff.differences.is_empty() {
+        return format!("{} and {} are the same", diff.from.short(), diff.to.short());
+    }
+    let is_file = |d: &&Difference| d.part == Part::File;
+    let files = diff.differences.iter().filter(is_file).count();
+    let shown = diff.differences.iter().filter(|d| d.part != Part::File);
+    let shown = shown.chain(diff.differences.iter().filter(is_file).take(FILES));
+    let mut lines: Vec<String> = shown.map(ToString::to_string).collect();
+    if files > FILES {
+        lines.push(format!("… and {} more files; --json has all of them", files - FILES));
+    }
+    lines.join("\n")
 }

@@ -47,9 +47,9 @@ fn a_bad_spec_is_shown_with_carets_and_what_was_expected() {
 }
 
 #[test]
-fn a_reference_that_leads_nowhere_and_a_key_for_a_later_version() {
+fn a_reference_that_leads_nowhere() {
     let place = Place::new();
-    let text = SPEC.replace("image = \"web\"", "image = \"wbe\"\nsecrets = [\"API_KEY\"]");
+    let text = SPEC.replace("image = \"web\"", "image = \"wbe\"");
     place.write("app/kiln.toml", &text);
     assert_snapshot!(place.kiln(&["deploy", "app"]), @r#"
         status: 3
@@ -63,12 +63,6 @@ fn a_reference_that_leads_nowhere_and_a_key_for_a_later_version() {
           |         ^^^^^ expected `web`
           |
           = help: did you mean `web`?
-
-        secrets are not available in this version of Kiln
-         --> app/kiln.toml:9:11
-          |
-        9 | secrets = ["API_KEY"]
-          |           ^^^^^^^^^^^
         "#);
 }
 

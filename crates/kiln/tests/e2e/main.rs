@@ -7,5 +7,6 @@ mod failures;
 mod host;
 mod luck;
 mod project;
+mod releases;
 mod trace;
 mod up;

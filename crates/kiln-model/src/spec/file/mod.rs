@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
 pub use deploy::{CanaryFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile};
 pub use image::{CopyFile, ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
-pub use service::{HealthFile, ServiceFile};
+pub use service::{HealthFile, SecretFile, SecretTable, ServiceFile};
 
 /// What `kiln.toml` holds: an app, its images, the services made from them and the routes that lead there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

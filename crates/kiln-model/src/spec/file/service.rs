@@ -32,12 +32,34 @@ pub struct ServiceFile {
     /// Environment, laid over that of the image.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Secrets it may read, by name.
+    /// Secrets it may read, as files under /run/secrets. `kiln secret set` gives them values.
     #[serde(default)]
-    pub secrets: Vec<String>,
+    pub secrets: Vec<SecretFile>,
     /// Stores and services it may reach, by name. Nothing else can be reached.
     #[serde(default)]
     pub needs: Vec<String>,
+}
+
+/// A secret: its name, or a table that also gives it an environment variable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SecretFile {
+    /// A file under /run/secrets and nothing else.
+    Name(#[schemars(example = &"API_KEY")] String),
+    /// As the table says.
+    Table(SecretTable),
+}
+
+/// A secret and how it is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretTable {
+    /// Its name, which is that of its file under /run/secrets.
+    #[schemars(example = &"API_KEY")]
+    pub name: String,
+    /// The environment variable that holds it as well. Files are safer: an environment is inherited by every child.
+    #[schemars(example = &"API_KEY")]
+    pub env: Option<String>,
 }
 
 /// How instances are asked whether they are well: over `http`, or with `tcp`.

@@ -6,6 +6,7 @@ mod image;
 mod packages;
 mod paths;
 mod route;
+mod secrets;
 mod service;
 mod signal;
 

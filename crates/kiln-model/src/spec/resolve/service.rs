@@ -1,6 +1,6 @@
 //! `[service.NAME]`.
 
-use super::{Place, Problems, at_least_one, check, image, parse, parse_or, refer, refuse};
+use super::{Place, Problems, at_least_one, check, image, parse, parse_or, refer, refuse, secrets};
 use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
 use crate::{ByteSize, Limits, Millis, Probe};
 
@@ -26,14 +26,12 @@ pub(super) fn service(
     let instances = instances(file, &place.key("instances"), problems);
     // A name that is in the table and is no name has been reported there.
     let image = if known { file.image.parse().ok()? } else { return None };
-    Some(ServiceSpec { image, port: file.port, instances, limits, env: file.env.clone(), health })
+    let secrets = secrets::secrets(file, place, problems);
+    Some(ServiceSpec { image, port: file.port, instances, limits, env: file.env.clone(), health, secrets })
 }
 
 /// What reaches out of an instance.
 fn outside(file: &ServiceFile, all: &SpecFile, place: &Place, problems: &mut Problems<'_, '_>) {
-    if !file.secrets.is_empty() {
-        refuse("secrets are", &place.key("secrets"), problems);
-    }
     let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
     for (index, need) in file.needs.iter().enumerate() {
         let place = place.key("needs").item(index);

@@ -1,0 +1,121 @@
+//! Releases: what there is to go back to, one in full, what differs between two.
+
+use std::collections::BTreeMap;
+
+use kiln_model::{
+    Answer, AppName, AppState, ExitCode, Failure, FleetPhase, Release, ReleaseAnswer, ReleaseDiffAnswer,
+    ReleaseEntry, ReleaseId, ReleaseImage, ReleaseState, ServiceName,
+};
+
+use super::{LocalHost, failure};
+use crate::changes;
+use crate::sync::lock;
+
+impl LocalHost {
+    pub(crate) fn releases(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        let app = self.app(app)?;
+        let state = lock(&self.driver.core).apps()[&app].clone();
+        let entries = state.served.iter().rev().map(|served| {
+            let release = self.store.release(&served.release).map_err(|e| failure::store(&e))?;
+            let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
+            Ok(ReleaseEntry {
+                release: served.release.clone(),
+                created: served.first,
+                by: served.by.clone(),
+                images,
+                state: release_state(&state, &served.release),
+            })
+        });
+        Ok(Answer::Releases(entries.collect::<Result<_, Failure>>()?))
+    }
+
+    pub(crate) fn release_show(&self, app: Option<AppName>, given: &str) -> Result<Answer, Failure> {
+        let app = self.app(app)?;
+        let release = self.named(&app, given)?;
+        let id = release.id();
+        let state = lock(&self.driver.core).apps()[&app].clone();
+        let served = state.served.iter().find(|s| s.release == id);
+        Ok(Answer::Release(Box::new(ReleaseAnswer {
+            created: served.map(|s| s.first),
+            by: served.map(|s| s.by.clone()),
+            state: release_state(&state, &id),
+            images: self.images_of(&release)?,
+            document: release,
+            release: id,
+        })))
+    }
+
+    pub(crate) fn release_diff(&self, app: Option<AppName>, from: &str, to: &str) -> Result<Answer, Failure> {
+        let app = self.app(app)?;
+        let (old, new) = (self.named(&app, from)?, self.named(&app, to)?);
+        let differences = changes::in_full(&old, &new, &self.store);
+        Ok(Answer::ReleaseDiff(ReleaseDiffAnswer { from: old.id(), to: new.id(), differences }))
+    }
+
+    /// The release of `app` meant by `given`, whether it ever served or not.
+    fn named(&self, app: &AppName, given: &str) -> Result<Release, Failure> {
+        let ids = self.store.releases().map_err(|e| failure::store(&e))?;
+        let id = find(given, ids.iter()).map_err(|e| e.of(app))?;
+        let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
+        if release.app == *app { Ok(release) } else { Err(NotFound::Nothing(given.into()).of(app)) }
+    }
+
+    fn images_of(&self, release: &Release) -> Result<BTreeMap<ServiceName, ReleaseImage>, Failure> {
+        let mut images = BTreeMap::new();
+        for (name, service) in &release.services {
+            let Some(record) = self.store.image(&service.image).map_err(|e| failure::store(&e))? else {
+                continue;
+            };
+            let (digest, bytes) = (record.digest, record.metadata_bytes + record.content_bytes);
+            let image = ReleaseImage { digest, bytes, entries: record.entries, packages: record.packages };
+            images.insert(name.clone(), image);
+        }
+        Ok(images)
+    }
+}
+
+/// Why a release that was named is not known which.
+pub(super) enum NotFound {
+    Nothing(String),
+    Several(String, Vec<ReleaseId>),
+}
+
+impl NotFound {
+    pub(super) fn of(self, app: &AppName) -> Failure {
+        match self {
+            Self::Nothing(given) => {
+                Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}"))
+                    .hint("`kiln releases` lists what can be gone back to")
+            }
+            Self::Several(given, ids) => {
+                let ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();
+                let message = format!("{given} is the beginning of several releases of {app}");
+                Failure::new(ExitCode::Usage, message).hint(format!("give more of it: {}", ids.join(", ")))
+            }
+        }
+    }
+}
+
+/// The one of `ids` that is meant by `given`: all of it, or its beginning, with or without `r-`.
+pub(super) fn find<'a>(given: &str, ids: impl Iterator<Item = &'a ReleaseId>) -> Result<ReleaseId, NotFound> {
+    let fits = |id: &&ReleaseId| id.as_str().starts_with(given) || id.as_str()[2..].starts_with(given);
+    let found: Vec<&ReleaseId> = ids.filter(fits).collect();
+    match found[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(NotFound::Nothing(given.into())),
+        _ => Err(NotFound::Several(given.into(), found.into_iter().cloned().collect())),
+    }
+}
+
+fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseState {
+    let is_up = |f: &kiln_model::Fleet| {
+        f.release == *release && matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining)
+    };
+    if state.traffic.live() == Some(release) {
+        ReleaseState::Live
+    } else if state.fleets.values().any(is_up) {
+        ReleaseState::Warm
+    } else {
+        ReleaseState::Stored
+    }
+}
