@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use kiln_model::{InstanceId, RouteTable};
+use kiln_model::{HttpsRule, InstanceId, RouteTable};
 
 use crate::counts::Tally;
+use crate::origin::Scheme;
 use crate::random::Random;
 use crate::shares::Shares;
-use crate::table::{Fleet, Table};
+use crate::table::{Fleet, FleetIndex, Route, Table};
 use crate::upstream::Upstream;
 
 /// A table as one thread uses it: the shared part, and what is this thread's own.
@@ -18,6 +19,8 @@ pub(crate) struct Balance {
     table: Arc<Table>,
     /// Per route.
     shares: Vec<RefCell<Shares>>,
+    /// Per port.
+    tcp_shares: Vec<RefCell<Shares>>,
     /// Per fleet.
     upstreams: Vec<Vec<Rc<Upstream>>>,
 }
@@ -32,6 +35,8 @@ pub(crate) struct Pick {
 pub(crate) enum NoPick {
     /// No route takes it.
     NoRoute,
+    /// Its route takes it only over HTTPS.
+    OnlyHttps,
     /// Its route has no target with a share.
     NoTarget,
     /// Its targets have no instance that may receive requests; the first of them takes the blame.
@@ -44,13 +49,14 @@ impl Balance {
     /// `known` are the upstreams of the table before: those that stay keep their connections.
     pub(crate) fn new(table: Arc<Table>, known: &HashMap<InstanceId, Rc<Upstream>>) -> Self {
         let shares = table.routes.iter().map(|_| RefCell::default()).collect();
+        let tcp_shares = table.tcp.iter().map(|_| RefCell::default()).collect();
         let upstream = |id: &InstanceId, fleet: &Fleet| match known.get(id) {
-            Some(upstream) if upstream.port() == fleet.port => upstream.clone(),
-            _ => Upstream::new(id.clone(), fleet.port),
+            Some(known) if known.port() == fleet.port && known.protocol() == fleet.protocol => known.clone(),
+            _ => Upstream::new(id.clone(), fleet.port, fleet.protocol),
         };
         let of_fleet = |fleet: &Fleet| fleet.instances.iter().map(|id| upstream(id, fleet)).collect();
         let upstreams = table.fleets.iter().map(of_fleet).collect();
-        Self { table, shares, upstreams }
+        Self { table, shares, tcp_shares, upstreams }
     }
 
     /// Before there is a table.
@@ -68,16 +74,41 @@ impl Balance {
         &self,
         host: Option<&str>,
         path: &str,
+        scheme: Scheme,
         tried: &[Rc<Upstream>],
         random: &Random,
     ) -> Result<Pick, NoPick> {
         let route = self.table.router.find(host, path).ok_or(NoPick::NoRoute)?;
-        let targets = &self.table.routes[route];
+        let Route { targets, https } = &self.table.routes[route];
+        if *https == HttpsRule::Redirect && scheme == Scheme::Http {
+            return Err(NoPick::OnlyHttps);
+        }
+        self.among(targets, &self.shares[route], tried, random)
+    }
+
+    /// Chooses for a connection to `port`.
+    pub(crate) fn pick_tcp(
+        &self,
+        port: u16,
+        tried: &[Rc<Upstream>],
+        random: &Random,
+    ) -> Result<Pick, NoPick> {
+        let route = self.table.tcp.iter().position(|r| r.port == port).ok_or(NoPick::NoRoute)?;
+        self.among(&self.table.tcp[route].targets, &self.tcp_shares[route], tried, random)
+    }
+
+    fn among(
+        &self,
+        targets: &[(FleetIndex, u32)],
+        shares: &RefCell<Shares>,
+        tried: &[Rc<Upstream>],
+        random: &Random,
+    ) -> Result<Pick, NoPick> {
         let usable = |target: usize| {
             let (fleet, weight) = targets[target];
             self.upstreams[fleet].iter().any(|u| !is_in(tried, u)).then_some(weight)
         };
-        match self.shares[route].borrow_mut().next(targets.len(), usable) {
+        match shares.borrow_mut().next(targets.len(), usable) {
             Some(target) => {
                 let fleet = targets[target].0;
                 let upstream = least_loaded(&self.upstreams[fleet], tried, random).ok_or(NoPick::AllTried)?;

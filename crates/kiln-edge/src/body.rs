@@ -85,48 +85,61 @@ pub(crate) enum ResponseBody {
     /// The edge's own words.
     Own(Option<Bytes>),
     /// What an instance sends, as it comes; the lease knows whom to tell when it ends.
-    Streamed(Incoming, Option<Lease>),
+    Streamed(Incoming, Option<Lease>, Shape),
+}
+
+/// What the end of an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Whatever is missing is missed.
+    Whole,
+    /// Events, as they happen: clients expect it to end and come again.
+    Events,
 }
 
 impl ResponseBody {
-    pub(crate) fn streamed(incoming: Incoming, lease: Lease) -> Self {
-        Self::Streamed(incoming, Some(lease))
+    pub(crate) fn streamed(incoming: Incoming, lease: Lease, shape: Shape) -> Self {
+        Self::Streamed(incoming, Some(lease), shape)
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let (incoming, lease) = match self.get_mut() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let (incoming, lease, shape) = match self.get_mut() {
             Self::Own(words) => return Poll::Ready(words.take().map(|w| Ok(Frame::data(w)))),
-            Self::Streamed(incoming, lease) => (incoming, lease),
+            Self::Streamed(incoming, lease, shape) => (incoming, lease, shape),
         };
         let frame = Pin::new(&mut *incoming).poll_frame(cx);
         match &frame {
             Poll::Ready(Some(Err(_))) => end(lease, Lease::cut_short),
             Poll::Ready(None) => end(lease, Lease::complete),
             Poll::Ready(Some(Ok(_))) if incoming.is_end_stream() => end(lease, Lease::complete),
-            _ => {}
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Pending => {
+                let told = lease.as_ref().is_some_and(|l| l.ticket().poll_told(cx));
+                return if told { cut(lease, *shape) } else { Poll::Pending };
+            }
         }
-        frame
+        frame.map_err(|_| BrokenOff)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(words) => words.is_none(),
-            Self::Streamed(incoming, _) => incoming.is_end_stream(),
+            Self::Streamed(incoming, ..) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(words) => SizeHint::with_exact(words.as_ref().map_or(0, |w| w.len() as u64)),
-            Self::Streamed(incoming, _) => incoming.size_hint(),
+            Self::Streamed(incoming, ..) => incoming.size_hint(),
         }
     }
 }
@@ -134,10 +147,29 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // An answer without a body is never polled.
-        if let Self::Streamed(incoming, lease) = self
+        if let Self::Streamed(incoming, lease, _) = self
             && incoming.is_end_stream()
         {
             end(lease, Lease::complete);
+        }
+    }
+}
+
+/// The answer ends before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was broken off")]
+pub(crate) struct BrokenOff;
+
+/// Ends an answer that is told to: events just end, everything else is broken off so that nobody takes it for whole.
+fn cut(lease: &mut Option<Lease>, shape: Shape) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    match shape {
+        Shape::Events => {
+            end(lease, Lease::ended);
+            Poll::Ready(None)
+        }
+        Shape::Whole => {
+            end(lease, Lease::cut_short);
+            Poll::Ready(Some(Err(BrokenOff)))
         }
     }
 }

@@ -1,13 +1,15 @@
 //! How control talks to the edge.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiln_model::{EdgeCounts, FleetId, Millis, RouteTable};
 
-use crate::EdgeError;
-use crate::protocol::{EdgeStats, Reply, Request, ask};
+use crate::protocol::{EdgeStats, Estate, Reply, Request, ask};
+use crate::sockets::{Door, Listener};
+use crate::{Certificate, EdgeError};
 
 /// How much longer than it was asked to take the edge may take to answer before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +23,16 @@ pub struct EdgeClient {
 }
 
 impl EdgeClient {
+    /// Talks to whichever edge answers on `path` when it is asked.
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned() }
+    }
+
+    /// The control socket it talks to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes sure that an edge answers on `path`.
     ///
     /// # Errors
@@ -42,6 +54,16 @@ impl EdgeClient {
             Reply::Stale { in_force } => Err(EdgeError::StaleTable { offered: table.version, in_force }),
             reply => counts(reply, attempted),
         }
+    }
+
+    /// Shows these to clients of HTTPS from the next handshake on; connections that stand are not touched.
+    ///
+    /// # Errors
+    /// If one of them cannot be used; then none is, and those from before stay.
+    pub fn set_certificates(&self, certificates: &[Certificate]) -> Result<(), EdgeError> {
+        let attempted = "take certificates";
+        let request = Request::SetCertificates { certificates: certificates.to_vec() };
+        done(self.ask(&request, attempted, Duration::ZERO)?, attempted)
     }
 
     /// What is in flight now.
@@ -83,18 +105,106 @@ impl EdgeClient {
         stats(self.ask(&Request::Shutdown { grace: millis(grace) }, attempted, grace)?, attempted)
     }
 
+    /// Makes the edge listen on these as well.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn listen(&self, listeners: &[Listener]) -> Result<(), EdgeError> {
+        let attempted = "listen at more doors";
+        let doors = listeners.iter().map(|l| l.door.to_string()).collect();
+        let fds: Vec<_> = listeners.iter().map(|l| l.socket.as_fd()).collect();
+        done(self.ask_with(&Request::Listen { doors }, attempted, Duration::ZERO, &fds)?.0, attempted)
+    }
+
+    /// Makes the edge close these doors; whoever came in by them stays.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn deafen(&self, doors: &[Door]) -> Result<(), EdgeError> {
+        let attempted = "close doors";
+        let doors = doors.iter().map(Door::to_string).collect();
+        done(self.ask(&Request::Deafen { doors }, attempted, Duration::ZERO)?, attempted)
+    }
+
+    /// What a successor of this edge needs: its listening sockets, and what it serves by.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn hand_over(&self) -> Result<Inheritance, EdgeError> {
+        let attempted = "hand over its sockets";
+        match self.ask_with(&Request::HandOver, attempted, Duration::ZERO, &[])? {
+            (Reply::Estate { estate }, sockets) => Inheritance::new(estate, sockets)
+                .ok_or_else(|| EdgeError::Refused { attempted, why: "it gave something else".into() }),
+            (other, _) => Err(unexpected(other, attempted)),
+        }
+    }
+
+    /// Has the edge take no new connections, see those it has to their end, or for `grace`, and end. Returns at once.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn leave(&self, grace: Duration) -> Result<(), EdgeError> {
+        let attempted = "leave";
+        done(self.ask(&Request::Leave { grace: millis(grace) }, attempted, Duration::ZERO)?, attempted)
+    }
+
     fn ask(&self, request: &Request, attempted: &'static str, takes: Duration) -> Result<Reply, EdgeError> {
+        Ok(self.ask_with(request, attempted, takes, &[])?.0)
+    }
+
+    fn ask_with(
+        &self,
+        request: &Request,
+        attempted: &'static str,
+        takes: Duration,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), EdgeError> {
         let unreachable = |source| EdgeError::Unreachable { attempted, path: self.path.clone(), source };
         let mut stream = UnixStream::connect(&self.path).map_err(unreachable)?;
         let patience = Some(takes.saturating_add(PATIENCE));
         stream.set_read_timeout(patience).map_err(unreachable)?;
         stream.set_write_timeout(patience).map_err(unreachable)?;
-        ask(&mut stream, request).map_err(|source| EdgeError::NoAnswer { attempted, source })
+        ask(&mut stream, request, fds).map_err(|source| EdgeError::NoAnswer { attempted, source })
+    }
+}
+
+/// What an edge leaves to its successor.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// What it was started as.
+    pub identity: String,
+    /// Its process.
+    pub pid: u32,
+    /// The table it serves by, if it has one.
+    pub table: Option<RouteTable>,
+    /// What it shows to clients of HTTPS.
+    pub certificates: Vec<Certificate>,
+}
+
+impl Inheritance {
+    fn new(estate: Estate, sockets: Vec<OwnedFd>) -> Option<Self> {
+        let Estate { doors, identity, pid, table, certificates } = estate;
+        if doors.len() != sockets.len() {
+            return None;
+        }
+        let listener =
+            |(door, socket): (String, OwnedFd)| Some(Listener { door: door.parse().ok()?, socket });
+        let listeners = doors.into_iter().zip(sockets).map(listener).collect::<Option<_>>()?;
+        Some(Self { listeners, identity, pid, table, certificates })
     }
 }
 
 fn millis(duration: Duration) -> Millis {
     Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn done(reply: Reply, attempted: &'static str) -> Result<(), EdgeError> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(other, attempted)),
+    }
 }
 
 fn counts(reply: Reply, attempted: &'static str) -> Result<EdgeCounts, EdgeError> {

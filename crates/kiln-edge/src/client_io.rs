@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
 
@@ -31,14 +32,35 @@ pub(crate) struct Marks {
     stalled: AtomicU64,
     /// Whether closing the connection in good order would make half an answer look whole.
     cut: AtomicBool,
+    /// Requests in flight on it.
+    requests: AtomicU32,
+    /// Whether several requests may be under way at once, so that bytes are no sign of a new one.
+    multiplexed: AtomicBool,
 }
 
 impl Marks {
     pub(crate) fn new(epoch: Instant) -> Arc<Self> {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
-        let cut = AtomicBool::new(false);
-        Arc::new(Self { epoch, phase, since: AtomicU64::new(now), stalled, cut })
+        let (cut, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (since, requests) = (AtomicU64::new(now), AtomicU32::new(0));
+        Arc::new(Self { epoch, phase, since, stalled, cut, requests, multiplexed })
+    }
+
+    /// Something is awaited from the client that does not take long: a handshake, the rest of a header.
+    pub(crate) fn expect(&self) {
+        self.enter(HEAD);
+    }
+
+    /// What was expected has come.
+    pub(crate) fn settled(&self) {
+        self.enter(RESTING);
+    }
+
+    /// From now on several requests may be under way at once.
+    pub(crate) fn multiplex(&self) {
+        self.multiplexed.store(true, Relaxed);
+        self.enter(RESTING);
     }
 
     fn now(&self) -> u64 {
@@ -54,11 +76,14 @@ impl Marks {
     pub(crate) fn busy(&self) {
         // No time needed: nothing bounds this phase as a whole.
         self.phase.store(BUSY, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
     }
 
     /// Its answer is given.
     pub(crate) fn rest(&self) {
-        self.enter(RESTING);
+        if self.requests.fetch_sub(1, Relaxed) == 1 {
+            self.enter(RESTING);
+        }
     }
 
     /// The answer under way has been cut, and only a reset will tell the client so: for HTTP/1.0 the end of the
@@ -67,8 +92,8 @@ impl Marks {
         self.cut.store(true, Relaxed);
     }
 
-    fn bytes_came(&self) {
-        if self.phase.load(Relaxed) == RESTING {
+    pub(crate) fn bytes_came(&self) {
+        if self.phase.load(Relaxed) == RESTING && !self.multiplexed.load(Relaxed) {
             self.enter(HEAD);
         }
     }
@@ -80,6 +105,15 @@ impl Marks {
             (false, 0) => self.stalled.store(self.now().max(1), Relaxed),
             (false, _) => {}
         }
+    }
+
+    /// Whether the client takes nothing of what waits for it.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed) != 0
+    }
+
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
     }
 
     /// Whether the client has overstepped one of `limits`.
@@ -97,15 +131,32 @@ impl Marks {
     }
 }
 
+/// What carries the bytes.
+pub(crate) enum Transport {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
 /// A client's socket.
 pub(crate) struct ClientIo {
-    io: TokioIo<TcpStream>,
+    io: Transport,
     marks: Arc<Marks>,
 }
 
 impl ClientIo {
-    pub(crate) fn new(stream: TcpStream, marks: Arc<Marks>) -> Self {
-        Self { io: TokioIo::new(stream), marks }
+    pub(crate) fn plain(stream: TcpStream, marks: Arc<Marks>) -> Self {
+        Self { io: Transport::Plain(TokioIo::new(stream)), marks }
+    }
+
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, marks: Arc<Marks>) -> Self {
+        Self { io: Transport::Tls(Box::new(TokioIo::new(stream))), marks }
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.io {
+            Transport::Plain(io) => io.inner(),
+            Transport::Tls(io) => io.inner().get_ref().0,
+        }
     }
 }
 
@@ -113,9 +164,19 @@ impl Drop for ClientIo {
     fn drop(&mut self) {
         if self.marks.cut.load(Relaxed) {
             // If it fails the client is gone, and nobody is misled.
-            let _ = rustix::net::sockopt::set_socket_linger(self.io.inner(), Some(Duration::ZERO));
+            let _ = rustix::net::sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO));
         }
     }
+}
+
+/// Calls the same method on whichever transport there is.
+macro_rules! carried {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match &mut $self.io {
+            Transport::Plain(io) => Pin::new(io).$method($($argument),*),
+            Transport::Tls(io) => Pin::new(&mut **io).$method($($argument),*),
+        }
+    };
 }
 
 impl Read for ClientIo {
@@ -124,7 +185,7 @@ impl Read for ClientIo {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        let read = ready!(carried!(self.poll_read(cx, buf)));
         self.marks.bytes_came();
         Poll::Ready(read)
     }
@@ -132,21 +193,24 @@ impl Read for ClientIo {
 
 impl Write for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        let wrote = carried!(self.poll_write(cx, buf));
         self.marks.wrote(wrote.is_ready());
         wrote
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        carried!(self.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        carried!(self.poll_shutdown(cx))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        match &self.io {
+            Transport::Plain(io) => io.is_write_vectored(),
+            Transport::Tls(io) => io.is_write_vectored(),
+        }
     }
 
     fn poll_write_vectored(
@@ -154,7 +218,7 @@ impl Write for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let wrote = carried!(self.poll_write_vectored(cx, bufs));
         self.marks.wrote(wrote.is_ready());
         wrote
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Dial, Sockets};
+use crate::{Dial, Sockets, Trust};
 
 /// Everything one edge process needs; there is no file it reads and no variable it looks up.
 pub struct EdgeConfig {
@@ -15,6 +15,19 @@ pub struct EdgeConfig {
     pub confinement: Option<Confinement>,
     /// How much and how long it puts up with.
     pub limits: Limits,
+    /// What the operator decided.
+    pub settings: EdgeSettings,
+}
+
+/// What the operator of a host decides about its edge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EdgeSettings {
+    /// Peers whose word is taken about where a request came from (`X-Forwarded-For`, `Forwarded`).
+    pub trust: Trust,
+    /// Whether connections from these begin with a PROXY protocol header (version 1 or 2).
+    pub proxy_headers: bool,
+    /// What this edge is, in words its starter understands: program and settings. Told to whoever asks.
+    pub identity: String,
 }
 
 /// Whom the edge becomes once it holds its sockets. No capability, no new privileges, no files, and only the system
@@ -36,6 +49,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of one request's or response's head.
     pub header_bytes: usize,
+    /// Requests over HTTP/2 that one connection may begin only to give them up.
+    pub wasted_requests: u32,
     /// From the first byte of a request's head to its last.
     pub header_read: Duration,
     /// How long a client connection may rest between requests (and before its first).
@@ -58,6 +73,7 @@ impl Default for Limits {
             connections: 65_536,
             header_count: 100,
             header_bytes: 64 * 1024,
+            wasted_requests: 200,
             header_read: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
             client_stall: Duration::from_secs(60),

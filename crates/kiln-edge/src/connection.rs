@@ -1,49 +1,114 @@
 //! The client connections of one thread: who they are, where their requests are, and how to end them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use hyper::header::HeaderValue;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::Limits;
 use crate::client_io::Marks;
-use crate::counts::{Tally, Totals};
+use crate::counts::Totals;
+use crate::cut::Ticket;
+use crate::origin::{Peer, Scheme};
+use crate::trust::Trust;
 
 /// One client connection, or the tunnel it has become.
 pub(crate) struct Connection {
     pub(crate) marks: Arc<Marks>,
-    /// The client's address, as instances are told.
-    pub(crate) peer: HeaderValue,
+    /// Who is at the other end, from the moment the first request can come.
+    peer: OnceCell<Peer>,
     /// Where the client thinks it is, for the few that do not say.
     pub(crate) local: SocketAddr,
-    /// The fleet its request is in flight at.
-    fleet: RefCell<Option<Arc<Tally>>>,
+    /// Its requests in flight: one at a time, or many over HTTP/2.
+    tickets: RefCell<Vec<Rc<Ticket>>>,
+    /// The one last begun, until its task is known.
+    pub(crate) newest: RefCell<Option<Rc<Ticket>>>,
+    /// Requests of this connection that the client gave up, less those it did not.
+    wasted: Cell<u32>,
     abort: RefCell<Option<AbortHandle>>,
+    /// Told when the client is to be asked to leave.
+    pub(crate) retired: Notify,
+    was_retired: Cell<bool>,
 }
 
 impl Connection {
-    pub(crate) fn new(marks: Arc<Marks>, peer: SocketAddr, local: SocketAddr) -> Self {
-        let peer = HeaderValue::try_from(peer.ip().to_canonical().to_string())
-            .unwrap_or(HeaderValue::from_static("unknown"));
-        Self { marks, peer, local, fleet: RefCell::default(), abort: RefCell::default() }
+    pub(crate) fn new(marks: Arc<Marks>, local: SocketAddr) -> Self {
+        Self {
+            marks,
+            peer: OnceCell::new(),
+            local,
+            tickets: RefCell::default(),
+            newest: RefCell::default(),
+            wasted: Cell::new(0),
+            abort: RefCell::default(),
+            retired: Notify::new(),
+            was_retired: Cell::new(false),
+        }
     }
 
-    pub(crate) fn enter_fleet(&self, tally: Arc<Tally>) {
-        *self.fleet.borrow_mut() = Some(tally);
+    /// Says who is at the other end; the first word counts.
+    pub(crate) fn is_from(&self, peer: Peer) {
+        let _ = self.peer.set(peer);
     }
 
-    pub(crate) fn leave_fleet(&self) {
-        *self.fleet.borrow_mut() = None;
+    pub(crate) fn peer(&self) -> &Peer {
+        let nobody = || Peer::new(self.local, Scheme::Http, &Trust::default());
+        self.peer.get_or_init(nobody)
     }
 
-    fn is_at_a_fleet_gone(&self) -> bool {
-        self.fleet.borrow().as_ref().is_some_and(|t| t.is_gone())
+    /// A request has begun.
+    pub(crate) fn begin(&self) -> Rc<Ticket> {
+        let ticket = Rc::<Ticket>::default();
+        self.tickets.borrow_mut().push(ticket.clone());
+        self.marks.busy();
+        ticket
+    }
+
+    /// It has ended: with its answer, or given up by the client.
+    pub(crate) fn end(&self, ticket: &Rc<Ticket>, is_wasted: bool) {
+        let mut tickets = self.tickets.borrow_mut();
+        if let Some(at) = tickets.iter().position(|t| Rc::ptr_eq(t, ticket)) {
+            tickets.swap_remove(at);
+        }
+        let wasted = self.wasted.get();
+        self.wasted.set(if is_wasted { wasted + 1 } else { wasted.saturating_sub(1) });
+        self.marks.rest();
+    }
+
+    /// Asks those of its requests to end whose fleet has left the table.
+    fn tell_those_at_fleets_gone(&self) {
+        self.tickets.borrow().iter().filter(|t| t.is_at_a_fleet_gone()).for_each(|t| t.tell());
+    }
+
+    /// Ends what was asked to end long enough ago.
+    fn enforce(&self) {
+        let overdue = |t: &Rc<Ticket>| t.told_at().is_some_and(|told| told.elapsed() > Ticket::GRACE);
+        let overdue: Vec<Rc<Ticket>> = self.tickets.borrow().iter().filter(|t| overdue(t)).cloned().collect();
+        for ticket in overdue {
+            if !ticket.abort() {
+                self.abort();
+            }
+        }
+    }
+
+    /// Whether it only begins requests to give them up, which costs instances more than it costs the client.
+    fn is_wasteful(&self, limits: &Limits) -> bool {
+        self.wasted.get() > limits.wasted_requests
+    }
+
+    /// Ends a connection that does nothing: with a word where the protocol has one, and without if that was in vain.
+    fn give_up(&self) {
+        if self.marks.is_multiplexed() && !self.marks.is_stalled() && !self.was_retired.replace(true) {
+            self.retired.notify_one();
+            self.marks.settled();
+        } else {
+            self.abort();
+        }
     }
 
     /// Ends the connection now, whatever it is doing; what it holds is released and counted when its task is dropped.
@@ -93,14 +158,27 @@ impl Connections {
         self.all.borrow().len()
     }
 
-    /// Ends those whose request is at a fleet that has left the table.
+    /// Asks what is in flight at fleets that have left the table to end.
     pub(crate) fn cut_gone(&self) {
-        self.all.borrow().values().filter(|c| c.is_at_a_fleet_gone()).for_each(|c| c.abort());
+        self.all.borrow().values().for_each(|c| c.tell_those_at_fleets_gone());
+    }
+
+    /// Asks all that is in flight to end.
+    pub(crate) fn tell_all(&self) {
+        let all = self.all.borrow();
+        all.values().for_each(|c| c.tickets.borrow().iter().for_each(|t| t.tell()));
     }
 
     /// Ends those that overstep the limits.
     pub(crate) fn cut_overdue(&self, limits: &Limits) {
-        self.all.borrow().values().filter(|c| c.marks.is_overdue(limits)).for_each(|c| c.abort());
+        for connection in self.all.borrow().values() {
+            connection.enforce();
+            if connection.is_wasteful(limits) {
+                connection.abort();
+            } else if connection.marks.is_overdue(limits) {
+                connection.give_up();
+            }
+        }
     }
 }
 
@@ -113,7 +191,9 @@ impl Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.connections.all.borrow_mut().remove(&self.key);
-        self.connections.totals.connections.fetch_sub(1, SeqCst);
+        if self.connections.totals.connections.fetch_sub(1, SeqCst) == 1 {
+            self.connections.totals.drained.notify_waiters();
+        }
         self.connections.ended.notify_waiters();
     }
 }

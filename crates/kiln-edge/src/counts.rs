@@ -17,6 +17,7 @@ pub(crate) struct Tally {
     in_flight: AtomicU64,
     served: AtomicU64,
     failed: AtomicU64,
+    cut: AtomicU64,
     gone: AtomicBool,
     /// Told whenever `in_flight` reaches zero.
     drained: Arc<Notify>,
@@ -29,6 +30,7 @@ impl Tally {
             in_flight: AtomicU64::new(0),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             drained,
         })
@@ -44,6 +46,7 @@ impl Tally {
             in_flight: self.in_flight.load(SeqCst),
             served: self.served.load(SeqCst),
             failed: self.failed.load(SeqCst),
+            cut: self.cut.load(SeqCst),
         }
     }
 
@@ -104,6 +107,8 @@ pub(crate) enum Ending {
     Answered,
     /// The edge answered in the fleet's place, or the answer was cut short.
     Failed,
+    /// The fleet's time was up, and what was under way was brought to the end its protocol knows.
+    Cut,
 }
 
 /// One request in flight at one fleet. Holding it is what keeps the fleet from being stopped.
@@ -130,12 +135,15 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let ending = if self.tally.is_gone() { Ending::Failed } else { self.ending };
-        if ending != Ending::Left {
+        if self.ending != Ending::Left {
             self.tally.served.fetch_add(1, SeqCst);
         }
-        if ending == Ending::Failed {
+        if self.ending == Ending::Failed {
             self.tally.failed.fetch_add(1, SeqCst);
+        }
+        // Whatever ends after its fleet has gone ends because of that.
+        if self.ending == Ending::Cut || self.tally.is_gone() {
+            self.tally.cut.fetch_add(1, SeqCst);
         }
         if self.tally.in_flight.fetch_sub(1, SeqCst) == 1 {
             self.tally.drained.notify_waiters();

@@ -2,33 +2,48 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use kiln_model::{EdgeCounts, FleetId, RouteTable};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::counts::{Tally, Totals};
-use crate::protocol::{EdgeStats, Reply, Request};
+use crate::process::share_out;
+use crate::protocol::{EdgeStats, Estate, Reply, Request};
+use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
+use crate::tls::{Certificate, Certificates};
 use crate::worker::Order;
 
 /// How long connections whose requests are done may take to close.
 const CLOSING: Duration = Duration::from_secs(1);
+
+/// How long what is in flight at a fleet that left the table may take to end: a word of goodbye, and the time that
+/// passes until those who do not listen are cut.
+const CUTTING: Duration = Duration::from_millis(1500);
 
 /// What the main thread knows.
 pub(crate) struct Director {
     workers: Vec<mpsc::UnboundedSender<Order>>,
     stock: Stock,
     totals: Arc<Totals>,
+    certificates: Certificates,
     /// Told whenever a fleet's count reaches zero.
     drained: Arc<Notify>,
     table: RefCell<Arc<Table>>,
     /// One table at a time.
     turn: Mutex<()>,
+    /// What a successor would be left.
+    legacy: RefCell<Estate>,
+    listeners: RefCell<Vec<Listener>>,
     is_ending: Cell<bool>,
     is_drained: Cell<bool>,
     /// Told when the edge has drained, has said so, and is to end.
@@ -36,32 +51,49 @@ pub(crate) struct Director {
 }
 
 impl Director {
-    pub(crate) fn new(workers: Vec<mpsc::UnboundedSender<Order>>, stock: Stock, totals: Arc<Totals>) -> Self {
+    pub(crate) fn new(
+        workers: Vec<mpsc::UnboundedSender<Order>>,
+        stock: Stock,
+        totals: Arc<Totals>,
+        certificates: Certificates,
+        identity: String,
+        listeners: Vec<Listener>,
+    ) -> Self {
         let drained = Arc::<Notify>::default();
         let table = Table::new(RouteTable::default(), &HashMap::new(), &drained);
         Self {
             workers,
             stock,
             totals,
+            certificates,
             drained,
             table: RefCell::new(Arc::new(table)),
             turn: Mutex::new(()),
+            legacy: RefCell::new(Estate { identity, pid: std::process::id(), ..Estate::default() }),
+            listeners: RefCell::new(listeners),
             is_ending: Cell::new(false),
             is_drained: Cell::new(false),
             ended: Notify::new(),
         }
     }
 
-    pub(crate) async fn obey(&self, request: Request) -> Reply {
-        match request {
+    /// Does what is asked. Descriptors may come with a request, and go with a reply.
+    pub(crate) async fn obey(self: &Rc<Self>, request: Request, fds: Vec<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
+        let reply = match request {
+            Request::HandOver => return self.hand_over(),
+            Request::Listen { doors } => self.listen(&doors, fds).await,
+            Request::Deafen { doors } => self.deafen(&doors).await,
+            Request::Leave { grace } => self.leave(Duration::from_millis(grace.0)),
             Request::SetTable { table } => self.set_table(table).await,
             Request::Counts => Reply::Counts { counts: self.counts() },
             Request::WaitDrained { fleets, timeout } => {
                 self.wait_drained(&fleets, Duration::from_millis(timeout.0)).await
             }
+            Request::SetCertificates { certificates } => self.set_certificates(&certificates),
             Request::Stats => Reply::Stats { stats: self.stats() },
             Request::Shutdown { grace } => self.shutdown(Duration::from_millis(grace.0)).await,
-        }
+        };
+        (reply, Vec::new())
     }
 
     fn table(&self) -> Arc<Table> {
@@ -81,6 +113,16 @@ impl Director {
         }
     }
 
+    fn set_certificates(&self, certificates: &[Certificate]) -> Reply {
+        match self.certificates.replace(certificates) {
+            Ok(()) => {
+                self.legacy.borrow_mut().certificates = certificates.to_vec();
+                Reply::Done
+            }
+            Err(why) => Reply::Refused { why },
+        }
+    }
+
     async fn set_table(&self, table: RouteTable) -> Reply {
         let _turn = self.turn.lock().await;
         let old = self.table();
@@ -92,18 +134,35 @@ impl Director {
         }
         let tallies: HashMap<FleetId, Arc<Tally>> =
             old.fleets.iter().map(|f| (f.tally.fleet().clone(), f.tally.clone())).collect();
+        self.legacy.borrow_mut().table = Some(table.clone());
         let table = Arc::new(Table::new(table, &tallies, &self.drained));
-        leave(&old, &table);
+        let gone = retire(&old, &table);
         let all_have_it = self.tell_all(|done| Order::Table(table.clone(), done)).await;
         *self.table.borrow_mut() = table.clone();
         self.stock.keep(table);
         // Fleets that have left are waited for by somebody, perhaps.
         self.drained.notify_waiters();
+        self.ended_at(&gone).await;
         if all_have_it {
-            Reply::Counts { counts: self.counts() }
+            let gone = gone.iter().map(|tally| tally.count()).collect();
+            Reply::Counts { counts: EdgeCounts { gone, ..self.counts() } }
         } else {
             Reply::Refused { why: "one of the edge's threads has ended".into() }
         }
+    }
+
+    /// Gives what is in flight at fleets that have left the time it takes to end in order.
+    async fn ended_at(&self, gone: &[Arc<Tally>]) {
+        let all_ended = async {
+            loop {
+                let change = self.drained.notified();
+                if gone.iter().all(|tally| tally.is_drained()) {
+                    return;
+                }
+                change.await;
+            }
+        };
+        let _ = timeout(CUTTING, all_ended).await;
     }
 
     /// Gives every thread an order and waits until all have carried it out; false if one cannot.
@@ -143,27 +202,100 @@ impl Director {
     }
 
     async fn shutdown(&self, grace: Duration) -> Reply {
-        if self.is_ending.replace(true) {
+        if !self.begin_end().await {
             return Reply::Refused { why: "it is shutting down already".into() };
         }
+        self.until(grace, || self.totals.in_flight.load(SeqCst) == 0).await;
+        let stats = self.stats();
+        self.close();
+        Reply::Stats { stats }
+    }
+
+    /// Sees the connections there are to their end and then ends the process; nobody waits for that.
+    fn leave(self: &Rc<Self>, grace: Duration) -> Reply {
+        let director = self.clone();
+        spawn_local(async move {
+            if director.begin_end().await {
+                director.until(grace, || director.totals.connections.load(SeqCst) == 0).await;
+                director.close();
+                director.ended.notify_one();
+            }
+        });
+        Reply::Done
+    }
+
+    /// Nobody new comes in from now on; false if that was so before.
+    async fn begin_end(&self) -> bool {
+        if self.is_ending.replace(true) {
+            return false;
+        }
+        self.listeners.borrow_mut().clear();
         self.tell_all(Order::Drain).await;
-        let nothing_in_flight = async {
+        true
+    }
+
+    /// Returns when `is_over` holds, or after `grace`.
+    async fn until(&self, grace: Duration, is_over: impl Fn() -> bool) {
+        let over = async {
             loop {
                 let change = self.totals.drained.notified();
-                if self.totals.in_flight.load(SeqCst) == 0 {
+                if is_over() {
                     return;
                 }
                 change.await;
             }
         };
-        let _ = timeout(grace, nothing_in_flight).await;
-        let stats = self.stats();
-        let within = if stats.in_flight == 0 { CLOSING } else { Duration::ZERO };
+        let _ = timeout(grace, over).await;
+    }
+
+    fn close(&self) {
         for worker in &self.workers {
-            let _ = worker.send(Order::Close(within));
+            let _ = worker.send(Order::Close(CLOSING));
         }
         self.is_drained.set(true);
-        Reply::Stats { stats }
+    }
+
+    fn hand_over(&self) -> (Reply, Vec<OwnedFd>) {
+        let cloned = || {
+            let listeners = self.listeners.borrow();
+            listeners.iter().map(|l| l.socket.try_clone()).collect::<io::Result<Vec<_>>>()
+        };
+        match cloned() {
+            Ok(sockets) => {
+                let doors = self.listeners.borrow().iter().map(|l| l.door.to_string()).collect();
+                let estate = Estate { doors, ..self.legacy.borrow().clone() };
+                (Reply::Estate { estate }, sockets)
+            }
+            Err(error) => (Reply::Refused { why: error.to_string() }, Vec::new()),
+        }
+    }
+
+    async fn listen(&self, doors: &[String], sockets: Vec<OwnedFd>) -> Reply {
+        let parsed: Option<Vec<Door>> = doors.iter().map(|door| door.parse().ok()).collect();
+        let Some(doors) = parsed.filter(|doors| doors.len() == sockets.len()) else {
+            return Reply::Refused { why: "the sockets are not those of the doors".into() };
+        };
+        let more: Vec<Listener> =
+            doors.into_iter().zip(sockets).map(|(door, socket)| Listener { door, socket }).collect();
+        let kept: io::Result<Vec<Listener>> = more.iter().map(Listener::try_clone).collect();
+        match kept {
+            Ok(kept) => self.listeners.borrow_mut().extend(kept),
+            Err(error) => return Reply::Refused { why: error.to_string() },
+        }
+        let mut all = true;
+        for (worker, share) in self.workers.iter().cycle().zip(share_out(more)) {
+            let (done, answer) = oneshot::channel();
+            let _ = worker.send(Order::Listen(share, done));
+            all &= answer.await.is_ok();
+        }
+        if all { Reply::Done } else { Reply::Refused { why: "one of the edge's threads has ended".into() } }
+    }
+
+    async fn deafen(&self, doors: &[String]) -> Reply {
+        let doors: Vec<Door> = doors.iter().filter_map(|door| door.parse().ok()).collect();
+        self.listeners.borrow_mut().retain(|l| !doors.contains(&l.door));
+        self.tell_all(|done| Order::Deafen(doors.clone(), done)).await;
+        Reply::Done
     }
 
     /// Whether nothing is left to do but to end.
@@ -177,11 +309,12 @@ impl Director {
     }
 }
 
-/// Marks the fleets of `old` that `new` does not name: each thread cuts what it has in flight there when it takes
+/// Marks the fleets of `old` that `new` does not name: each thread ends what it has in flight there when it takes
 /// the new table.
-fn leave(old: &Table, new: &Table) {
+fn retire(old: &Table, new: &Table) -> Vec<Arc<Tally>> {
     let stay: std::collections::HashSet<_> = new.fleets.iter().map(|f| f.tally.fleet()).collect();
-    old.fleets.iter().filter(|f| !stay.contains(f.tally.fleet())).for_each(|f| f.tally.leave());
+    let gone = old.fleets.iter().filter(|f| !stay.contains(f.tally.fleet()));
+    gone.inspect(|f| f.tally.leave()).map(|f| f.tally.clone()).collect()
 }
 
 fn named_twice(table: &RouteTable) -> Option<&FleetId> {

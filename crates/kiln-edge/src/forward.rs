@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::http::header::Entry;
-use hyper::{Request, Response, StatusCode, header::CONNECTION, header::HeaderValue};
+use hyper::{Request, Response, StatusCode, Version};
 
 use crate::balance::NoPick;
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody, Shape};
 use crate::connect::connect;
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
@@ -32,12 +33,16 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let turn = Turn::begin(worker.totals.clone());
-    let reply = Reply::begin(connection, request.version());
-    let mut response = match Inbound::read(request, reply.connection(), &worker.random) {
+    let version = request.version();
+    let reply = Reply::begin(connection, version);
+    let mut response = match Inbound::read(request, reply.connection(), &worker) {
         Ok(inbound) => Exchange::new(worker.clone(), inbound, turn, reply).run().await,
         Err(refusal) => refusal.response(),
     };
-    if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if version == Version::HTTP_2 {
+        // Connections of HTTP/2 are told otherwise.
+        response.headers_mut().remove(CONNECTION);
+    } else if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -92,7 +97,13 @@ impl Exchange {
     async fn obtain(&mut self) -> Result<(Response<Incoming>, Channel, Burden), Refusal> {
         loop {
             let burden = Burden::on(self.place()?);
-            match self.attempt(burden.upstream()).await {
+            let ticket = self.reply.ticket().clone();
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.attempt(burden.upstream()) => attempt,
+                () = ticket.told() => return Err(Refusal::Retired),
+            };
+            match attempt {
                 Ok((response, channel)) => return Ok((response, channel, burden)),
                 Err(miss) => self.note(miss, burden.upstream())?,
             }
@@ -107,13 +118,15 @@ impl Exchange {
             "*" => "/",
             path => path,
         };
-        let picked = self.worker.balance().pick(host, path, &self.tried, &self.worker.random);
+        let scheme = self.inbound.origin.scheme;
+        let picked = self.worker.balance().pick(host, path, scheme, &self.tried, &self.worker.random);
         match picked {
             Ok(pick) => {
                 self.count_at(InFlight::at(pick.tally));
                 Ok(pick.upstream)
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
+            Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
             Err(NoPick::NoTarget) => Err(Refusal::NoTarget),
             Err(NoPick::NoInstance(tally)) => {
                 self.count_at(InFlight::at(tally));
@@ -124,7 +137,7 @@ impl Exchange {
     }
 
     fn count_at(&mut self, flight: InFlight) {
-        self.reply.connection().enter_fleet(flight.tally().clone());
+        self.reply.ticket().enter_fleet(flight.tally().clone());
         // The old one is dropped after the new one counts: the request is never in flight nowhere.
         self.flight = Some(flight);
     }
@@ -138,12 +151,13 @@ impl Exchange {
                     .await
                     .map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?,
             };
-        let lost = Miss { refusal: Refusal::Lost, again: Again::No };
-        let request = self.inbound.request.take().ok_or(lost)?;
-        let sent = channel.sender.try_send_request(request);
+        let request = self.inbound.take(upstream.protocol());
+        let request = request.map_err(|refusal| Miss { refusal, again: Again::No })?;
+        let used = channel.used;
+        let sent = channel.send(request);
         match answer_within(limits.response_head, &self.inbound.progress, sent).await {
             Ok(Ok(response)) => Ok((response, channel)),
-            Ok(Err(error)) => Err(self.unanswered(error, channel.used)),
+            Ok(Err(error)) => Err(self.unanswered(error, used)),
             Err(refusal) => Err(Miss { refusal, again: Again::No }),
         }
     }
@@ -193,23 +207,47 @@ impl Exchange {
         if let Some(flight) = &mut self.flight {
             flight.ends(if refusal.is_failure() { Ending::Failed } else { Ending::Left });
         }
-        refusal.response()
+        let mut response = refusal.response();
+        if refusal == Refusal::OnlyHttps
+            && let Some(location) = self.https_location()
+        {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
+    /// The same place, over HTTPS.
+    fn https_location(&self) -> Option<HeaderValue> {
+        let host = self.inbound.host.as_ref()?.to_str().ok()?;
+        let name = match host.rfind(':') {
+            Some(colon) if !host[colon..].contains(']') => &host[..colon],
+            _ => host,
+        };
+        let port = match self.worker.https_port {
+            Some(port) if port != 443 => format!(":{port}"),
+            _ => String::new(),
+        };
+        HeaderValue::try_from(format!("https://{name}{port}{}", self.inbound.path)).ok()
     }
 
     fn accept(
         mut self,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         channel: Channel,
         burden: Burden,
     ) -> Response<ResponseBody> {
         let Some(flight) = self.flight.take() else { return self.refuse(Refusal::Lost) };
+        *response.version_mut() = Version::HTTP_11;
         let place = Place { burden, flight, turn: self.turn, reply: self.reply };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
         }
         let (mut head, body) = response.into_parts();
         hygiene::strip_hop_by_hop(&mut head.headers);
+        let is_events =
+            head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+        let shape = if is_events { Shape::Events } else { Shape::Whole };
         let lease = Lease::new(channel, self.worker.limits.upstream_idle_count, place);
-        Response::from_parts(head, ResponseBody::streamed(body, lease))
+        Response::from_parts(head, ResponseBody::streamed(body, lease, shape))
     }
 }

@@ -3,17 +3,20 @@
 use std::rc::Rc;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::http::uri::{PathAndQuery, Uri};
+use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Version};
+use kiln_model::Protocol;
 
 use crate::body::{Progress, RequestBody};
 use crate::connection::Connection;
 use crate::hygiene;
-use crate::random::Random;
+use crate::origin::Origin;
 use crate::refusal::Refusal;
+use crate::trace;
+use crate::worker::Worker;
 
 /// A request as instances get it, and what has to be remembered of it.
 pub(crate) struct Inbound {
@@ -23,42 +26,65 @@ pub(crate) struct Inbound {
     spare: Option<Parts>,
     /// Whom the request is for, by which it is routed.
     pub(crate) host: Option<HeaderValue>,
+    /// What instances are told: the same, or where the client's connection came in.
+    told: HeaderValue,
     pub(crate) path: PathAndQuery,
     pub(crate) id: HeaderValue,
     pub(crate) progress: Rc<Progress>,
     /// The protocol it asks to go over to, and the client's side of that.
     pub(crate) upgrade: Option<OnUpgrade>,
+    pub(crate) origin: Origin,
+    /// Whether the client takes trailers.
+    trailers: bool,
 }
 
 impl Inbound {
     pub(crate) fn read(
         mut request: Request<Incoming>,
         connection: &Connection,
-        random: &Random,
+        worker: &Worker,
     ) -> Result<Self, Refusal> {
         if *request.method() == Method::CONNECT {
             return Err(Refusal::NoTunnels);
+        }
+        if request.headers().len() > worker.limits.header_count {
+            return Err(Refusal::TooManyFields);
         }
         let host = host(&request)?;
         let protocol = hygiene::upgrade_asked(request.headers());
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let trailers = hygiene::takes_trailers(&head.headers);
+        let framing = Framing::of(&head);
         hygiene::strip_hop_by_hop(&mut head.headers);
-        hygiene::tell_origin(&mut head.headers, &connection.peer, host.clone());
+        if head.version == Version::HTTP_2 {
+            hygiene::gather_cookies(&mut head.headers);
+        }
+        // The edge answers the expectation itself, by reading the body as soon as the instance takes it.
+        head.headers.remove(EXPECT);
+        let origin = connection.peer().introduce(&mut head.headers, host.as_ref(), &worker.trust);
         if let Some(protocol) = protocol {
             hygiene::ask_upgrade(&mut head.headers, protocol);
         }
-        let id = hygiene::request_id(&mut head.headers, || random.id());
+        let id = hygiene::request_id(&mut head.headers, || worker.random.id());
+        trace::pass_on(&mut head.headers, &worker.random);
         let told = host.clone().or_else(|| HeaderValue::try_from(connection.local.to_string()).ok());
-        head.headers.insert(HOST, told.ok_or(Refusal::Malformed("no host"))?);
-        head.uri = Uri::from(path.clone());
-        head.version = Version::HTTP_11;
-        let (body, progress) = body_of(body, chunked, &mut head);
+        let told = told.ok_or(Refusal::Malformed("no host"))?;
+        let (body, progress) = body_of(body, framing, &mut head);
+        speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
         let spare = (matches!(body, RequestBody::Empty) && head.method.is_idempotent()).then(|| head.clone());
         let request = Some(Request::from_parts(head, body));
-        Ok(Self { request, spare, host, path, id, progress, upgrade })
+        Ok(Self { request, spare, host, told, path, id, progress, upgrade, origin, trailers })
+    }
+
+    /// Takes the request as it is to be sent to an instance that speaks `protocol`.
+    pub(crate) fn take(&mut self, protocol: Protocol) -> Result<Request<RequestBody>, Refusal> {
+        let (mut head, body) = self.request.take().ok_or(Refusal::Lost)?.into_parts();
+        if protocol != Protocol::Http1 || head.version != Version::HTTP_11 {
+            speak(&mut head, protocol, &self.told, &self.path, self.trailers)?;
+        }
+        Ok(Request::from_parts(head, body))
     }
 
     /// Whether the request must reach an instance at most once.
@@ -73,11 +99,61 @@ impl Inbound {
     }
 }
 
-fn body_of(body: Incoming, chunked: bool, head: &mut Parts) -> (RequestBody, Rc<Progress>) {
+/// Puts what differs between versions of HTTP into a head: where the host stands, and what is said of trailers.
+fn speak(
+    head: &mut Parts,
+    protocol: Protocol,
+    host: &HeaderValue,
+    path: &PathAndQuery,
+    trailers: bool,
+) -> Result<(), Refusal> {
+    head.headers.remove(TE);
+    match protocol {
+        Protocol::Http1 => {
+            head.headers.insert(HOST, host.clone());
+            head.uri = Uri::from(path.clone());
+            head.version = Version::HTTP_11;
+        }
+        Protocol::H2c => {
+            let wrong = || Refusal::Malformed("the Host field is not a host");
+            let authority = Authority::try_from(host.as_bytes()).map_err(|_| wrong())?;
+            let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path.clone());
+            head.uri = uri.build().map_err(|_| wrong())?;
+            head.headers.remove(HOST);
+            head.headers.remove(TRANSFER_ENCODING);
+            if trailers {
+                head.headers.insert(TE, HeaderValue::from_static("trailers"));
+            }
+            head.version = Version::HTTP_2;
+        }
+    }
+    Ok(())
+}
+
+/// How the end of a body is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By its length, if there is one.
+    Length,
+    /// By a last chunk or frame.
+    Open,
+}
+
+impl Framing {
+    fn of(head: &Parts) -> Self {
+        let open = match head.version {
+            Version::HTTP_2 => !head.headers.contains_key(CONTENT_LENGTH),
+            _ => head.headers.contains_key(TRANSFER_ENCODING),
+        };
+        if open { Self::Open } else { Self::Length }
+    }
+}
+
+fn body_of(body: Incoming, framing: Framing, head: &mut Parts) -> (RequestBody, Rc<Progress>) {
     if body.is_end_stream() {
         return (RequestBody::Empty, Progress::new(true));
     }
-    if chunked {
+    if framing == Framing::Open {
         // Said again for the next hop: without it hyper sends no body with a GET.
         head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -100,6 +176,9 @@ fn host(request: &Request<Incoming>) -> Result<Option<HeaderValue>, Refusal> {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => field.filter(|v| !v.is_empty()).cloned(),
     };
+    if request.version() == Version::HTTP_2 && field.is_some() && field != host.as_ref() {
+        return Err(Refusal::Malformed("the Host field is not the authority"));
+    }
     match host {
         Some(host) if !host.as_bytes().iter().all(is_of_a_host) => {
             Err(Refusal::Malformed("the Host field is not a host"))

@@ -6,6 +6,7 @@ use hyper::Version;
 
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
+use crate::cut::Ticket;
 use crate::upstream::{Burden, Channel};
 
 /// One request's place in the counts.
@@ -36,14 +37,28 @@ pub(crate) struct Lease {
 /// From the reading of a request to the end of its answer, on the client's connection.
 pub(crate) struct Reply {
     connection: Rc<Connection>,
+    ticket: Rc<Ticket>,
     version: Version,
+    is_wasted: bool,
 }
 
 impl Reply {
     /// `version`: the request's.
     pub(crate) fn begin(connection: Rc<Connection>, version: Version) -> Self {
-        connection.marks.busy();
-        Self { connection, version }
+        let ticket = connection.begin();
+        if version == Version::HTTP_2 {
+            *connection.newest.borrow_mut() = Some(ticket.clone());
+        }
+        Self { connection, ticket, version, is_wasted: version == Version::HTTP_2 }
+    }
+
+    pub(crate) fn ticket(&self) -> &Rc<Ticket> {
+        &self.ticket
+    }
+
+    /// The request was worth its while: there is an answer to it.
+    pub(crate) fn answered(&mut self) {
+        self.is_wasted = false;
     }
 
     pub(crate) fn connection(&self) -> &Rc<Connection> {
@@ -53,8 +68,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.connection.leave_fleet();
-        self.connection.marks.rest();
+        self.connection.end(&self.ticket, self.is_wasted);
     }
 }
 
@@ -62,7 +76,12 @@ impl Lease {
     /// `idle_count`: how many unused connections the instance may have when this one is done.
     pub(crate) fn new(channel: Channel, idle_count: usize, mut place: Place) -> Self {
         place.flight.ends(Ending::Answered);
+        place.reply.answered();
         Self { channel, idle_count, place }
+    }
+
+    pub(crate) fn ticket(&self) -> &Ticket {
+        self.place.reply.ticket()
     }
 
     /// The answer has gone through whole: its connection waits for the next request.
@@ -70,7 +89,12 @@ impl Lease {
         self.place.burden.upstream().put(self.channel, self.idle_count);
     }
 
-    /// The instance broke off in the middle of its answer.
+    /// It is ended at the edge's wish, with the end its protocol knows: there is nothing to tell the client.
+    pub(crate) fn ended(mut self) {
+        self.place.flight.ends(Ending::Cut);
+    }
+
+    /// The instance broke off in the middle of its answer, or is made to.
     pub(crate) fn cut_short(mut self) {
         self.place.fail();
         if self.place.reply.version < Version::HTTP_11 {

@@ -8,11 +8,13 @@
 //! | room | what lives there |
 //! |---|---|
 //! | `sockets`, `listen`, `process`, `confine`, `seccomp` | how the process comes to be, and what it gives up |
-//! | `protocol`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
+//! | `protocol`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
 //! | `table`, `router`, `shares`, `balance` | from a request to an instance, without an await |
-//! | `worker`, `accept`, `connection`, `client_io` | one thread and its clients |
-//! | `inbound`, `forward`, `hygiene`, `body`, `lease`, `tunnel`, `refusal`, `deadline` | one request and its answer |
+//! | `worker`, `accept`, `greet`, `serve`, `tasks`, `connection`, `client_io` | one thread and its clients |
+//! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
+//! | `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
+//! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
 //! | `counts` | what is in flight |
 
 mod accept;
@@ -25,36 +27,51 @@ mod confine;
 mod connect;
 mod connection;
 mod counts;
+mod cut;
 mod deadline;
 mod dial;
 mod director;
 mod error;
 mod forward;
+mod greet;
 mod hygiene;
 mod inbound;
 mod lease;
 mod listen;
 mod orders;
+mod origin;
+mod passing;
 mod process;
 mod protocol;
+pub mod proxy_header;
+mod pump;
 mod random;
 mod refusal;
 mod router;
 mod seccomp;
+mod serve;
 mod shares;
 mod sockets;
 mod stock;
 mod table;
+mod tasks;
+mod tcp;
+mod tls;
+mod trace;
+mod trust;
 mod tunnel;
 mod upstream;
 mod upstream_io;
+pub mod websocket;
 mod worker;
 
-pub use client::EdgeClient;
-pub use config::{Confinement, EdgeConfig, Limits};
+pub use client::{EdgeClient, Inheritance};
+pub use config::{Confinement, EdgeConfig, EdgeSettings, Limits};
 pub use dial::Dial;
 pub use error::EdgeError;
 pub use listen::{bind, local};
 pub use process::run;
 pub use protocol::EdgeStats;
-pub use sockets::{Sockets, spawn};
+pub use sockets::{Door, Listener, Sockets, bind_control, spawn};
+pub use tls::Certificate;
+pub use trust::{Network, Trust};

@@ -1,15 +1,17 @@
 //! The edge's end of its control socket.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_local;
 
 use crate::connect::BREATHER;
 use crate::director::Director;
+use crate::passing;
 use crate::protocol::{Request, announced, encode};
 
 /// Answers whoever connects and is `owner`, until the process ends.
@@ -35,15 +37,25 @@ fn is_owner(stream: &UnixStream, owner: u32) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == owner)
 }
 
-async fn converse(mut stream: UnixStream, director: &Director) -> io::Result<()> {
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix).await?;
+async fn converse(mut stream: UnixStream, director: &Rc<Director>) -> io::Result<()> {
+    let (mut prefix, mut fds) = ([0; 4], Vec::new());
+    let mut have = 0;
+    while have < prefix.len() {
+        let receive = || passing::receive(&stream, &mut prefix[have..], &mut fds);
+        match stream.async_io(Interest::READABLE, receive).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => have += length,
+        }
+    }
     let mut body = vec![0; announced(prefix)?];
     stream.read_exact(&mut body).await?;
     let request: Request = serde_json::from_slice(&body)?;
     drop(body);
-    let reply = director.obey(request).await;
-    let written = stream.write_all(&encode(&reply)?).await;
+    let (reply, fds) = director.obey(request, fds).await;
+    let frame = encode(&reply)?;
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let sent = stream.async_io(Interest::WRITABLE, || passing::send(&stream, &frame, &borrowed)).await?;
+    let written = stream.write_all(&frame[sent..]).await;
     if director.is_drained() {
         director.ended.notify_one();
     }

@@ -1,7 +1,6 @@
 //! The edge's process, from its first instruction to its last.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,9 +15,11 @@ use crate::confine;
 use crate::counts::Totals;
 use crate::director::Director;
 use crate::orders::take_orders;
+use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
-use crate::worker::{Order, Post, Worker};
-use crate::{EdgeConfig, EdgeError, Limits};
+use crate::tls::{self, Certificates};
+use crate::worker::{Common, Order, Post, Worker};
+use crate::{EdgeConfig, EdgeError};
 
 /// Serves until it is told to shut down on its control socket; accepts clients from its first table on. Takes its
 /// orders from the user it was started by, whoever it becomes.
@@ -40,13 +41,25 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
     let stock = Stock::start(config.dial.clone()).map_err(setup("start the thread that gets sockets"))?;
     let totals = Arc::<Totals>::default();
     let (ended, ends) = mpsc::unbounded_channel();
-    let crew = Crew::muster(config.sockets.listeners, &config.limits, &stock, &totals, &ended)
-        .map_err(setup("start its threads"))?;
+    let certificates = Certificates::default();
+    let common = Common {
+        limits: config.limits,
+        stock: stock.clone(),
+        totals: totals.clone(),
+        trust: Arc::new(config.settings.trust.clone()),
+        reads_proxy_headers: config.settings.proxy_headers,
+        tls: tls::acceptor(&certificates).map_err(setup("set up TLS"))?,
+        https_port: config.sockets.address(Door::Https).map(|a| a.port()),
+    };
+    let kept = config.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
+    let kept = kept.map_err(setup("keep its listening sockets"))?;
+    let crew = Crew::muster(config.sockets.listeners, common, &ended).map_err(setup("start its threads"))?;
     if config.confinement.is_some() {
         // Last, and for all threads at once: none of them has served anyone yet, and none can be started any more.
         confine::allow_only_a_proxys_calls()?;
     }
-    let director = Rc::new(Director::new(crew.orders, stock, totals));
+    let director =
+        Rc::new(Director::new(crew.orders, stock, totals, certificates, config.settings.identity, kept));
     let control = UnixListener::from(config.sockets.control);
     LocalSet::new().block_on(&runtime, serve(control, owner, director, ends))?;
     crew.threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -83,22 +96,20 @@ struct Crew {
 }
 
 impl Crew {
-    /// Starts a thread for each listener and waits until each has made what it needs: once system calls are
+    /// Starts a thread for each listener of a door and waits until each has made what it needs: once system calls are
     /// restricted, it could not.
     fn muster(
-        listeners: Vec<OwnedFd>,
-        limits: &Limits,
-        stock: &Stock,
-        totals: &Arc<Totals>,
+        listeners: Vec<Listener>,
+        common: Common,
         ended: &mpsc::UnboundedSender<usize>,
     ) -> io::Result<Self> {
         let mut crew = Self { orders: Vec::new(), threads: Vec::new() };
-        let connections = at_most(limits.connections).div_ceil(listeners.len().max(1));
-        for (number, listener) in listeners.into_iter().enumerate() {
+        let shares = share_out(listeners);
+        let connections = at_most(common.limits.connections).div_ceil(shares.len().max(1));
+        for (number, listeners) in shares.into_iter().enumerate() {
             let (orders, received) = mpsc::unbounded_channel();
-            let (stock, totals, limits) = (stock.clone(), totals.clone(), limits.clone());
             let (ready, is_ready) = std::sync::mpsc::channel();
-            let post = Post { listener, orders: received, limits, connections, stock, totals, ready };
+            let post = Post { listeners, common: common.clone(), orders: received, connections, ready };
             let ended = ended.clone();
             let begin = move || {
                 Worker::run(post);
@@ -110,6 +121,18 @@ impl Crew {
         }
         Ok(crew)
     }
+}
+
+/// One listener of each door for each thread; with fewer than threads, some have none.
+pub(crate) fn share_out(listeners: Vec<Listener>) -> Vec<Vec<Listener>> {
+    let mut shares: Vec<Vec<Listener>> = Vec::new();
+    for listener in listeners {
+        match shares.iter_mut().find(|share| share.iter().all(|l| l.door != listener.door)) {
+            Some(share) => share.push(listener),
+            None => shares.push(vec![listener]),
+        }
+    }
+    shares
 }
 
 /// A client under way takes two descriptors, its own and one to an instance; those must be there.

@@ -2,10 +2,15 @@
 //! little endian) and that many bytes of JSON.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use kiln_model::{EdgeCounts, FleetId, Millis, RouteTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::passing;
+use crate::tls::Certificate;
 
 /// No table that a host can hold comes near.
 pub(crate) const LONGEST: usize = 256 * 1024 * 1024;
@@ -16,10 +21,21 @@ pub(crate) const LONGEST: usize = 256 * 1024 * 1024;
 pub(crate) enum Request {
     /// Serve by this table; answered when every thread does.
     SetTable { table: RouteTable },
+    /// Show these to clients of HTTPS from now on.
+    SetCertificates { certificates: Vec<Certificate> },
     /// What is in flight.
     Counts,
     /// What is in flight, when it is nothing at any of these, or after the timeout.
     WaitDrained { fleets: Vec<FleetId>, timeout: Millis },
+    /// Listen there as well; the sockets come with it, in this order.
+    Listen { doors: Vec<String> },
+    /// Close these doors.
+    Deafen { doors: Vec<String> },
+    /// Say what this edge is and give away its listening sockets: a successor is to have them.
+    HandOver,
+    /// Take no new connections, see those there are to their end, or until the grace is over, and end. Answered at
+    /// once.
+    Leave { grace: Millis },
     /// Figures of the edge as a whole.
     Stats,
     /// End, when nothing is in flight or after the grace.
@@ -34,10 +50,28 @@ pub(crate) enum Reply {
     Counts { counts: EdgeCounts },
     /// To `stats`, and to `shutdown` at the end of draining.
     Stats { stats: EdgeStats },
+    /// To what needs no words.
+    Done,
+    /// To `hand_over`; the sockets come with it.
+    Estate { estate: Estate },
     /// The table is not newer than the one in force.
     Stale { in_force: u64 },
     /// Not done.
     Refused { why: String },
+}
+
+/// What an edge leaves to its successor, beside its listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Estate {
+    /// What its listening sockets are, in their order.
+    pub(crate) doors: Vec<String>,
+    /// What it was started as.
+    pub(crate) identity: String,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Whether it has a table that serves anybody.
+    pub(crate) table: Option<RouteTable>,
+    pub(crate) certificates: Vec<Certificate>,
 }
 
 /// Figures of the edge as a whole, since it was started.
@@ -76,15 +110,24 @@ pub(crate) fn announced(prefix: [u8; 4]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Says `request` on a blocking stream and reads what is answered.
+/// Says `request` on a blocking stream, with `fds`, and reads what is answered, and the descriptors that come along.
 pub(crate) fn ask<T: DeserializeOwned>(
-    stream: &mut (impl Read + Write),
+    stream: &mut UnixStream,
     request: &impl Serialize,
-) -> io::Result<T> {
-    stream.write_all(&encode(request)?)?;
-    let mut prefix = [0; 4];
-    stream.read_exact(&mut prefix)?;
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<(T, Vec<OwnedFd>)> {
+    let frame = encode(request)?;
+    let sent = passing::send(&*stream, &frame, fds)?;
+    stream.write_all(&frame[sent..])?;
+    let (mut prefix, mut received) = ([0; 4], Vec::new());
+    let mut have = 0;
+    while have < prefix.len() {
+        match passing::receive(&*stream, &mut prefix[have..], &mut received)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => have += length,
+        }
+    }
     let mut body = vec![0; announced(prefix)?];
     stream.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
+    Ok((serde_json::from_slice(&body)?, received))
 }

@@ -11,6 +11,12 @@ use crate::body::ResponseBody;
 pub(crate) enum Refusal {
     /// The request is not one that can be passed on.
     Malformed(&'static str),
+    /// It has more header fields than anybody needs.
+    TooManyFields,
+    /// The route wants it asked again over HTTPS.
+    OnlyHttps,
+    /// The instance's time was up before it answered.
+    Retired,
     /// CONNECT: this is no forward proxy.
     NoTunnels,
     /// No route takes it.
@@ -37,6 +43,9 @@ impl Refusal {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::OnlyHttps => StatusCode::PERMANENT_REDIRECT,
+            Self::Retired => StatusCode::BAD_GATEWAY,
             Self::NoTunnels => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -54,6 +63,9 @@ impl Refusal {
     fn words(self) -> &'static str {
         match self {
             Self::Malformed(what) => what,
+            Self::TooManyFields => "the request has too many header fields",
+            Self::OnlyHttps => "this is served over https",
+            Self::Retired => "the instance was retired before it answered",
             Self::NoTunnels => "CONNECT is not supported here",
             Self::NoRoute => "no route takes this host and path",
             Self::ClientTooSlow => "the request did not arrive in time",

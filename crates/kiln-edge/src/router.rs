@@ -101,6 +101,7 @@ mod tests {
             path: path.into(),
             service: "web".parse().unwrap(),
             targets: vec![],
+            https: kiln_model::HttpsRule::Optional,
         }
     }
 

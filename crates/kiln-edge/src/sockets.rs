@@ -1,5 +1,6 @@
 //! The sockets an edge is born with, and how they get from the process that makes them to the one that uses them.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -8,35 +9,97 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::str::FromStr;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-use crate::{EdgeError, bind};
+use crate::{EdgeError, bind, local};
 
 /// Names the descriptors that were handed over: the control socket, then the listeners.
 const VARIABLE: &str = "KILN_EDGE_SOCKETS";
+
+/// What is spoken to those who come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// HTTP/1.1, or HTTP/2 if the client begins with it.
+    Http,
+    /// The same over TLS.
+    Https,
+    /// Whatever it is: bytes, for the route with this port.
+    Tcp(u16),
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http => f.write_str("http"),
+            Self::Https => f.write_str("https"),
+            Self::Tcp(port) => write!(f, "tcp-{port}"),
+        }
+    }
+}
+
+impl FromStr for Door {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match (text, text.strip_prefix("tcp-")) {
+            ("http", _) => Ok(Self::Http),
+            ("https", _) => Ok(Self::Https),
+            (_, Some(port)) => port.parse().map(Self::Tcp).map_err(|_| ()),
+            _ => Err(()),
+        }
+    }
+}
+
+/// A listening socket and what is spoken there.
+#[derive(Debug)]
+pub struct Listener {
+    /// What is spoken.
+    pub door: Door,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+impl Listener {
+    /// Listening sockets for a door, one for each thread.
+    ///
+    /// # Errors
+    /// [`EdgeError::AddressInUse`] if anybody listens on `address`.
+    pub fn bind(door: Door, address: SocketAddr, threads: usize) -> Result<Vec<Self>, EdgeError> {
+        let sockets = bind(address, threads.max(1)).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => EdgeError::AddressInUse { address, source },
+            _ => EdgeError::Listen { address, source },
+        })?;
+        Ok(sockets.into_iter().map(|socket| Self { door, socket }).collect())
+    }
+
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// If there are no more descriptors to be had.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { door: self.door, socket: self.socket.try_clone()? })
+    }
+}
 
 /// What an edge listens on. As long as one process holds them, clients find an open port, even while no edge runs.
 #[derive(Debug)]
 pub struct Sockets {
     /// Where it is told what to do.
     pub control: OwnedFd,
-    /// Where clients connect: one for each thread.
-    pub listeners: Vec<OwnedFd>,
+    /// Where clients connect: for each door, one for each thread.
+    pub listeners: Vec<Listener>,
 }
 
 impl Sockets {
-    /// Makes them: `threads` listeners on `address`, and the control socket at `control`, which only this user may
+    /// Makes them: `threads` listeners for HTTP on `address`, and the control socket at `control`, which only this user may
     /// open.
     ///
     /// # Errors
     /// [`EdgeError::AddressInUse`] if anybody listens on `address`, [`EdgeError::AlreadyRunning`] if an edge answers
     /// on `control`.
     pub fn bind(address: SocketAddr, threads: usize, control: &Path) -> Result<Self, EdgeError> {
-        let listeners = bind(address, threads.max(1)).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => EdgeError::AddressInUse { address, source },
-            _ => EdgeError::Listen { address, source },
-        })?;
+        let listeners = Listener::bind(Door::Http, address, threads)?;
         Ok(Self { control: bind_control(control)?, listeners })
     }
 
@@ -46,10 +109,21 @@ impl Sockets {
     /// [`EdgeError::NoSockets`] if none were.
     pub fn inherited() -> Result<Self, EdgeError> {
         let named = std::env::var(VARIABLE).map_err(|_| EdgeError::NoSockets)?;
-        let numbers = named.split(',').map(str::parse::<RawFd>).collect::<Result<Vec<_>, _>>();
-        let mut sockets = numbers.map_err(|_| EdgeError::NoSockets)?.into_iter().map(adopt);
-        let control = sockets.next().ok_or(EdgeError::NoSockets)??;
-        Ok(Self { control, listeners: sockets.collect::<Result<_, _>>()? })
+        let mut parts = named.split(',');
+        let control = parts.next().and_then(|n| n.parse().ok()).ok_or(EdgeError::NoSockets)?;
+        let control = adopt(control)?;
+        let listener = |part: &str| {
+            let (door, number) = part.split_once(':').ok_or(EdgeError::NoSockets)?;
+            let door = door.parse().map_err(|()| EdgeError::NoSockets)?;
+            Ok(Listener { door, socket: adopt(number.parse().map_err(|_| EdgeError::NoSockets)?)? })
+        };
+        Ok(Self { control, listeners: parts.map(listener).collect::<Result<_, _>>()? })
+    }
+
+    /// Where clients find a door; none if there is no such door.
+    pub fn address(&self, door: Door) -> Option<SocketAddr> {
+        let listener = self.listeners.iter().find(|l| l.door == door)?;
+        local(&listener.socket).ok()
     }
 }
 
@@ -66,7 +140,11 @@ fn adopt(number: RawFd) -> Result<OwnedFd, EdgeError> {
     Ok(owned)
 }
 
-fn bind_control(path: &Path) -> Result<OwnedFd, EdgeError> {
+/// Makes a control socket at `path`, which only this user may open.
+///
+/// # Errors
+/// [`EdgeError::AlreadyRunning`] if an edge answers there.
+pub fn bind_control(path: &Path) -> Result<OwnedFd, EdgeError> {
     let failed = |source| EdgeError::ControlSocket { path: path.to_owned(), source };
     match UnixStream::connect(path) {
         Ok(_) => return Err(EdgeError::AlreadyRunning { path: path.to_owned() }),
@@ -87,9 +165,12 @@ fn bind_control(path: &Path) -> Result<OwnedFd, EdgeError> {
 /// # Errors
 /// [`EdgeError::Spawn`].
 pub fn spawn(mut command: Command, sockets: &Sockets) -> Result<Child, EdgeError> {
-    let all = || std::iter::once(&sockets.control).chain(&sockets.listeners);
-    let numbers: Vec<RawFd> = all().map(AsRawFd::as_raw_fd).collect();
-    let named: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    let mut numbers = vec![sockets.control.as_raw_fd()];
+    let mut named = vec![sockets.control.as_raw_fd().to_string()];
+    for Listener { door, socket } in &sockets.listeners {
+        numbers.push(socket.as_raw_fd());
+        named.push(format!("{door}:{}", socket.as_raw_fd()));
+    }
     command.env(VARIABLE, named.join(","));
     // SAFETY: between fork and exec only system calls that are safe there are made (setsid, fcntl), and nothing is
     // allocated. The descriptors are open in the child because `sockets` is borrowed until after the spawn.

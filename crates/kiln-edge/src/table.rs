@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_model::{EdgeCounts, FleetId, InstanceId, RouteTable};
+use kiln_model::{EdgeCounts, FleetId, HttpsRule, InstanceId, Protocol, RouteTable};
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
@@ -17,9 +17,24 @@ pub(crate) type FleetIndex = usize;
 pub(crate) struct Table {
     pub(crate) version: u64,
     pub(crate) router: Router,
-    /// Per route, its targets with a share.
-    pub(crate) routes: Vec<Vec<(FleetIndex, u32)>>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) tcp: Vec<TcpPort>,
     pub(crate) fleets: Vec<Fleet>,
+}
+
+/// One route of a table.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its targets with a share.
+    pub(crate) targets: Vec<(FleetIndex, u32)>,
+    pub(crate) https: HttpsRule,
+}
+
+/// One port whose connections are passed on as they are.
+#[derive(Debug)]
+pub(crate) struct TcpPort {
+    pub(crate) port: u16,
+    pub(crate) targets: Vec<(FleetIndex, u32)>,
 }
 
 /// One fleet of a table.
@@ -27,6 +42,7 @@ pub(crate) struct Table {
 pub(crate) struct Fleet {
     pub(crate) tally: Arc<Tally>,
     pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
     pub(crate) instances: Vec<InstanceId>,
 }
 
@@ -39,23 +55,31 @@ impl Table {
     ) -> Self {
         let index: HashMap<&FleetId, FleetIndex> =
             table.fleets.iter().enumerate().map(|(i, f)| (&f.id, i)).collect();
-        let targets = |route: &kiln_model::EdgeRoute| {
-            let with_share = route.targets.iter().filter(|t| t.weight > 0);
+        let with_share = |targets: &[kiln_model::Target]| {
+            let with_share = targets.iter().filter(|t| t.weight > 0);
             with_share.filter_map(|t| Some((*index.get(&t.fleet)?, t.weight))).collect()
         };
-        let routes = table.routes.iter().map(targets).collect();
+        let routes = table.routes.iter();
+        let routes = routes.map(|r| Route { targets: with_share(&r.targets), https: r.https }).collect();
+        let tcp = table.tcp.iter();
+        let tcp = tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets) }).collect();
         let router = Router::new(&table.routes);
         let tally = |id: &FleetId| {
             tallies.get(id).cloned().unwrap_or_else(|| Tally::new(id.clone(), drained.clone()))
         };
-        let fleet =
-            |f: kiln_model::EdgeFleet| Fleet { tally: tally(&f.id), port: f.port, instances: f.instances };
+        let fleet = |f: kiln_model::EdgeFleet| Fleet {
+            tally: tally(&f.id),
+            port: f.port,
+            protocol: f.protocol,
+            instances: f.instances,
+        };
         let fleets = table.fleets.into_iter().map(fleet).collect();
-        Self { version: table.version, router, routes, fleets }
+        Self { version: table.version, router, routes, tcp, fleets }
     }
 
     pub(crate) fn counts(&self) -> EdgeCounts {
-        EdgeCounts { version: self.version, fleets: self.fleets.iter().map(|f| f.tally.count()).collect() }
+        let fleets = self.fleets.iter().map(|f| f.tally.count()).collect();
+        EdgeCounts { version: self.version, fleets, gone: Vec::new() }
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &InstanceId> {

@@ -4,7 +4,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
 use tokio::task::spawn_local;
 
 use crate::body::ResponseBody;
@@ -12,6 +11,7 @@ use crate::connection::Listed;
 use crate::counts::Ending;
 use crate::hygiene;
 use crate::lease::Place;
+use crate::pump::{self, Ended, Talk};
 use crate::refusal::Refusal;
 use crate::worker::Worker;
 
@@ -30,10 +30,13 @@ pub(crate) fn open(
     };
     let instance = hyper::upgrade::on(&mut response);
     place.flight.ends(Ending::Answered);
+    place.reply.answered();
+    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let talk = if is_websocket { Talk::Websocket } else { Talk::Opaque };
     let connection = place.reply.connection().clone();
     let listed = worker.connections.list(connection);
     let key = listed.key();
-    let task = spawn_local(join(client, instance, place, listed));
+    let task = spawn_local(join(client, instance, talk, place, listed));
     worker.connections.ended_by(key, task.abort_handle());
     switching(response, protocol)
 }
@@ -46,11 +49,12 @@ fn switching(response: Response<Incoming>, protocol: hyper::header::HeaderValue)
     Response::from_parts(head, ResponseBody::Own(None))
 }
 
-/// Ends when both directions have, or when either breaks: an upgraded connection has no failures that HTTP knows of.
-async fn join(client: OnUpgrade, instance: OnUpgrade, place: Place, listed: Listed) {
+async fn join(client: OnUpgrade, instance: OnUpgrade, talk: Talk, mut place: Place, listed: Listed) {
     if let (Ok(client), Ok(instance)) = tokio::join!(client, instance) {
-        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-        let _ = copy_bidirectional(&mut client, &mut instance).await;
+        let (client, instance) = (TokioIo::new(client), TokioIo::new(instance));
+        if pump::join(client, instance, talk, place.reply.ticket()).await == Ended::Told {
+            place.flight.ends(Ending::Cut);
+        }
     }
     drop((place, listed));
 }

@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
-use kiln_model::InstanceId;
+use hyper::Request;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Response, body::Incoming};
+use kiln_model::{InstanceId, Protocol};
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
@@ -14,33 +16,93 @@ use crate::upstream_io::Watch;
 /// How long a connection may have rested and still be trusted with a request that must not be sent twice. Servers
 /// close idle connections after seconds; within this time hardly one does.
 const FRESH: Duration = Duration::from_secs(1);
+/// Requests under way at once on one connection of HTTP/2; most servers allow a hundred.
+const STREAMS_AT_MOST: u32 = 90;
 
 /// One instance.
 pub(crate) struct Upstream {
     id: InstanceId,
     port: u16,
+    protocol: Protocol,
     load: Cell<u32>,
+    /// Connections without a request.
     idle: RefCell<Vec<Idle>>,
+    /// Connections that carry several requests at once.
+    shared: RefCell<Vec<Rc<Shared>>>,
     in_table: Cell<bool>,
 }
 
-/// A connection to an instance.
+/// A connection to an instance, or a request's part in one.
 pub(crate) struct Channel {
-    pub(crate) sender: SendRequest<RequestBody>,
-    pub(crate) watch: Watch,
+    sender: Sender,
     /// Whether a request went over it before.
     pub(crate) used: bool,
 }
 
+enum Sender {
+    Own(http1::SendRequest<RequestBody>, Watch),
+    Part(Part),
+}
+
+/// A connection that carries several requests.
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Cell<u32>,
+    since: Cell<Instant>,
+}
+
+/// One request's part in a shared connection.
+struct Part(Rc<Shared>);
+
+impl Part {
+    fn of(shared: &Rc<Shared>) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.since.set(Instant::now());
+    }
+}
+
 struct Idle {
-    channel: Channel,
+    sender: http1::SendRequest<RequestBody>,
+    watch: Watch,
     since: Instant,
 }
 
+impl Channel {
+    /// A fresh connection that carries one request at a time.
+    pub(crate) fn own(sender: http1::SendRequest<RequestBody>, watch: Watch) -> Self {
+        Self { sender: Sender::Own(sender, watch), used: false }
+    }
+
+    /// Sends a request; what could not be sent is given back.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.sender {
+            Sender::Own(sender, _) => sender.try_send_request(request).await,
+            Sender::Part(part) => part.0.sender.clone().try_send_request(request).await,
+        }
+    }
+}
+
 impl Upstream {
-    pub(crate) fn new(id: InstanceId, port: u16) -> Rc<Self> {
-        let idle = RefCell::default();
-        Rc::new(Self { id, port, load: Cell::new(0), idle, in_table: Cell::new(true) })
+    pub(crate) fn new(id: InstanceId, port: u16, protocol: Protocol) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            port,
+            protocol,
+            load: Cell::new(0),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            in_table: Cell::new(true),
+        })
     }
 
     pub(crate) fn id(&self) -> &InstanceId {
@@ -51,6 +113,10 @@ impl Upstream {
         self.port
     }
 
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Requests of this thread in flight there.
     pub(crate) fn load(&self) -> u32 {
         self.load.get()
@@ -59,30 +125,50 @@ impl Upstream {
     /// A connection that waits for a request; one that is to be sent at most once gets only a connection of which
     /// there is reason to believe that it lives.
     pub(crate) fn take(&self, at_most_once: bool) -> Option<Channel> {
+        match self.protocol {
+            Protocol::Http1 => self.take_idle(at_most_once),
+            Protocol::H2c => {
+                let shared = self.shared.borrow();
+                let has_room = |s: &&Rc<Shared>| !s.sender.is_closed() && s.streams.get() < STREAMS_AT_MOST;
+                let part = Part::of(shared.iter().find(has_room)?);
+                Some(Channel { sender: Sender::Part(part), used: true })
+            }
+        }
+    }
+
+    fn take_idle(&self, at_most_once: bool) -> Option<Channel> {
         let mut idle = self.idle.borrow_mut();
         // The one used last is the one least likely to have been closed.
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
-            if idle[at].channel.sender.is_closed() {
+            if idle[at].sender.is_closed() {
                 idle.remove(at);
-            } else if idle[at].channel.sender.is_ready() {
-                let Idle { channel, since } = idle.remove(at);
-                if !at_most_once {
-                    return Some(channel);
-                }
-                return (since.elapsed() < FRESH && channel.watch.is_quiet()).then_some(channel);
+            } else if idle[at].sender.is_ready() {
+                let Idle { sender, watch, since } = idle.remove(at);
+                let is_sound = !at_most_once || since.elapsed() < FRESH && watch.is_quiet();
+                return is_sound.then_some(Channel { sender: Sender::Own(sender, watch), used: true });
             }
         }
         None
     }
 
+    /// A fresh connection that carries several requests, this one's first.
+    pub(crate) fn share(&self, sender: http2::SendRequest<RequestBody>) -> Channel {
+        let shared = Rc::new(Shared { sender, streams: Cell::new(0), since: Cell::new(Instant::now()) });
+        let channel = Channel { sender: Sender::Part(Part::of(&shared)), used: false };
+        if self.in_table.get() {
+            self.shared.borrow_mut().push(shared);
+        }
+        channel
+    }
+
     /// Keeps a connection for the next request. It may still have to finish the last one: [`Self::take`] asks.
-    pub(crate) fn put(&self, mut channel: Channel, at_most: usize) {
+    pub(crate) fn put(&self, channel: Channel, at_most: usize) {
+        let Sender::Own(sender, watch) = channel.sender else { return };
         let mut idle = self.idle.borrow_mut();
-        if self.in_table.get() && idle.len() < at_most && !channel.sender.is_closed() {
-            channel.used = true;
-            idle.push(Idle { channel, since: Instant::now() });
+        if self.in_table.get() && idle.len() < at_most && !sender.is_closed() {
+            idle.push(Idle { sender, watch, since: Instant::now() });
         }
     }
 
@@ -90,11 +176,14 @@ impl Upstream {
     pub(crate) fn leave(&self) {
         self.in_table.set(false);
         self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
     }
 
     /// Closes the connections unused for `limit`, and those the instance has closed.
     pub(crate) fn expire(&self, limit: Duration) {
-        self.idle.borrow_mut().retain(|i| !i.channel.sender.is_closed() && i.since.elapsed() < limit);
+        self.idle.borrow_mut().retain(|i| !i.sender.is_closed() && i.since.elapsed() < limit);
+        let in_use = |s: &Rc<Shared>| s.streams.get() > 0 || s.since.get().elapsed() < limit;
+        self.shared.borrow_mut().retain(|s| !s.sender.is_closed() && in_use(s));
     }
 
     pub(crate) fn close_idle(&self) {

@@ -4,7 +4,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::os::fd::OwnedFd;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use std::time::Duration;
 use kiln_model::InstanceId;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Limits;
 use crate::accept;
@@ -21,38 +22,53 @@ use crate::balance::Balance;
 use crate::connection::Connections;
 use crate::counts::Totals;
 use crate::random::Random;
+use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
+use crate::trust::Trust;
 use crate::upstream::Upstream;
 
 /// What a thread is told; each order is acknowledged when it is carried out.
 pub(crate) enum Order {
     /// Serve by this table from now on.
     Table(Arc<Table>, oneshot::Sender<()>),
+    /// Listen there as well.
+    Listen(Vec<Listener>, oneshot::Sender<()>),
+    /// Listen there no more.
+    Deafen(Vec<Door>, oneshot::Sender<()>),
     /// Take no new connections, and ask clients to leave.
     Drain(oneshot::Sender<()>),
     /// Close what is left, within this time, and end.
     Close(Duration),
 }
 
-/// What a thread is started with.
-pub(crate) struct Post {
-    pub(crate) listener: OwnedFd,
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+/// What all threads share.
+#[derive(Clone)]
+pub(crate) struct Common {
     pub(crate) limits: Limits,
-    /// How many client connections this thread may have.
-    pub(crate) connections: usize,
     pub(crate) stock: Stock,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) reads_proxy_headers: bool,
+    pub(crate) tls: TlsAcceptor,
+    /// Where clients find HTTPS, if it is served.
+    pub(crate) https_port: Option<u16>,
+}
+
+/// What a thread is started with.
+pub(crate) struct Post {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) common: Common,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    /// How many client connections this thread may have.
+    pub(crate) connections: usize,
     /// Told once, when the thread is set up or cannot be.
     pub(crate) ready: std::sync::mpsc::Sender<io::Result<()>>,
 }
 
 /// The state of one thread, shared by its tasks and nobody else.
 pub(crate) struct Worker {
-    pub(crate) limits: Limits,
-    pub(crate) stock: Stock,
-    pub(crate) totals: Arc<Totals>,
+    common: Common,
     pub(crate) random: Random,
     pub(crate) connections: Rc<Connections>,
     pub(crate) at_most: usize,
@@ -66,6 +82,13 @@ pub(crate) struct Worker {
     balance: RefCell<Balance>,
 }
 
+impl Deref for Worker {
+    type Target = Common;
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
 impl Worker {
     /// Serves until told to close.
     pub(crate) fn run(post: Post) {
@@ -75,14 +98,13 @@ impl Worker {
             Err(error) => return drop(ready.send(Err(error))),
         };
         let serving = async move {
-            let listener = StdListener::from(post.listener);
-            let listening = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+            let listening: io::Result<Vec<_>> = post.listeners.into_iter().map(listen).collect();
             match listening {
-                Ok(listener) => {
-                    let worker = Rc::new(Self::new(post.limits, post.connections, post.stock, post.totals));
+                Ok(listeners) => {
+                    let worker = Rc::new(Self::new(post.common, post.connections));
                     spawn_local(sweep(worker.clone()));
                     let _ = ready.send(Ok(()));
-                    worker.obey(listener, post.orders).await;
+                    worker.obey(listeners, post.orders).await;
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -90,13 +112,11 @@ impl Worker {
         LocalSet::new().block_on(&runtime, serving);
     }
 
-    fn new(limits: Limits, at_most: usize, stock: Stock, totals: Arc<Totals>) -> Self {
+    fn new(common: Common, at_most: usize) -> Self {
         Self {
-            limits,
-            stock,
             random: Random::new(),
-            connections: Connections::new(totals.clone()),
-            totals,
+            connections: Connections::new(common.totals.clone()),
+            common,
             at_most,
             epoch: Instant::now(),
             closing: Notify::new(),
@@ -123,26 +143,55 @@ impl Worker {
         }
     }
 
-    async fn obey(self: &Rc<Self>, listener: TcpListener, mut orders: mpsc::UnboundedReceiver<Order>) {
+    /// Waits until clients are to be asked to leave.
+    pub(crate) async fn leaving(&self) {
+        let told = self.draining.notified();
+        if !self.is_draining.get() {
+            told.await;
+        }
+    }
+
+    async fn obey(
+        self: &Rc<Self>,
+        mut listeners: Vec<(Door, TcpListener)>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) {
         // Nobody is accepted before there is a table: until then clients wait in the kernel's queue instead of
         // being told that there is nothing here.
-        let mut listener = Some(listener);
+        let mut has_table = false;
+        let mut accepting: Vec<(Door, AbortHandle)> = Vec::new();
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Table(table, done) => {
                     self.adopt(table);
-                    if let Some(listener) = listener.take() {
-                        spawn_local(accept::accept(self.clone(), listener));
-                    }
+                    has_table = true;
+                    let _ = done.send(());
+                }
+                Order::Listen(more, done) => {
+                    // What cannot be listened on has been refused by whoever made it.
+                    listeners.extend(more.into_iter().filter_map(|l| listen(l).ok()));
+                    let _ = done.send(());
+                }
+                Order::Deafen(doors, done) => {
+                    listeners.retain(|(door, _)| !doors.contains(door));
+                    accepting
+                        .extract_if(.., |(door, _)| doors.contains(door))
+                        .for_each(|(_, task)| task.abort());
                     let _ = done.send(());
                 }
                 Order::Drain(done) => {
-                    listener = None;
+                    listeners.clear();
                     self.is_draining.set(true);
                     self.draining.notify_waiters();
                     let _ = done.send(());
                 }
                 Order::Close(within) => return self.close(within).await,
+            }
+            if has_table {
+                for (door, listener) in listeners.drain(..) {
+                    let task = spawn_local(accept::accept(self.clone(), door, listener));
+                    accepting.push((door, task.abort_handle()));
+                }
             }
         }
     }
@@ -163,6 +212,7 @@ impl Worker {
     }
 
     async fn close(&self, within: Duration) {
+        self.connections.tell_all();
         self.is_closing.set(true);
         self.closing.notify_waiters();
         let all_ended = async {
@@ -177,6 +227,12 @@ impl Worker {
         // Who has not gone by then is cut by the end of the thread.
         let _ = timeout(within, all_ended).await;
     }
+}
+
+fn listen(listener: Listener) -> io::Result<(Door, TcpListener)> {
+    let socket = StdListener::from(listener.socket);
+    socket.set_nonblocking(true)?;
+    Ok((listener.door, TcpListener::from_std(socket)?))
 }
 
 /// Looks after what is overdue. One walk for all, instead of a timer for each.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{FleetId, InstanceId, ServiceName};
+use crate::{CertificatePaths, FleetId, InstanceId, ServiceName};
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -90,6 +90,56 @@ pub struct EdgeRoute {
     pub service: ServiceName,
     /// Where new requests go. With none, or with all weights 0, the answer is 503.
     pub targets: Vec<Target>,
+    /// What becomes of requests that come without TLS.
+    #[serde(default, skip_serializing_if = "HttpsRule::is_default")]
+    pub https: HttpsRule,
+}
+
+/// What becomes of requests that come without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpsRule {
+    /// They are served like the others.
+    #[default]
+    Optional,
+    /// They are told to come again over HTTPS.
+    Redirect,
+}
+
+impl HttpsRule {
+    /// Whether it is what holds when nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What instances speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, from the first byte on: what gRPC needs.
+    H2c,
+}
+
+impl Protocol {
+    /// Whether it is what holds when nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A port of the host whose connections go to a service as they are, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpRoute {
+    /// The port; no other route of the host has it.
+    pub port: u16,
+    /// The service behind it, for messages and metrics.
+    pub service: ServiceName,
+    /// Where new connections go. With none, or with all weights 0, they are closed at once.
+    pub targets: Vec<Target>,
 }
 
 /// A fleet the edge may hold connections to. One that no route targets gets no new requests; what is in flight
@@ -102,6 +152,9 @@ pub struct EdgeFleet {
     pub port: u16,
     /// The instances that may receive requests: observed healthy.
     pub instances: Vec<InstanceId>,
+    /// What they speak.
+    #[serde(default, skip_serializing_if = "Protocol::is_default")]
+    pub protocol: Protocol,
 }
 
 /// The whole truth for the edge.
@@ -113,6 +166,12 @@ pub struct RouteTable {
     pub routes: Vec<EdgeRoute>,
     /// All fleets, those that only drain included.
     pub fleets: Vec<EdgeFleet>,
+    /// Ports whose connections are passed on as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<TcpRoute>,
+    /// What clients that come over https are shown. The edge cannot open files: whoever hands it the table reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificatePaths>,
 }
 
 /// What is in flight at one fleet.
@@ -126,6 +185,9 @@ pub struct FleetCount {
     pub served: u64,
     /// Of these, answered by the edge itself with 502, 503 or 504, or cut.
     pub failed: u64,
+    /// Requests, streams and upgraded connections that were ended because the fleet's time was up.
+    #[serde(default)]
+    pub cut: u64,
 }
 
 /// The edge's acknowledgement: no request that begins after it is routed by a table older than `version`, so a
@@ -136,6 +198,10 @@ pub struct EdgeCounts {
     pub version: u64,
     /// One entry per fleet of that table.
     pub fleets: Vec<FleetCount>,
+    /// In the answer to a new table: one entry per fleet that left with it. What was in flight there has ended, but
+    /// for what `in_flight` still says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<FleetCount>,
 }
 
 #[cfg(test)]

@@ -42,7 +42,10 @@ pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
-pub use edge_table::{EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, RouteTable, Target};
+pub use edge_table::{
+    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, HttpsRule, Protocol, RouteTable, Target,
+    TcpRoute,
+};
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
@@ -60,7 +63,9 @@ pub use plan::{Action, OperationKind, Plan, Step};
 pub use planner::{Desired, NothingToDo, plan};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
-pub use release::{BadRelease, PassedCheck, Release, ReleaseRoute, ReleaseService};
+pub use release::{
+    BadRelease, CertificatePaths, PassedCheck, Release, ReleaseRoute, ReleaseService, ReleaseTcpRoute,
+};
 pub use release_difference::{Contents, Difference, Part, differences};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, HostPattern, ImageDigest, Limits, Millis, PinnedSecret, Probe, ReleaseId, RouteName,
-    RunSettings, SecretName, ServiceName, Sha256, Volatile,
+    AppName, Check, HostPattern, HttpsRule, ImageDigest, Limits, Millis, PinnedSecret, Probe, Protocol,
+    ReleaseId, RouteName, RunSettings, SecretName, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -43,6 +43,9 @@ pub struct ReleaseService {
     pub volatile: Vec<Volatile>,
     /// The port they listen on.
     pub port: u16,
+    /// What they speak there.
+    #[serde(default, skip_serializing_if = "Protocol::is_default")]
+    pub protocol: Protocol,
     /// How many there are.
     pub instances: u32,
     /// What each may use.
@@ -77,6 +80,30 @@ pub struct ReleaseRoute {
     pub path: String,
     /// The service that answers.
     pub service: ServiceName,
+    /// What becomes of requests that come without TLS.
+    #[serde(default, skip_serializing_if = "HttpsRule::is_default")]
+    pub https: HttpsRule,
+}
+
+/// A port of the host whose connections go to a service as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseTcpRoute {
+    /// The port; not 0.
+    pub port: u16,
+    /// The service behind it.
+    pub service: ServiceName,
+}
+
+/// Where a certificate and its key are kept. The files belong to the host, not to the release: they are renewed
+/// while it serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificatePaths {
+    /// Absolute path of the certificate and its chain (PEM).
+    pub cert: String,
+    /// Absolute path of its private key (PEM).
+    pub key: String,
 }
 
 /// What a fleet of an app is made from and how it is reached. Never edited: its id is a digest of all of it.
@@ -91,6 +118,12 @@ pub struct Release {
     pub services: BTreeMap<ServiceName, ReleaseService>,
     /// Its routes.
     pub routes: BTreeMap<RouteName, ReleaseRoute>,
+    /// Its ports that are passed on as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tcp: BTreeMap<RouteName, ReleaseTcpRoute>,
+    /// What clients that come over https are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificatePaths>,
     /// How long requests to the fleet it replaces may go on after the switch.
     pub drain: Millis,
     /// How long the fleet it replaces stays up after the drain.

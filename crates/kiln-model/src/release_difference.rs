@@ -145,9 +145,11 @@ pub fn differences(
     found.service = None;
     let route = |r: &crate::ReleaseRoute| {
         let host = r.host.as_ref().map_or("every host".to_owned(), ToString::to_string);
-        format!("{host} {} to {}", r.path, r.service)
+        let https = if r.https.is_default() { "" } else { ", only over https" };
+        format!("{host} {} to {}{https}", r.path, r.service)
     };
     found.maps(Part::Route, &old.routes, &new.routes, route);
+    found.maps(Part::Route, &old.tcp, &new.tcp, |r| format!("TCP port {} to {}", r.port, r.service));
     found.note(Part::Deploy, "drain", Some(old.drain.to_string()), Some(new.drain.to_string()));
     found.note(Part::Deploy, "keep_warm", Some(old.keep_warm.to_string()), Some(new.keep_warm.to_string()));
     found.sets(Part::Policy, &old.policy, &new.policy, |rule| rule.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     AppName, AppState, EdgeFleet, EdgeRoute, Fleet, FleetPhase, HealthView, Healthy, InstanceId, Release,
-    ReleaseId, ReleaseRoute, RouteTable, Target,
+    ReleaseId, ReleaseRoute, RouteTable, ServiceName, Target, TcpRoute,
 };
 
 /// The instances of a fleet that may receive requests. If none is healthy, all that run may: a probe that fails
@@ -36,20 +36,35 @@ pub fn route_table(
                 continue;
             };
             let instances = receivers(fleet, health, &running);
-            table.fleets.push(EdgeFleet { id: fleet.id.clone(), port: service.port, instances });
+            let (id, port, protocol) = (fleet.id.clone(), service.port, service.protocol);
+            table.fleets.push(EdgeFleet { id, port, instances, protocol });
         }
         if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
             table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));
+            table.tcp.extend(release.tcp.values().map(|route| TcpRoute {
+                port: route.port,
+                service: route.service.clone(),
+                targets: targets(&route.service, state),
+            }));
+            table.certificates.extend(release.certificates.iter().cloned());
         }
     }
     table
 }
 
 fn edge_route(route: &ReleaseRoute, state: &AppState) -> EdgeRoute {
-    let serves = |f: &&Fleet| f.phase == FleetPhase::Live && f.id.service == route.service;
-    let targets =
-        state.fleets.values().filter(serves).map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect();
-    EdgeRoute { host: route.host.clone(), path: route.path.clone(), service: route.service.clone(), targets }
+    EdgeRoute {
+        host: route.host.clone(),
+        path: route.path.clone(),
+        service: route.service.clone(),
+        targets: targets(&route.service, state),
+        https: route.https,
+    }
+}
+
+fn targets(service: &ServiceName, state: &AppState) -> Vec<Target> {
+    let serves = |f: &&Fleet| f.phase == FleetPhase::Live && f.id.service == *service;
+    state.fleets.values().filter(serves).map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect()
 }
 
 /// The state in which `green` serves `release`: what the edge is told before the log says so. Asking for proof of
@@ -90,7 +105,16 @@ pub fn route_conflict(
         // What is on its way to serve will have its routes, too.
         let coming = state.under_way.as_ref().and_then(|u| u.plan.to.as_ref());
         let others = state.traffic.live().into_iter().chain(coming).filter_map(|id| releases.get(id));
-        for theirs in others.flat_map(|release| release.routes.values()) {
+        let others: Vec<&Release> = others.collect();
+        for theirs in others.iter().flat_map(|release| release.tcp.values()) {
+            if release.tcp.values().any(|ours| ours.port == theirs.port) {
+                return Err(RouteConflict {
+                    holder: app.clone(),
+                    place: format!("TCP port {}", theirs.port),
+                });
+            }
+        }
+        for theirs in others.iter().flat_map(|release| release.routes.values()) {
             if let Some(route) =
                 release.routes.values().find(|r| r.host == theirs.host && r.path == theirs.path)
             {

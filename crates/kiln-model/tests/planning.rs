@@ -22,6 +22,7 @@ fn release(marker: &str) -> Release {
         env: BTreeMap::new(),
         volatile: vec![],
         port: 8080,
+        protocol: Protocol::Http1,
         instances: 3,
         limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64 },
         probe: Probe::Tcp,
@@ -39,9 +40,16 @@ fn release(marker: &str) -> Release {
         services: [("web".parse().unwrap(), service)].into(),
         routes: [(
             "web".parse().unwrap(),
-            ReleaseRoute { host: None, path: "/".into(), service: "web".parse().unwrap() },
+            ReleaseRoute {
+                host: None,
+                path: "/".into(),
+                service: "web".parse().unwrap(),
+                https: HttpsRule::Optional,
+            },
         )]
         .into(),
+        tcp: BTreeMap::new(),
+        certificates: vec![],
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
         policy: Default::default(),

@@ -45,6 +45,8 @@ fn release() -> Release {
         app: "hello".parse().unwrap(),
         services: BTreeMap::new(),
         routes: BTreeMap::new(),
+        tcp: BTreeMap::new(),
+        certificates: vec![],
         drain: Millis(1),
         keep_warm: Millis(2),
         policy: Default::default(),

@@ -1,8 +1,11 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use kiln_control::EdgeOptions;
+use kiln_edge::Network;
 
 use crate::commands::{
     bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, plan, releases, rollback,
@@ -84,6 +87,35 @@ pub(crate) struct Directory {
     /// Where the app is; `kiln.toml` is looked for there and upwards
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) directory: PathBuf,
+}
+
+/// What the edge of a host does, for commands that start one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EdgeArgs {
+    /// Where the apps are reached
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where they are reached over https, with the certificates that their specs name
+    #[arg(long, value_name = "ADDR")]
+    listen_tls: Option<SocketAddr>,
+    /// Believe what peers in this network say of where a request came from (X-Forwarded-For, Forwarded); may be given
+    /// more than once
+    #[arg(long, value_name = "NETWORK")]
+    trust: Vec<Network>,
+    /// Connections from trusted peers begin with a PROXY protocol header, version 1 or 2
+    #[arg(long, requires = "trust")]
+    proxy_protocol: bool,
+}
+
+impl EdgeArgs {
+    pub(crate) fn options(&self) -> EdgeOptions {
+        EdgeOptions {
+            listen_tls: self.listen_tls,
+            trust: self.trust.clone(),
+            proxy_protocol: self.proxy_protocol,
+            ..EdgeOptions::default()
+        }
+    }
 }
 
 /// The app's name, for commands that ask about what runs.

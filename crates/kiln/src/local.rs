@@ -1,6 +1,5 @@
 //! A host of our own: started, given a door, entered among the hosts of this machine.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +8,11 @@ use kiln_api::{Registered, Registration, Server, this_process};
 use kiln_control::{HostConfig, LocalHost};
 use kiln_model::{ExitCode, Failure, Timestamp};
 
+use crate::args::EdgeArgs;
 use crate::context::Context;
 use crate::foreground::{Foreground, Happening, Mailbox};
 use crate::progress::Reporter;
-use crate::signals;
+use crate::{failure, output, signals};
 
 /// A host that runs in this process.
 pub(crate) struct Local {
@@ -23,18 +23,28 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Starts a host whose state is in `root` and whose edge listens on `listen`. Ctrl-C is heard from the beginning.
+    /// Starts a host whose state is in `root` and whose edge does what `edge` says. Ctrl-C is heard from the beginning.
     pub(crate) fn start(
         context: &Context,
         root: PathBuf,
-        listen: SocketAddr,
+        edge: &EdgeArgs,
         reporter: Box<dyn Reporter>,
     ) -> Result<Self, Failure> {
         let mailbox = Mailbox::new();
         let post = mailbox.post.clone();
         signals::watch(move || drop(post.send(Happening::Interrupted)))?;
         let program = std::env::current_exe().map_err(|e| unable("find this program", &e))?;
-        let host = Arc::new(LocalHost::start(HostConfig { root, listen, program })?);
+        let host = Arc::new(LocalHost::start(HostConfig {
+            root,
+            listen: edge.listen,
+            edge: Some(edge.options()),
+            program,
+        })?);
+        let renewed = host.clone();
+        signals::on_renewal(move || match renewed.renew_edge() {
+            Ok(()) => output::aside("the edge has a successor"),
+            Err(failure) => failure::tell(&failure),
+        })?;
         let foreground = Foreground::new(host.clone(), this_process(), reporter, mailbox);
         let server = Server::start(&host.socket(), foreground.behind_the_door())
             .map_err(|e| Failure::from_error(ExitCode::Host, &e))?;

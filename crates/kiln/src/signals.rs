@@ -36,6 +36,24 @@ pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failu
     thread::Builder::new().name("signals".into()).spawn(watching).map(drop).map_err(failed)
 }
 
+/// Calls `told` for every SIGUSR2 from now on, on a thread of its own: it asks for a newer edge.
+pub(crate) fn on_renewal(mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(ExitCode::Host, "could not watch for SIGUSR2").because(e.to_string())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let mut renewals = {
+        let _on = runtime.enter();
+        signal(SignalKind::user_defined2()).map_err(failed)?
+    };
+    let watching = move || {
+        while runtime.block_on(renewals.recv()).is_some() {
+            told()
+        }
+    };
+    thread::Builder::new().name("renewals".into()).spawn(watching).map(drop).map_err(failed)
+}
+
 /// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.
 #[expect(clippy::disallowed_methods, reason = "the user ends the process, in the middle of whatever it does")]
 pub(crate) fn give_up(saying: &'static str) -> Result<(), Failure> {

@@ -31,7 +31,7 @@ impl Core {
     /// Gives the edge the table that `apps` asks for, and returns when it is in force.
     pub(super) fn put_in_force(&mut self, apps: &BTreeMap<AppName, AppState>) -> Result<(), Trouble> {
         let table = self.compose(apps);
-        if self.published.as_ref().is_some_and(|p| p.routes == table.routes && p.fleets == table.fleets) {
+        if self.published.as_ref().is_some_and(|p| *p == RouteTable { version: p.version, ..table.clone() }) {
             return Ok(());
         }
         let version = match &self.published {

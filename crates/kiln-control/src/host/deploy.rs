@@ -7,6 +7,7 @@ use std::time::Instant;
 use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
 
+use super::processes::inspect_certificate;
 use super::serve::{Asker, Stage};
 use super::{LocalHost, failure};
 use crate::contract::{Caller, EventSink};
@@ -53,6 +54,10 @@ impl LocalHost {
         asker: &Asker<'_>,
         stage: &mut Stage,
     ) -> Result<Release, Failure> {
+        for paths in &project.spec.certificates {
+            // Later, a certificate that cannot be used is replaced by what it was before; now there is no before.
+            inspect_certificate(paths).map_err(|problem| failure::bad_certificate(&problem))?;
+        }
         let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
         let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;

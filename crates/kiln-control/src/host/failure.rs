@@ -40,8 +40,14 @@ pub(crate) fn cannot_end(trouble: &Trouble) -> Failure {
 }
 
 pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
-    Failure::new(ExitCode::Host, "could not start the edge anew, beside a new keeper")
+    Failure::new(ExitCode::Host, "could not start another edge in place of the one that runs")
         .because(trouble.to_string())
+}
+
+pub(crate) fn bad_certificate(problem: &str) -> Failure {
+    Failure::new(ExitCode::Spec, "a certificate that kiln.toml names cannot be used")
+        .because(problem)
+        .hint("`[tls] certificates` names files of the host, in PEM: the chain, and the private key of its first certificate")
 }
 
 /// Refuses a state directory that images cannot be mounted from, before anything is fetched for it.

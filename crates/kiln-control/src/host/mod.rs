@@ -35,6 +35,7 @@ use crate::sync::lock;
 use crate::world::{Trouble, World};
 use busy::Busy;
 use driver::{Driver, Waker};
+pub use processes::EdgeOptions;
 use processes::Processes;
 
 /// What a host is started with.
@@ -44,6 +45,8 @@ pub struct HostConfig {
     pub root: PathBuf,
     /// Where the edge listens.
     pub listen: SocketAddr,
+    /// What the edge is to do beside that; what it does already, if absent.
+    pub edge: Option<EdgeOptions>,
     /// The program whose `keeper` and `edge` subcommands are the processes beside control.
     pub program: PathBuf,
 }
@@ -134,6 +137,19 @@ impl LocalHost {
     /// Where the edge listens, as a URL.
     pub fn address(&self) -> String {
         format!("http://{}", self.listen)
+    }
+
+    /// Where the edge serves HTTPS, as a URL, if it does.
+    pub fn https_address(&self) -> Option<String> {
+        self.processes.https_address().map(|address| format!("https://{address}"))
+    }
+
+    /// Gives the edge a successor: the program as it is on the disk now. Nobody who is connected notices.
+    ///
+    /// # Errors
+    /// If the successor could not be started; then the edge serves on as before.
+    pub fn renew_edge(&self) -> Result<(), Failure> {
+        self.processes.renew_edge().map_err(|trouble| failure::no_edge(&trouble))
     }
 
     /// The socket the API is served on.

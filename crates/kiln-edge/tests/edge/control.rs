@@ -23,7 +23,7 @@ fn a_table_that_is_not_newer_is_refused() {
 fn a_table_that_contradicts_itself_is_refused() {
     let edge = Edge::serving(&[&Instance::saying("hi")]);
     let fleet = edge.fleet(1, &[]);
-    let table = RouteTable { version: 9, routes: vec![], fleets: vec![fleet.clone(), fleet] };
+    let table = RouteTable { version: 9, fleets: vec![fleet.clone(), fleet], ..Default::default() };
     let error = edge.client.set_table(&table).unwrap_err();
     assert!(error.to_string().contains("hello/web@1 twice"), "{error}");
     assert_eq!(edge.client.counts().unwrap().version, 1);
@@ -78,8 +78,8 @@ fn a_port_in_use_is_an_error_even_if_its_holder_would_share() {
     assert!(matches!(error, EdgeError::AddressInUse { .. }), "{error}");
 
     let ours = bind("127.0.0.1:0".parse().unwrap(), dir.path()).unwrap();
-    let address = kiln_edge::local(&ours.listeners[0]).unwrap();
-    assert_eq!(kiln_edge::local(&ours.listeners[1]).unwrap(), address);
+    let address = ours.address(kiln_edge::Door::Http).unwrap();
+    assert_eq!(kiln_edge::local(&ours.listeners[1].socket).unwrap(), address);
     let other = tempfile::tempdir().unwrap();
     let error = bind(address, other.path()).unwrap_err();
     assert!(matches!(error, EdgeError::AddressInUse { .. }), "{error}");

@@ -85,7 +85,13 @@ fn what_is_in_flight_when_its_fleet_leaves_the_table_is_cut() {
     switch(&edge, 1, &fleets);
     let counts = edge.set(vec![route(None, "/", &[(&fleets[1].id, 1)])], vec![fleets[1].clone()]);
     assert_eq!(counts.fleets.len(), 1);
-    assert!(client.is_at_end(), "the connection ends");
+    assert_eq!(
+        (counts.gone[0].fleet.clone(), counts.gone[0].in_flight, counts.gone[0].cut),
+        (fleet_id(1), 0, 1)
+    );
+    let answer = client.read();
+    assert_eq!(answer.status(), 502);
+    assert!(answer.text().contains("retired"), "{}", answer.text());
     assert_eq!(edge.connect().get("/").text(), "green");
 }
 
@@ -188,5 +194,7 @@ fn shutting_down_ends_within_its_grace() {
     begun.recv().unwrap();
     assert_eq!(edge.client.shutdown(Duration::from_millis(50)).unwrap().in_flight, 1);
     edge.join().unwrap();
+    // What is not done by then is told so.
+    assert_eq!(client.read().status(), 502);
     assert!(client.is_at_end());
 }

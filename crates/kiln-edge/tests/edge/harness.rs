@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kiln_edge::{Dial, EdgeClient, EdgeConfig, EdgeError, Limits, Sockets};
+use kiln_edge::{Dial, Door, EdgeClient, EdgeConfig, EdgeError, EdgeSettings, Limits, Listener, Sockets};
 use kiln_model::{
-    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, FleetId, Generation, InstanceId, RouteTable, Target,
+    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, FleetId, Generation, HttpsRule, InstanceId, Protocol,
+    RouteTable, Target,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -39,11 +40,13 @@ impl Dial for Ports {
 /// An edge on a free port of loopback.
 pub struct Edge {
     pub address: SocketAddr,
+    pub https: SocketAddr,
     pub client: EdgeClient,
     ports: Arc<Ports>,
     version: Mutex<u64>,
     thread: Option<JoinHandle<Result<(), EdgeError>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+    successions: u32,
 }
 
 impl Edge {
@@ -52,15 +55,41 @@ impl Edge {
     }
 
     pub fn with(limits: Limits, threads: usize) -> Self {
+        Self::with_settings(limits, threads, EdgeSettings::default())
+    }
+
+    /// Another edge on the sockets of this one and with its table; this one leaves. What instances there are stays
+    /// known to both.
+    pub fn succeed(&mut self) -> JoinHandle<Result<(), EdgeError>> {
+        let inheritance = self.client.hand_over().unwrap();
+        let path = self.dir.path().join(format!("edge-{}.sock", self.successions));
+        self.successions += 1;
+        let control = kiln_edge::bind_control(&path).unwrap();
+        let sockets = Sockets { control, listeners: inheritance.listeners };
+        let (limits, settings) = (Limits::default(), EdgeSettings::default());
+        let config = EdgeConfig { sockets, dial: self.ports.clone(), confinement: None, limits, settings };
+        let thread = std::thread::spawn(move || kiln_edge::run(config));
+        let client = EdgeClient::connect(&path).unwrap();
+        client.set_certificates(&inheritance.certificates).unwrap();
+        client.set_table(&inheritance.table.unwrap()).unwrap();
+        self.client.leave(Duration::from_secs(60)).unwrap();
+        self.client = client;
+        self.thread.replace(thread).unwrap()
+    }
+
+    pub fn with_settings(limits: Limits, threads: usize, settings: EdgeSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edge.sock");
-        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), threads, &path).unwrap();
-        let address = kiln_edge::local(&sockets.listeners[0]).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut sockets = Sockets::bind(any, threads, &path).unwrap();
+        sockets.listeners.extend(Listener::bind(Door::Https, any, threads).unwrap());
+        let https = sockets.address(Door::Https).unwrap();
+        let address = sockets.address(Door::Http).unwrap();
         let ports = Arc::<Ports>::default();
-        let config = EdgeConfig { sockets, dial: ports.clone(), confinement: None, limits };
+        let config = EdgeConfig { sockets, dial: ports.clone(), confinement: None, limits, settings };
         let thread = Some(std::thread::spawn(move || kiln_edge::run(config)));
         let client = EdgeClient::connect(&path).unwrap();
-        Self { address, client, ports, version: Mutex::new(0), thread, _dir: dir }
+        Self { address, https, client, ports, version: Mutex::new(0), thread, dir, successions: 0 }
     }
 
     /// An edge with one route for everything to one fleet of these instances.
@@ -81,13 +110,22 @@ impl Edge {
         let with_id = |(n, instance): (usize, &&Instance)| (id.instance(n as u32 + 1), instance.address);
         let known: Vec<_> = instances.iter().enumerate().map(with_id).collect();
         self.ports.0.lock().unwrap().extend(known.iter().cloned());
-        EdgeFleet { id, port: 80, instances: known.into_iter().map(|(id, _)| id).collect() }
+        EdgeFleet {
+            id,
+            port: 80,
+            instances: known.into_iter().map(|(id, _)| id).collect(),
+            protocol: Protocol::Http1,
+        }
     }
 
     pub fn set(&self, routes: Vec<EdgeRoute>, fleets: Vec<EdgeFleet>) -> EdgeCounts {
+        self.set_table(RouteTable { routes, fleets, ..RouteTable::default() })
+    }
+
+    pub fn set_table(&self, table: RouteTable) -> EdgeCounts {
         let mut version = self.version.lock().unwrap();
         *version += 1;
-        self.client.set_table(&RouteTable { version: *version, routes, fleets }).unwrap()
+        self.client.set_table(&RouteTable { version: *version, ..table }).unwrap()
     }
 
     pub fn connect(&self) -> Client {
@@ -134,5 +172,6 @@ pub fn route(host: Option<&str>, path: &str, targets: &[(&FleetId, u32)]) -> Edg
         path: path.into(),
         service: "web".parse().unwrap(),
         targets: targets.iter().map(|(f, weight)| Target { fleet: (*f).clone(), weight: *weight }).collect(),
+        https: HttpsRule::Optional,
     }
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_edge::{Confinement, EdgeClient, EdgeConfig, EdgeError, Limits, Sockets};
-use kiln_model::{EdgeFleet, RouteTable};
+use kiln_edge::{Confinement, Door, EdgeClient, EdgeConfig, EdgeError, EdgeSettings, Limits, Sockets};
+use kiln_model::{EdgeFleet, Protocol, RouteTable};
 
 use crate::broker::{self, Asking};
 use crate::harness::{fleet_id, route};
@@ -28,6 +28,7 @@ fn child() {
         dial: Arc::new(Asking { path: dir.join("broker.sock"), told: dir.join("told.sock") }),
         confinement: Some(Confinement { uid: NOBODY, gid: NOBODY }),
         limits: Limits::default(),
+        settings: EdgeSettings::default(),
     };
     kiln_edge::run(config).unwrap();
 }
@@ -67,7 +68,7 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     std::fs::set_permissions(dir.path().join("told.sock"), std::fs::Permissions::from_mode(0o666)).unwrap();
     let path = dir.path().join("edge.sock");
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2, &path).unwrap();
-    let address = kiln_edge::local(&sockets.listeners[0]).unwrap();
+    let address = sockets.address(Door::Http).unwrap();
 
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "process::child", "--nocapture", "--test-threads=1"]).env(DIR, dir.path());
@@ -81,8 +82,13 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     });
     let id = fleet_id(1);
     let (port, instances) = (instance.address.port(), vec![id.instance(1)]);
-    let fleets = vec![EdgeFleet { id: id.clone(), port, instances }];
-    let table = RouteTable { version: 1, routes: vec![route(None, "/", &[(&id, 1)])], fleets };
+    let fleets = vec![EdgeFleet { id: id.clone(), port, instances, protocol: Protocol::Http1 }];
+    let table = RouteTable {
+        version: 1,
+        routes: vec![route(None, "/", &[(&id, 1)])],
+        fleets,
+        ..RouteTable::default()
+    };
     assert_eq!(client.set_table(&table).unwrap().version, 1);
     let connect = || Client::new(std::net::TcpStream::connect(address).unwrap());
     work(&connect);
@@ -115,7 +121,13 @@ fn only_the_user_who_started_it_may_tell_it_what_to_do() {
     let path = dir.path().join("edge.sock");
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 1, &path).unwrap();
     let dial = Arc::<crate::harness::Ports>::default();
-    let config = EdgeConfig { sockets, dial, confinement: None, limits: Limits::default() };
+    let config = EdgeConfig {
+        sockets,
+        dial,
+        confinement: None,
+        limits: Limits::default(),
+        settings: EdgeSettings::default(),
+    };
     let edge = std::thread::spawn(move || kiln_edge::run(config));
     let client = EdgeClient::connect(&path).unwrap();
     // Even if somebody opened the door.

@@ -62,12 +62,15 @@ impl Spec {
             host: r.host.clone(),
             path: r.path.clone(),
             service: r.service.clone(),
+            https: r.https,
         };
         Ok(Release {
             format: Release::FORMAT,
             app: self.app.clone(),
             services,
             routes: self.routes.iter().map(|(name, r)| (name.clone(), route(r))).collect(),
+            tcp: self.tcp.clone(),
+            certificates: self.certificates.clone(),
             drain: self.drain,
             keep_warm: self.keep_warm,
             policy: of.policy.clone(),
@@ -109,6 +112,7 @@ fn without_proof(service: &ServiceSpec, image: &ImageRecord) -> ReleaseService {
         env,
         volatile: image.volatile.clone(),
         port: service.port,
+        protocol: service.protocol,
         instances: service.instances,
         limits: service.limits,
         probe,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, HostPattern, ImageName, Limits, Millis, Probe, RouteName, SecretName, ServiceName,
-    Volatile,
+    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, Probe, Protocol,
+    ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -20,6 +20,10 @@ pub struct Spec {
     pub services: BTreeMap<ServiceName, ServiceSpec>,
     /// Its routes; no two take the same host and path.
     pub routes: BTreeMap<RouteName, RouteSpec>,
+    /// Its ports that are passed on as they are; no two are the same.
+    pub tcp: BTreeMap<RouteName, ReleaseTcpRoute>,
+    /// What clients that come over https are shown.
+    pub certificates: Vec<CertificatePaths>,
     /// How long requests to the old fleet may go on after a switch.
     pub drain: Millis,
     /// How long the old fleet stays up after that.
@@ -99,6 +103,8 @@ pub struct ServiceSpec {
     pub image: ImageName,
     /// The port they listen on; not 0.
     pub port: u16,
+    /// What they speak there.
+    pub protocol: Protocol,
     /// How many there are; at least 1.
     pub instances: u32,
     /// What each may use.
@@ -137,6 +143,8 @@ pub struct RouteSpec {
     pub path: String,
     /// The service that answers.
     pub service: ServiceName,
+    /// What becomes of requests that come without TLS.
+    pub https: HttpsRule,
 }
 
 /// Where the contents of images come from.

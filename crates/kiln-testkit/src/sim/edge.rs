@@ -44,9 +44,15 @@ impl State {
         let count = |fleet: &FleetId| self.in_flight.get(&fleet.generation).copied().unwrap_or(0);
         let fleets = self.table.fleets.iter();
         let fleets = fleets
-            .map(|f| FleetCount { fleet: f.id.clone(), in_flight: count(&f.id), served: 0, failed: 0 })
+            .map(|f| FleetCount {
+                fleet: f.id.clone(),
+                in_flight: count(&f.id),
+                served: 0,
+                failed: 0,
+                cut: 0,
+            })
             .collect();
-        Ok(EdgeCounts { version: self.table.version, fleets })
+        Ok(EdgeCounts { version: self.table.version, fleets, gone: vec![] })
     }
 }
 

@@ -51,6 +51,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         env: BTreeMap::new(),
         volatile: Vec::new(),
         port: 8080,
+        protocol: kiln_model::Protocol::Http1,
         instances,
         limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64 },
         probe: Probe::Tcp,
@@ -63,12 +64,19 @@ pub fn release(name: &str, instances: u32) -> Release {
         checks: Default::default(),
     };
     let web: kiln_model::ServiceName = "web".parse().expect("a name");
-    let route = ReleaseRoute { host: None, path: "/".into(), service: web.clone() };
+    let route = ReleaseRoute {
+        host: None,
+        path: "/".into(),
+        service: web.clone(),
+        https: kiln_model::HttpsRule::Optional,
+    };
     Release {
         format: Release::FORMAT,
         app: super::Sim::app(),
         services: [(web, service)].into(),
         routes: [("web".parse().expect("a name"), route)].into(),
+        tcp: BTreeMap::new(),
+        certificates: Vec::new(),
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
         policy: Default::default(),

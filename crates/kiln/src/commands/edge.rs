@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use clap::Args;
-use kiln_edge::{Confinement, Dial, EdgeConfig, Limits, Sockets};
+use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, Sockets, Trust};
 use kiln_engine::embedded::broker;
 use kiln_model::{ExitCode, Failure, InstanceId};
 
@@ -16,9 +16,22 @@ pub(crate) const USER: u32 = 0x0FFF_0080;
 
 /// The data plane of a host; started by `kiln serve`, not by hand
 #[derive(Debug, Args)]
-pub(crate) struct Edge {}
+pub(crate) struct Edge {
+    /// Peers whose word is taken
+    #[arg(long)]
+    trust: Vec<Network>,
+    /// They begin with a PROXY protocol header
+    #[arg(long)]
+    proxy_protocol: bool,
+    /// A line for each request on stdout
+    #[arg(long)]
+    access_log: bool,
+    /// What the one who starts it calls it
+    #[arg(long, default_value = "")]
+    identity: String,
+}
 
-pub(crate) fn run(_: &Edge, context: &Context) -> Result<(), Failure> {
+pub(crate) fn run(args: &Edge, context: &Context) -> Result<(), Failure> {
     let failed = |e| Failure::from_error(ExitCode::Host, &e);
     // Made now: once confined, the edge reaches no path any more.
     let broker =
@@ -31,6 +44,11 @@ pub(crate) fn run(_: &Edge, context: &Context) -> Result<(), Failure> {
         dial: Arc::new(ThroughKeeper(broker)),
         confinement: Some(Confinement { uid: USER, gid: USER }),
         limits: Limits::default(),
+        settings: EdgeSettings {
+            trust: Trust(args.trust.clone()),
+            proxy_headers: args.proxy_protocol,
+            identity: args.identity.clone(),
+        },
     };
     kiln_edge::run(config).map_err(failed)
 }

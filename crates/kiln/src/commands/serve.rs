@@ -1,11 +1,10 @@
 //! `kiln serve`
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use kiln_model::Failure;
 
 use super::status;
+use crate::args::EdgeArgs;
 use crate::context::{Context, require_root};
 use crate::foreground::Already;
 use crate::live::Live;
@@ -15,7 +14,8 @@ use crate::{output, progress};
 const EXAMPLES: &str = "\
 Examples:
   kiln serve                         with the state in /var/lib/kiln
-  kiln serve --listen 0.0.0.0:80     for the world
+  kiln serve --listen 0.0.0.0:80 --listen-tls 0.0.0.0:443
+                                     for the world; certificates are named in each app's kiln.toml
   kiln deploy DIR                    has it run an app, from another terminal
   kiln down                          ends it with all that runs in it";
 
@@ -23,20 +23,23 @@ Examples:
 ///
 /// Ctrl-C and SIGTERM end only the control plane: instances run on and the edge serves on, and the next `kiln serve`
 /// on the same state takes them over. `kiln down` ends everything.
+///
+/// SIGUSR2 replaces the edge by the program as it is on the disk then, and so does a `kiln serve` that is newer than
+/// the edge it finds: the listening sockets are handed over, and who is connected stays until done.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
-    /// Where the apps are reached
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    edge: EdgeArgs,
 }
 
 pub(crate) fn run(args: &Serve, context: &Context) -> Result<(), Failure> {
     require_root("kiln serve")?;
     let reporter = progress::reporter(context.output);
-    let mut local = Local::start(context, context.root(None), args.listen, reporter)?;
+    let mut local = Local::start(context, context.root(None), &args.edge, reporter)?;
     let (address, socket) = (local.host.address(), local.host.socket());
-    let ready = serde_json::json!({"address": address, "socket": socket});
+    let https = local.host.https_address();
+    let ready = serde_json::json!({"address": address, "https_address": https, "socket": socket});
     context
         .output
         .result(&ready, || format!("serving at {address}, taking commands on {}", socket.display()))?;

@@ -1,12 +1,10 @@
 //! `kiln up`
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use kiln_model::{Answer, Command, Failure};
 
 use super::{shift, status};
-use crate::args::Directory;
+use crate::args::{Directory, EdgeArgs};
 use crate::context::{Context, require_root, unexpected};
 use crate::foreground::{Already, Ended};
 use crate::live::Live;
@@ -26,9 +24,8 @@ Examples:
 pub(crate) struct Up {
     #[command(flatten)]
     directory: Directory,
-    /// Where the app is reached
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    edge: EdgeArgs,
 }
 
 const IMPATIENT: &str =
@@ -42,7 +39,7 @@ pub(crate) fn run(args: &Up, context: &Context) -> Result<(), Failure> {
         true => Box::new(progress::Stream),
         false => progress::reporter(context.output),
     };
-    let mut local = Local::start(context, root, args.listen, reporter)?;
+    let mut local = Local::start(context, root, &args.edge, reporter)?;
     let deployed = local.foreground.run(Command::Deploy { dir, locked: false }, IMPATIENT);
     let (result, already) = match deployed {
         Ended { result: Ok(Answer::Deployed(deployed)), interrupted: false } => {

@@ -8,7 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_model::Failure;
@@ -18,13 +19,20 @@ use super::HostConfig;
 use super::driver::{Driver, Waker};
 use crate::sync::lock;
 use crate::world::Trouble;
+pub use edge::EdgeOptions;
+pub(super) use edge::inspect as inspect_certificate;
 use edge::{EdgeProcess, LiveEdge};
 use keeper::KeeperProcess;
+
+/// How often it is looked after the processes; the end of an edge is noticed at once.
+const ROUND: Duration = Duration::from_millis(100);
+/// How often it is looked whether certificates have been renewed.
+const RENEWALS: Duration = Duration::from_secs(1);
 
 /// Keeper and edge.
 pub(crate) struct Processes {
     keeper: KeeperProcess,
-    edge: EdgeProcess,
+    edge: Arc<EdgeProcess>,
     waker: Arc<Waker>,
 }
 
@@ -39,11 +47,11 @@ impl Processes {
     /// Starts them, or takes over those that run already.
     pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
         let keeper = KeeperProcess::start(&config.program, store)?;
-        match EdgeProcess::start(&config.program, config.listen, store) {
+        match EdgeProcess::start(config, store).map(Arc::new) {
             Ok(edge) => {
                 if keeper.is_new() {
                     // An edge from before knows only the way to a keeper that is no more.
-                    edge.replace_if_taken_over().map_err(|trouble| super::failure::no_edge(&trouble))?;
+                    edge.renew().map_err(|trouble| super::failure::no_edge(&trouble))?;
                 }
                 Ok(Self { keeper, edge, waker })
             }
@@ -60,15 +68,20 @@ impl Processes {
     }
 
     pub(crate) fn edge(&self) -> LiveEdge {
-        LiveEdge {
-            client: self.edge.client(),
-            waker: self.waker.clone(),
-            waiting: Arc::new(Mutex::default()),
-        }
+        LiveEdge::new(self.edge.clone(), self.waker.clone())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.edge.address()
+    }
+
+    pub(crate) fn https_address(&self) -> Option<SocketAddr> {
+        self.edge.https_address()
+    }
+
+    /// Gives the edge a successor, the program as it is on the disk now.
+    pub(crate) fn renew_edge(&self) -> Result<(), Trouble> {
+        self.edge.renew()
     }
 
     /// Ends what this control plane has started, if it has.
@@ -80,10 +93,11 @@ impl Processes {
 
     /// Starts again what has died, as long as the host runs.
     pub(crate) fn supervise(&self, driver: &Driver) {
+        let mut looked = Instant::now();
         while !driver.is_stopped() {
             if matches!(self.keeper.revive(), Ok(true)) {
                 // The edge's way to the keeper is gone with the one it had.
-                let replaced = self.edge.replace();
+                let replaced = self.edge.renew();
                 let mut core = lock(&driver.core);
                 core.engine_is_new();
                 if replaced.is_ok() {
@@ -96,7 +110,12 @@ impl Processes {
                 lock(&driver.core).edge_is_new();
                 self.waker.wake();
             }
-            driver.pause();
+            if looked.elapsed() >= RENEWALS {
+                looked = Instant::now();
+                // What does not reach the edge now does with the next look, or with its next table.
+                let _ = self.edge.refresh_certificates();
+            }
+            self.edge.wait_for_end(ROUND);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The smaller sections: `[store.NAME]`, `[route.NAME]`, `[deploy]`, `[sources]`.
+//! The smaller sections: `[store.NAME]`, `[route.NAME]`, `[tls]`, `[deploy]`, `[sources]`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,35 @@ pub struct RouteFile {
     /// The service that answers, by its name in this file.
     #[schemars(example = &"web")]
     pub service: String,
+    /// What becomes of requests without TLS: `optional` (also if absent) serves them, `redirect` tells clients to
+    /// come again over https.
+    #[schemars(example = &"redirect")]
+    pub https: Option<String>,
+    /// A port of the host whose TCP connections go to the service as they are; then there is no host and no path.
+    #[schemars(example = &5432)]
+    pub tcp: Option<u16>,
+}
+
+/// What clients that come over https are shown.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFile {
+    /// Certificates and their keys: files of the host, looked at again when they change. Clients get the one for the
+    /// name they ask for.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFile>,
+}
+
+/// A certificate and its private key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFile {
+    /// Absolute path of the certificate and its chain (PEM).
+    #[schemars(example = &"/etc/ssl/hello/fullchain.pem")]
+    pub cert: String,
+    /// Absolute path of its private key (PEM).
+    #[schemars(example = &"/etc/ssl/hello/privkey.pem")]
+    pub key: String,
 }
 
 /// How a release takes over from the one before.

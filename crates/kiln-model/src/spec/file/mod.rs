@@ -15,7 +15,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use check::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
-pub use deploy::{CanaryFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile};
+pub use deploy::{
+    CanaryFile, CertificateFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile,
+    TlsFile,
+};
 pub use image::{CopyFile, ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
 pub use service::{HealthFile, SecretFile, SecretTable, ServiceFile};
 
@@ -39,6 +42,8 @@ pub struct SpecFile {
     /// Routes by name. With one service and no route, every request goes to that service.
     #[serde(default)]
     pub route: BTreeMap<String, RouteFile>,
+    /// What clients that come over https are shown.
+    pub tls: Option<TlsFile>,
     /// How a release takes over from the one before.
     pub deploy: Option<DeployFile>,
     /// Where the contents of images come from.

@@ -15,6 +15,9 @@ pub struct ServiceFile {
     /// The TCP port its instances listen on.
     #[schemars(example = &8080)]
     pub port: u16,
+    /// What its instances speak there: `http1` (also if absent), or `h2c`, HTTP/2 without TLS, which gRPC needs.
+    #[schemars(example = &"h2c")]
+    pub protocol: Option<String>,
     /// How many instances there are; 1 if absent.
     #[schemars(example = &4)]
     pub instances: Option<u32>,

@@ -27,13 +27,14 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     let services = named(&file.service, &top.key("service"), problems, |_, service, place, problems| {
         service::service(service, file, place, problems)
     });
-    let routes = route::routes(file, problems);
+    let route::Routes { http: routes, tcp } = route::routes(file, problems);
+    let certificates = route::certificates(file, problems);
     for name in file.store.keys() {
         refuse("stores are", &top.key("store").key(name), problems);
     }
     let (drain, keep_warm) = deploy(file, problems);
     let sources = sources(file, problems);
-    Some(Spec { app: app?, images, services, routes, drain, keep_warm, sources })
+    Some(Spec { app: app?, images, services, routes, tcp, certificates, drain, keep_warm, sources })
 }
 
 impl SpecFile {

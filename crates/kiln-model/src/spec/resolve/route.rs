@@ -1,29 +1,104 @@
-//! `[route.NAME]`.
+//! `[route.NAME]` and `[tls]`.
 
 use std::collections::BTreeMap;
 
 use super::{Place, Problems, named, parse, refer};
-use crate::RouteName;
-use crate::spec::{RouteFile, RouteSpec, SpecFile};
+use crate::spec::{CertificateFile, RouteFile, RouteSpec, SpecFile};
+use crate::{CertificatePaths, HttpsRule, ReleaseTcpRoute, RouteName};
 
 /// All routes. An app with one service and no route means that one: every request goes to it. With several services
 /// there is no telling which is meant, and an app may well have no door to the outside.
-pub(super) fn routes(file: &SpecFile, problems: &mut Problems<'_, '_>) -> BTreeMap<RouteName, RouteSpec> {
+pub(super) fn routes(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Routes {
     if file.route.is_empty() {
-        return the_only_service(file).into_iter().collect();
+        return Routes { http: the_only_service(file).into_iter().collect(), tcp: BTreeMap::new() };
     }
     let top = Place::default().key("route");
-    let routes =
-        named(&file.route, &top, problems, |_, route, place, problems| resolve(route, file, place, problems));
-    conflicts(&routes, &top, problems);
+    let all = named(&file.route, &top, problems, |_, route, place, problems| match route.tcp {
+        Some(port) => tcp(route, port, file, place, problems).map(Either::Tcp),
+        None => resolve(route, file, place, problems).map(Either::Http),
+    });
+    let mut routes = Routes::default();
+    for (name, route) in all {
+        match route {
+            Either::Http(route) => drop(routes.http.insert(name, route)),
+            Either::Tcp(route) => drop(routes.tcp.insert(name, route)),
+        }
+    }
+    conflicts(&routes.http, &top, problems);
+    tcp_conflicts(&routes.tcp, &top, problems);
     routes
+}
+
+/// Routes of both kinds.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) http: BTreeMap<RouteName, RouteSpec>,
+    pub(super) tcp: BTreeMap<RouteName, ReleaseTcpRoute>,
+}
+
+enum Either {
+    Http(RouteSpec),
+    Tcp(ReleaseTcpRoute),
+}
+
+fn tcp(
+    route: &RouteFile,
+    port: u16,
+    all: &SpecFile,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Option<ReleaseTcpRoute> {
+    super::check::is_port(port, &place.key("tcp"), problems);
+    let of_http = [("host", &route.host), ("path", &route.path), ("https", &route.https)];
+    for (key, _) in of_http.iter().filter(|(_, given)| given.is_some()) {
+        problems
+            .key(&place.key(key), format!("`{key}` is asked of HTTP requests, and a `tcp` route has none"))
+            .expected("either `tcp`, or a route of HTTP");
+    }
+    let services: Vec<&str> = all.service.keys().map(String::as_str).collect();
+    let known = refer("service", &route.service, &services, &place.key("service"), problems);
+    known.then(|| route.service.parse().ok()).flatten().map(|service| ReleaseTcpRoute { port, service })
+}
+
+fn https_rule(written: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) -> HttpsRule {
+    match written.map(String::as_str) {
+        None | Some("optional") => HttpsRule::Optional,
+        Some("redirect") => HttpsRule::Redirect,
+        Some(other) => {
+            let message = format!("there is no rule `{other}` for requests without TLS");
+            let names = ["optional", "redirect"];
+            problems.value(place, message).expected("`optional` or `redirect`").nearest(other, names);
+            HttpsRule::Optional
+        }
+    }
+}
+
+/// Certificates and keys, by their paths on the host.
+pub(super) fn certificates(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Vec<CertificatePaths> {
+    let top = Place::default().key("tls").key("certificates");
+    let written = file.tls.as_ref().map(|tls| tls.certificates.as_slice()).unwrap_or_default();
+    for (index, certificate) in written.iter().enumerate() {
+        for (key, path) in [("cert", &certificate.cert), ("key", &certificate.key)] {
+            if !path.starts_with('/') || path.contains(char::is_control) {
+                problems
+                    .value(
+                        &top.item(index).key(key),
+                        format!("`{}` is not an absolute path", path.escape_debug()),
+                    )
+                    .expected("a file of the host, like `/etc/ssl/hello/fullchain.pem`");
+            }
+        }
+    }
+    let paths = |c: &CertificateFile| CertificatePaths { cert: c.cert.clone(), key: c.key.clone() };
+    written.iter().map(paths).collect()
 }
 
 fn the_only_service(file: &SpecFile) -> Option<(RouteName, RouteSpec)> {
     let mut names = file.service.keys();
     let (name, None) = (names.next()?, names.next()) else { return None };
     let service = name.parse().ok()?;
-    Some((name.parse().ok()?, RouteSpec { host: None, path: "/".into(), service }))
+    let https = HttpsRule::default();
+    Some((name.parse().ok()?, RouteSpec { host: None, path: "/".into(), service, https }))
 }
 
 fn resolve(
@@ -39,8 +114,9 @@ fn resolve(
         Some(host) => Some(parse(host, &place.key("host"), problems)?),
         None => None,
     };
+    let https = https_rule(route.https.as_ref(), &place.key("https"), problems);
     let service = if known { route.service.parse().ok()? } else { return None };
-    Some(RouteSpec { host, path, service })
+    Some(RouteSpec { host, path, service, https })
 }
 
 fn prefix(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
@@ -67,6 +143,21 @@ fn conflicts(routes: &BTreeMap<RouteName, RouteSpec>, top: &Place, problems: &mu
                     format!("route `{name}` takes the same requests as `{first}`"),
                 )
                 .expected("another host or path");
+        }
+    }
+}
+
+fn tcp_conflicts(
+    routes: &BTreeMap<RouteName, ReleaseTcpRoute>,
+    top: &Place,
+    problems: &mut Problems<'_, '_>,
+) {
+    let mut seen: BTreeMap<u16, &RouteName> = BTreeMap::new();
+    for (name, route) in routes {
+        if let Some(first) = seen.insert(route.port, name) {
+            problems
+                .value(&top.key(name.as_str()), format!("route `{name}` has the same port as `{first}`"))
+                .expected("another port");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Place, Problems, at_least_one, check, image, parse, parse_or, refer, refuse, secrets};
 use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
-use crate::{ByteSize, Limits, Millis, Probe};
+use crate::{ByteSize, Limits, Millis, Probe, Protocol};
 
 /// More instances of one service than this on one host are a slip of the finger.
 const MOST_INSTANCES: u32 = 10_000;
@@ -22,12 +22,22 @@ pub(super) fn service(
     image::environment(&file.env, &place.key("env"), problems);
     outside(file, all, place, problems);
     let limits = limits(file, place, problems);
+    let protocol = protocol(file.protocol.as_ref(), &place.key("protocol"), problems);
     let health = health(file.health.as_ref(), &place.key("health"), problems);
     let instances = instances(file, &place.key("instances"), problems);
     // A name that is in the table and is no name has been reported there.
     let image = if known { file.image.parse().ok()? } else { return None };
     let secrets = secrets::secrets(file, place, problems);
-    Some(ServiceSpec { image, port: file.port, instances, limits, env: file.env.clone(), health, secrets })
+    Some(ServiceSpec {
+        image,
+        port: file.port,
+        protocol,
+        instances,
+        limits,
+        env: file.env.clone(),
+        health,
+        secrets,
+    })
 }
 
 /// What reaches out of an instance.
@@ -37,6 +47,18 @@ fn outside(file: &ServiceFile, all: &SpecFile, place: &Place, problems: &mut Pro
         let place = place.key("needs").item(index);
         if refer("store", need, &there, &place, problems) {
             refuse("reaching stores and other services is", &place, problems);
+        }
+    }
+}
+
+fn protocol(written: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) -> Protocol {
+    match written.map(String::as_str) {
+        None | Some("http1") => Protocol::Http1,
+        Some("h2c") => Protocol::H2c,
+        Some(other) => {
+            let message = format!("there is no protocol `{other}`");
+            problems.value(place, message).expected("`http1` or `h2c`").nearest(other, ["http1", "h2c"]);
+            Protocol::Http1
         }
     }
 }

@@ -1,0 +1,76 @@
+//! How an edge is started, and how it is known which one would be.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use kiln_edge::{EdgeError, Network, Sockets};
+
+use crate::host::HostConfig;
+
+/// What the operator decides about the edge of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EdgeOptions {
+    /// Where HTTPS is served, if it is.
+    pub listen_tls: Option<SocketAddr>,
+    /// Peers whose word is taken about where a request came from.
+    pub trust: Vec<Network>,
+    /// Whether connections from these begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Where figures for Prometheus are served, if they are.
+    pub metrics: Option<SocketAddr>,
+    /// Whether each request leaves a line in the access log.
+    pub access_log: bool,
+}
+
+/// How the edge is started.
+pub(super) struct EdgeCommand {
+    program: PathBuf,
+    root: PathBuf,
+    options: Vec<String>,
+}
+
+impl EdgeCommand {
+    pub(super) fn new(config: &HostConfig, root: &Path) -> Self {
+        let mut options = Vec::new();
+        if let Some(edge) = &config.edge {
+            for network in &edge.trust {
+                options.extend(["--trust".to_owned(), network.to_string()]);
+            }
+            if edge.proxy_protocol {
+                options.push("--proxy-protocol".to_owned());
+            }
+            if edge.access_log {
+                options.push("--access-log".to_owned());
+            }
+        }
+        Self { program: config.program.clone(), root: root.to_owned(), options }
+    }
+
+    /// What would be started now: this program, as it is on the disk at the moment, with these options.
+    pub(super) fn identity(&self) -> String {
+        let program = match std::fs::metadata(&self.program) {
+            Ok(file) => format!("{}-{}-{}-{}", file.dev(), file.ino(), file.mtime_nsec(), file.size()),
+            Err(_) => "gone".to_owned(),
+        };
+        format!("{program} {}", self.options.join(" "))
+    }
+
+    pub(super) fn spawn(&self, sockets: &Sockets) -> Result<Child, EdgeError> {
+        let mut command = Command::new(&self.program);
+        command.env_clear().arg("edge").arg("--root").arg(&self.root).args(&self.options);
+        command.arg("--identity").arg(self.identity());
+        command.stdin(Stdio::null()).stdout(self.log()).stderr(super::super::complaints(&self.root, "edge"));
+        kiln_edge::spawn(command, sockets)
+    }
+
+    /// Where the access log goes: the edge itself may open no file.
+    fn log(&self) -> Stdio {
+        if self.options.iter().any(|option| option == "--access-log") {
+            super::super::complaints(&self.root, "access")
+        } else {
+            Stdio::null()
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The edge as the core sees it: one, however many processes there are.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kiln_edge::{Door, EdgeClient};
+use kiln_model::{EdgeCounts, FleetCount, FleetId, RouteTable};
+
+use super::{EdgeProcess, Held};
+use crate::host::driver::Waker;
+use crate::sync::lock;
+use crate::world::{Edge, Trouble};
+
+impl EdgeProcess {
+    /// Puts a table in force, with the doors and the certificates that it names.
+    fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
+        let mut held = lock(&self.held);
+        self.open_doors(&mut held, table)?;
+        self.show_certificates(&mut held, table)?;
+        let mut counts = self.client.set_table(table).map_err(|e| Trouble::of(&e))?;
+        held.table = Some(table.clone());
+        for leaving in &held.leaving {
+            // One that has ended in the meantime has nothing in flight.
+            if let Ok(theirs) = leaving.client.set_table(table) {
+                add(&mut counts, theirs);
+            }
+        }
+        self.close_doors(&mut held, table)?;
+        Ok(counts)
+    }
+
+    fn open_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
+        for route in &table.tcp {
+            let door = Door::Tcp(route.port);
+            if !held.listeners.iter().any(|l| l.door == door) {
+                self.open(held, door, SocketAddr::new(self.address.ip(), route.port))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
+        let is_wanted = |door: Door| match door {
+            Door::Tcp(port) => table.tcp.iter().any(|route| route.port == port),
+            Door::Http | Door::Https => true,
+        };
+        let mut unwanted: Vec<Door> =
+            held.listeners.iter().map(|l| l.door).filter(|d| !is_wanted(*d)).collect();
+        unwanted.dedup();
+        if unwanted.is_empty() {
+            return Ok(());
+        }
+        held.listeners.retain(|l| is_wanted(l.door));
+        self.client.deafen(&unwanted).map_err(|e| Trouble::of(&e))
+    }
+
+    fn show_certificates(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
+        let look = held.certificates.look(&table.certificates);
+        for complaint in look.complaints {
+            self.complain(&complaint);
+        }
+        if look.certificates != held.certificates.in_force() {
+            self.client.set_certificates(&look.certificates).map_err(|e| Trouble::of(&e))?;
+            held.certificates.put_in_force(look.certificates);
+        }
+        Ok(())
+    }
+
+    /// Looks whether certificates have been renewed.
+    pub(crate) fn refresh_certificates(&self) -> Result<(), Trouble> {
+        let mut held = lock(&self.held);
+        match held.table.clone() {
+            Some(table) => self.show_certificates(&mut held, &table),
+            None => Ok(()),
+        }
+    }
+
+    /// Beside the complaints of the edge itself.
+    fn complain(&self, words: &str) {
+        let path = self.path.with_file_name("edge.log");
+        if let Ok(mut log) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
+            let _ = writeln!(log, "{words}");
+        }
+    }
+
+    fn counts(&self) -> Result<EdgeCounts, Trouble> {
+        let leaving = self.leaving();
+        let mut counts = self.client.counts().map_err(|e| Trouble::of(&e))?;
+        leaving.iter().filter_map(|client| client.counts().ok()).for_each(|theirs| add(&mut counts, theirs));
+        Ok(counts)
+    }
+
+    fn leaving(&self) -> Vec<EdgeClient> {
+        lock(&self.held).leaving.iter().map(|leaving| leaving.client.clone()).collect()
+    }
+
+    /// Waits until nothing is in flight at `fleets` in any process, or `at_most` in each.
+    fn wait_drained(&self, fleets: &[FleetId], at_most: Duration) {
+        // Drained, timed out or failed: in any case the core looks for itself.
+        for client in self.leaving().iter().chain([&self.client]) {
+            let _ = client.wait_drained(fleets, at_most);
+        }
+    }
+}
+
+/// Adds what another process counts of the same fleets.
+fn add(counts: &mut EdgeCounts, theirs: EdgeCounts) {
+    let sum = |into: &mut Vec<FleetCount>, theirs: Vec<FleetCount>| {
+        for count in theirs {
+            if let Some(ours) = into.iter_mut().find(|ours| ours.fleet == count.fleet) {
+                ours.in_flight += count.in_flight;
+                ours.served += count.served;
+                ours.failed += count.failed;
+                ours.cut += count.cut;
+            }
+        }
+    };
+    sum(&mut counts.fleets, theirs.fleets);
+    sum(&mut counts.gone, theirs.gone);
+}
+
+/// The edge as the core sees it.
+#[derive(Clone)]
+pub(crate) struct LiveEdge {
+    edge: Arc<EdgeProcess>,
+    waker: Arc<Waker>,
+    waiting: Arc<Mutex<BTreeSet<Vec<FleetId>>>>,
+}
+
+impl LiveEdge {
+    pub(crate) fn new(edge: Arc<EdgeProcess>, waker: Arc<Waker>) -> Self {
+        Self { edge, waker, waiting: Arc::default() }
+    }
+}
+
+impl Edge for LiveEdge {
+    fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
+        self.edge.set_table(table)
+    }
+
+    fn counts(&self) -> Result<EdgeCounts, Trouble> {
+        self.edge.counts()
+    }
+
+    fn wake_when_drained(&self, fleets: &[FleetId]) {
+        if !lock(&self.waiting).insert(fleets.to_vec()) {
+            return;
+        }
+        let (live, waited_for) = (self.clone(), fleets.to_vec());
+        let wait = move || {
+            live.edge.wait_drained(&waited_for, Duration::from_secs(10));
+            lock(&live.waiting).remove(&waited_for);
+            live.waker.wake();
+        };
+        if std::thread::Builder::new().name("drain".into()).spawn(wait).is_err() {
+            lock(&self.waiting).remove(fleets);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The edge process, seen from the control plane that decides what it serves by.
+//!
+//! Control holds the listening sockets too, so that clients find an open port while no edge runs. An edge is replaced
+//! by a successor that has the same sockets and the same table before it accepts; the old one then *leaves*: it takes
+//! nobody new, sees who is connected to the end, and is counted with until it is gone.
+
+mod certificates;
+mod command;
+mod live;
+mod process;
+mod succession;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Inheritance, Listener, Sockets, bind_control};
+use kiln_model::{ExitCode, Failure, RouteTable};
+use kiln_store::Store;
+
+use crate::host::{HostConfig, failure as failures};
+use crate::sync::lock;
+use crate::world::Trouble;
+use certificates::Shelf;
+pub(in crate::host) use certificates::inspect;
+use command::EdgeCommand;
+pub use command::EdgeOptions;
+pub(super) use live::LiveEdge;
+use process::Process;
+
+/// Threads of the edge. Each serves a share of the connections; more than the machine has processors helps nobody.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
+
+/// The edge's process.
+pub(crate) struct EdgeProcess {
+    path: PathBuf,
+    client: EdgeClient,
+    address: SocketAddr,
+    command: EdgeCommand,
+    held: Mutex<Held>,
+}
+
+/// What there is of it at the moment.
+#[derive(Default)]
+struct Held {
+    listeners: Vec<Listener>,
+    process: Option<Process>,
+    /// What it was last told to serve by.
+    table: Option<RouteTable>,
+    certificates: Shelf,
+    /// Those it took over from.
+    leaving: Vec<Leaving>,
+}
+
+/// An edge that has a successor.
+struct Leaving {
+    client: EdgeClient,
+    process: Option<Process>,
+}
+
+/// The name of the document that says where an edge that outlived its control plane listens.
+const ADDRESS: &str = "edge-address";
+
+impl EdgeProcess {
+    /// Starts an edge, or takes over the one that runs already.
+    pub(crate) fn start(config: &HostConfig, store: &Store) -> Result<Self, Failure> {
+        let path = store.run_dir().join("edge.sock");
+        let command = EdgeCommand::new(config, store.root());
+        if let Ok(client) = EdgeClient::connect(&path) {
+            return Self::take_over(client, path, config, store, command);
+        }
+        let mut listeners = Listener::bind(Door::Http, config.listen, threads()).map_err(failure)?;
+        if let Some(https) = config.edge.as_ref().and_then(|options| options.listen_tls) {
+            listeners.extend(Listener::bind(Door::Https, https, threads()).map_err(failure)?);
+        }
+        let held = Held { listeners, ..Held::default() };
+        let address = address(&held.listeners, Door::Http).unwrap_or(config.listen);
+        store.put_state(ADDRESS, &address.to_string()).map_err(|e| failures::store(&e))?;
+        let client = EdgeClient::at(&path);
+        let edge = Self { path, client, address, command, held: Mutex::new(held) };
+        edge.start_another(&mut lock(&edge.held)).map_err(failure)?;
+        edge.client.counts().map_err(failure)?;
+        Ok(edge)
+    }
+
+    /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
+    /// one would start, because there is a newer program or because it is to do something else, it gets a successor.
+    fn take_over(
+        client: EdgeClient,
+        path: PathBuf,
+        config: &HostConfig,
+        store: &Store,
+        command: EdgeCommand,
+    ) -> Result<Self, Failure> {
+        let Inheritance { listeners, identity, pid, table, certificates } =
+            client.hand_over().map_err(failure)?;
+        let recorded: Option<String> = store.state(ADDRESS).map_err(|e| failures::store(&e))?;
+        let recorded = recorded.and_then(|a| a.parse().ok());
+        let address = address(&listeners, Door::Http).or(recorded).unwrap_or(config.listen);
+        if config.listen.port() != 0 && config.listen != address {
+            let message = format!("the edge of this host listens on {address}, not on {}", config.listen);
+            return Err(Failure::new(ExitCode::Host, message)
+                .hint(format!("give --listen {address}, to take it over")));
+        }
+        let process = Some(Process::other(pid));
+        let leaving = succession::left_behind(&path);
+        let held = Held { listeners, process, table, certificates: Shelf::of(certificates), leaving };
+        let edge = Self { path, client, address, command, held: Mutex::new(held) };
+        edge.catch_up(&identity, config).map_err(|trouble| failures::no_edge(&trouble))?;
+        Ok(edge)
+    }
+
+    fn catch_up(&self, identity: &str, config: &HostConfig) -> Result<(), Trouble> {
+        let Some(options) = &config.edge else { return Ok(()) };
+        let mut held = lock(&self.held);
+        if identity != self.command.identity() {
+            self.succeed(&mut held)?;
+        }
+        if let (Some(https), None) = (options.listen_tls, address(&held.listeners, Door::Https)) {
+            self.open(&mut held, Door::Https, https)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where clients find HTTPS, if it is served.
+    pub(crate) fn https_address(&self) -> Option<SocketAddr> {
+        address(&lock(&self.held).listeners, Door::Https)
+    }
+
+    /// Listens at one more door.
+    fn open(&self, held: &mut Held, door: Door, at: SocketAddr) -> Result<(), Trouble> {
+        let listeners = Listener::bind(door, at, threads()).map_err(|e| Trouble::of(&e))?;
+        self.client.listen(&listeners).map_err(|e| Trouble::of(&e))?;
+        held.listeners.extend(listeners);
+        Ok(())
+    }
+
+    /// Starts an edge on the sockets there are.
+    fn start_another(&self, held: &mut Held) -> Result<(), EdgeError> {
+        let sockets = sockets(&self.path, &held.listeners)?;
+        held.process = Some(Process::ours(self.command.spawn(&sockets)?));
+        Ok(())
+    }
+
+    /// Ends the edge; what is in flight may go on for a moment.
+    pub(crate) fn end(&self) -> Result<(), Trouble> {
+        const GRACE: Duration = Duration::from_secs(2);
+        let mut held = lock(&self.held);
+        held.listeners.clear();
+        for leaving in std::mem::take(&mut held.leaving) {
+            let _ = leaving.client.shutdown(Duration::ZERO);
+            succession::forget(leaving);
+        }
+        let ended = self.client.shutdown(GRACE);
+        if let Some(process) = held.process.take() {
+            // It may be stuck; it is ours to end.
+            process.finish(ended.is_err());
+        }
+        let _ = std::fs::remove_file(&self.path);
+        ended.map(drop).map_err(|e| Trouble::of(&e))
+    }
+
+    /// What it serves by, for one that starts with nothing.
+    fn tell(client: &EdgeClient, held: &Held) -> Result<(), EdgeError> {
+        let certificates: Vec<Certificate> = held.certificates.in_force().to_vec();
+        if !certificates.is_empty() {
+            client.set_certificates(&certificates)?;
+        }
+        match &held.table {
+            Some(table) if table.version > 0 => client.set_table(table).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn address(listeners: &[Listener], door: Door) -> Option<SocketAddr> {
+    let listener = listeners.iter().find(|l| l.door == door)?;
+    kiln_edge::local(&listener.socket).ok()
+}
+
+/// The sockets for an edge that takes orders at `control`.
+fn sockets(control: &std::path::Path, listeners: &[Listener]) -> Result<Sockets, EdgeError> {
+    let cloned: std::io::Result<Vec<Listener>> = listeners.iter().map(Listener::try_clone).collect();
+    let listeners = cloned.map_err(|source| EdgeError::Spawn { source })?;
+    Ok(Sockets { control: bind_control(control)?, listeners })
+}
+
+fn failure(error: EdgeError) -> Failure {
+    let failure = Failure::from_error(ExitCode::Host, &error);
+    match error {
+        EdgeError::AddressInUse { .. } => {
+            failure.hint("choose another address with --listen, or end the program that has this one (`ss -ltnp` shows it)")
+        }
+        _ => failure,
+    }
+}

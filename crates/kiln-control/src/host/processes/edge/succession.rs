@@ -1,0 +1,129 @@
+//! One edge after another, without anybody noticing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kiln_edge::{EdgeClient, EdgeError};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::process::{Process, ends_within};
+use super::{EdgeProcess, Held, Leaving, sockets};
+use crate::sync::lock;
+use crate::world::Trouble;
+
+/// How long who is connected to an edge with a successor may stay: downloads, websockets, streams of events.
+const GRACE: Duration = Duration::from_secs(3600);
+
+/// How the control socket of an edge with a successor is called: this, and a number.
+const LEAVING: &str = "edge.sock.leaving-";
+
+impl EdgeProcess {
+    /// Starts another edge if this one is gone, and gives it the table. Whether it did.
+    pub(crate) fn revive(&self) -> Result<bool, Trouble> {
+        let mut held = lock(&self.held);
+        held.leaving.retain_mut(|leaving| !leaving.is_over());
+        if held.process.as_mut().is_some_and(|process| !process.has_ended()) {
+            return Ok(false);
+        }
+        self.start_another(&mut held).map_err(|e| Trouble::of(&e))?;
+        Self::tell(&self.client, &held).map_err(|e| Trouble::of(&e))?;
+        Ok(true)
+    }
+
+    /// Returns when the edge has ended, or after `at_most`.
+    pub(crate) fn wait_for_end(&self, at_most: Duration) {
+        let watched = lock(&self.held).process.as_ref().and_then(Process::watch);
+        match watched {
+            Some(pidfd) => drop(ends_within(&pidfd, at_most)),
+            None => std::thread::park_timeout(at_most),
+        }
+    }
+
+    /// Gives this edge a successor: the program as it is on the disk now.
+    pub(crate) fn renew(&self) -> Result<(), Trouble> {
+        self.succeed(&mut lock(&self.held))
+    }
+
+    pub(super) fn succeed(&self, held: &mut Held) -> Result<(), Trouble> {
+        let next = self.path.with_extension("sock.next");
+        let (client, process) = self.bring_up(held, &next).map_err(|e| Trouble::of(&e))?;
+        // From here on orders go to the successor; the old one is found under a name of its own.
+        let old = unused(&self.path);
+        let swapped = renameat_with(CWD, &next, CWD, &self.path, RenameFlags::EXCHANGE)
+            .map_err(std::io::Error::from)
+            .and_then(|()| std::fs::rename(&next, &old));
+        if let Err(error) = swapped {
+            let _ = client.shutdown(Duration::ZERO);
+            process.finish(false);
+            return Err(Trouble(format!(
+                "could not give the edge's control socket to its successor: {error}"
+            )));
+        }
+        let leaving = Leaving { client: EdgeClient::at(&old), process: held.process.replace(process) };
+        // One that does not answer has ended, or will be counted as it is.
+        let _ = leaving.client.leave(GRACE);
+        held.leaving.push(leaving);
+        Ok(())
+    }
+
+    /// An edge that serves what this one serves, from the same sockets, and takes orders at `control`.
+    fn bring_up(&self, held: &Held, control: &Path) -> Result<(EdgeClient, Process), EdgeError> {
+        let _ = std::fs::remove_file(control);
+        let sockets = sockets(control, &held.listeners)?;
+        let process = Process::ours(self.command.spawn(&sockets)?);
+        drop(sockets);
+        let told = EdgeClient::connect(control).and_then(|client| {
+            Self::tell(&client, held)?;
+            Ok(client)
+        });
+        match told {
+            Ok(client) => Ok((client, process)),
+            Err(error) => {
+                process.finish(true);
+                let _ = std::fs::remove_file(control);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Leaving {
+    /// Whether it is gone; then nothing of it is left.
+    fn is_over(&mut self) -> bool {
+        let over = match &mut self.process {
+            Some(process) => process.has_ended(),
+            None => self.client.counts().is_err(),
+        };
+        if over {
+            let _ = std::fs::remove_file(self.client.path());
+        }
+        over
+    }
+}
+
+/// Waits for one that was told to end at once.
+pub(super) fn forget(leaving: Leaving) {
+    let _ = std::fs::remove_file(leaving.client.path());
+    if let Some(process) = leaving.process {
+        process.finish(false);
+    }
+}
+
+fn unused(path: &Path) -> PathBuf {
+    let candidates = (1..).map(|n: u32| path.with_file_name(format!("{LEAVING}{n}")));
+    candidates.into_iter().find(|p| !p.exists()).unwrap_or_else(|| path.with_file_name(format!("{LEAVING}0")))
+}
+
+/// The edges that were leaving when the control plane before this one died.
+pub(super) fn left_behind(path: &Path) -> Vec<Leaving> {
+    let Some(entries) = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()) else { return Vec::new() };
+    let sockets = entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(LEAVING));
+    let known = sockets.map(|entry| Leaving { client: EdgeClient::at(entry.path()), process: None });
+    let alive = |leaving: &mut Leaving| {
+        leaving.process = leaving.client.hand_over().ok().map(|estate| Process::other(estate.pid));
+        leaving.process.is_some() || !leaving.is_over()
+    };
+    let mut known: Vec<Leaving> = known.collect();
+    known.retain_mut(alive);
+    known
+}

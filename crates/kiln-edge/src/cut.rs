@@ -1,0 +1,79 @@
+//! How a request in flight is told, from outside its task, that its time is up.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::counts::Tally;
+
+/// One request in flight (or the tunnel it has become), as the rest of its thread sees it.
+#[derive(Default)]
+pub(crate) struct Ticket {
+    /// The fleet it is at.
+    fleet: RefCell<Option<Arc<Tally>>>,
+    told: Cell<Option<Instant>>,
+    /// Whoever waits for something on behalf of the request: one task at a time.
+    waiting: RefCell<Option<Waker>>,
+    /// Ends it the hard way, if it is one of several on its connection.
+    abort: RefCell<Option<AbortHandle>>,
+}
+
+impl Ticket {
+    /// How long what is asked to end may take before it is ended.
+    pub(crate) const GRACE: Duration = Duration::from_millis(500);
+
+    pub(crate) fn enter_fleet(&self, tally: Arc<Tally>) {
+        *self.fleet.borrow_mut() = Some(tally);
+    }
+
+    pub(crate) fn ended_by(&self, handle: AbortHandle) {
+        *self.abort.borrow_mut() = Some(handle);
+    }
+
+    /// Whether its fleet has left the table.
+    pub(crate) fn is_at_a_fleet_gone(&self) -> bool {
+        self.fleet.borrow().as_ref().is_some_and(|t| t.is_gone())
+    }
+
+    /// Asks it to end in the way that its protocol knows as an end.
+    pub(crate) fn tell(&self) {
+        if self.told.get().is_none() {
+            self.told.set(Some(Instant::now()));
+        }
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Since when it has been asked to end.
+    pub(crate) fn told_at(&self) -> Option<Instant> {
+        self.told.get()
+    }
+
+    /// Ends its task, if it has one of its own.
+    pub(crate) fn abort(&self) -> bool {
+        self.abort.borrow().as_ref().map(AbortHandle::abort).is_some()
+    }
+
+    /// Whether it is to end; if not, the task polling is woken when it is.
+    pub(crate) fn poll_told(&self, cx: &Context<'_>) -> bool {
+        if self.told.get().is_some() {
+            return true;
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
+        }
+        false
+    }
+
+    /// Waits until it is to end.
+    pub(crate) async fn told(&self) {
+        poll_fn(|cx| if self.poll_told(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}

@@ -1,0 +1,215 @@
+//! Where a request came from, and over what: as the connection shows it, or as somebody trusted says.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::HeaderMap;
+use hyper::header::{FORWARDED, HeaderName, HeaderValue};
+
+use crate::trust::Trust;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// How a request was carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The other end of a connection.
+pub(crate) struct Peer {
+    pub(crate) ip: IpAddr,
+    /// The same as text, made once.
+    text: HeaderValue,
+    /// Whether what it says of others is believed.
+    is_trusted: bool,
+    scheme: Scheme,
+}
+
+/// The client a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the access log"))]
+    pub(crate) ip: IpAddr,
+    pub(crate) scheme: Scheme,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, scheme: Scheme, trust: &Trust) -> Self {
+        let ip = address.ip().to_canonical();
+        let text = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { ip, text, is_trusted: trust.covers(ip), scheme }
+    }
+
+    /// Tells the instance who asks. What a peer claims about others stays only if the peer is trusted; what it says
+    /// of itself is what the connection shows.
+    pub(crate) fn introduce(
+        &self,
+        headers: &mut HeaderMap,
+        host: Option<&HeaderValue>,
+        trust: &Trust,
+    ) -> Origin {
+        let origin = self.origin(headers, trust);
+        if self.is_trusted {
+            self.add_to_chain(headers, host);
+        } else {
+            headers.remove(FORWARDED);
+            headers.insert(FORWARDED_FOR, self.text.clone());
+            headers.remove(FORWARDED_HOST);
+        }
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
+        if let (Some(host), false) = (host, headers.contains_key(FORWARDED_HOST)) {
+            headers.insert(FORWARDED_HOST, host.clone());
+        }
+        origin
+    }
+
+    fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
+        if !self.is_trusted {
+            return Origin { ip: self.ip, scheme: self.scheme };
+        }
+        // The last one that somebody trusted saw and that is not trusted itself; what is before it may be invented.
+        let chain: Vec<IpAddr> = match listed(headers, &FORWARDED_FOR) {
+            chain if !chain.is_empty() => chain.iter().map_while(|node| address(node)).collect(),
+            _ => forwarded(headers, "for").iter().map_while(|node| address(node)).collect(),
+        };
+        let ip = chain.iter().find(|ip| !trust.covers(**ip)).or(chain.last()).copied().unwrap_or(self.ip);
+        let said = headers.get(FORWARDED_PROTO).and_then(|v| v.to_str().ok()).map(str::to_ascii_lowercase);
+        let said = said.or_else(|| forwarded(headers, "proto").first().map(|s| s.to_ascii_lowercase()));
+        let scheme = match said.as_deref() {
+            Some("https") => Scheme::Https,
+            Some("http") => Scheme::Http,
+            _ => self.scheme,
+        };
+        Origin { ip, scheme }
+    }
+
+    fn add_to_chain(&self, headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+        let mut chain = listed(headers, &FORWARDED_FOR);
+        chain.reverse();
+        chain.push(self.ip.to_string());
+        if let Ok(chain) = HeaderValue::try_from(chain.join(", ")) {
+            headers.insert(FORWARDED_FOR, chain);
+        }
+        if headers.contains_key(FORWARDED) {
+            let node = match self.ip {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("\"[{ip}]\""),
+            };
+            let host =
+                host.and_then(|h| h.to_str().ok()).map(|h| format!(";host=\"{h}\"")).unwrap_or_default();
+            let element = format!("for={node};proto={}{host}", self.scheme.as_str());
+            if let Ok(element) = HeaderValue::try_from(element) {
+                headers.append(FORWARDED, element);
+            }
+        }
+    }
+}
+
+/// The elements of a comma-separated field, the last one first.
+fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+    let elements = lines.flat_map(|line| line.split(',')).map(|e| e.trim().to_owned());
+    let mut elements: Vec<String> = elements.filter(|e| !e.is_empty()).collect();
+    elements.reverse();
+    elements
+}
+
+/// What the elements of `Forwarded` (RFC 7239) say about `parameter`, the last one first.
+fn forwarded(headers: &HeaderMap, parameter: &str) -> Vec<String> {
+    let value = |element: &String| {
+        element.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            let is_it = name.trim().eq_ignore_ascii_case(parameter);
+            is_it.then(|| value.trim().trim_matches('"').to_owned())
+        })
+    };
+    listed(headers, &FORWARDED).iter().map_while(value).collect()
+}
+
+/// An address, with or without brackets and port.
+fn address(node: &str) -> Option<IpAddr> {
+    let bare = node.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
+    let bare = bare.unwrap_or(node);
+    let ip = bare.parse::<IpAddr>().ok().or_else(|| bare.parse::<SocketAddr>().ok().map(|a| a.ip()))?;
+    Some(ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn introduced(peer: &str, fields: &[(&'static str, &str)]) -> (String, &'static str, HeaderMap) {
+        let trust = Trust(vec!["10.0.0.0/8".parse().unwrap()]);
+        let peer = Peer::new(format!("{peer}:1").parse().unwrap(), Scheme::Http, &trust);
+        let mut headers = headers(fields);
+        let host = HeaderValue::from_static("example.com");
+        let origin = peer.introduce(&mut headers, Some(&host), &trust);
+        (origin.ip.to_string(), origin.scheme.as_str(), headers)
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let lies = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=1.1.1.1;proto=https"),
+            ("x-forwarded-host", "elsewhere"),
+        ];
+        let (ip, scheme, headers) = introduced("192.0.2.9", &lies);
+        assert_eq!((ip.as_str(), scheme), ("192.0.2.9", "http"));
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.9");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "example.com");
+        assert!(!headers.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn somebody_trusted_is_believed_as_far_as_it_could_see() {
+        let said = [
+            ("x-forwarded-for", "6.6.6.6, 192.0.2.9"),
+            ("x-forwarded-for", "10.1.1.1"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let (ip, scheme, headers) = introduced("10.0.0.1", &said);
+        assert_eq!((ip.as_str(), scheme), ("192.0.2.9", "https"));
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 192.0.2.9, 10.1.1.1, 10.0.0.1");
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn forwarded_says_the_same_in_its_own_words() {
+        let (ip, scheme, headers) =
+            introduced("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:4711\";proto=https")]);
+        assert_eq!((ip.as_str(), scheme), ("2001:db8::1", "https"));
+        let all: Vec<_> = headers.get_all("forwarded").iter().collect();
+        assert_eq!(all[1], "for=10.0.0.1;proto=http;host=\"example.com\"");
+    }
+
+    #[test]
+    fn nonsense_from_somebody_trusted_is_no_address() {
+        let (ip, scheme, _) =
+            introduced("10.0.0.1", &[("x-forwarded-for", "unknown"), ("x-forwarded-proto", "gopher")]);
+        assert_eq!((ip.as_str(), scheme), ("10.0.0.1", "http"));
+    }
+}

@@ -1,0 +1,75 @@
+//! One client's connection, from its first request to its end.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+
+use crate::client_io::ClientIo;
+use crate::connection::Connection;
+use crate::forward;
+use crate::greet::Greeted;
+use crate::tasks::PerRequest;
+use crate::tcp;
+use crate::worker::Worker;
+
+/// Requests of one client under way at once over HTTP/2.
+const STREAMS_AT_MOST: u32 = 128;
+/// What a client may send ahead over HTTP/2, for each request and in all.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What waits for a client over HTTP/2 that takes its answers slowly.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Serves until either side ends it.
+pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greeted: Greeted) {
+    match greeted {
+        Greeted::Http1(io) => one_at_a_time(worker, connection, io).await,
+        Greeted::Tcp(stream, port) => Box::pin(tcp::pass(&worker, &connection, stream, port)).await,
+        Greeted::Http2(io) => Box::pin(many_at_once(worker, connection, io)).await,
+    }
+}
+
+async fn one_at_a_time(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
+    let (at, from) = (worker.clone(), connection.clone());
+    let service = service_fn(move |request| {
+        let answer = forward::answer(at.clone(), from.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let limits = &worker.limits;
+    let mut builder = http1::Builder::new();
+    builder.max_headers(limits.header_count).max_header_size(limits.header_bytes);
+    let mut http = pin!(builder.serve_connection(io, service).with_upgrades());
+    tokio::select! {
+        _ = http.as_mut() => return,
+        () = worker.closing() => http.as_mut().graceful_shutdown(),
+    }
+    let _ = http.await;
+}
+
+async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
+    connection.marks.multiplex();
+    let (at, from) = (worker.clone(), connection.clone());
+    let service = service_fn(move |request| {
+        let answer = forward::answer(at.clone(), from.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let limits = &worker.limits;
+    let mut builder = http2::Builder::new(PerRequest(connection.clone()));
+    builder
+        .max_concurrent_streams(STREAMS_AT_MOST)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    let mut http = pin!(builder.serve_connection(io, service));
+    tokio::select! {
+        _ = http.as_mut() => return,
+        // Tells the client to begin nothing more here; what it has begun goes on.
+        () = worker.leaving() => http.as_mut().graceful_shutdown(),
+        () = connection.retired.notified() => http.as_mut().graceful_shutdown(),
+    }
+    let _ = http.await;
+}

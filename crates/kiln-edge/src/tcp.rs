@@ -1,0 +1,58 @@
+//! Plain TCP: a connection goes to an instance as it is, and is in flight for as long as it lasts.
+
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::balance::NoPick;
+use crate::connect;
+use crate::connection::Connection;
+use crate::counts::{Ending, InFlight, Turn};
+use crate::lease::{Place, Reply};
+use crate::pump::{self, Ended, Talk};
+use crate::upstream::{Burden, Upstream};
+use crate::worker::Worker;
+
+/// Instances one connection is offered to.
+const TRIED_AT_MOST: usize = 3;
+
+/// Passes a client's connection on. It is closed at once if there is nobody to pass it to.
+pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, stream: TcpStream, port: u16) {
+    let turn = Turn::begin(worker.totals.clone());
+    let reply = Reply::begin(connection.clone(), hyper::Version::HTTP_11);
+    let mut tried: Vec<Rc<Upstream>> = Vec::new();
+    let mut flight: Option<InFlight> = None;
+    while tried.len() < TRIED_AT_MOST {
+        let picked = worker.balance().pick_tcp(port, &tried, &worker.random);
+        let pick = match picked {
+            Ok(pick) => pick,
+            Err(NoPick::NoRoute) => return,
+            Err(_) => break,
+        };
+        // Counted before there is an await, as requests are.
+        reply.ticket().enter_fleet(pick.tally.clone());
+        let here = InFlight::at(pick.tally);
+        let burden = Burden::on(pick.upstream);
+        let connecting = connect::stream(burden.upstream(), &worker.stock);
+        match timeout(worker.limits.connect, connecting).await {
+            Ok(Ok(instance)) => {
+                let mut place = Place { burden, flight: here, turn, reply };
+                place.flight.ends(Ending::Answered);
+                let ended = pump::join(stream, instance, Talk::Opaque, place.reply.ticket()).await;
+                if ended == Ended::Told {
+                    place.flight.ends(Ending::Cut);
+                }
+                return;
+            }
+            _ => {
+                tried.push(burden.upstream().clone());
+                flight = Some(here);
+            }
+        }
+    }
+    turn.failed();
+    if let Some(flight) = &mut flight {
+        flight.ends(Ending::Failed);
+    }
+}

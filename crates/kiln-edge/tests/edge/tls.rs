@@ -1,0 +1,215 @@
+//! HTTPS: certificates by name, replaced under way; what comes without TLS; who a client is said to be.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use kiln_edge::{Certificate, EdgeSettings, Limits, Trust};
+use kiln_model::{EdgeRoute, HttpsRule};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::{Edge, route};
+use crate::instance::Instance;
+
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    roots: RootCertStore,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Self { issuer: rcgen::Issuer::new(params, key), roots }
+    }
+
+    fn certify(&self, names: &[&str]) -> Certificate {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let params = rcgen::CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Certificate { chain: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    fn try_connect(
+        &self,
+        edge: &Edge,
+        name: &str,
+        alpn: &[&[u8]],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder.unwrap().with_root_certificates(self.roots.clone()).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = StreamOwned::new(client, TcpStream::connect(edge.https).unwrap());
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+
+    fn connect(&self, edge: &Edge, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
+        self.try_connect(edge, name, &[b"http/1.1"]).unwrap()
+    }
+}
+
+fn get(stream: &mut StreamOwned<ClientConnection, TcpStream>, host: &str) -> String {
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[test]
+fn clients_are_shown_the_certificate_for_the_name_they_ask_for() {
+    let instance = Instance::saying("hi");
+    let edge = Edge::serving(&[&instance]);
+    let authority = Authority::new();
+    let certificates = [authority.certify(&["a.example.com"]), authority.certify(&["*.wild.example.com"])];
+    edge.client.set_certificates(&certificates).unwrap();
+    for name in ["a.example.com", "x.wild.example.com"] {
+        let mut stream = authority.connect(&edge, name);
+        assert!(get(&mut stream, name).starts_with("HTTP/1.1 200 OK"), "{name}");
+        assert_eq!(stream.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    }
+    // Nobody has a certificate for that one; the first is shown, and the client does not take it.
+    assert!(authority.try_connect(&edge, "elsewhere.example.com", &[]).is_err());
+    assert_eq!(instance.seen()[0].header("x-forwarded-proto"), Some("https"));
+    assert_eq!(edge.drained().failed, 0);
+}
+
+#[test]
+fn certificates_are_replaced_without_touching_who_is_connected() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let (old, new) = (Authority::new(), Authority::new());
+    edge.client.set_certificates(&[old.certify(&["a.example.com"])]).unwrap();
+    let mut kept = old.connect(&edge, "a.example.com");
+    assert!(get(&mut kept, "a.example.com").contains("200 OK"));
+    edge.client.set_certificates(&[new.certify(&["a.example.com"])]).unwrap();
+    assert!(get(&mut kept, "a.example.com").contains("200 OK"));
+    assert!(old.try_connect(&edge, "a.example.com", &[]).is_err());
+    assert!(get(&mut new.connect(&edge, "a.example.com"), "a.example.com").contains("200 OK"));
+}
+
+#[test]
+fn a_certificate_of_no_use_is_refused_and_those_from_before_stay() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let authority = Authority::new();
+    let (good, other) = (authority.certify(&["a.example.com"]), authority.certify(&["b.example.com"]));
+    edge.client.set_certificates(std::slice::from_ref(&good)).unwrap();
+    let mismatch = Certificate { chain: good.chain.clone(), key: other.key.clone() };
+    let empty = Certificate { chain: String::new(), key: other.key.clone() };
+    let nonsense = Certificate { chain: good.chain.clone(), key: "no key".into() };
+    for (bad, why) in
+        [(mismatch, "not that of the certificate"), (empty, "no certificate"), (nonsense, "private key")]
+    {
+        let error = edge.client.set_certificates(&[other.clone(), bad]).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert!(get(&mut authority.connect(&edge, "a.example.com"), "a.example.com").contains("200 OK"));
+    assert!(authority.try_connect(&edge, "b.example.com", &[]).is_err());
+}
+
+#[test]
+fn http_2_is_agreed_on_in_the_handshake() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let authority = Authority::new();
+    edge.client.set_certificates(&[authority.certify(&["a.example.com"])]).unwrap();
+    let mut stream = authority.try_connect(&edge, "a.example.com", &[b"h2", b"http/1.1"]).unwrap();
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[3], 4, "a SETTINGS frame: {frame:?}");
+    // Somebody who speaks of no protocol speaks HTTP/1.1.
+    let mut plain = authority.try_connect(&edge, "a.example.com", &[]).unwrap();
+    assert!(get(&mut plain, "a.example.com").contains("200 OK"));
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_given_up() {
+    let limits = Limits { header_read: std::time::Duration::from_millis(60), ..Limits::default() };
+    let edge = Edge::with(limits, 1);
+    edge.serve(&[&Instance::saying("hi")]);
+    let mut stream = TcpStream::connect(edge.https).unwrap();
+    stream.write_all(&[22, 3, 1]).unwrap();
+    assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
+    // Nor is one that talks something else.
+    let mut stream = TcpStream::connect(edge.https).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP"));
+}
+
+#[test]
+fn requests_without_tls_are_told_to_come_again() {
+    let edge = Edge::start();
+    let fleet = edge.fleet(1, &[&Instance::saying("hi")]);
+    let route = EdgeRoute { https: HttpsRule::Redirect, ..route(None, "/", &[(&fleet.id, 1)]) };
+    edge.set(vec![route], vec![fleet]);
+    let answer = edge.connect().send("GET /a?b=c HTTP/1.1\r\nHost: a.example.com:8080\r\n\r\n").read();
+    assert_eq!(answer.status(), 308);
+    let expected = format!("https://a.example.com:{}/a?b=c", edge.https.port());
+    assert_eq!(answer.header("location"), Some(expected.as_str()));
+    let authority = Authority::new();
+    edge.client.set_certificates(&[authority.certify(&["a.example.com"])]).unwrap();
+    assert!(get(&mut authority.connect(&edge, "a.example.com"), "a.example.com").contains("200 OK"));
+    assert_eq!(edge.drained().failed, 0);
+}
+
+fn trusting(proxy_headers: bool) -> EdgeSettings {
+    EdgeSettings {
+        trust: Trust(vec!["127.0.0.0/8".parse().unwrap()]),
+        proxy_headers,
+        ..EdgeSettings::default()
+    }
+}
+
+#[test]
+fn somebody_trusted_in_front_says_who_the_client_is() {
+    let edge = Edge::with_settings(Limits::default(), 1, trusting(false));
+    let instance = Instance::saying("hi");
+    let fleet = edge.fleet(1, &[&instance]);
+    let route = EdgeRoute { https: HttpsRule::Redirect, ..route(None, "/", &[(&fleet.id, 1)]) };
+    edge.set(vec![route], vec![fleet]);
+    let request =
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+    assert_eq!(edge.connect().send(request).read().status(), 200);
+    let seen = &instance.seen()[0];
+    assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn a_balancer_in_front_says_it_before_the_first_byte() {
+    let edge = Edge::with_settings(Limits::default(), 1, trusting(true));
+    let instance = Instance::saying("hi");
+    edge.serve(&[&instance]);
+    let mut client = edge.connect();
+    // In pieces, as the network may deliver it.
+    client.send("PROXY TCP4 192.0.2.7");
+    while edge.client.stats().unwrap().connections == 0 {
+        std::thread::yield_now();
+    }
+    client.send(" 198.51.100.1 56324 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read().text(), "hi");
+    assert_eq!(client.get("/").text(), "hi");
+    let mut second = edge.connect();
+    second.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\xc6\x33\x64\x01\0\x01\0\x02");
+    assert_eq!(second.get("/").text(), "hi");
+    let from: Vec<_> =
+        instance.seen().iter().map(|m| m.header("x-forwarded-for").unwrap().to_owned()).collect();
+    assert_eq!(from, ["192.0.2.7", "192.0.2.7", "192.0.2.8"]);
+    // Without that header nobody trusted gets in: it would pass for the balancer.
+    let mut bare = edge.connect();
+    bare.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(bare.is_at_end());
+}
