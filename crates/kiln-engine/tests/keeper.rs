@@ -5,27 +5,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
 
-use common::{Bench, status_of};
+use common::{Bench, end_of, status_of};
 use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
 use kiln_model::{Exit, InstanceState};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-
-fn end_of(pid: i32) -> impl FnOnce() {
-    let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
-    move || {
-        let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ended, None).unwrap();
-    }
-}
-
-fn kill(pid: i32) {
-    let end = end_of(pid);
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    end();
-}
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn nothing_is_left_after_a_shutdown() {
@@ -73,43 +58,6 @@ fn instances_outlive_those_who_ordered_them() {
     assert_eq!(next.list().unwrap()[0].state, InstanceState::Running { pid });
     next.kill(&[order.id]).unwrap();
     assert_eq!(next.list().unwrap()[0].state, InstanceState::Ended { exit: Exit::Signal { signal: 9 } });
-}
-
-#[test]
-fn what_a_killed_keeper_left_behind_is_removed_by_the_next() {
-    let mut bench = Bench::new();
-    let orphan = "trap '' TERM HUP; (sleep 1000 &); while true; do sleep 1000; done";
-    let pids = ["a", "b", "c"].map(|id| bench.run(&bench.image.shell(id, orphan)));
-    kill(bench.keeper_pid());
-    assert!(pids.iter().all(|pid| status_of(*pid, "Pid").is_some()), "instances live on");
-    bench.restart();
-    let is_gone = |pid: &u32| status_of(*pid, "State").is_none_or(|state| state.starts_with('Z'));
-    // Out of its group, a process still has its last steps to go; its files and memory are gone by then.
-    let deadline = Instant::now() + common::PATIENCE;
-    while !pids.iter().all(is_gone) {
-        assert!(Instant::now() < deadline, "{:?}", pids.map(|pid| status_of(pid, "State")));
-        std::thread::yield_now();
-    }
-    assert_eq!(bench.engine.list().unwrap(), []);
-    let own: Vec<_> = bench.groups().into_iter().filter(|p| p.ends_with("a")).collect();
-    assert_eq!(own, Vec::<std::path::PathBuf>::new());
-    bench.run(&bench.image.order("a", &["/bin/sleep", "1000"]));
-}
-
-#[test]
-fn a_client_finds_the_next_keeper_by_itself_and_is_told_everything_again() {
-    let bench = Bench::new();
-    bench.run(&bench.image.order("a", &["/bin/sleep", "1000"]));
-    assert_eq!(bench.engine.changes(common::PATIENCE).unwrap().len(), 1);
-    kill(bench.keeper_pid());
-    assert!(bench.engine.list().is_err());
-    let run = Command::new(env!("CARGO_BIN_EXE_keeper-for-tests"))
-        .args([bench.run_dir(), bench.dir.path().join("output")])
-        .status();
-    assert!(run.unwrap().success());
-    assert_eq!(bench.engine.list().unwrap(), []);
-    bench.run(&bench.image.order("a", &["/bin/sleep", "1000"]));
-    assert_eq!(bench.engine.changes(common::PATIENCE).unwrap().len(), 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
 
@@ -18,6 +18,9 @@ pub struct Embedded {
     lines: Lines,
     known: Mutex<Cursor>,
 }
+
+/// How long a keeper may take to make room for another program, and that to begin.
+const UPGRADE: Duration = Duration::from_secs(10);
 
 const NAME: &str = "embedded";
 
@@ -44,6 +47,41 @@ impl Embedded {
         let attempted = "end its keeper";
         match self.lines.ask_last(Call::Shutdown).map_err(unreachable(attempted))? {
             Answer::Done => Ok(()),
+            other => Err(unexpected(attempted, other)),
+        }
+    }
+
+    /// Has `program` go on with everything the keeper has, if that is another program than it runs. Returns when the
+    /// new one answers; whether there is a new one. Instances do not notice.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] if the keeper does not answer, refuses, or still runs the same program after a
+    /// while, because the other cannot be executed: `keeper.log` in its run directory says why.
+    pub fn upgrade(&self, program: &Path) -> Result<bool, EngineError> {
+        let attempted = "go on with another program";
+        let wanted = program_mark(program).map_err(unreachable(attempted))?;
+        if self.runs(wanted, attempted)? {
+            return Ok(false);
+        }
+        let program = program.canonicalize().map_err(unreachable(attempted))?;
+        self.done(attempted, Call::Succeed { program })?;
+        let deadline = Instant::now() + UPGRADE;
+        while !self.runs(wanted, attempted)? {
+            if Instant::now() >= deadline {
+                return Err(unreachable(attempted)(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        Ok(true)
+    }
+
+    /// Whether the keeper that answers runs a program.
+    fn runs(&self, wanted: (u64, u64), attempted: &'static str) -> Result<bool, EngineError> {
+        match self.ask(attempted, Call::Who)? {
+            // A keeper that is just making room for the next one is gone when it is looked at.
+            Answer::Keeper { pid } => {
+                Ok(program_mark(Path::new(&format!("/proc/{pid}/exe"))).ok() == Some(wanted))
+            }
             other => Err(unexpected(attempted, other)),
         }
     }
@@ -114,6 +152,13 @@ impl Engine for Embedded {
     fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         sockets(&self.lines, id, count)
     }
+}
+
+/// Which file a program is.
+fn program_mark(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Asks for sockets, in as many requests as it takes.

@@ -11,6 +11,8 @@ use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive};
 
 /// How long a keeper that works may take to answer what it does not wait with.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many keepers may end, one after the other, while they are asked one thing.
+const KEEPERS_AT_ONCE: usize = 3;
 /// How many idle connections are kept.
 const MOST_IDLE: usize = 8;
 
@@ -31,8 +33,8 @@ impl Lines {
 
     /// Asks, and waits for the answer, `longer` than usual.
     ///
-    /// All that can be asked is safe to repeat, so a connection that broke while it was idle, as when the keeper was
-    /// replaced, is replaced too.
+    /// All that can be asked is safe to repeat, so a connection that broke, as when the keeper was killed or replaced,
+    /// is replaced too: a new one waits until the next keeper admits it.
     pub(super) fn ask(&self, call: Call, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
         let mut request = Request { number: 0, call };
         if let Some(mut line) = self.take_idle() {
@@ -41,9 +43,14 @@ impl Lines {
                 answered => return self.put_back(line, answered),
             }
         }
-        let mut line = Line::open(&self.socket)?;
-        let answered = line.ask(&mut request, longer);
-        self.put_back(line, answered)
+        for _ in 0..KEEPERS_AT_ONCE {
+            let mut line = Line::open(&self.socket)?;
+            match line.ask(&mut request, longer) {
+                Err(e) if is_broken(&e) => {}
+                answered => return self.put_back(line, answered),
+            }
+        }
+        Err(io::ErrorKind::ConnectionReset.into())
     }
 
     /// Asks, waits for the answer, and then for the end of the keeper.

@@ -10,6 +10,7 @@ use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256};
 use kiln_testkit::fixture_image::FixtureImage;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
 /// The longest that anything may take on a busy machine.
@@ -36,6 +37,37 @@ impl Bench {
 
     pub fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
+    }
+
+    /// Kills the keeper, and returns when it is gone. Its holder makes another one.
+    pub fn kill_keeper(&self) {
+        kill(self.keeper_pid());
+    }
+
+    /// The process that makes another keeper when this one is gone.
+    pub fn holder_pid(&self) -> i32 {
+        status_of(self.keeper_pid() as u32, "PPid").unwrap().parse().unwrap()
+    }
+
+    /// The next keeper than `before` that works.
+    pub fn next_keeper(&self, before: i32) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.engine.list().unwrap();
+            let now = self.keeper_pid();
+            if now != before {
+                return now;
+            }
+            assert!(Instant::now() < deadline, "{before} still is the keeper");
+        }
+    }
+
+    /// Kills keeper and holder, neither of which has the time to notice.
+    pub fn kill_keeper_and_holder(&self) {
+        let (keeper, holder) = (self.keeper_pid(), self.holder_pid());
+        signal(keeper, Signal::STOP);
+        kill(holder);
+        kill(keeper);
     }
 
     /// Starts another keeper where there was one.
@@ -128,6 +160,26 @@ fn start_keeper(dir: &TempDir, edge_uid: Option<u32>) {
     command.args(edge_uid.map(|uid| uid.to_string()));
     let said = command.output().unwrap();
     assert!(said.status.success(), "these tests need root: {}", String::from_utf8_lossy(&said.stderr));
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// Waits for the end of a process that is there now.
+pub fn end_of(pid: i32) -> impl FnOnce() {
+    let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    move || {
+        let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut ended, None).unwrap();
+    }
+}
+
+/// Kills a process, and returns when it has ended.
+pub fn kill(pid: i32) {
+    let end = end_of(pid);
+    signal(pid, Signal::KILL);
+    end();
 }
 
 /// A field of /proc/PID/status, if the process is there.

@@ -1,11 +1,11 @@
 //! One output of one instance.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 use kiln_model::{InstanceId, OutputStream, OutputTime};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, openat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -24,12 +24,22 @@ pub(crate) struct OutputPipe {
 const ONE_TURN: usize = 64 << 10;
 
 impl OutputPipe {
-    /// A pipe; the second value is the end to write to.
-    pub(crate) fn new(stream: OutputStream) -> io::Result<(Self, OwnedFd)> {
+    /// A pipe; the second value is the end to write to. `proc` is /proc.
+    ///
+    /// Whoever writes holds it open for reading too. So a pipe outlives its keeper: a write waits when the pipe is
+    /// full, and is never answered with SIGPIPE, until the next keeper finds it.
+    pub(crate) fn new(stream: OutputStream, proc: BorrowedFd<'_>) -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let path = format!("self/fd/{}", writer.as_raw_fd());
+        let writer = openat(proc, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         // The reader alone: programs do not expect their output to be non-blocking.
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
-        Ok((Self { reader, lines: Lines::new(stream) }, writer))
+        Ok((Self::adopt(stream, reader), writer))
+    }
+
+    /// The reading end of a pipe of a keeper before this one.
+    pub(crate) fn adopt(stream: OutputStream, reader: OwnedFd) -> Self {
+        Self { reader, lines: Lines::new(stream) }
     }
 
     /// What becomes readable when there is output, and at its end.

@@ -53,6 +53,11 @@ impl Door {
         Ok(Self { listener, place: place(path)?, rights, uid })
     }
 
+    /// A door a keeper before this one has opened; who waits there is admitted next.
+    pub(super) fn inherit(listener: OwnedFd, path: &Path, rights: Rights, uid: Option<u32>) -> io::Result<Self> {
+        Ok(Self { listener, place: place(path)?, rights, uid })
+    }
+
     /// What becomes readable when somebody knocks.
     pub(super) fn listener(&self) -> &OwnedFd {
         &self.listener

@@ -1,11 +1,14 @@
 //! An instance that has not ended, or of which something is left.
 
+use std::io;
 use std::time::Instant;
 
 use kiln_model::{ByteSize, Exit, InstanceId, InstanceOrder, Millis, OutputStream};
 
 use super::super::capture::OutputPipe;
 use super::super::launch::{Launching, MainProcess};
+use super::descriptors::Mark;
+use super::journal::Trace;
 
 /// What a keeper holds of an instance.
 pub(super) struct Instance {
@@ -15,6 +18,8 @@ pub(super) struct Instance {
     memory: ByteSize,
     pub(super) phase: Phase,
     outputs: [Option<OutputPipe>; 2],
+    /// What is written down of it.
+    pub(super) trace: Option<Box<Trace>>,
     /// Why its program never ran.
     pub(super) failure: Option<String>,
     /// Whether it is ending because it was told to, at once.
@@ -47,8 +52,54 @@ impl Instance {
             memory: order.limits.memory,
             phase: Phase::Queued(Box::new(order)),
             outputs: [None, None],
+            trace: None,
             failure: None,
             is_killed: false,
+        }
+    }
+
+    /// One that another keeper has made.
+    pub(super) fn adopt(trace: Trace, phase: Phase, outputs: [Option<OutputPipe>; 2]) -> Self {
+        Self {
+            id: trace.id.clone(),
+            stop_signal: trace.stop_signal,
+            stop_grace: trace.stop_grace,
+            memory: trace.memory,
+            phase,
+            outputs,
+            trace: Some(Box::new(trace)),
+            failure: None,
+            is_killed: false,
+        }
+    }
+
+    /// What becomes of it if this keeper is killed: what the next one must know.
+    pub(super) fn describe(&self, order: &InstanceOrder, launching: &Launching) -> io::Result<Trace> {
+        let (ids, accounting_uid) = launching.ids();
+        let main = launching.main();
+        let mark = |pipe: &Option<OutputPipe>| match pipe {
+            Some(pipe) => Mark::of(pipe.reader()),
+            None => Ok(Mark::NOTHING),
+        };
+        Ok(Trace {
+            id: self.id.clone(),
+            app: order.app.clone(),
+            ids,
+            accounting_uid,
+            stop_signal: self.stop_signal,
+            stop_grace: self.stop_grace,
+            memory: self.memory,
+            pid: main.pid(),
+            process: Mark::of(main.pidfd())?,
+            outputs: [mark(&self.outputs[0])?, mark(&self.outputs[1])?],
+        })
+    }
+
+    /// How its process ended, if it has and the rest has not.
+    pub(super) fn exit(&self) -> Option<&Exit> {
+        match &self.phase {
+            Phase::Leaving { exit, .. } => Some(exit),
+            _ => None,
         }
     }
 

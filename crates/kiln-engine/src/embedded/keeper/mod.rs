@@ -8,12 +8,13 @@
 //!   <run dir>/keeper.sock   for control: root only
 //!   <run dir>/broker.sock   for the edge: sockets into the networks of instances, nothing else
 //!   <run dir>/keeper.log    what it could not tell anybody else
+//!   <run dir>/keeper.state  its journal: what another keeper needs to go on where this one was killed
 //! ```
 //!
 //! | module | noun |
 //! |---|---|
 //! | `config` | where a keeper works, and for whom |
-//! | `start` | from a command to a process of its own |
+//! | `start` | from a command to a process of its own; `ready` is how whoever started it learns of that |
 //! | `turn` | the keeper, and its loop |
 //! | `serving` | what it does when asked |
 //! | `tending` | what it does when something happens to an instance |
@@ -22,14 +23,26 @@
 //! | `conversation`, `door` | who speaks with it, and who may |
 //! | `waiting` | answers that are owed |
 //! | `poll` | what it waits for |
-//! | `orphans` | what a keeper that was killed left behind |
+//! | `holder` | the process that outlives it, and makes the next one |
+//! | `heir` | from one program to the next, without letting go of anything |
+//! | `descriptors` | what stays open when a keeper is killed |
+//! | `journal` | what it has written down by then; `memory` is when it does |
+//! | `adopting` | how the next one goes on |
+//! | `orphans` | what nobody knows of |
 
+mod adopting;
 mod config;
 mod conversation;
+mod descriptors;
 mod door;
+mod heir;
+mod holder;
 mod instance;
+mod journal;
+mod memory;
 mod orphans;
 mod poll;
+mod ready;
 mod register;
 mod serving;
 mod signals;

@@ -1,7 +1,8 @@
-//! What a keeper that was killed left behind.
+//! What nobody knows of.
 //!
-//! Instances outlive their keeper, and are told from everything else on the host by their control groups. A new
-//! keeper is not their parent, so it could not say how they end: it ends them, before anybody asks it for anything.
+//! Whatever a keeper makes is in its control groups, and is told from everything else on the host by them. What is
+//! there and in no journal, because a keeper was killed before it could write it down, is ended by the next one before
+//! anybody asks it for anything.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,9 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// Kills everything in our groups and removes them.
-pub(super) fn remove(groups: &Groups) -> io::Result<()> {
-    let names = groups.names()?;
+/// Kills everything in our groups that are not known, and removes them.
+pub(super) fn remove(groups: &Groups, is_known: impl Fn(&str) -> bool) -> io::Result<()> {
+    let mut names = groups.names()?;
+    names.retain(|name| !is_known(name));
     for name in &names {
         match groups.kill(name) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

@@ -80,14 +80,21 @@ impl Register {
         (statuses, Cursor { keeper: self.keeper, change: self.last_change })
     }
 
-    /// Drops an instance, if it has ended.
-    pub(super) fn forget(&mut self, id: &InstanceId) {
-        if let Some(Entry::Told(InstanceStatus { state: InstanceState::Ended { .. }, .. }, change)) =
+    /// All statuses in the order in which they came about.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &InstanceStatus> {
+        self.by_change.values().filter_map(|id| self.status(id))
+    }
+
+    /// Drops an instance, if it has ended. Whether it did.
+    pub(super) fn forget(&mut self, id: &InstanceId) -> bool {
+        let Some(Entry::Told(InstanceStatus { state: InstanceState::Ended { .. }, .. }, change)) =
             self.known.get(id)
-        {
-            self.by_change.remove(change);
-            self.known.remove(id);
-        }
+        else {
+            return false;
+        };
+        self.by_change.remove(change);
+        self.known.remove(id);
+        true
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a keeper does when asked.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kiln_model::{InstanceId, InstanceOrder};
@@ -9,9 +11,10 @@ use super::super::wire::{Answer, Call, Cursor, MOST_DESCRIPTORS, Reply, Request}
 use super::conversation::Conversation;
 use super::door::Rights;
 use super::instance::{Instance, Phase};
+use super::journal::Record;
 use super::poll::Source;
 use super::register::Register;
-use super::turn::{Alarm, End, Keeper};
+use super::turn::{Alarm, End, Keeper, Outcome};
 use super::waiting::{Until, Waiting};
 
 /// How many conversations there may be: control has a few, the edge one for each of its threads.
@@ -86,7 +89,7 @@ impl Keeper {
                 return self.reply(conversation, number, Answer::Done, Vec::new());
             }
             Call::Forget(ids) => {
-                ids.iter().for_each(|id| self.register.forget(id));
+                ids.iter().for_each(|id| self.forget(id));
                 return self.reply(conversation, number, Answer::Done, Vec::new());
             }
             Call::List => {
@@ -98,6 +101,14 @@ impl Keeper {
                 return self.reply(conversation, number, answer, sockets);
             }
             Call::Shutdown => return self.begin_end(End::AskedBy(conversation, number)),
+            Call::Who => {
+                let me = Answer::Keeper { pid: std::process::id() };
+                return self.reply(conversation, number, me, Vec::new());
+            }
+            Call::Succeed { program } => {
+                let answer = self.succeed(program).map_or_else(Answer::Refused, |()| Answer::Done);
+                return self.reply(conversation, number, answer, Vec::new());
+            }
         };
         self.waiting.push(Waiting { conversation, number, until: owed });
     }
@@ -123,6 +134,20 @@ impl Keeper {
         self.numbers.insert(order.id.clone(), number);
         self.instances.insert(number, Instance::new(order));
         self.queue.push_back(number);
+    }
+
+    /// Lets another program go on, when no launch is under way.
+    fn succeed(&mut self, program: PathBuf) -> Result<(), String> {
+        if self.end != End::NotAsked {
+            return Err("the keeper is ending".into());
+        }
+        let on = |e: io::Error| format!("could not leave everything to {}: {e}", program.display());
+        if !program.is_absolute() {
+            return Err(on(io::ErrorKind::InvalidInput.into()));
+        }
+        self.journal.write(&Record::Successor(program.clone())).map_err(on)?;
+        self.handing_over = Some(Outcome::Succeeded);
+        Ok(())
     }
 
     /// Those that have to be gone before this can be answered.

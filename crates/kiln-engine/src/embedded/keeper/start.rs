@@ -1,28 +1,37 @@
 //! From a command to a process of its own.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
 use kiln_model::Sha256;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
 use super::super::capture::OutputDir;
 use super::super::cgroup::{Groups, Layout};
 use super::super::launch::Host;
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
+use super::descriptors::{Inheritance, Mark, numbers};
 use super::door::{Door, Rights};
-use super::turn::Keeper;
-use super::{Config, KeeperError, orphans};
+use super::heir::{self, Estate, Named};
+use super::holder::{self, Role};
+use super::journal::{Journal, Left};
+use super::ready::{IsReady, Ready};
+use super::turn::{Keeper, Outcome};
+use super::{Config, KeeperError, signals};
 
-/// Starts a keeper, which becomes a process of its own, and returns when it accepts requests; then the calling
-/// process is to end. In the keeper itself, returns when it has been told to end and has left nothing.
+/// Starts a keeper, which becomes a process of its own with a holder, and returns when it accepts requests; then the
+/// calling process is to end. In the keeper and in its holder, returns when it has been told to end and has left
+/// nothing, or is continued by another one.
 ///
-/// To be called by a process with one thread, that has nothing else to do: it forks, and the fork goes on here.
+/// To be called by a process with one thread, that has nothing else to do: it forks, and the fork goes on here. The
+/// arguments it was called with start it again: they must lead here.
 ///
 /// # Errors
 /// If the host lacks something, another keeper works in the same run directory, or the system refuses something.
@@ -31,30 +40,109 @@ pub fn run(config: &Config) -> Result<(), KeeperError> {
     refuse_threads()?;
     // `support` speaks of one cause, whose source is for programmers.
     kiln_mount::support().map_err(|missing| KeeperError::Unsupported(missing.to_string()))?;
+    let before = numbers().map_err(|e| KeeperError::new("look through its descriptors", e))?;
+    match Named::from_environment().map_err(|e| KeeperError::new("take over what it inherits", e))? {
+        Some(named) => go_on(config, named, &before),
+        None => begin(config),
+    }
+}
+
+fn begin(config: &Config) -> Result<(), KeeperError> {
     let make = |dir: &Path| {
         fs::create_dir_all(dir).map_err(|e| KeeperError::new(format!("make {}", dir.display()), e))
     };
     make(&config.run_dir)?;
     make(&config.output_dir)?;
-    let lock = lock(&config.run_dir)?;
-    let groups = open_groups(&config.run_dir)?;
-    orphans::remove(&groups).map_err(|e| KeeperError::new("remove what another keeper left", e))?;
-    let parts = Parts::prepare(config, groups)?;
-    if let Some(keeper) = fork()? {
-        return note(&lock, keeper)
-            .map_err(|e| KeeperError::new("write its process number into its lock", e));
+    let parts = Parts::prepare(config, lock(&config.run_dir)?, None)?;
+    let own = numbers().map_err(|e| KeeperError::new("look through its descriptors", e))?;
+    let (ready, is_ready) = Ready::new().map_err(|e| KeeperError::new("make a pipe", e))?;
+    if fork()? {
+        drop(is_ready);
+        return ready.wait(&config.run_dir);
     }
+    drop(ready);
     detach(&config.run_dir).map_err(|e| KeeperError::new("become a process of its own", e))?;
-    let mut keeper = parts.assemble()?;
-    let ended = keeper.work();
-    // Before its connections: who waits for their end can start the next keeper.
-    drop(lock);
-    drop(keeper);
-    ended
+    take_turns(config, parts, own, Some(is_ready))
 }
 
-/// What a keeper is made of, as far as it can be made before the fork.
+/// As the holder of what another program has left to this one.
+fn go_on(config: &Config, named: Named, before: &BTreeSet<RawFd>) -> Result<(), KeeperError> {
+    let parts = Parts::prepare(config, named.lock, Some(named.doors))?;
+    let mut own: BTreeSet<RawFd> = numbers()
+        .map_err(|e| KeeperError::new("look through its descriptors", e))?
+        .difference(before)
+        .copied()
+        .collect();
+    own.extend(parts.named());
+    take_turns(config, parts, own, None)
+}
+
+fn take_turns(
+    config: &Config,
+    parts: Parts,
+    own: BTreeSet<RawFd>,
+    ready: Option<IsReady>,
+) -> Result<(), KeeperError> {
+    signals::block().map_err(|e| KeeperError::new("block signals", e))?;
+    let estate = Estate { named: parts.named(), own };
+    // Number and mark: the first keeper closes it, for itself and its holder.
+    let ready = ready.map(IsReady::into_parts);
+    let holder = getpid();
+    // In a holder they are numbers, which its keepers give their meaning.
+    let parts = ManuallyDrop::new(parts);
+    match holder::hold(&config.run_dir, &estate)? {
+        Role::HolderOfNothing => Ok(()),
+        Role::Keeper => {
+            holder::miss_holder(holder).map_err(|e| KeeperError::new("watch its holder", e))?;
+            keep(config, ManuallyDrop::into_inner(parts), &estate, ready)
+        }
+    }
+}
+
+/// What a keeper does, from its first breath to its last.
+fn keep(
+    config: &Config,
+    parts: Parts,
+    estate: &Estate,
+    ready: Option<(RawFd, Mark)>,
+) -> Result<(), KeeperError> {
+    let is_ready = ready.and_then(|(number, mark)| IsReady::again(number, mark));
+    note(&parts.lock).map_err(|e| KeeperError::new("write its process number into its lock", e))?;
+    let mut owned = estate.own.clone();
+    owned.extend(is_ready.as_ref().map(|ready| heir::number(&ready.0)));
+    let left = Left::read(&config.run_dir).map_err(|e| KeeperError::new("read what another keeper left", e))?;
+    // SAFETY: `owned` is what was open before the first keeper of this holder, whose copy this process is; it has
+    // opened nothing else that it still holds.
+    let inheritance = unsafe { Inheritance::collect(&owned) }
+        .map_err(|e| KeeperError::new("look through its descriptors", e))?;
+    // However this ends: what they hold stays open for whoever goes on.
+    let (lock, keeper) = parts.assemble(config)?;
+    let (lock, mut keeper) = (ManuallyDrop::new(lock), ManuallyDrop::new(keeper));
+    keeper.adopt(left, inheritance)?;
+    if let Some(is_ready) = is_ready {
+        is_ready.tell();
+    }
+    let outcome = keeper.work()?;
+    match outcome {
+        Outcome::Ended => {
+            // Before its connections, which close with this process and its holder: who waits for their end can
+            // start the next keeper.
+            drop(ManuallyDrop::into_inner(lock));
+            Ok(())
+        }
+        // The holder goes on, and has the descriptors.
+        Outcome::Succeeded => Ok(()),
+        Outcome::Orphaned => {
+            let why = heir::become_holder(Path::new("/proc/self/exe"), estate);
+            Err(KeeperError::new("execute its own program again", why))
+        }
+    }
+}
+
+/// What a keeper is made of, as far as it can be made before it is a process of its own. Its holder makes each keeper
+/// from these.
 struct Parts {
+    lock: OwnedFd,
     host: Rc<Host>,
     groups: Groups,
     output: OutputDir,
@@ -62,26 +150,43 @@ struct Parts {
 }
 
 impl Parts {
-    fn prepare(config: &Config, groups: Groups) -> Result<Self, KeeperError> {
+    fn prepare(config: &Config, lock: OwnedFd, doors: Option<[OwnedFd; 2]>) -> Result<Self, KeeperError> {
+        let groups = open_groups(&config.run_dir)?;
         let host = Host::learn().map_err(|e| KeeperError::new("learn about this host", e))?;
         let output = OutputDir::open(&config.output_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.output_dir.display()), e))?;
-        let open = |name: &str, rights, uid| {
-            let path = config.run_dir.join(name);
-            Door::open(&path, rights, uid)
-                .map_err(|e| KeeperError::new(format!("listen on {}", path.display()), e))
-        };
-        let doors = [
-            open(CONTROL_SOCKET, Rights::Control, None)?,
-            open(BROKER_SOCKET, Rights::Broker, config.edge_uid)?,
-        ];
-        Ok(Self { host: Rc::new(host), groups, output, doors })
+        let doors = open_doors(config, doors)?;
+        Ok(Self { lock, host: Rc::new(host), groups, output, doors })
     }
 
-    fn assemble(self) -> Result<Keeper, KeeperError> {
-        Keeper::new(self.host, self.groups, self.output, self.doors)
-            .map_err(|e| KeeperError::new("prepare to wait for events", e))
+    fn named(&self) -> [RawFd; 3] {
+        let [control, broker] = &self.doors;
+        [heir::number(&self.lock), heir::number(control.listener()), heir::number(broker.listener())]
     }
+
+    fn assemble(self, config: &Config) -> Result<(OwnedFd, Keeper), KeeperError> {
+        let journal = Journal::open(&config.run_dir)
+            .map_err(|e| KeeperError::new(format!("open {}", config.run_dir.display()), e))?;
+        let keeper = Keeper::new(self.host, self.groups, self.output, self.doors, journal)
+            .map_err(|e| KeeperError::new("prepare to wait for events", e))?;
+        Ok((self.lock, keeper))
+    }
+}
+
+fn open_doors(config: &Config, inherited: Option<[OwnedFd; 2]>) -> Result<[Door; 2], KeeperError> {
+    let [control, broker] = inherited.map_or([None, None], |doors| doors.map(Some));
+    let open = |name: &str, rights, uid, inherited: Option<OwnedFd>| {
+        let path = config.run_dir.join(name);
+        let door = match inherited {
+            Some(listener) => Door::inherit(listener, &path, rights, uid),
+            None => Door::open(&path, rights, uid),
+        };
+        door.map_err(|e| KeeperError::new(format!("listen on {}", path.display()), e))
+    };
+    Ok([
+        open(CONTROL_SOCKET, Rights::Control, None, control)?,
+        open(BROKER_SOCKET, Rights::Broker, config.edge_uid, broker)?,
+    ])
 }
 
 fn refuse_threads() -> Result<(), KeeperError> {
@@ -124,21 +229,20 @@ fn group_name(run_dir: &Path) -> Result<String, KeeperError> {
     Ok(format!("kiln-{}", &Sha256::of(whole.as_os_str().as_bytes()).hex()[..12]))
 }
 
-/// The number of the new process; none in the new process itself.
-fn fork() -> Result<Option<i32>, KeeperError> {
+/// Whether this is the process there was before.
+fn fork() -> Result<bool, KeeperError> {
     // SAFETY: this process has one thread, so the copy is whole.
     match unsafe { libc::fork() } {
         -1 => Err(KeeperError::new("fork", io::Error::last_os_error())),
-        0 => Ok(None),
-        pid => Ok(Some(pid)),
+        pid => Ok(pid > 0),
     }
 }
 
 /// For people who want to know which process it is.
-fn note(lock: &OwnedFd, pid: i32) -> io::Result<()> {
-    rustix::fs::ftruncate(lock, 0)?;
-    rustix::io::write(lock, format!("{pid}\n").as_bytes())?;
-    Ok(())
+fn note(lock: &OwnedFd) -> io::Result<()> {
+    let text = format!("{}\n", getpid());
+    rustix::io::pwrite(lock, text.as_bytes(), 0)?;
+    Ok(rustix::fs::ftruncate(lock, text.len() as u64)?)
 }
 
 /// Leaves the session, the working directory and the streams of whoever started it.

@@ -1,7 +1,7 @@
 //! What a keeper does when something happens to an instance, from its launch to its end.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
@@ -24,6 +24,7 @@ impl Keeper {
     /// Starts launches, as many as there is room for.
     pub(super) fn launch_more(&mut self) {
         while self.launches < LAUNCHES_AT_ONCE
+            && self.handing_over.is_none()
             && let Some(number) = self.queue.pop_front()
         {
             self.launch(number);
@@ -60,11 +61,12 @@ impl Keeper {
         let launching =
             self.launcher.begin(order, &self.groups, [stdout, stderr]).map_err(|e| e.in_full())?;
         self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
+        self.write_down(number, order, &launching).map_err(with("write down that it exists"))?;
         Ok(launching)
     }
 
     fn open_output(&mut self, number: u64, stream: OutputStream) -> io::Result<OwnedFd> {
-        let (pipe, writer) = OutputPipe::new(stream)?;
+        let (pipe, writer) = OutputPipe::new(stream, self.host.proc.as_fd())?;
         self.poll.add(pipe.reader(), Source::Output(number, stream))?;
         if let Some(instance) = self.instances.get_mut(&number) {
             *instance.output(stream) = Some(pipe);
@@ -158,13 +160,14 @@ impl Keeper {
     pub(super) fn main_ended(&mut self, number: u64) {
         let Some(instance) = self.instances.get_mut(&number) else { return };
         let Phase::Live(main) = &instance.phase else { return };
-        let Some(exit) = main.reap() else { return };
+        let Some(exit) = main.reap(&self.host) else { return };
         self.poll.remove(main.pidfd());
         let id = instance.id.clone();
         let exit = instance.verdict(exit, || self.groups.ran_out_of_memory(&id));
         // With the init of its process namespace all its processes are gone; this is for what was moved in.
         let _ = self.groups.kill(id.as_str());
-        instance.phase = leaving(exit);
+        self.journal_exit(&id, &exit);
+        self.set_phase(number, leaving(exit));
         self.remove_rest(number);
     }
 
@@ -211,7 +214,7 @@ impl Keeper {
         self.alarms.retain(|(_, alarm)| *alarm != Alarm::Grace(number));
     }
 
-    fn set_phase(&mut self, number: u64, phase: Phase) {
+    pub(super) fn set_phase(&mut self, number: u64, phase: Phase) {
         if let Some(instance) = self.instances.get_mut(&number) {
             instance.phase = phase;
         }
@@ -220,10 +223,11 @@ impl Keeper {
     fn tell(&mut self, number: u64, state: InstanceState) {
         if let Some(instance) = self.instances.get(&number) {
             self.register.set(&instance.id, state, now());
+            self.journal_status(&instance.id.clone());
         }
     }
 }
 
-fn leaving(exit: Exit) -> Phase {
+pub(super) fn leaving(exit: Exit) -> Phase {
     Phase::Leaving { exit, deadline: Instant::now() + REMOVAL }
 }

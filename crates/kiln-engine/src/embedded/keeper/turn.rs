@@ -15,10 +15,12 @@ use super::super::wire::Answer;
 use super::conversation::Conversation;
 use super::door::Door;
 use super::instance::Instance;
+use super::journal::Journal;
 use super::poll::{Poll, Source};
 use super::register::Register;
+use super::signals::{self, Heard};
 use super::waiting::Waiting;
-use super::{KeeperError, signals};
+use super::KeeperError;
 
 /// Everything a keeper holds. `serving` and `tending` say what it does with it.
 pub(super) struct Keeper {
@@ -40,9 +42,24 @@ pub(super) struct Keeper {
     pub(super) waiting: Vec<Waiting>,
     /// Whether it has been told to end, and by whom.
     pub(super) end: End,
+    /// What another keeper needs to go on, should this one be killed.
+    pub(super) journal: Journal,
+    /// Why it stops although there are instances.
+    pub(super) handing_over: Option<Outcome>,
     doors: [Door; 2],
     signals: OwnedFd,
     last_number: u64,
+}
+
+/// Why a keeper stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was told to, and nothing is left.
+    Ended,
+    /// Another program is to go on.
+    Succeeded,
+    /// Its holder is gone.
+    Orphaned,
 }
 
 /// Something to do at a certain time.
@@ -72,9 +89,10 @@ impl Keeper {
         groups: Groups,
         output: OutputDir,
         doors: [Door; 2],
+        journal: Journal,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let signals = signals::requests_to_end()?;
+        let signals = signals::listen()?;
         poll.add(&signals, Source::Signal)?;
         for (n, door) in (0..).zip(&doors) {
             poll.add(door.listener(), Source::Door(n))?;
@@ -94,23 +112,30 @@ impl Keeper {
             conversations: HashMap::new(),
             waiting: Vec::new(),
             end: End::NotAsked,
+            journal,
+            handing_over: None,
             doors,
             signals,
             last_number: 0,
         })
     }
 
-    /// Takes turns until it has been told to end and nothing is left.
-    pub(super) fn work(&mut self) -> Result<(), KeeperError> {
+    /// Takes turns until it has been told to end and nothing is left, or somebody else is to go on.
+    pub(super) fn work(&mut self) -> Result<Outcome, KeeperError> {
         while self.end == End::NotAsked || !self.instances.is_empty() {
+            if let Some(outcome) = self.handing_over.filter(|_| self.launches == 0) {
+                return Ok(outcome);
+            }
             self.turn().map_err(|e| KeeperError::new("wait for events", e))?;
         }
+        self.journal.end();
         self.doors.iter().for_each(Door::remove);
         let dissolved = self.groups.dissolve();
         if let End::AskedBy(conversation, number) = self.end {
             self.reply(conversation, number, Answer::Done, Vec::new());
         }
-        dissolved.map_err(|e| KeeperError::new("remove its control groups", e))
+        dissolved.map_err(|e| KeeperError::new("remove its control groups", e))?;
+        Ok(Outcome::Ended)
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -121,6 +146,7 @@ impl Keeper {
         self.launch_more();
         self.ring();
         self.answer();
+        self.keep_journal_whole();
         Ok(())
     }
 
@@ -144,9 +170,11 @@ impl Keeper {
     }
 
     fn hear_signal(&mut self) {
-        let mut which = [0; 128];
-        let _ = rustix::io::read(&self.signals, &mut which);
-        self.begin_end(End::Asked);
+        match signals::hear(&self.signals) {
+            Some(Heard::End) => self.begin_end(End::Asked),
+            Some(Heard::HolderGone) => self.handing_over = Some(Outcome::Orphaned),
+            None => {}
+        }
     }
 
     /// A number nothing else has or will have.

@@ -15,14 +15,14 @@ use super::step::{Failed, Step};
 use super::template::Template;
 
 /// The failure of a child, looked into.
-pub(super) fn of(host: &Host, script: &Script, template: &Template, failed: Failed) -> LaunchError {
+pub(super) fn of(host: &Host, script: &Script, template: Option<&Template>, failed: Failed) -> LaunchError {
     let source = io::Error::from_raw_os_error(failed.errno);
     let item = usize::from(failed.item);
     let on = match failed.step {
         Step::Volatile => script.volatile.get(item).map(|t| t.path.as_c_str()),
         Step::Mask => host.masks.get(item).map(|m| m.path.as_c_str()),
         Step::WorkDir => Some(script.workdir.as_c_str()),
-        Step::Execute => return of_execution(template.root(), &script.program, source),
+        Step::Execute => return of_execution(template.map(Template::root), &script.program, source),
         _ => None,
     };
     let on = on.map_or(String::new(), |path| format!(" {}", path.to_string_lossy()));
@@ -30,12 +30,12 @@ pub(super) fn of(host: &Host, script: &Script, template: &Template, failed: Fail
 }
 
 /// The kernel answers ENOENT also for a missing loader, and EACCES for much: the file itself tells more.
-fn of_execution(root: &OwnedFd, program: &CStr, source: io::Error) -> LaunchError {
+fn of_execution(root: Option<&OwnedFd>, program: &CStr, source: io::Error) -> LaunchError {
     let path = Path::new(OsStr::from_bytes(program.to_bytes()));
-    let reason = match open_in(root, path, OFlags::PATH) {
+    let reason = root.map_or_else(String::new, |root| match open_in(root, path, OFlags::PATH) {
         Err(_) => "which is not in its image".to_owned(),
         Ok(file) => of_file(root, path, &file).unwrap_or_default(),
-    };
+    });
     let comma = if reason.is_empty() { "" } else { ", " };
     LaunchError::new(format!("{} {}{comma}{reason}", Step::Execute.words(), path.display()), source)
 }

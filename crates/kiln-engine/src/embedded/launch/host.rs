@@ -21,7 +21,7 @@ pub(super) struct Mask {
 /// Facts and descriptors of this host.
 pub(crate) struct Host {
     /// /proc, whatever becomes of the mount namespace.
-    pub(super) proc: OwnedFd,
+    pub(crate) proc: OwnedFd,
     pub(super) null: OwnedFd,
     /// The host's own mount namespace, in which paths of images are looked up.
     pub(super) mounts: OwnedFd,
@@ -75,7 +75,7 @@ impl Host {
     }
 
     /// Opens a file about a process.
-    pub(super) fn open_proc(&self, pid: u32, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    pub(crate) fn open_proc(&self, pid: u32, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
         Ok(openat(&self.proc, format!("{pid}/{file}"), flags | OFlags::CLOEXEC, Mode::empty())?)
     }
 }

@@ -11,9 +11,11 @@ use std::collections::HashMap;
 
 use kiln_model::{AppName, Sha256};
 use kiln_mount::IdRange;
+use serde::{Deserialize, Serialize};
 
 /// The users of the images of one app: user n inside is user `base` + n on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct AppIds {
     base: u32,
 }
@@ -67,6 +69,12 @@ impl IdBook {
         self.instances = (self.instances + 1) % 0x10_0000;
         0x7000_0000 + self.instances
     }
+
+    /// An instance of a keeper before this one has these ids.
+    pub(crate) fn restore(&mut self, app: &AppName, ids: AppIds, accounting_uid: u32) {
+        self.taken.insert(ids, app.clone());
+        self.instances = self.instances.max(accounting_uid.saturating_sub(0x7000_0000));
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +95,16 @@ mod tests {
         distinct.dedup();
         assert_eq!(distinct.len(), names.len());
         assert!(names.iter().zip(&first).all(|(n, ids)| book.of_app(n) == Some(*ids)));
+    }
+
+    #[test]
+    fn what_is_restored_is_not_given_out_again() {
+        let (mut before, mut after) = (IdBook::default(), IdBook::default());
+        let (ids, accounting) = (before.of_app(&app("first")).unwrap(), before.accounting_uid());
+        after.restore(&app("second"), ids, accounting);
+        assert_ne!(after.of_app(&app("first")), Some(ids), "another app has them");
+        assert!(after.of_app(&app("second")).is_some());
+        assert_ne!(after.accounting_uid(), accounting);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
-use kiln_model::{ImageDigest, InstanceOrder};
+use kiln_model::{AppName, ImageDigest, InstanceOrder};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -68,6 +68,11 @@ impl Launcher {
         let mut launching = Launching::new(main, channel, script, stack, ids);
         launching.join(groups, &order.id);
         Ok(launching)
+    }
+
+    /// An instance of a keeper before this one lives on.
+    pub(crate) fn restore(&mut self, app: &AppName, ids: AppIds, accounting_uid: u32) {
+        self.ids.restore(app, ids, accounting_uid);
     }
 
     /// Takes back what a finished launch no longer needs.

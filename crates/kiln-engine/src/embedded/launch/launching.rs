@@ -61,6 +61,11 @@ impl Launching {
         &self.main
     }
 
+    /// Who it is on the host, and who its namespaces are charged to.
+    pub(crate) fn ids(&self) -> (AppIds, u32) {
+        (self.ids, self.script.accounting_uid)
+    }
+
     /// Puts the child under the limits it was not born under. It waits for its id maps before it goes further than
     /// preparing, and those come later.
     pub(super) fn join(&mut self, groups: &Groups, id: &InstanceId) {

@@ -6,31 +6,42 @@ use std::rc::Rc;
 
 use kiln_model::Exit;
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 
-use super::Host;
 use super::template::Template;
+use super::{Host, ending};
 
-/// A child of this process and the init of its own process namespace: when it ends, all its processes have.
+/// A child of this process or of a keeper before it, and the init of its own process namespace: when it ends, all its
+/// processes have.
 #[derive(Clone)]
 pub(crate) struct MainProcess {
     pidfd: Rc<OwnedFd>,
     pid: u32,
-    template: Rc<Template>,
+    /// Kept as long as it runs, for those that come after it. One that was adopted has none.
+    template: Option<Rc<Template>>,
 }
 
 impl MainProcess {
     pub(super) fn new(pidfd: OwnedFd, pid: u32, template: Rc<Template>) -> Self {
-        Self { pidfd: Rc::new(pidfd), pid, template }
+        Self { pidfd: Rc::new(pidfd), pid, template: Some(template) }
     }
 
-    pub(super) fn template(&self) -> &Template {
-        &self.template
+    /// The process another keeper has made, by a descriptor that was inherited.
+    pub(crate) fn adopt(pidfd: OwnedFd, pid: u32) -> Self {
+        Self { pidfd: Rc::new(pidfd), pid, template: None }
+    }
+
+    /// A descriptor of the process of this number, which may be another one than is meant.
+    pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
+        ending::open(pid)
+    }
+
+    pub(super) fn template(&self) -> Option<&Template> {
+        self.template.as_deref()
     }
 
     /// Its number on the host; its own again only when this value has reaped it.
@@ -73,17 +84,8 @@ impl MainProcess {
     }
 
     /// How it ended; none if it has not.
-    pub(crate) fn reap(&self) -> Option<Exit> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
-            Ok(None) | Err(Errno::INTR) => None,
-            Ok(Some(status)) => Some(match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => Exit::Code { code },
-                (_, Some(signal)) => Exit::Signal { signal },
-                _ => Exit::Unknown,
-            }),
-            Err(_) => Some(Exit::Unknown),
-        }
+    pub(crate) fn reap(&self, host: &Host) -> Option<Exit> {
+        ending::of(host, self.pidfd.as_fd(), self.pid)
     }
 
     /// Makes unconnected sockets in its network namespace. The calling process has one thread only.

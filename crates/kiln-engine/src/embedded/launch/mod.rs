@@ -20,12 +20,14 @@
 //! | `template` | the mount namespace all instances of an image begin with; `device_dir` is its /dev |
 //! | `script` | what one child needs to know |
 //! | `child` | what it does with that; `raw` and `spawn` are the system calls, `step` what it says |
+//! | `ending` | how a process ended, whoever's child it was |
 //! | `diagnosis` | why a program could not be executed |
 //! | `ids` | who instances are on the host |
 
 mod child;
 mod device_dir;
 mod diagnosis;
+mod ending;
 mod error;
 mod host;
 mod ids;
@@ -40,6 +42,7 @@ mod step;
 mod template;
 
 pub(super) use host::Host;
+pub(super) use ids::AppIds;
 pub(super) use launcher::Launcher;
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::MainProcess;

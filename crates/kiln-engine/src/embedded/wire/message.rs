@@ -1,5 +1,7 @@
 //! Requests and replies.
 
+use std::path::PathBuf;
+
 use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,13 @@ pub(crate) enum Call {
         id: InstanceId,
         /// How many.
         count: u32,
+    },
+    /// Who answers.
+    Who,
+    /// Leave everything to another program, which goes on in a moment.
+    Succeed {
+        /// Where it is.
+        program: PathBuf,
     },
     /// Kill all instances, clean up, and end; answered before the end.
     Shutdown,
@@ -81,6 +90,11 @@ pub(crate) enum Answer {
     Sockets,
     /// To `Sockets`: no such instance runs.
     NoSuchInstance,
+    /// To `Who`.
+    Keeper {
+        /// Its number on the host.
+        pid: u32,
+    },
     /// It cannot be done, or not by whom it was asked.
     Refused(String),
 }
