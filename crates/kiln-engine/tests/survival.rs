@@ -80,7 +80,9 @@ fn instances_live_on_and_are_told_and_heard_as_before() {
 #[test]
 fn how_an_instance_ends_while_there_is_no_keeper_is_not_lost_nor_are_its_last_words() {
     let bench = Bench::new();
-    let by_code = bench.image.shell("code", "trap 'seq 1 2000; echo last words; exit 42' USR1; while true; do sleep 0.01; done");
+    let by_code = bench
+        .image
+        .shell("code", "trap 'seq 1 2000; echo last words; exit 42' USR1; while true; do sleep 0.01; done");
     let by_signal = bench.image.order("signal", &["/bin/sleep", "1000"]);
     let ended = bench.image.shell("ended", "exit 3");
     let pids = [bench.run(&by_code), bench.run(&by_signal)].map(|pid| pid as i32);
@@ -274,7 +276,8 @@ fn it_may_be_killed_in_the_middle_of_a_fleet_again_and_again() {
     }
     assert!(running.len() >= 70, "{} of 80 run", running.len());
     assert!(running.iter().all(|pid| status_of(*pid, "Pid").is_some()));
-    let groups = fs::read_dir(unified(&bench)).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+    let groups =
+        fs::read_dir(unified(&bench)).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(groups, running.len(), "nothing but what runs has groups");
     let ids: Vec<_> = orders.iter().map(|o| o.id.clone()).collect();
     bench.engine.kill(&ids).unwrap();

@@ -129,15 +129,19 @@ impl Core {
         self.published = None;
     }
 
-    /// Forgets what was believed of instances: another keeper works now, and those of the one before are gone.
-    pub fn engine_is_new(&mut self) {
-        let members: Vec<InstanceId> = self.members().map(|(_, id)| id).collect();
+    /// Takes account of another keeper, where instances are that this one does not know: they are gone.
+    pub fn engine_is_new(&mut self, there: &[InstanceStatus]) {
+        let there: BTreeSet<&InstanceId> = there.iter().map(|status| &status.id).collect();
+        let missing: Vec<InstanceId> =
+            self.members().map(|(_, id)| id).filter(|id| !there.contains(id)).collect();
         let now = self.now();
-        for id in members {
+        if !missing.is_empty() {
+            self.presumed_healthy.clear();
+        }
+        for id in missing {
             let state = kiln_model::InstanceState::Ended { exit: kiln_model::Exit::Unknown };
             self.statuses.insert(id.clone(), InstanceStatus { id, state, since: now });
         }
-        self.presumed_healthy.clear();
     }
 
     /// The present moment, as the world has it.

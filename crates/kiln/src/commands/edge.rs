@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -33,12 +34,7 @@ pub(crate) struct Edge {
 
 pub(crate) fn run(args: &Edge, context: &Context) -> Result<(), Failure> {
     let failed = |e| Failure::from_error(ExitCode::Host, &e);
-    // Made now: once confined, the edge reaches no path any more.
-    let broker =
-        broker::Client::connect(&broker::socket_path(&context.root(None).join("run"))).map_err(|e| {
-            Failure::from_error(ExitCode::Host, &e)
-                .hint("the edge is started by `kiln serve`, after the keeper")
-        })?;
+    let broker = to_broker(&context.root(None).join("run"))?;
     let config = EdgeConfig {
         sockets: Sockets::inherited().map_err(failed)?,
         dial: Arc::new(ThroughKeeper(broker)),
@@ -53,8 +49,18 @@ pub(crate) fn run(args: &Edge, context: &Context) -> Result<(), Failure> {
     kiln_edge::run(config).map_err(failed)
 }
 
-/// Sockets into instances, from the keeper this edge was started beside. When that one dies its instances die with
-/// it, and control starts another of both.
+/// The way to the broker, which stays when the edge is another user that reaches neither the state directory nor any
+/// file: by name from its working directory. So it finds the next keeper when this one is gone.
+fn to_broker(run_dir: &Path) -> Result<broker::Client, Failure> {
+    let failed = |e: &dyn std::error::Error| {
+        Failure::from_error(ExitCode::Host, e).hint("the edge is started by `kiln serve`, after the keeper")
+    };
+    std::env::set_current_dir(run_dir).map_err(|e| failed(&e))?;
+    let name = broker::socket_path(Path::new(""));
+    broker::Client::connect(&name).map_err(|e| failed(&e))
+}
+
+/// Sockets into instances, from whatever keeper there is.
 struct ThroughKeeper(broker::Client);
 
 impl Dial for ThroughKeeper {

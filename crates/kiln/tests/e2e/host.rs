@@ -136,6 +136,20 @@ impl TestHost {
         found.and_then(|(pid, _)| Pid::from_raw(pid))
     }
 
+    /// The keeper, which has a holder that is called the same.
+    pub(crate) fn keeper(&self) -> Pid {
+        let noted = std::fs::read_to_string(self.root.path().join("run/keeper.lock")).expect("its lock");
+        noted.trim().parse().ok().and_then(Pid::from_raw).expect("the number of the keeper")
+    }
+
+    /// The process that makes another keeper when this one is gone.
+    pub(crate) fn holder(&self) -> Pid {
+        let keeper = self.keeper();
+        let status = std::fs::read_to_string(format!("/proc/{keeper}/status")).expect("the keeper runs");
+        let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")).expect("its parent");
+        parent.trim().parse().ok().and_then(Pid::from_raw).expect("a number")
+    }
+
     /// Kills the control plane and nothing else.
     pub(crate) fn kill_control(&mut self) {
         self.child.kill().expect("control can be killed");
@@ -156,7 +170,12 @@ impl TestHost {
 
     /// Starts another control plane on the same state directory.
     pub(crate) fn restart_control(&mut self) {
-        let (child, address) = serve(self.root.path());
+        self.restart_control_as(Path::new(KILN));
+    }
+
+    /// Starts the control plane of another version where one has ended.
+    pub(crate) fn restart_control_as(&mut self, program: &Path) {
+        let (child, address) = serve_as(program, self.root.path());
         assert_eq!(address, self.address, "the edge was taken over");
         self.child = child;
     }
@@ -206,7 +225,11 @@ pub(crate) fn address(line: &str) -> Option<String> {
 
 /// Starts `kiln serve` and waits until it says where it listens.
 fn serve(root: &Path) -> (Child, String) {
-    let mut child = Command::new(KILN)
+    serve_as(Path::new(KILN), root)
+}
+
+fn serve_as(program: &Path, root: &Path) -> (Child, String) {
+    let mut child = Command::new(program)
         .args(["serve", "--listen", "127.0.0.1:0", "--root"])
         .arg(root)
         .stdin(Stdio::null())

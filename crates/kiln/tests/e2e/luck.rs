@@ -212,39 +212,68 @@ fn the_edge_may_die() {
     assert_eq!(host.json(&["instances"]), instances, "not one instance was touched");
 }
 
-/// The keeper is killed: what it kept is removed, and made anew by another one.
+/// The keeper is killed under load, and its holder after it: nobody notices, and no instance is touched.
 #[test]
 fn the_keeper_may_die() {
     let host = TestHost::start();
-    let release = host.deploy(&Project::example("hello"));
+    let project = Project::example("hello");
+    let release = host.deploy(&project);
     let before = host.json(&["instances"]);
-    let keeper = host.process("keeper");
+    let load = host.load();
+    let keeper = host.keeper();
     rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
-    let pids =
-        |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
-    host.wait_until("the fleet is whole again", || {
-        let now = host.json(&["instances"]);
-        let is_new = |pid: &serde_json::Value| !pids(&before).contains(pid);
-        now.as_array().unwrap().iter().filter(|i| i["state"] == "ready" && is_new(&i["pid"])).count() == 4
-    });
-    assert_eq!(host.live(), release);
-    assert!(host.page().contains("hello"));
+    host.wait_until("another keeper works", || host.keeper() != keeper);
+    let (holder, keeper) = (host.holder(), host.keeper());
+    rustix::process::kill_process(holder, rustix::process::Signal::KILL).unwrap();
+    host.wait_until("the keeper has become the holder of another one", || host.holder() == keeper);
+    assert_eq!(host.json(&["instances"]), before, "not one instance was touched");
+    project.say("after all");
+    assert_ne!(host.deploy(&project), release);
+    assert_eq!(load.stop().failures, []);
 }
 
-/// Control and keeper are killed; the edge lives on. The next control plane makes a keeper and brings traffic back.
+/// Control and keeper are killed, holder included; instances and edge live on. The next control plane takes all over.
 #[test]
 fn control_and_keeper_may_die_together() {
     let mut host = TestHost::start();
     let release = host.deploy(&Project::example("hello"));
-    let keeper = host.process("keeper");
+    let before = host.json(&["instances"]);
+    let (holder, keeper) = (host.holder(), host.keeper());
     host.kill_control();
-    rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+    // Neither has the time to notice that the other is gone.
+    rustix::process::kill_process(keeper, rustix::process::Signal::STOP).unwrap();
+    for pid in [holder, keeper] {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
     host.restart_control();
-    host.wait_until("the fleet is whole again", || {
+    host.wait_until("the fleet is whole", || {
         host.json(&["status"])["services"]["web"]["instances"]["ready"] == 4
     });
+    let pids =
+        |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
+    assert_eq!(pids(&host.json(&["instances"])), pids(&before), "not one instance was touched");
     assert_eq!(host.live(), release);
     assert!(host.page().contains("hello"));
+}
+
+/// A newer version takes the host over: keeper and holder run it, and no instance notices.
+#[test]
+fn a_newer_version_takes_the_keeper_over() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let before = host.json(&["instances"]);
+    let load = host.load();
+    host.leave_control();
+    let dir = TempDir::new().unwrap();
+    let newer = dir.path().canonicalize().unwrap().join("kiln-newer");
+    std::fs::copy(KILN, &newer).unwrap();
+    host.restart_control_as(&newer);
+    let runs = |pid: rustix::process::Pid| std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!([runs(host.keeper()), runs(host.holder())], [newer.clone(), newer]);
+    let pids =
+        |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
+    assert_eq!(pids(&host.json(&["instances"])), pids(&before));
+    assert_eq!(load.stop().failures, []);
 }
 
 /// Whoever asks a second time to take everything down is told the same.

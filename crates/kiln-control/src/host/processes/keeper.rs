@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kiln_engine::embedded::Embedded;
 use kiln_engine::{Engine, EngineError};
-use kiln_model::{ExitCode, Failure};
+use kiln_model::{ExitCode, Failure, InstanceStatus};
 use kiln_store::Store;
 
 use crate::world::Trouble;
@@ -28,6 +28,13 @@ impl KeeperProcess {
             Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
                 .because(trouble.to_string())
         })?;
+        if !is_new {
+            engine.upgrade(&program).map_err(|e| {
+                Failure::new(ExitCode::Host, "could not hand the instances over to a keeper of this version")
+                    .because(Trouble::of(&e).to_string())
+                    .hint("they run on; start the version that made them, or end them with its `kiln down`")
+            })?;
+        }
         Ok(Self { program, root, engine: Arc::new(engine), is_new })
     }
 
@@ -35,7 +42,7 @@ impl KeeperProcess {
         self.engine.clone()
     }
 
-    /// Starts another keeper if there is none. Whether it did.
+    /// Starts another keeper if there is neither one nor a holder that makes the next one. Whether it did.
     pub(crate) fn revive(&self) -> Result<bool, Trouble> {
         if Embedded::connect(&self.root.join("run")).is_ok() {
             return Ok(false);
@@ -47,12 +54,14 @@ impl KeeperProcess {
         self.engine.shutdown().map_err(|e| Trouble::of(&e))
     }
 
+    /// Whether this control plane has started it, and it has found nothing that lives.
     pub(crate) fn is_new(&self) -> bool {
-        self.is_new
+        let runs = |there: Vec<InstanceStatus>| there.iter().any(|status| status.state.pid().is_some());
+        self.is_new && !self.engine.list().is_ok_and(runs)
     }
 
     pub(crate) fn end_if_new(&self) {
-        if self.is_new {
+        if self.is_new() {
             let _ = self.end();
         }
     }

@@ -48,13 +48,7 @@ impl Processes {
     pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
         let keeper = KeeperProcess::start(&config.program, store)?;
         match EdgeProcess::start(config, store).map(Arc::new) {
-            Ok(edge) => {
-                if keeper.is_new() {
-                    // An edge from before knows only the way to a keeper that is no more.
-                    edge.renew().map_err(|trouble| super::failure::no_edge(&trouble))?;
-                }
-                Ok(Self { keeper, edge, waker })
-            }
+            Ok(edge) => Ok(Self { keeper, edge, waker }),
             Err(failure) => {
                 // A keeper this call has started is of no use to anybody.
                 keeper.end_if_new();
@@ -94,16 +88,12 @@ impl Processes {
     /// Starts again what has died, as long as the host runs.
     pub(crate) fn supervise(&self, driver: &Driver) {
         let mut looked = Instant::now();
+        let mut keeper_is_new = false;
         while !driver.is_stopped() {
-            if matches!(self.keeper.revive(), Ok(true)) {
-                // The edge's way to the keeper is gone with the one it had.
-                let replaced = self.edge.renew();
-                let mut core = lock(&driver.core);
-                core.engine_is_new();
-                if replaced.is_ok() {
-                    core.edge_is_new();
-                }
-                drop(core);
+            keeper_is_new |= matches!(self.keeper.revive(), Ok(true));
+            if keeper_is_new && let Ok(there) = self.engine().list() {
+                keeper_is_new = false;
+                lock(&driver.core).engine_is_new(&there);
                 self.waker.wake();
             }
             if matches!(self.edge.revive(), Ok(true)) {

@@ -54,7 +54,12 @@ impl Door {
     }
 
     /// A door a keeper before this one has opened; who waits there is admitted next.
-    pub(super) fn inherit(listener: OwnedFd, path: &Path, rights: Rights, uid: Option<u32>) -> io::Result<Self> {
+    pub(super) fn inherit(
+        listener: OwnedFd,
+        path: &Path,
+        rights: Rights,
+        uid: Option<u32>,
+    ) -> io::Result<Self> {
         Ok(Self { listener, place: place(path)?, rights, uid })
     }
 

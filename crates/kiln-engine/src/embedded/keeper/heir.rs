@@ -42,7 +42,10 @@ impl Named {
         let numbers: Option<Vec<RawFd>> =
             names.to_str().and_then(|n| n.split(',').map(|n| n.parse().ok()).collect());
         let Some([lock, control, broker]) = numbers.as_deref() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{VARIABLE} is not three numbers")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{VARIABLE} is not three numbers"),
+            ));
         };
         Ok(Self { lock: take(*lock)?, doors: [take(*control)?, take(*broker)?] })
     }

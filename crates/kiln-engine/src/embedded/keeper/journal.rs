@@ -38,8 +38,6 @@ pub(super) enum Record<'a> {
     Successor(PathBuf),
 }
 
-
-
 const VERSION: u32 = 1;
 
 /// What another keeper must know of an instance to go on with it.
@@ -128,10 +126,7 @@ fn encode(record: &Record<'_>, line: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn write_new<'a>(
-    dir: &OwnedFd,
-    records: impl Iterator<Item = Record<'a>>,
-) -> io::Result<(OwnedFd, u64)> {
+fn write_new<'a>(dir: &OwnedFd, records: impl Iterator<Item = Record<'a>>) -> io::Result<(OwnedFd, u64)> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND | OFlags::CLOEXEC;
     let file = openat(dir, NEW_NAME, flags, Mode::from_raw_mode(0o600))?;
     let mut text = Vec::new();

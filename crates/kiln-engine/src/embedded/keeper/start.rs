@@ -110,7 +110,8 @@ fn keep(
     note(&parts.lock).map_err(|e| KeeperError::new("write its process number into its lock", e))?;
     let mut owned = estate.own.clone();
     owned.extend(is_ready.as_ref().map(|ready| heir::number(&ready.0)));
-    let left = Left::read(&config.run_dir).map_err(|e| KeeperError::new("read what another keeper left", e))?;
+    let left =
+        Left::read(&config.run_dir).map_err(|e| KeeperError::new("read what another keeper left", e))?;
     // SAFETY: `owned` is what was open before the first keeper of this holder, whose copy this process is; it has
     // opened nothing else that it still holds.
     let inheritance = unsafe { Inheritance::collect(&owned) }

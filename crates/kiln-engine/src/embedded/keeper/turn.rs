@@ -12,6 +12,7 @@ use super::super::capture::OutputDir;
 use super::super::cgroup::Groups;
 use super::super::launch::{Host, Launcher};
 use super::super::wire::Answer;
+use super::KeeperError;
 use super::conversation::Conversation;
 use super::door::Door;
 use super::instance::Instance;
@@ -20,7 +21,6 @@ use super::poll::{Poll, Source};
 use super::register::Register;
 use super::signals::{self, Heard};
 use super::waiting::Waiting;
-use super::KeeperError;
 
 /// Everything a keeper holds. `serving` and `tending` say what it does with it.
 pub(super) struct Keeper {

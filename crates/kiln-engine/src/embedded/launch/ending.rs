@@ -99,8 +99,8 @@ pub(super) fn open(pid: u32) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::io::{BufRead, BufReader, Write};
+    use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
 
     use super::*;
