@@ -8,11 +8,12 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
     ("dpkg", "the judge of our version comparison"),
     ("python3-jsonschema", "the judge of our SBOMs, with the official schema"),
+    ("libfaketime", "another date, for bakes that must not care"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 

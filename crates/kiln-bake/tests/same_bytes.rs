@@ -1,0 +1,234 @@
+//! Same inputs, same bytes: wherever, whenever and by whomever an image is baked.
+//!
+//! Each bake is a process of its own (this program again, in the role of [`in_another_world`]), because umask, locale,
+//! host name, user and clock belong to a process.
+
+mod common;
+
+use std::fs::{self, FileTimes, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use common::{baked, file, locked, order, write};
+use kiln_bake::{BakeOrder, Base};
+use kiln_model::{ImageRecord, Lock};
+use kiln_store::Store;
+use rustix::thread::{CpuSet, UnshareFlags, unshare_unsafe};
+use serde::{Deserialize, Serialize};
+
+const ROLE: &str = "KILN_SAME_BYTES_WORLD";
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// Everything around a bake that must not show in what it makes.
+#[derive(Debug, Serialize, Deserialize)]
+struct World {
+    /// The directory of the project.
+    project: PathBuf,
+    /// The directory of the store.
+    state: PathBuf,
+    /// From scratch, or from Debian with the lock that lies in this file.
+    lock: Option<PathBuf>,
+    umask: u32,
+    hostname: Option<String>,
+    uid: u32,
+    one_cpu: bool,
+    /// Where the record is to be written.
+    answer: PathBuf,
+}
+
+/// The role of the processes that this program starts; as a test of its own it has nothing to do.
+#[test]
+fn in_another_world() {
+    let Some(world) = std::env::var_os(ROLE) else { return };
+    let world: World = serde_json::from_str(world.to_str().unwrap()).unwrap();
+    enter(&world);
+    let store = Store::open(&world.state).unwrap();
+    let (order, lock) = match &world.lock {
+        Some(file) => (debian(&world.project), Lock::from_toml(&fs::read_to_string(file).unwrap()).unwrap()),
+        None => {
+            let order = scratch(&world.project);
+            let lock = locked(&order, &store);
+            (order, lock)
+        }
+    };
+    let baked = baked(&order, &lock, &store);
+    assert!(!baked.reused, "it was to be made again");
+    fs::write(&world.answer, serde_json::to_vec(&baked.record).unwrap()).unwrap();
+}
+
+fn enter(world: &World) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(world.umask));
+    if world.one_cpu {
+        let mut first = CpuSet::new();
+        first.set(0);
+        rustix::thread::sched_setaffinity(None, &first).unwrap();
+        assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
+    }
+    if let Some(name) = &world.hostname {
+        // SAFETY: this thread alone gets a host name of its own; memory and descriptors stay shared.
+        unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.unwrap();
+        rustix::system::sethostname(name.as_bytes()).unwrap();
+    }
+    if world.uid != 0 {
+        // SAFETY: plain numbers; the C library changes all threads of this process, which ends soon.
+        unsafe {
+            assert_eq!(
+                (libc::setgroups(0, std::ptr::null()), libc::setgid(world.uid), libc::setuid(world.uid)),
+                (0, 0, 0)
+            )
+        };
+        assert!(Store::open(Path::new("/root/of-somebody-else")).is_err(), "no longer root");
+    }
+}
+
+fn bake_in(world: &World, surroundings: &[(&str, &str)]) -> ImageRecord {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "in_another_world", "--nocapture"]).envs(surroundings.iter().copied());
+    command.env(ROLE, serde_json::to_string(world).unwrap()).current_dir(&world.project);
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    assert!(out.status.success(), "{world:?} {surroundings:?}: {said}");
+    let record = serde_json::from_slice(&fs::read(&world.answer).unwrap()).unwrap();
+    fs::remove_file(&world.answer).unwrap();
+    record
+}
+
+/// A project with the same files each time, made in another order, at another time, under another umask.
+fn project(dir: &Path, reversed: bool, age: Duration) {
+    let mut files = vec![
+        ("a/one", "1"),
+        ("a/two", &"2"),
+        ("b", "a longer text that is kept as an object of its own, sixty-five bytes."),
+        ("program", "#!/nothing\n"),
+    ];
+    if reversed {
+        files.reverse();
+    }
+    for (name, text) in files {
+        write(dir, name, text);
+        let path = dir.join(name);
+        let group_and_others = if reversed { 0o066 } else { 0 };
+        let executable = if name == "program" { 0o700 } else { 0o600 };
+        fs::set_permissions(&path, Permissions::from_mode(executable | group_and_others)).unwrap();
+        let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + age);
+        fs::File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+    }
+}
+
+fn with_files(mut order: BakeOrder) -> BakeOrder {
+    order.files = vec![file("a/", "/srv"), file("b", "/etc/b"), file("program", "/program")];
+    order.files[0].owner = Some("33:44".into());
+    order.files[1].mode = Some(0o604);
+    order.run = vec!["/program".into()];
+    order
+}
+
+fn scratch(project: &Path) -> BakeOrder {
+    BakeOrder { from: Base::Scratch, ..with_files(order(project, &[])) }
+}
+
+/// What brings scripts that make files of what they find, sorted and not.
+fn debian(project: &Path) -> BakeOrder {
+    with_files(order(project, &["ca-certificates", "tzdata"]))
+}
+
+/// A directory for one world, its project in it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(reversed: bool, age: u64) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(place.project()).unwrap();
+        project(&place.project(), reversed, Duration::from_secs(age));
+        place
+    }
+
+    fn project(&self) -> PathBuf {
+        self.0.path().join("the project")
+    }
+
+    fn world(&self, lock: Option<&Path>) -> World {
+        World {
+            project: self.project(),
+            state: self.0.path().join("state"),
+            lock: lock.map(Path::to_owned),
+            umask: 0o022,
+            hostname: None,
+            uid: 0,
+            one_cpu: false,
+            answer: self.0.path().join("record.json"),
+        }
+    }
+
+    fn give_to(&self, uid: u32) {
+        let mut todo = vec![self.0.path().to_owned()];
+        while let Some(path) = todo.pop() {
+            chown(&path, Some(uid), Some(uid)).unwrap();
+            if path.is_dir() {
+                todo.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            }
+        }
+    }
+}
+
+const HOME: [(&str, &str); 3] = [("LC_ALL", "C"), ("TZ", "UTC"), ("HOME", "/root")];
+const ABROAD: [(&str, &str); 6] = [
+    ("LC_ALL", "tr_TR.UTF-8"),
+    ("LANGUAGE", "tr:de"),
+    ("TZ", "Pacific/Kiritimati"),
+    ("HOME", "/nowhere"),
+    ("SOURCE_DATE_EPOCH", "12345"),
+    ("PERL_HASH_SEED", "42"),
+];
+const IN_2038: [(&str, &str); 2] = [("LD_PRELOAD", FAKETIME), ("FAKETIME", "@2038-01-20 03:14:08")];
+
+fn assert_same(one: &ImageRecord, other: &ImageRecord) {
+    assert_eq!(one.digest, other.digest);
+    assert_eq!(one, other, "all that is recorded, SBOM and provenance as well");
+}
+
+#[test]
+fn from_scratch() {
+    assert!(Path::new(FAKETIME).exists(), "these tests need the package libfaketime");
+    let (here, there, elsewhere) =
+        (Place::new(false, 1_000_000_000), Place::new(true, 1_234_567_890), Place::new(true, 1));
+    let usual = bake_in(&here.world(None), &HOME);
+    let mut world = there.world(None);
+    (world.umask, world.hostname, world.one_cpu) = (0o077, Some("elsewhere".into()), true);
+    assert_same(&bake_in(&world, &[&ABROAD[..], &IN_2038].concat()), &usual);
+    let nobody = 65_534;
+    elsewhere.give_to(nobody);
+    let world = World { uid: nobody, umask: 0, ..elsewhere.world(None) };
+    assert_same(&bake_in(&world, &ABROAD), &usual);
+}
+
+#[test]
+fn from_debian_and_again_without_what_was_cached() {
+    let (here, there) = (Place::new(false, 1_000_000_000), Place::new(true, 1_234_567_890));
+    let mut world = here.world(Some(&here.0.path().join("kiln.lock")));
+    let lock = locked(&debian(&here.project()), &Store::open(&world.state).unwrap());
+    fs::write(world.lock.as_ref().unwrap(), lock.to_toml()).unwrap();
+    let usual = bake_in(&world, &HOME);
+
+    let mut abroad = there.world(world.lock.as_deref());
+    carry_packages(&lock, &world.state, &abroad.state);
+    (abroad.umask, abroad.hostname, abroad.one_cpu) = (0o077, Some("elsewhere".into()), true);
+    assert_same(&bake_in(&abroad, &[&ABROAD[..], &IN_2038].concat()), &usual);
+
+    for gone in ["cache", "inputs", "images"] {
+        fs::remove_dir_all(world.state.join(gone)).unwrap();
+    }
+    world.umask = 0o027;
+    assert_same(&bake_in(&world, &ABROAD), &usual);
+}
+
+/// So that the second bake needs no network, whose certificates a changed clock would find out of date.
+fn carry_packages(lock: &Lock, from: &Path, to: &Path) {
+    let (from, to) = (Store::open(from).unwrap(), Store::open(to).unwrap());
+    for package in lock.images.values().flat_map(|image| &image.packages) {
+        let path = from.package(&package.sha256).unwrap().unwrap();
+        to.put_package(&package.sha256, &mut fs::File::open(path).unwrap()).unwrap();
+    }
+}
