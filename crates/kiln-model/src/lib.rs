@@ -16,6 +16,7 @@ mod image;
 mod instance;
 mod lock;
 mod names;
+pub mod odds;
 mod operation;
 mod output;
 mod package;

@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, plan, releases, rollback,
-    schema, serve, status, up,
+    bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, odds, plan, releases,
+    rollback, schema, serve, status, up,
 };
 
 const EXAMPLES: &str = "\
@@ -73,6 +73,7 @@ pub(crate) enum Commands {
     Log(log::Log),
     Logs(logs::Logs),
     Down(down::Down),
+    Odds(odds::Odds),
     Schema(schema::Schema),
     Completions(completions::Completions),
     #[command(hide = true)]

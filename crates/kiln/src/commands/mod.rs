@@ -10,6 +10,7 @@ pub(crate) mod keeper;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod logs;
+pub(crate) mod odds;
 pub(crate) mod plan;
 pub(crate) mod releases;
 pub(crate) mod rollback;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
         Commands::Down(args) => down::run(&args, context),
+        Commands::Odds(args) => odds::run(&args, context),
         Commands::Keeper(args) => keeper::run(&args, context),
         Commands::Edge(args) => edge::run(&args, context),
         Commands::Schema(args) => schema::run(&args, context),

@@ -103,3 +103,41 @@ fn an_address_to_listen_on_is_checked() {
         For more information, try '--help'.
         ");
 }
+
+#[test]
+fn the_odds_of_fleets() {
+    let place = Place::new();
+    assert_snapshot!(place.kiln(&["odds", "--success", "99%", "--servers", "1,10,1000"]), @r"
+    status: 0
+    --- stdout
+    EACH SUCCEEDS  SERVERS  IN PLACE: WHOLE   LEFT BETWEEN  REPLACED: NOT WHOLE
+    99%            1        99 %              0.01          0.000001 %
+    99%            10       90.4382075 %      0.1           0.00000999999955 %
+    99%            1000     0.004317124741 %  10            0.000999995005 %
+
+    At 99% each, a fleet upgraded in place is less likely than 99% to be whole from 2 servers on.
+    Replaced: an instance that fails is made again, up to 3 times, before any user can see it; a fleet that is not whole then is thrown away, and the old release has served all the time.
+    ");
+    let json = place.process(&["odds", "--success", "99.9%", "--servers", "10", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let of = |key: &str| json[0][key].as_f64().unwrap();
+    assert_eq!((of("success"), of("servers"), of("retries")), (0.999, 10.0, 3.0));
+    assert_eq!((of("in_place"), of("between_states"), of("replace")), (0.990044880210, 0.01, 0.99999999999));
+}
+
+#[test]
+fn the_odds_as_a_picture() {
+    let place = Place::new();
+    assert!(place.kiln(&["odds", "--success", "95%,99.99%", "--svg", "odds.svg"]).starts_with("status: 0\n"));
+    let picture = std::fs::read_to_string(place.path().join("odds.svg")).unwrap();
+    assert!(picture.starts_with("<svg xmlns=") && picture.ends_with("</svg>\n"));
+    assert_eq!(picture.matches("<polyline").count(), 3, "two in place, one replaced");
+    assert!(picture.contains("95%, in place") && !picture.contains("NaN"), "{picture}");
+    assert_snapshot!(place.kiln(&["odds", "--svg", "no/such/odds.svg"]), @r"
+    status: 2
+    --- stderr
+    error: could not write no/such/odds.svg
+      because: No such file or directory (os error 2)
+    ");
+    assert!(place.kiln(&["odds", "--success", "101%"]).contains("`101%` is no probability"));
+}
