@@ -97,7 +97,7 @@ impl Bound {
     }
 
     /// One less this, which is at most one: what would be borrowed last is that one.
-    fn from_one(&self, precision: usize, rounding: Rounding) -> Self {
+    fn complement(&self, precision: usize, rounding: Rounding) -> Self {
         if self.limbs.is_empty() {
             return Self::of(1);
         }
@@ -176,10 +176,10 @@ impl Between {
     }
 
     /// One less this.
-    pub(super) fn from_one(&self) -> Self {
+    pub(super) fn complement(&self) -> Self {
         Self {
-            low: self.high.from_one(self.precision, Rounding::Down),
-            high: self.low.from_one(self.precision, Rounding::Up),
+            low: self.high.complement(self.precision, Rounding::Down),
+            high: self.low.complement(self.precision, Rounding::Up),
             precision: self.precision,
         }
     }

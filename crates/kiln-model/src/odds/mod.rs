@@ -93,13 +93,15 @@ impl Chance {
     /// The chance that `servers` instances are all whole, each made again up to `retries` times.
     pub fn replaced(&self, servers: u64, retries: u8, digits: usize) -> Digits {
         let tries = u64::from(retries) + 1;
-        shown(digits, |precision| self.failure(precision).power(tries).from_one().power(servers))
+        shown(digits, |precision| self.failure(precision).power(tries).complement().power(servers))
     }
 
     /// The chance that at least one of them is not.
     pub fn not_replaced(&self, servers: u64, retries: u8, digits: usize) -> Digits {
         let tries = u64::from(retries) + 1;
-        shown(digits, |precision| self.failure(precision).power(tries).from_one().power(servers).from_one())
+        shown(digits, |precision| {
+            self.failure(precision).power(tries).complement().power(servers).complement()
+        })
     }
 
     /// The least number of servers with which an upgrade in place comes out whole less likely than `target`; nothing
