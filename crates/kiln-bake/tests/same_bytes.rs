@@ -99,7 +99,7 @@ fn bake_in(world: &World, surroundings: &[(&str, &str)]) -> ImageRecord {
 fn project(dir: &Path, reversed: bool, age: Duration) {
     let mut files = vec![
         ("a/one", "1"),
-        ("a/two", &"2"),
+        ("a/two", "2"),
         ("b", "a longer text that is kept as an object of its own, sixty-five bytes."),
         ("program", "#!/nothing\n"),
     ];
