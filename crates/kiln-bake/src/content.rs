@@ -2,10 +2,11 @@
 
 use std::io::{self, Read};
 
-use kiln_model::Content;
-use kiln_store::Batch;
+use kiln_model::{Content, Node, Tree};
+use kiln_store::{Batch, Store, StoreError};
 
 use crate::debian::deb::Sink;
+use crate::tree_edit::resolve;
 
 /// Files up to this size are kept in the image's metadata, as composefs does.
 pub(crate) const INLINE: u64 = 64;
@@ -13,12 +14,39 @@ pub(crate) const INLINE: u64 = 64;
 const IN_MEMORY: u64 = 4 << 20;
 
 /// The content of a file of an image.
-pub(crate) fn of_bytes(batch: &Batch, bytes: &[u8]) -> Result<Content, kiln_store::StoreError> {
+pub(crate) fn of_bytes(batch: &Batch, bytes: &[u8]) -> Result<Content, StoreError> {
     if bytes.len() as u64 <= INLINE {
         return Ok(Content::Inline(bytes.to_vec()));
     }
     let (digest, size) = batch.put_bytes(bytes)?;
     Ok(Content::Object { digest, size })
+}
+
+/// What the file at `path` holds, links followed; nothing if there is none.
+pub(crate) fn read(tree: &Tree, path: &str, store: &Store) -> Result<Vec<u8>, StoreError> {
+    let place = resolve(tree, path.as_bytes(), true);
+    let node = match tree.get(&place) {
+        Some(Node::Hardlink(first)) => tree.get(first),
+        node => node,
+    };
+    match node {
+        Some(Node::File(_, content)) => bytes_of(content, store),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The bytes of a content.
+pub(crate) fn bytes_of(content: &Content, store: &Store) -> Result<Vec<u8>, StoreError> {
+    match content {
+        Content::Inline(bytes) => Ok(bytes.clone()),
+        Content::Object { digest, .. } => {
+            let mut bytes = Vec::new();
+            let read = store.objects().open(digest)?.read_to_end(&mut bytes);
+            let path = store.objects().path(digest);
+            read.map_err(|source| StoreError::Io { attempted: "read", path, source })?;
+            Ok(bytes)
+        }
+    }
 }
 
 impl Sink for Batch {

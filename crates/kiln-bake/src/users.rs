@@ -1,12 +1,10 @@
 //! The users of an image: names and numbers, from its own `/etc/passwd` and `/etc/group`.
 
-use std::io::Read;
-
-use kiln_model::{Content, Node, Tree};
+use kiln_model::Tree;
 use kiln_store::Store;
 
+use crate::content;
 use crate::nearest::{did_you_mean, nearest};
-use crate::tree_edit::resolve;
 
 /// A user or group that the image does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,26 +103,7 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 /// The text of a file of the tree; nothing if there is none.
 fn text(tree: &Tree, path: &str, store: &Store) -> Result<String, kiln_store::StoreError> {
-    let place = resolve(tree, path.as_bytes(), true);
-    let node = match tree.get(&place) {
-        Some(Node::Hardlink(first)) => tree.get(first),
-        node => node,
-    };
-    let bytes = match node {
-        Some(Node::File(_, Content::Inline(bytes))) => bytes.clone(),
-        Some(Node::File(_, Content::Object { digest, .. })) => {
-            let mut bytes = Vec::new();
-            let read = store.objects().open(digest)?.read_to_end(&mut bytes);
-            read.map_err(|source| kiln_store::StoreError::Io {
-                attempted: "read",
-                path: store.objects().path(digest),
-                source,
-            })?;
-            bytes
-        }
-        _ => Vec::new(),
-    };
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&content::read(tree, path, store)?).into_owned())
 }
 
 #[cfg(test)]

@@ -1,22 +1,21 @@
-//! The tree as dpkg would have left it between unpacking and configuring: every package's files in place, its
-//! configuration files beside their names as `.dpkg-new`, and dpkg's database saying `unpacked` of each.
+//! The tree as dpkg would have left it between unpacking and configuring: every new package's files in place, its
+//! configuration files beside their names as `.dpkg-new`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use kiln_model::{Node, Tree, TreeError};
-use kiln_store::{Batch, StoreError};
+use kiln_store::{Batch, Store, StoreError};
 
+use super::diversions::Diversions;
 use super::package::Package;
 use crate::content;
 use crate::skeleton;
-use crate::tree_edit::{TreeEdit, directory, root_meta};
+use crate::tree_edit::{TreeEdit, root_meta};
 
 /// Directories that are links into `/usr`, as on every Debian system of today.
 const MERGED: [&str; 3] = ["bin", "sbin", "lib"];
 /// The same for other word sizes, on amd64.
 const MERGED_AMD64: [&str; 3] = ["lib32", "lib64", "libx32"];
-
-const DPKG: &str = "/var/lib/dpkg";
 
 /// Packages that do not fit together in one tree.
 #[derive(Debug, thiserror::Error)]
@@ -39,32 +38,82 @@ pub enum AssembleError {
     Store(#[from] StoreError),
 }
 
-/// The unpacked tree of `packages`, with times of files that are made here set to `epoch`.
-pub(crate) fn assemble(
-    packages: &[Package<'_>],
-    architecture: &str,
-    epoch: i64,
-    batch: &Batch,
-) -> Result<Tree, AssembleError> {
-    let mut assembly = Assembly { edit: skeleton::new(epoch)?, owners: HashMap::new(), epoch, batch };
-    assembly.merge_directories(architecture)?;
-    for (i, package) in packages.iter().enumerate() {
-        assembly.lay(i, packages)?;
-        assembly.info(package)?;
-    }
-    assembly.database(packages)?;
-    Ok(assembly.edit.into_tree())
-}
-
-struct Assembly<'a> {
+/// A tree that packages are being put into.
+pub(crate) struct Assembly<'a> {
     edit: TreeEdit,
+    /// Those that are in the tree already, then the new ones.
+    packages: Vec<Package<'a>>,
+    /// How many of them are in the tree already.
+    old: usize,
     /// Which package put a file where it is.
     owners: HashMap<Vec<u8>, usize>,
+    /// Directories that were there before: as they are.
+    settled: HashSet<Vec<u8>>,
+    diversions: Diversions,
     epoch: i64,
-    batch: &'a Batch,
 }
 
-impl Assembly<'_> {
+impl<'a> Assembly<'a> {
+    /// The empty tree for `new`, with times of files that are made here set to `epoch`.
+    pub(crate) fn of_nothing(
+        new: &[Package<'a>],
+        architecture: &str,
+        epoch: i64,
+    ) -> Result<Self, AssembleError> {
+        let mut assembly = Self {
+            edit: skeleton::new(epoch)?,
+            packages: new.to_vec(),
+            old: 0,
+            owners: HashMap::new(),
+            settled: HashSet::new(),
+            diversions: Diversions::default(),
+            epoch,
+        };
+        assembly.merge_directories(architecture)?;
+        Ok(assembly)
+    }
+
+    /// The tree `before`, in which `old` packages are installed, for `new` ones.
+    pub(crate) fn over(
+        before: Tree,
+        old: &[Package<'a>],
+        new: &[Package<'a>],
+        epoch: i64,
+        store: &Store,
+    ) -> Result<Self, AssembleError> {
+        let settled =
+            before.iter().filter(|(_, node)| node.is_directory()).map(|(p, _)| p.to_vec()).collect();
+        let diversions = Diversions::of(&before, store)?;
+        let mut assembly = Self {
+            edit: TreeEdit::new(before),
+            packages: [old, new].concat(),
+            old: old.len(),
+            owners: HashMap::new(),
+            settled,
+            diversions,
+            epoch,
+        };
+        for index in 0..old.len() {
+            for (path, _) in old[index].data.iter().filter(|(_, node)| !node.is_directory()) {
+                let place = assembly.place_of(path, index);
+                assembly.owners.insert(place, index);
+            }
+        }
+        Ok(assembly)
+    }
+
+    /// The tree as it is, for whoever changes it and gives it back with [`Assembly::resume`].
+    pub(crate) fn take_tree(&mut self) -> Tree {
+        std::mem::replace(&mut self.edit, TreeEdit::new(Tree::new())).into_tree()
+    }
+
+    /// Goes on with `tree`, in which files may have been diverted.
+    pub(crate) fn resume(&mut self, tree: Tree, store: &Store) -> Result<(), AssembleError> {
+        self.diversions = Diversions::of(&tree, store)?;
+        self.edit = TreeEdit::new(tree);
+        Ok(())
+    }
+
     fn merge_directories(&mut self, architecture: &str) -> Result<(), AssembleError> {
         let more: &[&str] = if architecture == "amd64" { &MERGED_AMD64 } else { &[] };
         for name in MERGED.iter().chain(more) {
@@ -75,13 +124,20 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// Puts the files of one package where its paths lead through the links of those before it.
-    fn lay(&mut self, index: usize, packages: &[Package<'_>]) -> Result<(), AssembleError> {
-        let package = &packages[index];
+    /// Where a path of a package goes: through the links of those before it, and aside if another package diverts it.
+    fn place_of(&self, path: &[u8], index: usize) -> Vec<u8> {
+        let place = self.edit.resolve_parents(path);
+        self.diversions.place(place, self.packages[index].name())
+    }
+
+    /// Puts the files of a new package in their places.
+    pub(crate) fn lay(&mut self, new: usize) -> Result<(), AssembleError> {
+        let index = self.old + new;
+        let package = self.packages[index].clone();
         let conffiles: HashSet<&str> = package.conffiles().collect();
         let mut moved: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         for (path, node) in package.data.iter() {
-            let mut place = self.edit.resolve_parents(path);
+            let mut place = self.place_of(path, index);
             let is_file = matches!(node, Node::File(..) | Node::Hardlink(_));
             if is_file && std::str::from_utf8(path).is_ok_and(|p| conffiles.contains(p)) {
                 place.extend_from_slice(b".dpkg-new");
@@ -91,11 +147,11 @@ impl Assembly<'_> {
                 // The name it refers to may come later in order, but its place is known from its path alone.
                 Node::Hardlink(first) => Node::Hardlink(match moved.get(first) {
                     Some(place) => place.clone(),
-                    None => self.edit.resolve_parents(first),
+                    None => self.place_of(first, index),
                 }),
                 other => other.clone(),
             };
-            if self.may_lay(&place, &node, index, packages)? {
+            if self.may_lay(&place, &node, index)? {
                 self.edit.ensure_parent(&place, self.epoch)?;
                 self.edit.put(&place, node)?;
             }
@@ -105,26 +161,23 @@ impl Assembly<'_> {
 
     /// Whether a package's `node` goes to `place`: as in dpkg a directory that is there already stays as it is, also
     /// where it is reached through a link, and a file only yields to a package that replaces its owner.
-    fn may_lay(
-        &mut self,
-        place: &[u8],
-        node: &Node,
-        index: usize,
-        packages: &[Package<'_>],
-    ) -> Result<bool, AssembleError> {
+    fn may_lay(&mut self, place: &[u8], node: &Node, index: usize) -> Result<bool, AssembleError> {
         let there = self.edit.tree().get(place);
         match (there, node) {
             (None, _) => {}
             (Some(Node::Directory(_)), Node::Directory(_)) => {
                 // The first one to ship a directory decides on its mode; those made here on the way do not.
-                return Ok(self.owners.insert(place.into(), index).is_none());
+                return Ok(self.owners.insert(place.into(), index).is_none() && !self.settled.contains(place));
             }
             (Some(Node::Symlink(..)), Node::Directory(_)) | (Some(Node::Directory(_)), Node::Symlink(..)) => {
                 return Ok(false);
             }
             (Some(_), _) => {
-                if let Some(owner) = self.owners.get(place).map(|o| &packages[*o]) {
-                    let package = &packages[index];
+                let package = &self.packages[index];
+                if let Some(owner) = self.owners.get(place).map(|o| &self.packages[*o])
+                    && owner.name() != self.diversions.diverter(place)
+                    && package.name() != self.diversions.diverter(place)
+                {
                     if owner.replaces(package) {
                         return Ok(false);
                     }
@@ -142,86 +195,29 @@ impl Assembly<'_> {
         Ok(true)
     }
 
-    fn file(&mut self, path: &str, mode: u16, bytes: &[u8]) -> Result<(), AssembleError> {
-        let content = content::of_bytes(self.batch, bytes)?;
+    /// A file of root's that is made here.
+    pub(crate) fn file(
+        &mut self,
+        path: &str,
+        mode: u16,
+        bytes: &[u8],
+        batch: &Batch,
+    ) -> Result<(), AssembleError> {
+        let content = content::of_bytes(batch, bytes)?;
         self.edit.ensure_parent(path.as_bytes(), self.epoch)?;
         Ok(self.edit.put(path.as_bytes(), Node::File(root_meta(mode, self.epoch), content))?)
     }
 
-    /// What dpkg keeps of each package: its control files and the list of its paths.
-    fn info(&mut self, package: &Package<'_>) -> Result<(), AssembleError> {
-        let base = format!("{DPKG}/info/{}", package.qualified_name());
-        for (name, mode, bytes) in package.control_files() {
-            self.file(&format!("{base}.{name}"), mode, bytes)?;
-        }
-        let mut list = Vec::new();
-        for (path, _) in package.data.iter() {
-            list.extend_from_slice(if path == b"/" { b"/." } else { path });
-            list.push(b'\n');
-        }
-        self.file(&format!("{base}.list"), 0o644, &list)
+    pub(crate) fn ensure_directory(&mut self, path: &str) -> Result<(), AssembleError> {
+        Ok(self.edit.ensure_directory(path.as_bytes(), self.epoch)?)
     }
 
-    fn database(&mut self, packages: &[Package<'_>]) -> Result<(), AssembleError> {
-        for dir in ["alternatives", "parts", "updates", "triggers", "info"] {
-            self.edit.ensure_directory(format!("{DPKG}/{dir}").as_bytes(), self.epoch)?;
-        }
-        let status: String = packages.iter().map(status_stanza).collect();
-        self.file(&format!("{DPKG}/status"), 0o644, status.as_bytes())?;
-        self.file(&format!("{DPKG}/info/format"), 0o644, b"1\n")?;
-        for empty in ["available", "diversions", "statoverride", "triggers/Unincorp"] {
-            self.file(&format!("{DPKG}/{empty}"), 0o644, b"")?;
-        }
-        for (file, text) in triggers(packages) {
-            self.file(&format!("{DPKG}/triggers/{file}"), 0o644, text.as_bytes())?;
-        }
-        self.edit.put(b"/var/lib/dpkg", directory(0o755, self.epoch))?;
-        Ok(())
+    pub(crate) fn tree(&self) -> &Tree {
+        self.edit.tree()
     }
-}
 
-/// A package's control file with what dpkg adds to it: that it is unpacked, and that its configuration files are
-/// new.
-fn status_stanza(package: &Package<'_>) -> String {
-    let mut out = String::new();
-    for line in package.text.lines().filter(|l| !l.trim().is_empty()) {
-        out.push_str(line);
-        out.push('\n');
-        if line.starts_with("Package:") {
-            out.push_str("Status: install ok unpacked\n");
-        }
+    /// The packages that were installed before, and the new ones.
+    pub(crate) fn packages(&self) -> (&[Package<'a>], &[Package<'a>]) {
+        self.packages.split_at(self.old)
     }
-    let mut conffiles = package.conffiles().peekable();
-    if conffiles.peek().is_some() {
-        out.push_str("Conffiles:\n");
-    }
-    for path in conffiles {
-        out.push_str(&format!(" {path} newconffile\n"));
-    }
-    out.push('\n');
-    out
-}
-
-/// Who wants to be told of what: one file for paths, and one for each other trigger.
-fn triggers(packages: &[Package<'_>]) -> BTreeMap<String, String> {
-    let mut files: BTreeMap<String, String> = BTreeMap::from([("File".into(), String::new())]);
-    for package in packages {
-        let text = package.control_file("triggers").map(String::from_utf8_lossy).unwrap_or_default();
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some(directive), Some(trigger)) = (words.next(), words.next()) else { continue };
-            let options = match directive {
-                "interest" | "interest-await" => "",
-                "interest-noawait" => "/noawait",
-                _ => continue,
-            };
-            let who = format!("{}{options}\n", package.qualified_name());
-            if trigger.starts_with('/') {
-                files.entry("File".into()).or_default().push_str(&format!("{trigger} {who}"));
-            } else if !trigger.contains('/') && trigger != "." && trigger != ".." {
-                files.entry(trigger.into()).or_default().push_str(&who);
-            }
-        }
-    }
-    files
 }

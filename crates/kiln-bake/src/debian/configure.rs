@@ -84,19 +84,52 @@ impl ConfigureError {
     }
 }
 
-/// `unpacked`, an assembled tree of `packages`, with everything their configuration wrote.
+/// Packages and the tree that holds them.
+pub(crate) struct Unpacked<'a> {
+    /// Those to be configured.
+    pub(crate) packages: &'a [Package<'a>],
+    /// Those of them whose `preinst` has its turn before their own files are there.
+    pub(crate) diverting: &'a [usize],
+    /// "Now".
+    pub(crate) epoch: i64,
+}
+
+/// `tree` with what the `preinst` of the diverting packages wrote, whose files are not there yet.
+pub(crate) fn diverted(
+    unpacked: &Unpacked<'_>,
+    tree: Tree,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<Tree, ConfigureError> {
+    let epoch = unpacked.epoch.to_string();
+    let steps = unpacked.diverting.iter().map(|i| preinst(&unpacked.packages[*i], &epoch));
+    let steps = steps.collect::<std::io::Result<Vec<_>>>().map_err(ConfigureError::Sandbox)?;
+    written_by(&steps, &[], tree, store, report)
+}
+
+/// `tree`, in which all packages are laid, with everything their configuration wrote.
 pub(crate) fn configured(
+    unpacked: &Unpacked<'_>,
+    tree: Tree,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<Tree, ConfigureError> {
+    let steps = steps(unpacked).map_err(ConfigureError::Sandbox)?;
+    written_by(&steps, unpacked.packages, tree, store, report)
+}
+
+/// `unpacked` with everything that `steps` write, after which `packages` are installed.
+fn written_by(
+    steps: &[Step],
     packages: &[Package<'_>],
     unpacked: Tree,
-    epoch: i64,
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
     let image = intermediate(&unpacked, store)?;
-    let steps = steps(packages, epoch).map_err(ConfigureError::Sandbox)?;
     sandbox::in_private_mounts(|| {
         let place = Workplace::new(&image)?;
-        run(&place, packages, &steps, report)?;
+        run(&place, packages, steps, report)?;
         let batch = store.objects().batch()?;
         let tree = capture::captured(&place, unpacked, &batch)?;
         batch.commit()?;
@@ -150,15 +183,15 @@ fn script_owner(program: &str) -> Option<String> {
     Some(name.split(':').next()?.to_owned())
 }
 
-fn steps(packages: &[Package<'_>], epoch: i64) -> std::io::Result<Vec<Step>> {
-    let epoch = epoch.to_string();
+fn steps(unpacked: &Unpacked<'_>) -> std::io::Result<Vec<Step>> {
+    let (packages, epoch) = (unpacked.packages, unpacked.epoch.to_string());
     let step = |doing: &Doing| match doing {
         Doing::Preinst(i) => preinst(&packages[*i], &epoch),
         Doing::ConfigureByForce(some) => dpkg(&["--force-depends"], packages, some, &epoch),
         Doing::Configure(some) => dpkg(&[], packages, some, &epoch),
         Doing::ConfigureTheRest => dpkg(&["--pending"], packages, &[], &epoch),
     };
-    plan(packages).iter().map(step).collect()
+    plan(packages, unpacked.diverting).iter().map(step).collect()
 }
 
 fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: &str) -> std::io::Result<Step> {

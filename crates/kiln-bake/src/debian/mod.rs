@@ -6,7 +6,8 @@
 //! | `archive`, `signature`, `release`, `index` | signed indexes: fetched, verified, read |
 //! | `choice`, `universe`, `resolver`, `relation`, `version` | which packages a request comes to |
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
-//! | `assemble` | their files in one tree, with dpkg's database |
+//! | `layers`, `layer` | in which steps they are installed; one step |
+//! | `assemble`, `diversions`, `database` | their files in one tree, with dpkg's database |
 //! | `plan`, `configure`, `capture`, `normalise` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
@@ -15,8 +16,12 @@ pub(crate) mod assemble;
 pub(crate) mod capture;
 pub(crate) mod choice;
 pub(crate) mod configure;
+mod database;
 pub(crate) mod deb;
+mod diversions;
 pub(crate) mod index;
+mod layer;
+mod layers;
 mod normalise;
 pub(crate) mod package;
 mod plan;
@@ -29,18 +34,19 @@ pub(crate) mod universe;
 pub(crate) mod unpack;
 pub(crate) mod version;
 
-use kiln_model::{Content, LockedImage, Node, Sha256, Tree};
+use kiln_model::{LockedImage, Sha256, Tree};
 use kiln_store::Store;
 
 use crate::order::{BakeOrder, Report};
-use crate::tree_edit::{TreeEdit, root_meta};
 use crate::{BakeError, tree_file};
 use package::Package;
 
-/// Configured trees, under a digest of all that they come from.
-const CACHE: &str = "debian-configured";
+/// Configured trees, under the key of the packages they come from. The number changes with the format.
+const LAYERS: &str = "debian-layers-1";
+/// Which of them is the tree of a lock, and "now" in it.
+const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 3";
+pub(crate) const RECIPE: &str = "kiln debian recipe 4";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 
@@ -61,27 +67,35 @@ pub(crate) fn root(
     if let Some(root) = from_cache(store, &key) {
         return Ok(root);
     }
-    let root = make(order, locked, store, report)?;
-    let mut bytes = root.epoch.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&tree_file::encode(&root.tree));
-    store.cache_put(CACHE, &key, &bytes)?;
+    let (root, layer) = make(order, locked, store, report)?;
+    store.cache_put(ROOTS, &key, &[&root.epoch.to_le_bytes()[..], &layer.0].concat())?;
     Ok(root)
 }
 
 fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
-    let bytes = store.cache_get(CACHE, key)?;
-    let (epoch, tree) = bytes.split_first_chunk::<8>()?;
-    let tree = tree_file::decode(tree).ok()?;
-    unpack::has_objects(store, &tree).then_some(Root { tree, epoch: i64::from_le_bytes(*epoch) })
+    let bytes = store.cache_get(ROOTS, key)?;
+    let (epoch, layer) = bytes.split_first_chunk::<8>()?;
+    let tree = layer_from_cache(store, &Sha256(layer.try_into().ok()?))?;
+    Some(Root { tree, epoch: i64::from_le_bytes(*epoch) })
 }
 
-/// The packages decide on everything, their order included; the epoch comes from them as well.
+fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
+    let tree = tree_file::decode(&store.cache_get(LAYERS, key)?).ok()?;
+    unpack::has_objects(store, &tree).then_some(tree)
+}
+
+/// The packages and what was asked for decide on everything; the epoch comes from the packages as well.
 fn key(locked: &LockedImage) -> Sha256 {
-    let mut text = format!("{RECIPE}\n{}\n", locked.request.architecture);
-    for package in &locked.packages {
-        text.push_str(&format!("{}\n", package.sha256));
-    }
-    Sha256::of(text.as_bytes())
+    let packages: Vec<&Sha256> = locked.packages.iter().map(|p| &p.sha256).collect();
+    let all = (RECIPE, &locked.request, packages);
+    Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
+}
+
+/// What has been installed so far.
+struct Layer {
+    key: Sha256,
+    epoch: i64,
+    tree: Option<Tree>,
 }
 
 fn make(
@@ -89,7 +103,7 @@ fn make(
     locked: &LockedImage,
     store: &Store,
     report: &dyn Report,
-) -> Result<Root, BakeError> {
+) -> Result<(Root, Sha256), BakeError> {
     let debs = unpack::unpacked(order, &locked.packages, store, report)?;
     let mut packages = locked
         .packages
@@ -98,23 +112,43 @@ fn make(
         .map(|(locked, deb)| Package::new(locked, deb))
         .collect::<Result<Vec<_>, _>>()?;
     packages.sort_by_key(|p| p.name() != FIRST);
-    let epoch = newest(&packages);
-    let batch = store.objects().batch()?;
-    let mut edit = TreeEdit::new(assemble::assemble(&packages, &order.architecture, epoch, &batch)?);
-    batch.commit()?;
-    forbid_services(&mut edit, epoch)?;
-    let configured = configure::configured(&packages, edit.into_tree(), epoch, store, report)?;
-    Ok(Root { tree: normalise::normalised(configured, epoch)?, epoch })
+    let layers = layers::layers(&packages, &locked.request.requested, locked.request.recommends);
+    let keys = keys(&packages, &layers, &order.architecture);
+    let found = keys.iter().rposition(|(key, _)| store.cache_get(LAYERS, key).is_some());
+    let mut done = Layer { key: Sha256::of(b""), epoch: 0, tree: None };
+    // A cached tree whose objects are gone counts as none, and so do those it is made from.
+    if let Some((n, tree)) = found.and_then(|n| Some((n, layer_from_cache(store, &keys[n].0)?))) {
+        done = Layer { key: keys[n].0, epoch: keys[n].1, tree: Some(tree) };
+    }
+    let from = keys.iter().position(|(key, _)| *key == done.key).map_or(0, |n| n + 1);
+    let mut old: Vec<Package<'_>> = layers[..from].iter().flatten().map(|i| packages[*i].clone()).collect();
+    for (layer, (key, epoch)) in layers.iter().zip(&keys).skip(from) {
+        let new: Vec<Package<'_>> = layer.iter().map(|i| packages[*i].clone()).collect();
+        let step = layer::Step { old: &old, new: &new, architecture: &order.architecture, epoch: *epoch };
+        let tree = layer::built(done.tree.take(), &step, store, report)?;
+        store.cache_put(LAYERS, key, &tree_file::encode(&tree))?;
+        done = Layer { key: *key, epoch: *epoch, tree: Some(tree) };
+        old.extend(new);
+    }
+    Ok((Root { tree: done.tree.unwrap_or_default(), epoch: done.epoch }, done.key))
 }
 
-/// The time of the newest file in any package: "now", for a tree that has nothing newer.
-fn newest(packages: &[Package<'_>]) -> i64 {
-    let times = packages.iter().flat_map(|p| p.data.iter()).filter_map(|(_, node)| node.meta());
+/// The key and the epoch of each layer; both cover all layers before it.
+fn keys(packages: &[Package<'_>], layers: &[Vec<usize>], architecture: &str) -> Vec<(Sha256, i64)> {
+    let (mut text, mut epoch) = (format!("{RECIPE}\n{architecture}\n"), 0);
+    let mut one = |layer: &Vec<usize>| {
+        for package in layer.iter().map(|i| &packages[*i]) {
+            text.push_str(&format!("{}\n", package.locked.sha256));
+            epoch = epoch.max(newest(package));
+        }
+        text.push('\n');
+        (Sha256::of(text.as_bytes()), epoch)
+    };
+    layers.iter().map(&mut one).collect()
+}
+
+/// The time of the newest file in a package: "now", for a tree that has nothing newer.
+fn newest(package: &Package<'_>) -> i64 {
+    let times = package.data.iter().filter_map(|(_, node)| node.meta());
     times.map(|m| m.mtime).max().unwrap_or(0)
-}
-
-/// Asked by packages that want to start a service: 101 is "no".
-fn forbid_services(edit: &mut TreeEdit, epoch: i64) -> Result<(), BakeError> {
-    let script = Content::Inline(b"#!/bin/sh\nexit 101\n".to_vec());
-    Ok(edit.put(b"/usr/sbin/policy-rc.d", Node::File(root_meta(0o755, epoch), script))?)
 }

@@ -1,5 +1,7 @@
 //! One package of an image: what the lock says of it, and what is in it.
 
+use memchr::memmem;
+
 use kiln_model::{Content, LockedPackage, Node, Tree};
 
 use super::deb::Deb;
@@ -7,6 +9,7 @@ use super::index::fields;
 use super::relation;
 
 /// A package about to be installed.
+#[derive(Clone)]
 pub(crate) struct Package<'a> {
     pub(crate) locked: &'a LockedPackage,
     pub(crate) data: &'a Tree,
@@ -20,6 +23,7 @@ pub(crate) struct Package<'a> {
     pub(crate) provides: &'a str,
     pub(crate) pre_depends: &'a str,
     pub(crate) depends: &'a str,
+    pub(crate) recommends: &'a str,
 }
 
 /// A package whose control file says something else than the lock.
@@ -53,6 +57,7 @@ impl<'a> Package<'a> {
             provides: field("Provides"),
             pre_depends: field("Pre-Depends"),
             depends: field("Depends"),
+            recommends: field("Recommends"),
         })
     }
 
@@ -88,6 +93,11 @@ impl<'a> Package<'a> {
         self.control_file("preinst").is_some()
     }
 
+    /// Whether what it wants done then may be to divert files of other packages: it must come before its own files.
+    pub(crate) fn may_divert(&self) -> bool {
+        self.control_file("preinst").is_some_and(|script| memmem::find(script, b"dpkg-divert").is_some())
+    }
+
     /// The paths of its configuration files. Lines that begin with a flag speak of files to remove, of which a new
     /// tree has none.
     pub(crate) fn conffiles(&self) -> impl Iterator<Item = &'a str> {
@@ -106,5 +116,37 @@ fn file<'a>(control: &'a Tree, name: &str) -> Option<&'a [u8]> {
     match control.get(format!("/{name}").as_bytes()) {
         Some(Node::File(_, Content::Inline(bytes))) => Some(bytes),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::tree_edit::root_meta;
+    use kiln_model::Sha256;
+
+    /// A package with these fields in its control file and nothing in it.
+    pub(crate) fn package(name: &str, fields: &str) -> (LockedPackage, Deb) {
+        let locked = LockedPackage {
+            name: name.into(),
+            version: "1".into(),
+            architecture: "all".into(),
+            suite: "s".into(),
+            path: "p".into(),
+            size: 1,
+            sha256: Sha256::of(b""),
+        };
+        let mut deb = Deb::default();
+        add(
+            &mut deb.control,
+            "/control",
+            &format!("Package: {name}\nVersion: 1\nArchitecture: all\n{fields}"),
+        );
+        (locked, deb)
+    }
+
+    /// Adds a file to a part of a package.
+    pub(crate) fn add(part: &mut Tree, path: &str, text: &str) {
+        part.insert(path, Node::File(root_meta(0o755, 0), Content::Inline(text.into()))).unwrap();
     }
 }

@@ -20,13 +20,13 @@ pub(crate) enum Doing {
     ConfigureTheRest,
 }
 
-/// All there is to do for `packages`, in order.
-pub(crate) fn plan(packages: &[Package<'_>]) -> Vec<Doing> {
+/// All there is to do for `packages`, in order; the `preinst` of some has been run.
+pub(crate) fn plan(packages: &[Package<'_>], has_run: &[usize]) -> Vec<Doing> {
     let count = packages.len();
     let mut planner = Planner {
         packages,
         names: names(packages),
-        begun: vec![false; count],
+        begun: (0..count).map(|i| has_run.contains(&i)).collect(),
         configured: vec![false; count],
         todo: Vec::new(),
     };
@@ -106,25 +106,13 @@ impl Planner<'_, '_> {
 mod tests {
     use super::*;
     use crate::debian::deb::Deb;
-    use crate::tree_edit::root_meta;
-    use kiln_model::{Content, LockedPackage, Node, Sha256};
+    use crate::debian::package::testing;
+    use kiln_model::LockedPackage;
 
     fn package(name: &str, fields: &str, preinst: bool) -> (LockedPackage, Deb) {
-        let locked = LockedPackage {
-            name: name.into(),
-            version: "1".into(),
-            architecture: "all".into(),
-            suite: "s".into(),
-            path: "p".into(),
-            size: 1,
-            sha256: Sha256::of(b""),
-        };
-        let mut deb = Deb::default();
-        let text = format!("Package: {name}\nVersion: 1\nArchitecture: all\n{fields}");
-        let file = |text: &str| Node::File(root_meta(0o755, 0), Content::Inline(text.into()));
-        deb.control.insert("/control", file(&text)).unwrap();
+        let (locked, mut deb) = testing::package(name, fields);
         if preinst {
-            deb.control.insert("/preinst", file("#!/bin/sh\n")).unwrap();
+            testing::add(&mut deb.control, "/preinst", "#!/bin/sh\n");
         }
         (locked, deb)
     }
@@ -149,6 +137,14 @@ mod tests {
             Doing::Preinst(3),
             Doing::ConfigureTheRest,
         ];
-        assert_eq!(plan(&packages), expected);
+        assert_eq!(plan(&packages, &[]), expected);
+        let without = [
+            Doing::Preinst(2),
+            Doing::Preinst(0),
+            Doing::ConfigureByForce(vec![2, 0, 4]),
+            Doing::Preinst(5),
+            Doing::ConfigureTheRest,
+        ];
+        assert_eq!(plan(&packages, &[3]), without);
     }
 }
