@@ -89,9 +89,7 @@ fn make(
         written.objects.insert(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit()?;
-    store.put_image_objects(&record.digest, &written.objects)?;
-    store.put_image(&written.bytes, &record)?;
+    batch.commit_image(&written.bytes, &record, &written.objects)?;
     task.finish();
     Ok(record)
 }

@@ -1,21 +1,26 @@
 //! Many objects at once.
 //!
 //! Flushing thousands of small files one by one takes longer than making them. A batch writes them without names,
-//! flushes the whole filesystem once, and only then renames: whatever has a name has its content, even after a power
-//! cut between any two steps. Until [`Batch::commit`] returns, nobody else sees any of it.
+//! flushes them all at once (many by flushing the whole filesystem), and only then renames: whatever has a name has its
+//! content, even after a power cut between any two steps. Until [`Batch::commit`] returns, nobody else sees any of it.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use kiln_model::ObjectDigest;
+use kiln_model::{ImageRecord, ObjectDigest};
 use rustix::fs::syncfs;
 
 use crate::error::on;
+use crate::flush::flush_together;
 use crate::temp::TempPath;
 use crate::{Objects, Result, Store, Verity};
+
+/// So few files are flushed by themselves: the rest of the filesystem may have much more to flush.
+const FEW: usize = 32;
 
 /// Objects on their way into the store. Shared between threads; dropping it leaves the store as it was.
 #[derive(Debug)]
@@ -64,19 +69,73 @@ impl Batch {
     /// # Errors
     /// What the system refused. Some of the objects may have appeared then, each of them whole.
     pub fn commit(self) -> Result<usize> {
-        let staged = self.staged.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if staged.is_empty() {
-            return Ok(0);
+        let (new, dirs) = self.name(Vec::new())?;
+        if new > 0 {
+            self.flush_dirs(&dirs)?;
         }
-        let objects = Objects(&self.store);
-        let flush = || syncfs(&self.filesystem).map_err(|e| on("flush", self.store.objects_dir())(e.into()));
-        flush()?;
-        let new = staged.len();
-        for (digest, file) in staged {
-            file.rename(&objects.ready_path(&digest)?)?;
-        }
-        flush()?;
         Ok(new)
+    }
+
+    /// Makes the objects of the batch appear, and with them an image: its metadata file, the list of the objects it
+    /// needs, and last of all its record.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise as [`Batch::commit`].
+    pub fn commit_image(
+        self,
+        metadata: &[u8],
+        record: &ImageRecord,
+        objects: &BTreeSet<ObjectDigest>,
+    ) -> Result<()> {
+        let store = self.store.clone();
+        let files = store.image_files(metadata, record, objects)?;
+        let staged = |(path, bytes): (PathBuf, Vec<u8>)| -> Result<(TempPath, PathBuf)> {
+            let mut file = store.temp().file()?;
+            file.write(&bytes)?;
+            Ok((file.close(), path))
+        };
+        let mut files = files.into_iter().map(staged).collect::<Result<Vec<_>>>()?;
+        // Flushed with the others, and named only when their names are on disk.
+        let (last, record_path) = files.pop().expect("an image has a record");
+        flush_together(&[last.path().to_owned()].into())?;
+        let (_, dirs) = self.name(files)?;
+        self.flush_dirs(&dirs)?;
+        last.rename(&record_path)?;
+        flush_together(&record_path.parent().map(Path::to_owned).into_iter().collect())?;
+        store.put_inputs(record)
+    }
+
+    /// Flushes all staged files and `more`, and gives them their names; how many of them are objects, and which
+    /// directories have new names in them.
+    fn name(&self, more: Vec<(TempPath, PathBuf)>) -> Result<(usize, BTreeSet<PathBuf>)> {
+        let staged = std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner));
+        let new = staged.len();
+        if new > FEW {
+            self.flush_all()?;
+            flush_together(&more.iter().map(|(file, _)| file.path().to_owned()).collect())?;
+        } else {
+            let files = staged.values().chain(more.iter().map(|(file, _)| file));
+            flush_together(&files.map(|f| f.path().to_owned()).collect())?;
+        }
+        let mut dirs = BTreeSet::new();
+        for (digest, file) in staged {
+            let path = self.objects().ready_path(&digest)?;
+            file.rename(&path)?;
+            dirs.extend(path.parent().map(Path::to_owned));
+        }
+        for (file, path) in more {
+            file.rename(&path)?;
+            dirs.extend(path.parent().map(Path::to_owned));
+        }
+        Ok((new, dirs))
+    }
+
+    fn flush_dirs(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
+        if dirs.len() > FEW { self.flush_all() } else { flush_together(dirs) }
+    }
+
+    fn flush_all(&self) -> Result<()> {
+        syncfs(&self.filesystem).map_err(|e| on("flush", self.store.objects_dir())(e.into()))
     }
 
     fn objects(&self) -> Objects<'_> {

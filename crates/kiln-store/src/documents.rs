@@ -48,11 +48,16 @@ impl Store {
     }
 
     pub(crate) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
-        let mut bytes = serde_json::to_vec_pretty(value)
-            .map_err(|source| StoreError::Encode { path: path.to_owned(), source })?;
-        bytes.push(b'\n');
-        self.write(path, &bytes)
+        self.write(path, &encoded(path, value)?)
     }
+}
+
+/// The text of a document that belongs to `path`.
+pub(crate) fn encoded(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| StoreError::Encode { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

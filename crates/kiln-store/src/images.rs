@@ -7,7 +7,7 @@ use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::documents::{names_in, read, read_json};
+use crate::documents::{encoded, names_in, read, read_json};
 use crate::error::{if_present, on};
 use crate::objects::digest_of;
 use crate::temp::ensure_dir;
@@ -34,6 +34,38 @@ impl Store {
         // Last of all, because with its record the image exists.
         self.write_json(&dir.join("record.json"), record)?;
         self.write(&self.inputs_path(&record.inputs), format!("{}\n", record.digest).as_bytes())
+    }
+
+    /// The files of an image and where they belong, its record last: with it the image exists.
+    pub(crate) fn image_files(
+        &self,
+        metadata: &[u8],
+        record: &ImageRecord,
+        objects: &BTreeSet<ObjectDigest>,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let dir = self.image_dir(&record.digest);
+        let path = dir.join("metadata.erofs");
+        if Verity::of(metadata).0 != record.digest.0 {
+            let problem = format!("its record names the digest {}", record.digest);
+            return Err(StoreError::damaged(&path, problem));
+        }
+        ensure_dir(&dir)?;
+        let mut files = vec![(dir.join("objects"), object_lines(objects))];
+        if read(&path)?.as_deref() != Some(metadata) {
+            files.push((path, metadata.to_owned()));
+        }
+        let record_path = dir.join("record.json");
+        let record = encoded(&record_path, record)?;
+        files.push((record_path, record));
+        Ok(files)
+    }
+
+    /// Lets the image be found by its inputs. That is a hint and not flushed: one torn by a crash leads nowhere, and
+    /// costs a bake.
+    pub(crate) fn put_inputs(&self, record: &ImageRecord) -> Result<()> {
+        let mut file = self.temp().file()?;
+        file.write(format!("{}\n", record.digest).as_bytes())?;
+        file.close().rename(&self.inputs_path(&record.inputs))
     }
 
     /// What is recorded of an image, if it is here.
@@ -106,10 +138,10 @@ impl Store {
     /// # Errors
     /// What the system refused.
     pub fn put_image_objects(&self, digest: &ImageDigest, objects: &BTreeSet<ObjectDigest>) -> Result<()> {
-        let lines: String = objects.iter().map(|o| format!("{}\n", o.hex())).collect();
+        let lines = object_lines(objects);
         let dir = self.image_dir(digest);
         ensure_dir(&dir)?;
-        self.write(&dir.join("objects"), lines.as_bytes())
+        self.write(&dir.join("objects"), &lines)
     }
 
     /// The objects an image needs, if that has been recorded.
@@ -167,8 +199,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or what the system refused.
     pub fn has_objects_of(&self, image: &ImageDigest) -> Result<bool> {
-        let Some(objects) = self.image_objects(image)? else { return Ok(false) };
-        Ok(objects.iter().all(|object| self.objects().path(object).is_file()))
+        let list = self.image_dir(image).join("objects");
+        if if_present(list.metadata()).map_err(on("look for", &list))?.is_none() {
+            return Ok(false);
+        }
+        self.has_all(&image.0, || {
+            let objects = self.image_objects(image)?.unwrap_or_default();
+            Ok(objects.into_iter().map(|object| (object, None)).collect())
+        })
     }
 
     pub(crate) fn metadata_path(&self, digest: &ImageDigest) -> PathBuf {
@@ -182,4 +220,14 @@ impl Store {
     fn inputs_path(&self, inputs: &Sha256) -> PathBuf {
         self.dir("inputs").join(inputs.hex())
     }
+}
+
+/// One name a line.
+fn object_lines(objects: &BTreeSet<ObjectDigest>) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(objects.len() * 65);
+    for object in objects {
+        lines.extend_from_slice(object.hex().as_bytes());
+        lines.push(b'\n');
+    }
+    lines
 }

@@ -94,6 +94,10 @@ fn remove_abandoned(all: &Path) -> Result<()> {
 pub(crate) struct TempPath(PathBuf);
 
 impl TempPath {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Gives the file its name. Its content must have been flushed to disk.
     pub(crate) fn rename(mut self, to: &Path) -> Result<()> {
         fs::rename(&self.0, to).map_err(on("rename a new file to", to))?;

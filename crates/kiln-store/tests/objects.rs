@@ -129,3 +129,27 @@ impl Read for Failing {
         Err(std::io::ErrorKind::UnexpectedEof.into())
     }
 }
+
+#[test]
+fn an_object_that_goes_is_missed_although_all_were_there_before() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let batch = store.objects().batch().unwrap();
+    let all: Vec<_> = (0..700).map(|n| batch.put_bytes(&content(n, 100 + n)).unwrap()).collect();
+    batch.commit().unwrap();
+    let key = kiln_model::Sha256::of(b"the list");
+    let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
+    assert!(store.has_all(&key, list).unwrap());
+    // Found again without looking at the list.
+    assert!(store.has_all(&key, || panic!("nothing has changed")).unwrap());
+    let gone = store.objects().path(&all[350].0);
+    let bytes = fs::read(&gone).unwrap();
+    fs::remove_file(&gone).unwrap();
+    assert!(!store.has_all(&key, list).unwrap());
+    assert!(!store.has_all(&key, list).unwrap());
+    store.objects().put_bytes(&bytes).unwrap();
+    assert!(store.has_all(&key, list).unwrap());
+    // One of another size is not the one.
+    let wrong = || Ok(vec![(all[0].0, Some(1))]);
+    assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), wrong).unwrap());
+}

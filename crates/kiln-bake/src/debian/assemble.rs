@@ -93,8 +93,8 @@ impl<'a> Assembly<'a> {
             diversions,
             epoch,
         };
-        for index in 0..old.len() {
-            for (path, _) in old[index].data.iter().filter(|(_, node)| !node.is_directory()) {
+        for (index, package) in old.iter().enumerate() {
+            for (path, _) in package.data.iter().filter(|(_, node)| !node.is_directory()) {
                 let place = assembly.place_of(path, index);
                 assembly.owners.insert(place, index);
             }

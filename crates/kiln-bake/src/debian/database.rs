@@ -137,7 +137,7 @@ mod tests {
         add(&mut new.1.data, "/usr/share/mimes", "");
         let (old, new) =
             (Package::new(&watcher.0, &watcher.1).unwrap(), Package::new(&new.0, &new.1).unwrap());
-        assert_eq!(activated(&[old.clone()], &[new]), "/usr/share/man -\n");
+        assert_eq!(activated(std::slice::from_ref(&old), &[new]), "/usr/share/man -\n");
         let files = interests([&old].into_iter());
         assert_eq!(files["File"], "/usr/share/man man-db/noawait\n/usr/share/mime man-db\n");
     }

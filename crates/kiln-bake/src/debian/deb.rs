@@ -12,6 +12,9 @@ use liblzma::stream::{CONCATENATED, Stream};
 const MOST_ENTRIES: usize = 1_000_000;
 /// A package may unpack to this many bytes.
 const LARGEST_DATA: u64 = 16 << 30;
+/// A package may always unpack to this many bytes, and beyond it to so many times its size.
+const ALWAYS_ALLOWED: u64 = 64 << 20;
+const MOST_GROWTH: u64 = 200;
 /// The control part may unpack to this many bytes.
 const LARGEST_CONTROL: u64 = 64 << 20;
 /// Decompressing may take this much memory: what `xz -9` needs, twice.
@@ -61,8 +64,14 @@ pub(crate) struct Deb {
     pub(crate) data: Tree,
 }
 
-/// Unpacks a package; contents of files go to `sink`.
-pub(crate) fn unpack(package: impl Read, sink: &dyn Sink) -> Result<Deb, DebError> {
+/// The most that the data of a package file of `size` bytes may unpack to. Real ones unpack to ten or twenty times
+/// their size; xz turns a thousandth of it into a full disk.
+pub(crate) fn most_data(size: u64) -> u64 {
+    size.saturating_mul(MOST_GROWTH).clamp(ALWAYS_ALLOWED, LARGEST_DATA)
+}
+
+/// Unpacks a package whose data is at most `most_data` bytes; contents of files go to `sink`.
+pub(crate) fn unpack(package: impl Read, most_data: u64, sink: &dyn Sink) -> Result<Deb, DebError> {
     let mut archive = ar::Archive::new(package);
     let mut deb = Deb::default();
     let (mut has_control, mut has_data) = (false, false);
@@ -77,7 +86,7 @@ pub(crate) fn unpack(package: impl Read, sink: &dyn Sink) -> Result<Deb, DebErro
                 has_control = true;
             }
             n if n.starts_with("data.tar") && !has_data => {
-                deb.data = tar_tree(decompressed(n, member)?, "its data part", LARGEST_DATA, sink)?;
+                deb.data = tar_tree(decompressed(n, member)?, "its data part", most_data, sink)?;
                 has_data = true;
             }
             n if n.starts_with('_') => {}
@@ -108,10 +117,16 @@ fn decompressed<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read +
                 .map_err(|e| read("its compressed part")(e.into()))?;
             Ok(Box::new(liblzma::read::XzDecoder::new_stream(member, stream)))
         }
+        // One frame, as dpkg-deb writes it; the decoder refuses windows over 100 MiB.
+        Some("zst") => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(member)
+                .map_err(|e| read("its compressed part")(io::Error::other(e)))?;
+            Ok(Box::new(decoder))
+        }
         Some("gz") => Ok(Box::new(flate2::read::MultiGzDecoder::new(member))),
         Some("tar") => Ok(Box::new(member)),
         other => Err(DebError::Shape(format!(
-            "its part `{name}` is compressed with {}, and packages of Debian's archive are with xz or gz",
+            "its part `{name}` is compressed with {}, and packages of Debian's archive are with xz, zst or gz",
             other.unwrap_or("something")
         ))),
     }
@@ -293,7 +308,7 @@ mod tests {
     }
 
     fn unpacked(fill: Put<'_>) -> Result<Deb, DebError> {
-        unpack(deb(tar(fill)).as_slice(), &Inside)
+        unpack(deb(tar(fill)).as_slice(), LARGEST_DATA, &Inside)
     }
 
     #[test]
@@ -325,7 +340,7 @@ mod tests {
         assert!(twice.unwrap_err().to_string().contains("lists /a twice"));
         let nothing = unpacked(&|b| add(b, tar::EntryType::Symlink, "./a", "", b""));
         assert!(nothing.unwrap_err().to_string().contains("link to nothing"));
-        assert!(unpack(&b"!<arch>\n"[..], &Inside).is_err());
+        assert!(unpack(&b"!<arch>\n"[..], LARGEST_DATA, &Inside).is_err());
     }
 
     proptest::proptest! {
@@ -337,8 +352,8 @@ mod tests {
             }));
             let n = bytes.len();
             bytes[at % n] = to;
-            let _ = unpack(bytes.as_slice(), &Inside);
-            let _ = unpack(&bytes[..cut % n], &Inside);
+            let _ = unpack(bytes.as_slice(), LARGEST_DATA, &Inside);
+            let _ = unpack(&bytes[..cut % n], LARGEST_DATA, &Inside);
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn built(
         diverting.iter().try_for_each(|i| assembly.lay(*i))?;
     }
     let configured = configure::configured(&unpacked, assembly.take_tree(), store, report)?;
-    Ok(normalise::normalised(configured, step.epoch)?)
+    normalise::normalised(configured, step.epoch, store)
 }
 
 fn enter(assembly: &mut Assembly<'_>, store: &Store, batch: &Batch) -> Result<(), AssembleError> {

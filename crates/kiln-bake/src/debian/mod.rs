@@ -8,7 +8,7 @@
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
 //! | `layers`, `layer` | in which steps they are installed; one step |
 //! | `assemble`, `diversions`, `database` | their files in one tree, with dpkg's database |
-//! | `plan`, `configure`, `capture`, `normalise` | their own configuration, run for real and made repeatable |
+//! | `plan`, `configure`, `capture`, `normalise`, `formats` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
 pub(crate) mod archive;
@@ -19,6 +19,7 @@ pub(crate) mod configure;
 mod database;
 pub(crate) mod deb;
 mod diversions;
+mod formats;
 pub(crate) mod index;
 mod layer;
 mod layers;
@@ -81,7 +82,7 @@ fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
 
 fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
     let tree = tree_file::decode(&store.cache_get(LAYERS, key)?).ok()?;
-    unpack::has_objects(store, &tree).then_some(tree)
+    unpack::has_objects(store, key, &tree).then_some(tree)
 }
 
 /// The packages and what was asked for decide on everything; the epoch comes from the packages as well.

@@ -2,8 +2,11 @@
 //! and nothing secret or of one machine alone stays in an image.
 
 use kiln_model::{Content, Node, Tree, TreeError};
+use kiln_store::{Batch, Store, StoreError};
 
+use super::formats;
 use crate::tree_edit::{TreeEdit, root_meta};
+use crate::{BakeError, content};
 
 /// Taken away with all below: logs of the run, state of tools for their own use, backups of files just written.
 const DROPPED: [&str; 24] = [
@@ -34,6 +37,8 @@ const DROPPED: [&str; 24] = [
 ];
 /// Emptied: an instance starts with its own, and databases hold data, which lives in stores.
 const EMPTIED: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/var/lib/mysql"];
+/// What Java trusts.
+const JAVA_CERTIFICATES: &[u8] = b"/etc/ssl/certs/java/cacerts";
 /// Files below it are taken away, directories stay for the programs that want to log into them.
 const LOGS: &str = "/var/log/";
 /// Keys and certificates of one machine. They are made where they are used, and never baked.
@@ -43,7 +48,28 @@ const SNAKEOIL: [&str; 2] =
 const CLUSTERS: [&str; 2] = ["/var/lib/postgresql", "/etc/postgresql"];
 
 /// Normalises a configured tree; no time in it is after `epoch`.
-pub(crate) fn normalised(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
+pub(crate) fn normalised(tree: Tree, epoch: i64, store: &Store) -> Result<Tree, BakeError> {
+    let batch = store.objects().batch()?;
+    let mut tree = without_the_run(tree, epoch)?;
+    settle_formats(&mut tree, epoch, store, &batch)?;
+    batch.commit()?;
+    Ok(tree)
+}
+
+/// Files of formats that hold a time are written again without it.
+fn settle_formats(tree: &mut Tree, epoch: i64, store: &Store, batch: &Batch) -> Result<(), StoreError> {
+    let of_such_a_format =
+        |path: &[u8]| path == JAVA_CERTIFICATES || (path.starts_with(b"/etc/") && path.ends_with(b".db"));
+    for (_, node) in tree.iter_mut().filter(|(path, _)| of_such_a_format(path)) {
+        let Node::File(_, content) = node else { continue };
+        if let Some(settled) = formats::settled(&content::bytes_of(content, store)?, epoch) {
+            *content = content::of_bytes(batch, &settled)?;
+        }
+    }
+    Ok(())
+}
+
+fn without_the_run(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
     let mut edit = TreeEdit::new(tree);
     for path in DROPPED.iter().chain(&SNAKEOIL) {
         edit.remove(path.as_bytes());
@@ -137,7 +163,7 @@ mod tests {
         for path in ["/var/log/dpkg.log", "/run/x", "/etc/passwd", "/etc/passwd-"] {
             edit.put(path.as_bytes(), file.clone()).unwrap();
         }
-        let tree = normalised(edit.into_tree(), 500).unwrap();
+        let tree = without_the_run(edit.into_tree(), 500).unwrap();
         let paths: Vec<_> = tree.iter().map(|(p, _)| String::from_utf8_lossy(p).into_owned()).collect();
         assert_eq!(
             paths,

@@ -47,7 +47,7 @@ fn from_cache(store: &Store, sha256: &Sha256) -> Option<Deb> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (control, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let deb = Deb { control: tree_file::decode(control).ok()?, data: tree_file::decode(data).ok()? };
-    has_objects(store, &deb.data).then_some(deb)
+    has_objects(store, sha256, &deb.data).then_some(deb)
 }
 
 fn to_cache(store: &Store, sha256: &Sha256, deb: &Deb) -> Result<(), BakeError> {
@@ -58,16 +58,14 @@ fn to_cache(store: &Store, sha256: &Sha256, deb: &Deb) -> Result<(), BakeError> 
     Ok(store.cache_put(CACHE, sha256, &bytes)?)
 }
 
-/// Whether the store has every object that `tree` refers to: caches outlive objects that were collected.
-pub(crate) fn has_objects(store: &Store, tree: &Tree) -> bool {
-    let objects: Vec<_> = tree
-        .iter()
-        .filter_map(|(_, node)| match node {
-            Node::File(_, Content::Object { digest, size }) => Some((digest, *size)),
-            _ => None,
-        })
-        .collect();
-    objects.par_iter().all(|(digest, size)| store.objects().contains(digest, *size).unwrap_or(false))
+/// Whether the store has every object that `tree` refers to: caches outlive objects that were collected. `key` stands
+/// for the tree.
+pub(crate) fn has_objects(store: &Store, key: &Sha256, tree: &Tree) -> bool {
+    let wanted = |(_, node): (&[u8], &Node)| match node {
+        Node::File(_, Content::Object { digest, size }) => Some((*digest, Some(*size))),
+        _ => None,
+    };
+    store.has_all(key, || Ok(tree.iter().filter_map(wanted).collect())).unwrap_or(false)
 }
 
 fn unpack_all(
@@ -96,7 +94,7 @@ fn unpack_all(
 
 fn unpack_one(package: &LockedPackage, path: &Path, batch: &kiln_store::Batch) -> Result<Deb, BakeError> {
     let file = File::open(path).map_err(|e| BakeError::io("open the package", path, e))?;
-    deb::unpack(BufReader::with_capacity(256 << 10, file), batch)
+    deb::unpack(BufReader::with_capacity(256 << 10, file), deb::most_data(package.size), batch)
         .map_err(|source| BakeError::Deb { package: package.name.clone(), source })
 }
 
