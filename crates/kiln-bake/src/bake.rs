@@ -11,10 +11,11 @@ use crate::merge::{self, Inputs};
 use crate::order::{BakeOrder, Baked, Base, Report};
 use crate::report::Task;
 use crate::sbom::Distribution;
-use crate::{BakeError, erofs, lock, provenance, sbom, skeleton};
+use crate::settings::Settings;
+use crate::{BakeError, build, erofs, lock, oci, provenance, sbom, skeleton};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
-const RECIPE: &str = "kiln bake 2";
+const RECIPE: &str = "kiln bake 3";
 /// "Now" in an image without packages: 2020-01-01.
 const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 
@@ -38,7 +39,8 @@ pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) 
 
 fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
     let packages: Vec<&Sha256> = locked.packages.iter().map(|p| &p.sha256).collect();
-    let all = (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages);
+    let oci = locked.oci.as_ref().map(|oci| oci.manifest);
+    let all = (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages, oci);
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
@@ -57,15 +59,21 @@ fn make(
     store: &Store,
     report: &dyn Report,
 ) -> Result<ImageRecord, BakeError> {
-    let root = root(order, locked, store, report)?;
+    let (root, base) = root(order, locked, store, report)?;
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
-    let task = Task::new(report, "writing the image", "", None);
-    let packages = sbom::installed(&root.tree, store)?;
-    let distribution = Distribution::of(&root.tree, store)?;
+    let (epoch, settings) = (root.epoch, Settings::of(order, base));
     let batch = store.objects().batch()?;
-    let merged = merge::merged(order, root, found, store, &batch)?;
+    let laid = merge::laid(order, root, found, store, &batch)?;
+    batch.commit()?;
+    let built = build::built(order, laid, epoch, &settings.env, store, report)?;
+    let task = Task::new(report, "writing the image", "", None);
+    // A build may have brought packages as well.
+    let packages = sbom::installed(&built, store)?;
+    let distribution = Distribution::of(&built, store)?;
+    let merged = merge::finished(order, settings, built, epoch, store)?;
+    let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
     let mut record = ImageRecord {
         format: written.format,
@@ -99,12 +107,13 @@ fn root(
     locked: &LockedImage,
     store: &Store,
     report: &dyn Report,
-) -> Result<Root, BakeError> {
-    match order.from {
-        Base::Debian { .. } => debian::root(order, locked, store, report),
-        Base::Scratch => Ok(Root {
-            tree: skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree(),
-            epoch: EPOCH_WITHOUT_PACKAGES,
-        }),
-    }
+) -> Result<(Root, Settings), BakeError> {
+    let root = match &order.from {
+        Base::Debian { .. } => debian::root(order, locked, store, report)?,
+        Base::Scratch => {
+            Root { tree: skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree(), epoch: EPOCH_WITHOUT_PACKAGES }
+        }
+        Base::Oci(reference) => return Ok(oci::root(reference, order, locked, store, report)?),
+    };
+    Ok((root, Settings::default()))
 }

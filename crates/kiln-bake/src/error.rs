@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use kiln_model::{BadLock, ExitCode, Failure, ImageName, TreeError};
 use kiln_store::StoreError;
 
+use crate::accounts::AccountError;
+use crate::build::BuildError;
 use crate::debian::archive::ArchiveError;
 use crate::debian::assemble::AssembleError;
 use crate::debian::configure::ConfigureError;
@@ -16,6 +18,7 @@ use crate::debian::resolver::Unresolvable;
 use crate::debian::sources::SourcesError;
 use crate::fetch::FetchError;
 use crate::files::FilesError;
+use crate::oci::OciError;
 use crate::users::UserError;
 
 /// A lock that does not answer an order.
@@ -110,6 +113,33 @@ pub enum BakeError {
         /// Why not.
         source: FilesError,
     },
+    /// A user of the spec cannot be added.
+    #[error("could not add users to image `{image}`")]
+    Account {
+        /// The image.
+        image: ImageName,
+        /// Why not.
+        source: AccountError,
+    },
+    /// A directory or link of the spec cannot be made.
+    #[error("image `{image}` cannot have {path}: {problem}")]
+    Place {
+        /// The image.
+        image: ImageName,
+        /// The path.
+        path: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A build step failed.
+    #[error(transparent)]
+    Build(BuildError),
+    /// The OCI image an image starts from cannot be used.
+    #[error(transparent)]
+    Oci(Box<OciError>),
+    /// Neither the spec nor the OCI image says what is to be run.
+    #[error("neither the spec nor the OCI image that `{0}` starts from says what it runs")]
+    NoProgram(ImageName),
     /// A user of the spec is none of the image.
     #[error("image `{image}` has no such user")]
     User {
@@ -165,6 +195,24 @@ impl From<ConfigureError> for BakeError {
     }
 }
 
+impl From<BuildError> for BakeError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Cancelled => Self::Cancelled,
+            error => Self::Build(error),
+        }
+    }
+}
+
+impl From<OciError> for BakeError {
+    fn from(error: OciError) -> Self {
+        match error {
+            OciError::Cancelled => Self::Cancelled,
+            error => Self::Oci(Box::new(error)),
+        }
+    }
+}
+
 impl BakeError {
     pub(crate) fn io(attempted: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { attempted, path: path.into(), source }
@@ -178,6 +226,8 @@ impl BakeError {
             Self::BadLock { .. } | Self::Lock { .. } | Self::ScratchWithPackages(_) => ExitCode::Spec,
             Self::Archive(ArchiveError::Sources(SourcesError::Mirror(_))) => ExitCode::Spec,
             Self::Configure(ConfigureError::Workplace(_) | ConfigureError::Sandbox(_)) => ExitCode::Host,
+            Self::Build(BuildError::Workplace(_) | BuildError::Sandbox(_)) => ExitCode::Host,
+            Self::NoProgram(_) => ExitCode::Spec,
             Self::Cancelled
             | Self::Archive(_)
             | Self::Unresolvable { .. }
@@ -189,6 +239,10 @@ impl BakeError {
             | Self::Assemble(_)
             | Self::Configure(_)
             | Self::Files { .. }
+            | Self::Account { .. }
+            | Self::Place { .. }
+            | Self::Build(_)
+            | Self::Oci(_)
             | Self::User { .. }
             | Self::Program { .. }
             | Self::Tree(_)
@@ -220,6 +274,14 @@ impl BakeError {
             }
             Self::Fetch { .. } | Self::NoSourceOfPackage { .. } => {
                 "locked packages that are in the store already need no network; the others need a mirror that answers"
+            }
+            Self::NoProgram(_) => "add `run` to the image in kiln.toml",
+            Self::Oci(error) => return error.hint(),
+            Self::Build(error) => {
+                return error.output().map(|output| match last_lines(output, 30).as_str() {
+                    "" => "it printed nothing".to_owned(),
+                    lines => format!("it printed:\n{lines}"),
+                });
             }
             Self::Configure(error) => {
                 return error.output().map(|o| format!("it printed:\n{}", last_lines(o, 30)));

@@ -18,12 +18,16 @@
 //! | `debian` | root filesystems from Debian packages |
 //! | `sandbox` | programs run inside a tree, away from everything else |
 //! | `fetch`, `looked_up` | bytes from a mirror |
-//! | `files`, `merge`, `users`, `skeleton` | the project's files and settings over a root filesystem |
+//! | `oci` | root filesystems from OCI images, and OCI images from images |
+//! | `files`, `accounts`, `merge`, `users`, `settings`, `skeleton` | the project's files, users and settings over a root filesystem |
+//! | `build` | commands run in the tree so far |
 //! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
 //! | `erofs` | trees as metadata files |
 //! | `sbom`, `provenance` | what is inside, and what it was made from |
 
+mod accounts;
 mod bake;
+mod build;
 mod content;
 mod debian;
 pub mod erofs;
@@ -36,17 +40,21 @@ mod lock;
 mod looked_up;
 mod merge;
 mod nearest;
+mod oci;
 mod order;
 mod provenance;
 mod report;
 mod sandbox;
 mod sbom;
+mod settings;
 mod skeleton;
 mod tree_edit;
 mod tree_file;
 mod users;
 
+pub use accounts::AccountError;
 pub use bake::bake;
+pub use build::BuildError;
 pub use debian::archive::ArchiveError;
 pub use debian::assemble::AssembleError;
 pub use debian::capture::CaptureError;
@@ -63,6 +71,7 @@ pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;
 pub use lock::lock;
+pub use oci::{BadDocument, LayerError, OciError, RegistryError, parse_any_document, parse_any_layer};
 pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Suite, Update};
 pub use sandbox::WorkplaceError;
 pub use users::UserError;

@@ -12,7 +12,7 @@ use crate::debian::sources::{self, Source};
 use crate::fetch::Client;
 use crate::order::{BakeOrder, Base, Report, Update};
 use crate::report::Task;
-use crate::{BakeError, LockProblem};
+use crate::{BakeError, LockProblem, oci};
 
 /// The lock that answers all `orders`. What `old` already answers is taken over, and the network asked only for the
 /// rest; where an image's packages are chosen anew, those that stay keep their versions as far as `update` allows
@@ -41,8 +41,12 @@ pub fn lock(
         let stanzas = choice::stanzas_of(archive)?;
         for Open { order, old, .. } in open.iter().filter(|o| o.archive == place) {
             let packages = choice::choose(order, archive, &stanzas, *old, update)?;
-            let locked =
-                LockedImage { request: order.lock_request(), indexes: archive.indexes.clone(), packages };
+            let locked = LockedImage {
+                request: order.lock_request(),
+                oci: None,
+                indexes: archive.indexes.clone(),
+                packages,
+            };
             lock.images.insert(order.image.clone(), locked);
         }
     }
@@ -87,7 +91,11 @@ impl<'a> Locker<'a> {
         }
         match &order.from {
             Base::Scratch if order.packages.is_empty() => {
-                Ok(Ok(LockedImage { request, indexes: Vec::new(), packages: Vec::new() }))
+                Ok(Ok(LockedImage { request, oci: None, indexes: Vec::new(), packages: Vec::new() }))
+            }
+            Base::Oci(reference) => {
+                let oci = oci::lock(reference, order, self.store, self.report)?;
+                Ok(Ok(LockedImage { request, oci: Some(oci), indexes: Vec::new(), packages: Vec::new() }))
             }
             Base::Scratch => Err(BakeError::ScratchWithPackages(order.image.clone())),
             Base::Debian { .. } => Ok(Err(Open { order, old, archive: self.archive(order)? })),

@@ -1,5 +1,8 @@
 //! The tree of an image: its packages' configured tree with the project's files, and what it says of itself.
 
+use std::collections::BTreeMap;
+
+use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
     ByteSize, Content, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
@@ -11,13 +14,13 @@ use crate::debian::deb::Sink;
 use crate::files::{FilesError, Found, What};
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
-use crate::skeleton;
-use crate::tree_edit::{TreeEdit, resolve};
+use crate::settings::{Settings, is_program};
+use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users::Users;
-use crate::{BakeError, files};
+use crate::{BakeError, accounts, files, skeleton};
 
 /// The xattr of the root directory that holds the run settings, so that the image's digest covers them.
-const SETTINGS: &[u8] = b"user.kiln.image";
+pub(crate) const SETTINGS: &[u8] = b"user.kiln.image";
 /// How far before the epoch the times of project files reach, in seconds: about half a year.
 const TIMES: u64 = 1 << 24;
 
@@ -28,24 +31,39 @@ pub(crate) struct Merged {
     pub(crate) volatile: Vec<Volatile>,
 }
 
-/// Lays `found` over `root` and completes it.
-pub(crate) fn merged(
+/// `root` with all that the order puts into it: users, directories, files and links.
+pub(crate) fn laid(
     order: &BakeOrder,
     root: Root,
     found: &[Found],
     store: &Store,
     batch: &Batch,
-) -> Result<Merged, BakeError> {
-    let users = Users::of(&root.tree, store)?;
-    let mut merge = Merge { order, users, edit: TreeEdit::new(root.tree), epoch: root.epoch, batch };
-    skeleton::complete(&mut merge.edit, root.epoch)?;
+) -> Result<Tree, BakeError> {
+    let mut edit = TreeEdit::new(root.tree);
+    skeleton::complete(&mut edit, root.epoch)?;
+    accounts::add(&mut edit, &order.users, root.epoch, store)
+        .map_err(|source| BakeError::Account { image: order.image.clone(), source })?;
+    let users = Users::of(edit.tree(), store)?;
+    let mut merge = Merge { order, users, edit, epoch: root.epoch, batch };
+    order.dirs.iter().try_for_each(|d| merge.dir(d))?;
     found.iter().try_for_each(|f| merge.lay(f))?;
-    let volatile = merge.volatile()?;
-    // The project's files may have brought users of their own.
-    merge.users = Users::of(merge.edit.tree(), store)?;
-    let run = merge.run_settings()?;
-    merge.settings(&run, &volatile)?;
-    Ok(Merged { tree: merge.edit.into_tree(), run, volatile })
+    order.links.iter().try_for_each(|l| merge.link(l))?;
+    Ok(merge.edit.into_tree())
+}
+
+/// A whole tree, with what it says of itself.
+pub(crate) fn finished(
+    order: &BakeOrder,
+    settings: Settings,
+    tree: Tree,
+    epoch: i64,
+    store: &Store,
+) -> Result<Merged, BakeError> {
+    let mut edit = TreeEdit::new(tree);
+    let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
+    let run = run_settings(order, settings, edit.tree(), store)?;
+    describe(&mut edit, &run, &volatile);
+    Ok(Merged { tree: edit.into_tree(), run, volatile })
 }
 
 struct Merge<'a> {
@@ -133,75 +151,122 @@ impl Merge<'_> {
         self.epoch - (head % TIMES) as i64
     }
 
-    fn volatile(&mut self) -> Result<Vec<Volatile>, BakeError> {
-        let mut volatile = self.order.volatile.clone();
-        volatile.sort();
-        for one in &volatile {
-            self.edit.ensure_directory(one.path.as_bytes(), self.epoch)?;
+    /// A directory that is there keeps what is not asked for.
+    fn dir(&mut self, spec: &DirSpec) -> Result<(), BakeError> {
+        let owner = spec.owner.as_deref().map(|o| self.users.owner(o)).transpose();
+        let owner = owner.map_err(|e| self.user_error(e))?;
+        let place = resolve(self.edit.tree(), spec.path.as_bytes(), true);
+        if let Err(e) = self.edit.ensure_directory(&place, self.epoch) {
+            return Err(self.place_error(&spec.path, e.problem));
         }
-        Ok(volatile)
-    }
-
-    fn run_settings(&self) -> Result<RunSettings, BakeError> {
-        let user = self.users.user(self.order.user.as_deref()).map_err(|e| self.user_error(e))?;
-        self.check_program()?;
-        Ok(RunSettings {
-            argv: self.order.run.clone(),
-            user: user.name,
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups,
-            env: self.order.env.clone(),
-            workdir: self.order.workdir.clone().unwrap_or_else(|| "/".into()),
-            stop_signal: self.order.stop_signal,
-            stop_grace: self.order.stop_grace,
-        })
-    }
-
-    /// A program that is not there would only show when an instance starts.
-    fn check_program(&self) -> Result<(), BakeError> {
-        let tree = self.edit.tree();
-        let program = self.order.run.first().map_or("", String::as_str);
-        let place = resolve(tree, program.as_bytes(), true);
-        let node = match tree.get(&place) {
-            Some(Node::Hardlink(first)) => tree.get(first),
-            node => node,
-        };
-        if program.starts_with('/') && matches!(node, Some(Node::File(meta, _)) if meta.mode & 0o111 != 0) {
-            return Ok(());
-        }
-        Err(BakeError::Program {
-            image: self.order.image.clone(),
-            program: program.into(),
-            hint: self.likely_programs(program),
-        })
-    }
-
-    fn likely_programs(&self, program: &str) -> String {
-        let files = self.edit.tree().iter().filter_map(|(path, node)| match node {
-            Node::File(meta, _) if meta.mode & 0o111 != 0 => std::str::from_utf8(path).ok(),
-            _ => None,
-        });
-        let name = program.rsplit('/').next().unwrap_or_default();
-        let (same, other): (Vec<&str>, Vec<&str>) =
-            files.partition(|p| !name.is_empty() && p.rsplit('/').next() == Some(name));
-        if same.is_empty() {
-            return did_you_mean(&nearest(program, other.into_iter()));
-        }
-        did_you_mean(&same.into_iter().take(3).map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    fn settings(&mut self, run: &RunSettings, volatile: &[Volatile]) -> Result<(), BakeError> {
-        #[derive(Serialize)]
-        struct Settings<'a> {
-            run: &'a RunSettings,
-            volatile: &'a [Volatile],
-        }
-        let json = serde_json::to_vec(&Settings { run, volatile }).expect("plain data that JSON can hold");
-        if let Some(Node::Directory(meta)) = self.edit.node_mut(b"/") {
-            meta.xattrs.insert(SETTINGS.to_vec(), json);
+        if let Some(Node::Directory(meta)) = self.edit.node_mut(&place) {
+            if let Some((uid, gid)) = owner {
+                (meta.uid, meta.gid) = (uid, gid);
+            }
+            if let Some(mode) = spec.mode {
+                meta.mode = (mode & 0o7777) as u16;
+            }
         }
         Ok(())
+    }
+
+    fn link(&mut self, spec: &LinkSpec) -> Result<(), BakeError> {
+        let place = self.edit.resolve_parents(spec.path.as_bytes());
+        if self.edit.tree().get(&place).is_some_and(Node::is_directory) {
+            return Err(self.place_error(&spec.path, "it is a directory in the image".into()));
+        }
+        if let Err(e) = self.edit.ensure_parent(&place, self.epoch) {
+            return Err(self.place_error(&spec.path, e.problem));
+        }
+        let link = Node::Symlink(root_meta(0o777, self.epoch), spec.to.clone().into_bytes());
+        Ok(self.edit.put(&place, link)?)
+    }
+
+    fn place_error(&self, path: &str, problem: String) -> BakeError {
+        BakeError::Place { image: self.order.image.clone(), path: path.to_owned(), problem }
+    }
+}
+
+/// Each where it really is: an instance mounts over the place a link leads to, never over one that leads elsewhere.
+fn make_volatile(edit: &mut TreeEdit, wanted: &[Volatile], epoch: i64) -> Result<Vec<Volatile>, BakeError> {
+    let mut volatile = BTreeMap::new();
+    for one in wanted {
+        edit.ensure_directory(one.path.as_bytes(), epoch)?;
+        let place = resolve(edit.tree(), one.path.as_bytes(), true);
+        let path = String::from_utf8(place).map_err(|e| TreeError {
+            path: e.into_bytes(),
+            problem: format!("the volatile path {} leads to it, and its name is no text", one.path),
+        })?;
+        let room = volatile.entry(path).or_insert(one.size);
+        *room = (*room).max(one.size);
+    }
+    Ok(volatile.into_iter().map(|(path, size)| Volatile { path, size }).collect())
+}
+
+fn run_settings(
+    order: &BakeOrder,
+    mut settings: Settings,
+    tree: &Tree,
+    store: &Store,
+) -> Result<RunSettings, BakeError> {
+    // The project's files and the build may have brought users of their own.
+    let users = Users::of(tree, store)?;
+    let user = users.user(settings.user.as_deref());
+    let user = user.map_err(|source| BakeError::User { image: order.image.clone(), source })?;
+    settings.find_program(tree);
+    check_program(order, &settings, tree)?;
+    Ok(RunSettings {
+        user: user.name,
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        workdir: settings.workdir().to_owned(),
+        stop_signal: settings.stop_signal(),
+        argv: settings.argv,
+        env: settings.env,
+        stop_grace: order.stop_grace,
+    })
+}
+
+/// A program that is not there would only show when an instance starts.
+fn check_program(order: &BakeOrder, settings: &Settings, tree: &Tree) -> Result<(), BakeError> {
+    let Some(program) = settings.argv.first() else {
+        return Err(BakeError::NoProgram(order.image.clone()));
+    };
+    if is_program(tree, program) {
+        return Ok(());
+    }
+    Err(BakeError::Program {
+        image: order.image.clone(),
+        program: program.clone(),
+        hint: likely_programs(tree, program),
+    })
+}
+
+fn likely_programs(tree: &Tree, program: &str) -> String {
+    let files = tree.iter().filter_map(|(path, node)| match node {
+        Node::File(meta, _) if meta.mode & 0o111 != 0 => std::str::from_utf8(path).ok(),
+        _ => None,
+    });
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let (same, other): (Vec<&str>, Vec<&str>) =
+        files.partition(|p| !name.is_empty() && p.rsplit('/').next() == Some(name));
+    if same.is_empty() {
+        return did_you_mean(&nearest(program, other.into_iter()));
+    }
+    did_you_mean(&same.into_iter().take(3).map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// Has the tree say how it is run.
+fn describe(edit: &mut TreeEdit, run: &RunSettings, volatile: &[Volatile]) {
+    #[derive(Serialize)]
+    struct Description<'a> {
+        run: &'a RunSettings,
+        volatile: &'a [Volatile],
+    }
+    let json = serde_json::to_vec(&Description { run, volatile }).expect("plain data that JSON can hold");
+    if let Some(Node::Directory(meta)) = edit.node_mut(b"/") {
+        meta.xattrs.insert(SETTINGS.to_vec(), json);
     }
 }
 
@@ -211,11 +276,15 @@ pub(crate) struct Inputs<'a> {
     image: &'a str,
     from: String,
     files: Vec<InputFile<'a>>,
+    dirs: &'a [DirSpec],
+    links: &'a [LinkSpec],
+    users: &'a [UserSpec],
+    build: &'a [BuildStep],
     run: &'a [String],
     user: Option<&'a str>,
-    env: &'a std::collections::BTreeMap<String, String>,
+    env: &'a BTreeMap<String, String>,
     workdir: Option<&'a str>,
-    stop_signal: i32,
+    stop_signal: Option<i32>,
     stop_grace: u64,
     volatile: Vec<(&'a str, ByteSize)>,
 }
@@ -243,6 +312,10 @@ impl<'a> Inputs<'a> {
             image: order.image.as_str(),
             from: order.from.to_string(),
             files: found.iter().map(file).collect(),
+            dirs: &order.dirs,
+            links: &order.links,
+            users: &order.users,
+            build: &order.build,
             run: &order.run,
             user: order.user.as_deref(),
             env: &order.env,

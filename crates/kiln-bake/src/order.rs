@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use kiln_model::{ImageName, ImageRecord, LockRequest, Millis, Progress, Volatile};
+use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::{ImageName, ImageRecord, LockRequest, Millis, OciReference, Progress, Volatile};
 use serde::Serialize;
 
 /// Everything that decides what one image holds. No choices left but those the lock answers.
@@ -25,16 +26,24 @@ pub struct BakeOrder {
     pub recommends: bool,
     /// The project's own files.
     pub files: Vec<FileSpec>,
-    /// Program and arguments; the program is an absolute path inside the image.
+    /// Directories the image is to have.
+    pub dirs: Vec<DirSpec>,
+    /// Symbolic links the image is to have.
+    pub links: Vec<LinkSpec>,
+    /// Users the image is to have.
+    pub users: Vec<UserSpec>,
+    /// What is run in the tree once all of the above is there.
+    pub build: Vec<BuildStep>,
+    /// Program and arguments; the program is an absolute path inside the image. Empty: those of the OCI image.
     pub run: Vec<String>,
-    /// Who runs it: a name of the image's `/etc/passwd`, or `uid[:gid]`. Root if absent.
+    /// Who runs it: a name of the image's `/etc/passwd`, or `uid[:gid]`. If absent, that of the OCI image, or root.
     pub user: Option<String>,
     /// The image's environment.
     pub env: BTreeMap<String, String>,
-    /// The working directory; `/` if absent.
+    /// The working directory; that of the OCI image, or `/`, if absent.
     pub workdir: Option<String>,
-    /// The signal that asks the program to end.
-    pub stop_signal: i32,
+    /// The signal that asks the program to end; that of the OCI image, or SIGTERM, if absent.
+    pub stop_signal: Option<i32>,
     /// How long it then has.
     pub stop_grace: Millis,
     /// What may be written in instances.
@@ -55,6 +64,8 @@ pub enum Base {
     },
     /// Nothing.
     Scratch,
+    /// An OCI image.
+    Oci(OciReference),
 }
 
 /// A suite beside that of the base.
@@ -71,6 +82,7 @@ impl fmt::Display for Base {
         match self {
             Self::Debian { suite } => write!(f, "debian:{suite}"),
             Self::Scratch => f.write_str("scratch"),
+            Self::Oci(reference) => write!(f, "oci:{reference}"),
         }
     }
 }

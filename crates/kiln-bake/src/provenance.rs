@@ -4,7 +4,7 @@
 //!   subject                  the image: sha256 of its metadata file, and its fs-verity digest, which names it
 //!   externalParameters       what the spec asked for
 //!   internalParameters       which version of the recipes and of the format made it
-//!   resolvedDependencies     signed indexes, packages and project files, each by digest
+//!   resolvedDependencies     OCI base, signed indexes, packages and project files, each by digest
 //! ```
 //! It names no moment, machine or directory: the same inputs give the same statement.
 
@@ -27,7 +27,8 @@ pub(crate) fn document(
     recipes: &[&str],
     distribution: &Distribution,
 ) -> Vec<u8> {
-    let dependencies: Vec<Value> = indexes(locked)
+    let dependencies: Vec<Value> = base(locked)
+        .chain(indexes(locked))
         .chain(packages(locked, distribution))
         .chain(found.iter().filter_map(project_file))
         .collect();
@@ -65,6 +66,10 @@ fn parameters(order: &BakeOrder, locked: &LockedImage) -> Value {
         "image": order.image.as_str(),
         "request": locked.request,
         "files": order.files,
+        "dirs": order.dirs,
+        "links": order.links,
+        "users": order.users,
+        "build": order.build,
         "run": order.run,
         "user": order.user,
         "env": order.env,
@@ -72,6 +77,16 @@ fn parameters(order: &BakeOrder, locked: &LockedImage) -> Value {
         "stopSignal": order.stop_signal,
         "stopGraceMillis": order.stop_grace.0,
         "volatile": order.volatile,
+    })
+}
+
+fn base(locked: &LockedImage) -> impl Iterator<Item = Value> {
+    locked.oci.iter().map(|oci| {
+        json!({
+            "name": "manifest of the OCI image it starts from",
+            "digest": { "sha256": oci.manifest.hex() },
+            "annotations": { "size": oci.size },
+        })
     })
 }
 

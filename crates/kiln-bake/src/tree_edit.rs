@@ -72,16 +72,7 @@ impl TreeEdit {
 
     /// The paths below a directory, in order.
     pub(crate) fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let mut start = path.to_vec();
-        if path != b"/" {
-            start.push(b'/');
-        }
-        self.tree
-            .iter()
-            .map(|(p, _)| p)
-            .filter(|p| p.starts_with(&start) && *p != b"/")
-            .map(<[u8]>::to_vec)
-            .collect()
+        self.tree.below(path).map(|(p, _)| p.to_vec()).collect()
     }
 
     fn remove_one(&mut self, path: &[u8]) {

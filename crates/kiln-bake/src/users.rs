@@ -102,7 +102,7 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 }
 
 /// The text of a file of the tree; nothing if there is none.
-fn text(tree: &Tree, path: &str, store: &Store) -> Result<String, kiln_store::StoreError> {
+pub(crate) fn text(tree: &Tree, path: &str, store: &Store) -> Result<String, kiln_store::StoreError> {
     Ok(String::from_utf8_lossy(&content::read(tree, path, store)?).into_owned())
 }
 

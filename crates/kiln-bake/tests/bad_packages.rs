@@ -73,7 +73,12 @@ fn refused(bytes: &[u8]) -> Failure {
         sha256: Sha256::of(bytes),
     };
     store.put_package(&package.sha256, &mut &bytes[..]).unwrap();
-    let image = LockedImage { request: order.lock_request(), indexes: Vec::new(), packages: vec![package] };
+    let image = LockedImage {
+        request: order.lock_request(),
+        oci: None,
+        indexes: Vec::new(),
+        packages: vec![package],
+    };
     let lock = Lock { images: [(order.image.clone(), image)].into(), ..Lock::default() };
     let failure = try_bake(&order, &lock, &store).unwrap_err();
     assert_eq!(failure.code, ExitCode::Bake, "{failure:?}");

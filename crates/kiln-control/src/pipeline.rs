@@ -98,12 +98,13 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
     let from = match &image.base {
         Base::Debian { suite } => kiln_bake::Base::Debian { suite: suite.clone() },
         Base::Scratch => kiln_bake::Base::Scratch,
+        Base::Oci(reference) => kiln_bake::Base::Oci(reference.clone()),
     };
     let file = |f: &kiln_model::spec::CopySpec| kiln_bake::FileSpec {
         src: f.src.clone(),
         dst: f.dst.clone(),
-        mode: None,
-        owner: None,
+        mode: f.mode,
+        owner: f.owner.clone(),
     };
     BakeOrder {
         image: name.clone(),
@@ -113,11 +114,15 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         suites: image.suites.iter().map(suite).collect(),
         recommends: image.recommends,
         files: image.files.iter().map(file).collect(),
+        dirs: image.dirs.clone(),
+        links: image.links.clone(),
+        users: image.users.clone(),
+        build: image.build.clone(),
         run: image.run.clone(),
         // Root needs no entry in a passwd file; an image from scratch may have none.
-        user: (image.user != "root").then(|| image.user.clone()),
+        user: image.user.clone().map(|user| if user == "root" { "0".to_owned() } else { user }),
         env: image.env.clone(),
-        workdir: Some(image.workdir.clone()),
+        workdir: image.workdir.clone(),
         stop_signal: image.stop_signal,
         stop_grace: image.stop_grace,
         volatile: image.volatile.clone(),

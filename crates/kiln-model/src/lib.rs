@@ -16,6 +16,7 @@ mod image;
 mod instance;
 mod lock;
 mod names;
+mod oci_reference;
 pub mod odds;
 mod operation;
 mod output;
@@ -27,6 +28,7 @@ mod progress;
 mod release;
 mod release_difference;
 mod secret;
+pub mod signal;
 pub mod spec;
 mod table;
 mod time;
@@ -52,11 +54,12 @@ pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
-pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedPackage};
+pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
 pub use names::{
     AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, SecretName,
     SecretVersion, ServiceName, StoreName,
 };
+pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
 pub use output::{OutputLine, OutputTime};
 pub use package::{PackageName, PackageRef};

@@ -44,6 +44,9 @@ pub struct LockedImage {
     /// The request this answers; another request needs another answer.
     #[serde(flatten)]
     pub request: LockRequest,
+    /// The OCI image it starts from, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<LockedOci>,
     /// The signed indexes that were consulted.
     #[serde(rename = "index", default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<LockedIndex>,
@@ -52,10 +55,21 @@ pub struct LockedImage {
     pub packages: Vec<LockedPackage>,
 }
 
+/// An OCI image, pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedOci {
+    /// Digest of its manifest, which commits to its configuration and layers. Of an image without a manifest (an
+    /// archive of `docker save`), the digest of the one that describes it.
+    pub manifest: Sha256,
+    /// Size of that manifest in bytes.
+    pub size: u64,
+}
+
 /// The part of an image's spec that decides which packages it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRequest {
-    /// The base: `debian:bookworm` or `scratch`.
+    /// The base: `debian:bookworm`, `oci:./base` or `scratch`.
     pub from: String,
     /// The architecture, as the distribution names it.
     pub architecture: String,
@@ -222,7 +236,7 @@ mod tests {
         };
         let index =
             LockedIndex { suite: "bookworm".into(), date: "today".into(), sha256: Sha256::of(b"index") };
-        let image = LockedImage { request, indexes: vec![index], packages };
+        let image = LockedImage { request, oci: None, indexes: vec![index], packages };
         Lock { version: 1, images: [("web".parse().unwrap(), image)].into() }
     }
 

@@ -1,6 +1,7 @@
 //! The tree of an image: what is where, with every attribute, before it is written as an EROFS file.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +147,14 @@ impl Tree {
     /// All paths in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.nodes.iter().map(|(p, n)| (p.as_slice(), n))
+    }
+
+    /// What is below the directory `path`, in byte order, without the directory itself.
+    pub fn below(&self, path: &[u8]) -> impl Iterator<Item = (&[u8], &Node)> {
+        let start = [path.strip_suffix(b"/").unwrap_or(path), b"/"].concat();
+        let range = (Bound::Excluded(start.clone()), Bound::Unbounded);
+        let below = self.nodes.range::<Vec<u8>, _>(range).take_while(move |(p, _)| p.starts_with(&start));
+        below.map(|(p, n)| (p.as_slice(), n))
     }
 
     /// All paths in byte order, to change what is at them.

@@ -47,7 +47,10 @@ fn what_is_not_said_has_a_sensible_value() {
     assert_eq!((spec.drain, spec.keep_warm), (Millis(30_000), Millis(600_000)));
     let image = spec.images.values().next().unwrap();
     assert_eq!(image.base, Base::Scratch);
-    assert_eq!((image.user.as_str(), image.workdir.as_str(), image.stop_signal), ("root", "/", 15));
+    assert_eq!(
+        (image.user.as_deref(), image.workdir.as_deref(), image.stop_signal),
+        (Some("root"), Some("/"), Some(15))
+    );
     let volatile: Vec<&str> = image.volatile.iter().map(|v| v.path.as_str()).collect();
     assert_eq!(volatile, ["/run", "/tmp", "/var/tmp"]);
 }
@@ -149,7 +152,7 @@ fn a_mirror_and_signals_and_cpu_shares() {
     let text = SMALLEST.replace("run = ", "stop_signal = \"quit\"\nrun = ").replace("8080", "8080\ncpu = 2")
         + "[sources.debian]\nmirror = \"http://mirror.example.com/debian/\"\n";
     let spec = parse(&text);
-    assert_eq!(spec.images.values().next().unwrap().stop_signal, 3);
+    assert_eq!(spec.images.values().next().unwrap().stop_signal, Some(3));
     assert_eq!(spec.services.values().next().unwrap().limits.cpu_millis, 2000);
     assert_eq!(spec.sources.debian_mirror.as_deref(), Some("http://mirror.example.com/debian"));
 }

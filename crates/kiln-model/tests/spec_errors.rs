@@ -69,7 +69,7 @@ fn keys_that_do_not_exist() {
             at |htpp|
         ");
     assert_snapshot!(with("from = ", "zebra = 1\nfrom = "), @r"
-        kiln.toml:4:1: unknown key `zebra`; expected one of `check`, `env`, `files`, `from`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `suites`, `user`, `volatile` or `workdir`
+        kiln.toml:4:1: unknown key `zebra`; expected one of `build`, `check`, `dirs`, `env`, `files`, `from`, `links`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `suites`, `user`, `users`, `volatile` or `workdir`
             at |zebra|
         ");
     assert_snapshot!(and("[[image.web.check]]\nfile = { path = \"/a\", size = 1 }\n"), @r"
@@ -207,11 +207,11 @@ fn references_that_lead_nowhere() {
 #[test]
 fn what_images_cannot_be() {
     assert_snapshot!(with("debian:bookworm", "debain:bookworm"), @r#"
-        kiln.toml:4:8: an image cannot start from `debain:bookworm`; expected `debian:SUITE` like `debian:bookworm`, or `scratch`; did you mean `debian`?
+        kiln.toml:4:8: an image cannot start from `debain:bookworm`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`; did you mean `debian`?
             at |"debain:bookworm"|
         "#);
     assert_snapshot!(with("debian:bookworm", "debian"), @r#"
-        kiln.toml:4:8: an image cannot start from `debian`; expected `debian:SUITE` like `debian:bookworm`, or `scratch`
+        kiln.toml:4:8: an image cannot start from `debian`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`
             at |"debian"|
         "#);
     assert_snapshot!(with("debian:bookworm\"", "scratch\"\npackages = [\"nginx\"]"), @r#"
@@ -346,10 +346,6 @@ fn routes_that_take_the_same_requests() {
 
 #[test]
 fn what_is_for_a_later_version_is_refused() {
-    assert_snapshot!(with("debian:bookworm", "oci:nginx:1.27"), @r#"
-        kiln.toml:4:8: images from OCI are not available in this version of Kiln
-            at |"oci:nginx:1.27"|
-        "#);
     assert_snapshot!(and("[deploy]\nstrategy = { canary = [\"5%\"] }\n"), @r#"
         kiln.toml:11:23: canaries are not available in this version of Kiln
             at |["5%"]|
@@ -430,5 +426,59 @@ fn secrets_that_cannot_be() {
     assert_snapshot!(secrets(r#"[{ name = "A", evn = "X" }]"#), @r#"
         kiln.toml:11:26: unknown key `evn`; expected one of `env` or `name`; did you mean `env`?
             at |evn|
+        "#);
+}
+
+#[test]
+fn what_is_put_into_images_is_looked_at_one_by_one() {
+    assert_snapshot!(with("run ", "dirs = [\"srv\", { path = \"/x\", mode = \"9\", owner = \"a:b:c\" }]\nrun "), @r#"
+        kiln.toml:5:9: `srv` is not an absolute path; expected an absolute path without `..`
+            at |"srv"|
+        kiln.toml:5:38: `9` is not a mode; expected octal digits like `0644`
+            at |"9"|
+        kiln.toml:5:51: `a:b:c` is no owner; expected `user` or `user:group`, like `www-data:adm`
+            at |"a:b:c"|
+        "#);
+    assert_snapshot!(with("run ", "links = [{ path = \"/\", to = \"\" }]\nrun "), @r#"
+        kiln.toml:5:19: the root of an image is a directory
+            at |"/"|
+        kiln.toml:5:29: nothing can lead there; expected a path of 1 to 4095 bytes without a NUL byte
+            at |""|
+        "#);
+    assert_snapshot!(with("run ", "users = [{ name = \"Web\", uid = 70000, groups = [\"a b\"], home = \"x\" }]\nrun "), @r#"
+        kiln.toml:5:19: `Web` is not the name of a user or group; expected 1 to 32 of a-z, 0-9, - and _, starting with a letter or _
+            at |"Web"|
+        kiln.toml:5:32: an image has no such number; expected 0 to 65534
+            at |70000|
+        kiln.toml:5:49: `a b` is not the name of a user or group; expected 1 to 32 of a-z, 0-9, - and _, starting with a letter or _
+            at |"a b"|
+        kiln.toml:5:64: `x` is not an absolute path; expected an absolute path without `..`
+            at |"x"|
+        "#);
+    assert_snapshot!(with("run ", "build = [\" \", [\"make\"], 3]\nrun "), @r#"
+        kiln.toml:5:25: `image.web.build[2]` is an integer; expected a string like `"make -C /usr/src/app install"` or a list like `["/usr/bin/make","install"]`
+            at |3|
+        "#);
+    assert_snapshot!(with("run ", "build = [\" \", [\"make\"]]\nrun "), @r#"
+        kiln.toml:5:10: there is nothing to run; expected a line for /bin/sh
+            at |" "|
+        kiln.toml:5:16: `make` is not an absolute path; expected the program's path in the image, like `/usr/sbin/nginx` (there is no shell to find it)
+            at |"make"|
+        "#);
+    assert_snapshot!(with("run  = [\"/usr/sbin/nginx\", \"-g\", \"daemon off;\"]\n", ""), @r#"
+        kiln.toml:3:1: `image.web` has no `run`; expected a line like `run = ["/usr/sbin/nginx","-g","daemon off;"]`
+            at |[image.web]|
+        "#);
+}
+
+#[test]
+fn an_oci_image_is_named_by_a_path_or_a_reference_and_brings_its_packages() {
+    assert_snapshot!(with("debian:bookworm", "oci:registry.example.com/Team"), @r#"
+        kiln.toml:4:8: `registry.example.com/Team` names no OCI image: a repository is lower-case words of a-z and 0-9 with `.`, `_`, `-` within and `/` between them
+            at |"oci:registry.example.com/Team"|
+        "#);
+    assert_snapshot!(with("debian:bookworm\"", "oci:./base\"\npackages = [\"nginx\"]"), @r#"
+        kiln.toml:5:12: an OCI image brings what it has: Kiln does not know how it was put together, and adds no packages; expected no packages here (`build` can run the image's own package manager on files of the project), or `from = "debian:bookworm"`
+            at |["nginx"]|
         "#);
 }

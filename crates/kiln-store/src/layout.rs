@@ -13,8 +13,9 @@ use crate::{Result, StoreError};
 /// The number of the layout this code writes, and the newest it reads.
 const LAYOUT: u32 = 1;
 
-const DIRECTORIES: [&str; 10] =
-    ["objects", "images", "inputs", "packages", "releases", "cache", "log", "state", "output", "run"];
+const DIRECTORIES: [&str; 11] = [
+    "objects", "images", "inputs", "packages", "blobs", "releases", "cache", "log", "state", "output", "run",
+];
 
 /// An open state directory. Cheap to clone, and shared between threads.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@
 //! │   └── checks/<key>.json       results of its checks
 //! ├── inputs/<sha256>             a digest of inputs → the image baked from them (may be lost: it costs a bake)
 //! ├── packages/<sha256>.deb       packages as the mirror served them
+//! ├── blobs/<sha256>              parts of OCI images as registries served them; `.draft`: on its way
 //! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash
 //! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
 //! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
@@ -30,6 +31,7 @@
 //! that holds the [`HostLock`].
 
 mod batch;
+mod blobs;
 mod cache;
 mod documents;
 mod error;
@@ -37,6 +39,7 @@ mod flush;
 mod host_lock;
 mod images;
 mod layout;
+mod new_blob;
 mod objects;
 mod operation_log;
 mod packages;
@@ -47,9 +50,11 @@ mod verify;
 mod verity;
 
 pub use batch::Batch;
+pub use blobs::BlobDraft;
 pub use error::StoreError;
 pub use host_lock::HostLock;
 pub use layout::Store;
+pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;
 pub use presence::Wanted;

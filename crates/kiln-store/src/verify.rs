@@ -29,6 +29,7 @@ impl Store {
         self.verify_objects(&mut found)?;
         self.verify_images(&mut found)?;
         self.verify_packages(&mut found)?;
+        self.verify_blobs(&mut found)?;
         for id in self.releases()? {
             note(self.release(&id), &mut found)?;
         }
@@ -68,6 +69,21 @@ impl Store {
         for name in names_in(&self.dir("packages"), ".deb")? {
             let Ok(hash) = name.parse::<Sha256>() else { continue };
             let path = self.package_path(&hash);
+            match sha256_of(&path)? {
+                Some(content) if content != hash => {
+                    found.push(Damage { path, problem: format!("its content has sha256 {content}") });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_blobs(&self, found: &mut Vec<Damage>) -> Result<()> {
+        for name in names_in(&self.dir("blobs"), "")? {
+            // Drafts are not whole yet, and have another name.
+            let Ok(hash) = name.parse::<Sha256>() else { continue };
+            let path = self.dir("blobs").join(&name);
             match sha256_of(&path)? {
                 Some(content) if content != hash => {
                     found.push(Damage { path, problem: format!("its content has sha256 {content}") });

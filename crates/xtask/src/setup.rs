@@ -8,12 +8,16 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
     ("dpkg", "the judge of our version comparison"),
     ("python3-jsonschema", "the judge of our SBOMs, with the official schema"),
     ("libfaketime", "another date, for bakes that must not care"),
+    ("skopeo", "copies OCI images between layouts, archives and registries"),
+    ("umoci", "the judge of trees made of OCI layers"),
+    ("docker-registry", "a registry to pull from and push to"),
+    ("podman", "runs the images we export"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 

@@ -199,7 +199,7 @@ fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: &str)
     let mut argv = vec!["/usr/bin/dpkg", "--configure", "--force-unsafe-io"];
     argv.extend_from_slice(options);
     argv.extend(names.iter().map(String::as_str));
-    Step::new(&argv, &environment(epoch, &[]))
+    Step::new(&argv, environment(epoch, &[]))
 }
 
 fn preinst(package: &Package<'_>, epoch: &str) -> std::io::Result<Step> {
@@ -212,7 +212,7 @@ fn preinst(package: &Package<'_>, epoch: &str) -> std::io::Result<Step> {
         ("DPKG_ADMINDIR", "/var/lib/dpkg"),
         ("DPKG_ROOT", ""),
     ];
-    Step::new(&[&script, "install"], &environment(epoch, &of_dpkg))
+    Step::new(&[&script, "install"], environment(epoch, &of_dpkg))
 }
 
 /// The same on every host and at every time.

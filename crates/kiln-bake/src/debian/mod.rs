@@ -23,7 +23,7 @@ mod formats;
 pub(crate) mod index;
 mod layer;
 mod layers;
-mod normalise;
+pub(crate) mod normalise;
 pub(crate) mod package;
 mod plan;
 pub(crate) mod relation;

@@ -133,7 +133,8 @@ fn machine_id(edit: &mut TreeEdit, epoch: i64) -> Result<(), TreeError> {
     edit.put(b"/etc/machine-id", Node::File(root_meta(0o444, epoch), text))
 }
 
-fn clamp(tree: &mut Tree, epoch: i64) {
+/// No time in `tree` is after `epoch` any more.
+pub(crate) fn clamp(tree: &mut Tree, epoch: i64) {
     for (_, node) in tree.iter_mut() {
         match node {
             Node::Directory(m)

@@ -41,9 +41,13 @@ pub(crate) struct Step {
 
 impl Step {
     /// A step from text.
-    pub(crate) fn new(argv: &[&str], env: &[(&str, &str)]) -> io::Result<Self> {
+    pub(crate) fn new<K, V>(argv: &[&str], env: impl IntoIterator<Item = (K, V)>) -> io::Result<Self>
+    where
+        K: std::fmt::Display,
+        V: std::fmt::Display,
+    {
         let argv = argv.iter().map(|a| CString::new(*a)).collect::<Result<_, _>>()?;
-        let env = env.iter().map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?;
+        let env = env.into_iter().map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?;
         Ok(Self { argv, env })
     }
 

@@ -20,7 +20,10 @@ mod shape;
 pub use file::*;
 pub use problem::{SpecError, SpecProblem};
 pub use release::{Ingredients, NotReleasable};
-pub use resolved::{Base, CopySpec, HealthSpec, ImageSpec, RouteSpec, ServiceSpec, Sources, Spec, SuiteSpec};
+pub use resolved::{
+    Base, BuildStep, CopySpec, DirSpec, HealthSpec, ImageSpec, LinkSpec, RouteSpec, ServiceSpec, Sources,
+    Spec, SuiteSpec, UserSpec,
+};
 pub use schema::schema;
 
 use crate::AppName;

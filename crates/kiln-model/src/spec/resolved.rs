@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, Probe, Protocol,
-    ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
+    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, OciReference, Probe,
+    Protocol, ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -46,16 +46,25 @@ pub struct ImageSpec {
     pub recommends: bool,
     /// What is copied into it from the project, in this order.
     pub files: Vec<CopySpec>,
-    /// Program and arguments of the main process; the program is an absolute path.
+    /// Directories it is to have.
+    pub dirs: Vec<DirSpec>,
+    /// Links it is to have.
+    pub links: Vec<LinkSpec>,
+    /// Users it is to have.
+    pub users: Vec<UserSpec>,
+    /// What is run in it once all that is there, in this order.
+    pub build: Vec<BuildStep>,
+    /// Program and arguments of the main process; the program is an absolute path. Empty only over an OCI image,
+    /// which then says it.
     pub run: Vec<String>,
-    /// The user the main process runs as, by name.
-    pub user: String,
-    /// Environment of the main process.
+    /// The user the main process runs as, by name or number; absent only over an OCI image, which then says it.
+    pub user: Option<String>,
+    /// Environment of the main process, over that of an OCI image.
     pub env: BTreeMap<String, String>,
-    /// Its working directory, absolute.
-    pub workdir: String,
-    /// The signal that asks it to end, by number.
-    pub stop_signal: i32,
+    /// Its working directory, absolute; absent as `user` is.
+    pub workdir: Option<String>,
+    /// The signal that asks it to end, by number; absent as `user` is.
+    pub stop_signal: Option<i32>,
     /// How long after that signal it is killed.
     pub stop_grace: Millis,
     /// Its volatile paths, sorted, the ones every image has included.
@@ -75,6 +84,8 @@ pub enum Base {
     },
     /// Nothing.
     Scratch,
+    /// An OCI image.
+    Oci(OciReference),
 }
 
 /// A further suite that packages may come from.
@@ -94,6 +105,57 @@ pub struct CopySpec {
     pub src: String,
     /// Absolute path in the image, without `.`, `..`, empty components or a slash at its end.
     pub dst: String,
+    /// Permission bits of its files; 0644, or 0755 for what may be executed, if absent.
+    pub mode: Option<u32>,
+    /// `user` or `user:group`; root if absent.
+    pub owner: Option<String>,
+}
+
+/// A directory of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirSpec {
+    /// Absolute path, in the one form it is known by.
+    pub path: String,
+    /// Permission bits; 0755, or those it has, if absent.
+    pub mode: Option<u32>,
+    /// `user` or `user:group`; root, or whoever owns it, if absent.
+    pub owner: Option<String>,
+}
+
+/// A symbolic link of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSpec {
+    /// Absolute path, in the one form it is known by.
+    pub path: String,
+    /// Its target as it is written: not empty, at most 4095 bytes, no NUL.
+    pub to: String,
+}
+
+/// A user of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserSpec {
+    /// Its name: a valid one.
+    pub name: String,
+    /// Its number; the first that is free if absent.
+    pub uid: Option<u32>,
+    /// That of its own group; the user's if absent.
+    pub gid: Option<u32>,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// Its home directory.
+    pub home: String,
+    /// Its shell.
+    pub shell: String,
+}
+
+/// Something that is run in the tree of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStep {
+    /// A line for `/bin/sh -e`.
+    Line(String),
+    /// A program by its absolute path, and its arguments.
+    Program(Vec<String>),
 }
 
 /// What a service is to be.

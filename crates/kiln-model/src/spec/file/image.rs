@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::CheckFile;
+use super::{BuildFile, CheckFile, CopyFile, DirFile, LinkFile, UserFile};
 
 /// A root filesystem and how its main process is run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFile {
-    /// What it starts from: `debian:SUITE`, `scratch`, or `oci:REFERENCE`.
+    /// What it starts from: `debian:SUITE`, `scratch`, or `oci:` and an OCI layout or archive (`./base`,
+    /// `/tmp/base.tar`, with `:NAME` behind it if it holds several images) or a reference in a registry
+    /// (`registry.example.com/team/base:1.0`).
     #[schemars(example = &"debian:bookworm")]
     pub from: String,
     /// Distribution packages, configured in this order: a name, a version of it (`nginx=1.22.*`, where `*` stands
@@ -28,19 +30,32 @@ pub struct ImageFile {
     /// Files of the project, copied into the image over what the packages brought.
     #[serde(default)]
     pub files: Vec<CopyFile>,
-    /// The main process: program and arguments. No shell is involved.
+    /// Directories, made with their parents where they are missing.
+    #[serde(default)]
+    pub dirs: Vec<DirFile>,
+    /// Symbolic links. What is at their place is replaced, unless it is a directory.
+    #[serde(default)]
+    pub links: Vec<LinkFile>,
+    /// Users the image is to have beside those it has.
+    #[serde(default)]
+    pub users: Vec<UserFile>,
+    /// Commands that are run as root inside the tree with all of the above in it, one after another, without a
+    /// network. What they write is part of the image, with times that name no moment.
+    #[serde(default)]
+    pub build: Vec<BuildFile>,
+    /// The main process: program and arguments. No shell is involved. May be absent if an OCI image says it.
     #[schemars(example = vec!["/usr/sbin/nginx", "-g", "daemon off;"])]
-    pub run: Vec<String>,
-    /// The user the main process runs as, by name; `root` if absent.
+    pub run: Option<Vec<String>>,
+    /// The user the main process runs as, by name; that of an OCI image, else `root`, if absent.
     #[schemars(example = &"www-data")]
     pub user: Option<String>,
-    /// Environment of the main process.
+    /// Environment of the main process, over that of an OCI image.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Working directory of the main process; `/` if absent.
+    /// Working directory of the main process; that of an OCI image, else `/`, if absent.
     #[schemars(example = &"/srv/app")]
     pub workdir: Option<String>,
-    /// The signal that asks the main process to end; `SIGTERM` if absent.
+    /// The signal that asks the main process to end; that of an OCI image, else `SIGTERM`, if absent.
     #[schemars(example = &"SIGQUIT")]
     pub stop_signal: Option<String>,
     /// How long after that signal the instance is killed; 10s if absent.
@@ -53,18 +68,6 @@ pub struct ImageFile {
     /// What must hold of the image before any release may use it.
     #[serde(default)]
     pub check: Vec<CheckFile>,
-}
-
-/// A file or directory of the project and its place in the image.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CopyFile {
-    /// The file, or the directory with all that is in it, relative to `kiln.toml`.
-    #[schemars(example = &"site/")]
-    pub src: String,
-    /// Its absolute path in the image.
-    #[schemars(example = &"/srv/www")]
-    pub dst: String,
 }
 
 /// A further suite of the distribution.

@@ -5,6 +5,7 @@
 //! [`crate::spec::Spec`] is what it means.
 
 mod check;
+mod contents;
 mod deploy;
 mod image;
 mod service;
@@ -15,11 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use check::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
+pub use contents::{BuildFile, CopyFile, DirFile, LinkFile, OwnedDirFile, UserFile};
 pub use deploy::{
     CanaryFile, CertificateFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile,
     TlsFile,
 };
-pub use image::{CopyFile, ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
+pub use image::{ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
 pub use service::{HealthFile, SecretFile, SecretTable, ServiceFile};
 
 /// What `kiln.toml` holds: an app, its images, the services made from them and the routes that lead there.

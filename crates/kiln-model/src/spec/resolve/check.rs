@@ -109,7 +109,8 @@ fn path(file: &FileCheckFile, place: &Place, problems: &mut Problems<'_, '_>) ->
     })
 }
 
-fn mode(text: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<u32> {
+/// Permission bits in octal.
+pub(super) fn mode(text: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<u32> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777 && !text.starts_with('+'));
     if mode.is_none() {
         problems.value(place, format!("`{text}` is not a mode")).expected("octal digits like `0644`");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Place, Problems, check, packages, parse, parse_or, paths, refuse, signal};
-use crate::spec::{Base, CopyFile, CopySpec, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
-use crate::{ByteSize, Millis, Volatile};
+use super::{Place, Problems, check, contents, packages, parse, parse_or, paths};
+use crate::spec::{Base, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
+use crate::{ByteSize, Millis, Volatile, signal};
 
 const MIB: u64 = 1 << 20;
 
@@ -23,21 +23,26 @@ pub(super) fn image(
 ) -> Option<ImageSpec> {
     let base = base(&file.from, &place.key("from"), problems);
     packages::packages(file, base.as_ref(), place, problems);
-    program(&file.run, &place.key("run"), problems);
+    let over_image = matches!(base, Some(Base::Oci(_)));
+    run(file, over_image || base.is_none(), place, problems);
     environment(&file.env, &place.key("env"), problems);
-    let files = file.files.iter().enumerate();
-    let workdir = file.workdir.as_deref().unwrap_or("/");
+    let workdir = file.workdir.as_deref().or((!over_image).then_some("/"));
+    let contents = contents::contents(file, place, problems);
     let checks = file.check.iter().enumerate();
     Some(ImageSpec {
         packages: packages::without_repetition(&file.packages),
         suites: packages::suites(file, base.as_ref(), &place.key("suites"), problems),
         recommends: file.recommends.unwrap_or(false),
-        files: files.map(|(i, f)| copy(f, &place.key("files").item(i), problems)).collect(),
-        run: file.run.clone(),
-        user: user(file, &place.key("user"), problems),
+        files: contents.files,
+        dirs: contents.dirs,
+        links: contents.links,
+        users: contents.users,
+        build: contents.build,
+        run: file.run.clone().unwrap_or_default(),
+        user: user(file, over_image, &place.key("user"), problems),
         env: file.env.clone(),
-        workdir: paths::absolute(workdir, &place.key("workdir"), problems),
-        stop_signal: stop_signal(file, &place.key("stop_signal"), problems),
+        workdir: workdir.map(|w| paths::absolute(w, &place.key("workdir"), problems)),
+        stop_signal: stop_signal(file, over_image, &place.key("stop_signal"), problems),
         stop_grace: parse_or(file.stop_grace.as_ref(), Millis(10_000), &place.key("stop_grace"), problems),
         volatile: volatile(file, &place.key("volatile"), problems),
         checks: checks
@@ -53,16 +58,31 @@ fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Ba
         Some(("debian", suite)) if packages::is_suite(suite) => {
             return Some(Base::Debian { suite: suite.into() });
         }
-        Some(("oci", _)) => refuse("images from OCI are", place, problems),
+        Some(("oci", reference)) => return parse(reference, place, problems).map(Base::Oci),
         _ => {
             let kind = Some(from.split(':').next().unwrap_or_default()).filter(|kind| *kind != "debian");
             problems
                 .value(place, format!("an image cannot start from `{from}`"))
-                .expected("`debian:SUITE` like `debian:bookworm`, or `scratch`")
-                .nearest(kind.unwrap_or_default(), ["debian", "scratch"]);
+                .expected(
+                    "`debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`",
+                )
+                .nearest(kind.unwrap_or_default(), ["debian", "scratch", "oci"]);
         }
     }
     None
+}
+
+/// The main process: it must be said, unless an OCI image may say it.
+fn run(file: &ImageFile, may_lack: bool, place: &Place, problems: &mut Problems<'_, '_>) {
+    match &file.run {
+        Some(run) => program(run, &place.key("run"), problems),
+        None if may_lack => {}
+        None => {
+            problems
+                .value(place, format!("`{place}` has no `run`"))
+                .expected("a line like `run = [\"/usr/sbin/nginx\",\"-g\",\"daemon off;\"]`");
+        }
+    }
 }
 
 pub(super) fn program(run: &[String], place: &Place, problems: &mut Problems<'_, '_>) {
@@ -100,33 +120,37 @@ pub(super) fn environment(env: &BTreeMap<String, String>, place: &Place, problem
     }
 }
 
-fn user(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> String {
-    let name = file.user.as_deref().unwrap_or("root");
+fn user(
+    file: &ImageFile,
+    over_image: bool,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Option<String> {
+    let name = file.user.as_deref().or((!over_image).then_some("root"))?;
     if name.is_empty() || name.contains([':', '/', '\n', '\0', ' ']) {
         problems
             .value(place, format!("`{}` is not the name of a user", name.escape_debug()))
             .expected("a name from the image's own /etc/passwd, like `www-data`");
     }
-    name.to_owned()
+    Some(name.to_owned())
 }
 
-fn stop_signal(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> i32 {
-    let name = file.stop_signal.as_deref().unwrap_or("SIGTERM");
-    signal::number(name).unwrap_or_else(|| {
+fn stop_signal(
+    file: &ImageFile,
+    over_image: bool,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Option<i32> {
+    let name = file.stop_signal.as_deref().or((!over_image).then_some("SIGTERM"))?;
+    let number = signal::number(name);
+    if number.is_none() {
         let names: Vec<String> = signal::names().map(|n| format!("`{n}`")).collect();
         problems
             .value(place, format!("`{name}` is no signal to end with"))
             .expected(format!("one of {}", names.join(", ")))
             .nearest(name, signal::names());
-        0
-    })
-}
-
-fn copy(file: &CopyFile, place: &Place, problems: &mut Problems<'_, '_>) -> CopySpec {
-    CopySpec {
-        src: paths::of_project(&file.src, &place.key("src"), problems),
-        dst: paths::absolute(&file.dst, &place.key("dst"), problems),
     }
+    number
 }
 
 fn volatile(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> Vec<Volatile> {

@@ -2,13 +2,13 @@
 //! a later version of Kiln is refused, never passed over.
 
 mod check;
+mod contents;
 mod image;
 mod packages;
 mod paths;
 mod route;
 mod secrets;
 mod service;
-mod signal;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

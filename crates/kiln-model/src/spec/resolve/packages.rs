@@ -21,6 +21,17 @@ pub(super) fn packages(
             .value(&place, "an image from `scratch` has no distribution to take packages from")
             .expected("`from = \"debian:bookworm\"`, or no packages");
     }
+    if matches!(base, Some(Base::Oci(_))) && !file.packages.is_empty() {
+        problems
+            .value(
+                &place,
+                "an OCI image brings what it has: Kiln does not know how it was put together, and adds no packages",
+            )
+            .expected(
+                "no packages here (`build` can run the image's own package manager on files of the project), or \
+                 `from = \"debian:bookworm\"`",
+            );
+    }
     let mut suites: Vec<&str> = file.suites.iter().map(|s| ranked(s).0).collect();
     if let Some(Base::Debian { suite }) = base {
         suites.push(suite);

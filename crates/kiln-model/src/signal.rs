@@ -15,12 +15,17 @@ const SIGNALS: [(&str, i32); 9] = [
 ];
 
 /// The number of a signal, by its name with or without `SIG`, in any case.
-pub(super) fn number(name: &str) -> Option<i32> {
+pub fn number(name: &str) -> Option<i32> {
     let upper = name.to_ascii_uppercase();
     SIGNALS.iter().find(|(known, _)| *known == upper || known[3..] == upper).map(|(_, number)| *number)
 }
 
+/// The name of a signal, if it is one of those a process can be asked to end with.
+pub fn name(number: i32) -> Option<&'static str> {
+    SIGNALS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
 /// All names.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> {
     SIGNALS.iter().map(|(name, _)| *name)
 }

@@ -1,0 +1,129 @@
+//! What keeps an OCI image from being used.
+
+use std::io;
+use std::path::PathBuf;
+
+use kiln_model::{Sha256, TreeError};
+use kiln_store::StoreError;
+
+use super::document::BadDocument;
+use super::layer::LayerError;
+use super::registry::RegistryError;
+
+/// An OCI image that cannot be used, or cannot be handed on.
+#[derive(Debug, thiserror::Error)]
+pub enum OciError {
+    /// There is nothing where it should be.
+    #[error("there is no OCI image at {}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// As the spec has it.
+        reference: String,
+    },
+    /// A file of it cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A layout or archive is not made as one is.
+    #[error("{} is no OCI image: {problem}", path.display())]
+    Shape {
+        /// The layout or archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A document of it cannot be used.
+    #[error("the {what} of `{reference}` cannot be used")]
+    Document {
+        /// Which document.
+        what: &'static str,
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: BadDocument,
+    },
+    /// Something is not what its digest says.
+    #[error("the {what} of `{reference}` has sha256 {found} and not {expected}")]
+    Hash {
+        /// Which part.
+        what: &'static str,
+        /// The image.
+        reference: String,
+        /// The digest promised.
+        expected: Sha256,
+        /// The digest found.
+        found: Sha256,
+    },
+    /// Something is larger or smaller than its descriptor says.
+    #[error("the {what} of `{reference}` has {found} bytes and not the {expected} that were promised")]
+    Size {
+        /// Which part.
+        what: &'static str,
+        /// The image.
+        reference: String,
+        /// The size promised.
+        expected: u64,
+        /// The size found (one more than promised if it is larger).
+        found: u64,
+    },
+    /// A layer cannot be unpacked.
+    #[error("layer {number} of `{reference}` cannot be unpacked")]
+    Layer {
+        /// Which, counted from 1 at the bottom.
+        number: usize,
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: LayerError,
+    },
+    /// Layers do not fit on each other.
+    #[error("layer {number} of `{reference}` does not fit on those below it")]
+    Apply {
+        /// Which, counted from 1 at the bottom.
+        number: usize,
+        /// The image.
+        reference: String,
+        /// Why not.
+        source: TreeError,
+    },
+    /// A registry did not do as it was asked.
+    #[error(transparent)]
+    Registry(RegistryError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was called off.
+    #[error("called off")]
+    Cancelled,
+}
+
+impl From<RegistryError> for OciError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Cancelled => Self::Cancelled,
+            error => Self::Registry(error),
+        }
+    }
+}
+
+impl OciError {
+    /// The next step, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { reference, .. } => Some(format!(
+                "a path starts at the directory of kiln.toml; an image in a registry is named with the registry's \
+                 host, like `oci:registry.example.com/library/{reference}`"
+            )),
+            Self::Hash { .. } | Self::Size { .. } => {
+                Some("whoever serves it has damaged or exchanged it: nothing of it was used".into())
+            }
+            Self::Registry(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

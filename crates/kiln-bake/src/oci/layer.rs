@@ -1,0 +1,224 @@
+//! A layer: a tar archive of what one step of an image's making changed.
+//!
+//! | in the archive | means |
+//! |---|---|
+//! | `dir/.wh.name` | `dir/name` of the layers below is gone |
+//! | `dir/.wh..wh..opq` | all that the layers below have in `dir` is gone |
+//! | `.wh..wh.…` otherwise | bookkeeping of an old union file system: passed over |
+//! | everything else | is put over what is there |
+//!
+//! The bytes come from outside: nothing in them may leave the tree, name what is not there, or grow without bound.
+//! Paths are only looked at as text here; `apply` follows the links of the layers below, inside the tree.
+
+use std::io::{self, Read};
+
+use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
+
+use crate::debian::deb::Sink;
+use crate::tree_edit::TreeEdit;
+
+const MOST_ENTRIES: usize = 1_000_000;
+const LONGEST_LINK: usize = 4095;
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+const BOOKKEEPING: &[u8] = b".wh..wh.";
+/// Nothing that is packed is older than the epoch or as late as this: the year 2514.
+const LATEST: u64 = 1 << 34;
+
+/// A layer that cannot be used, and where it goes wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// It cannot be read, or is damaged where a decompressor notices.
+    #[error("could not read it")]
+    Read(#[source] io::Error),
+    /// It is not made as a layer is.
+    #[error("{0}")]
+    Shape(String),
+    /// It holds a path that no image can have.
+    #[error("it holds an impossible path")]
+    Path(#[from] TreeError),
+    /// The content of a file could not be kept.
+    #[error("could not keep the content of {path}")]
+    Keep {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What one layer does to those below.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// Paths that are gone.
+    pub(crate) gone: Vec<Vec<u8>>,
+    /// Directories whose contents are gone.
+    pub(crate) opaque: Vec<Vec<u8>>,
+    /// What it puts there. A hard link may name a file of a layer below.
+    pub(crate) tree: Tree,
+}
+
+/// Reads an uncompressed layer; contents of files go to `sink`.
+pub(crate) fn read(archive: impl Read, sink: &dyn Sink) -> Result<Layer, LayerError> {
+    let mut archive = tar::Archive::new(archive);
+    let mut reading = Reading { gone: Vec::new(), opaque: Vec::new(), edit: TreeEdit::new(Tree::new()) };
+    for (count, entry) in archive.entries().map_err(LayerError::Read)?.enumerate() {
+        if count >= MOST_ENTRIES {
+            return Err(LayerError::Shape(format!("it has more than {MOST_ENTRIES} entries")));
+        }
+        reading.entry(&mut entry.map_err(LayerError::Read)?, sink)?;
+    }
+    Ok(Layer { gone: reading.gone, opaque: reading.opaque, tree: reading.edit.into_tree() })
+}
+
+struct Reading {
+    gone: Vec<Vec<u8>>,
+    opaque: Vec<Vec<u8>>,
+    edit: TreeEdit,
+}
+
+impl Reading {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, sink: &dyn Sink) -> Result<(), LayerError> {
+        if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        let path = normal(&entry.path_bytes())?;
+        let at = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
+        let (dir, name) = (&path[..at], &path[at + 1..]);
+        if name == OPAQUE {
+            self.opaque.push(if dir.is_empty() { b"/".to_vec() } else { dir.to_vec() });
+            return Ok(());
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            if !name.starts_with(BOOKKEEPING) {
+                self.gone.push(whited_out(&path, dir, hidden)?);
+            }
+            return Ok(());
+        }
+        let node = match node(entry, &path, sink)? {
+            Node::Hardlink(target) => Node::Hardlink(match self.edit.tree().get(&target) {
+                Some(Node::Hardlink(first)) => first.clone(),
+                _ => target,
+            }),
+            node => node,
+        };
+        if path == b"/" && !node.is_directory() {
+            return Err(LayerError::Shape("its root is no directory".into()));
+        }
+        Ok(self.edit.put(&path, node)?)
+    }
+}
+
+fn whited_out(path: &[u8], dir: &[u8], hidden: &[u8]) -> Result<Vec<u8>, LayerError> {
+    if matches!(hidden, b"" | b"." | b"..") {
+        return Err(LayerError::Shape(format!("{} takes away nothing that can be", shown(path))));
+    }
+    Ok([dir, b"/", hidden].concat())
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+fn node<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Node, LayerError> {
+    let meta = meta(entry, path)?;
+    let device = |entry: &tar::Entry<'_, R>| {
+        let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default).map_err(LayerError::Read);
+        Ok::<_, LayerError>((number(entry.header().device_major())?, number(entry.header().device_minor())?))
+    };
+    Ok(match entry.header().entry_type() {
+        tar::EntryType::Directory => Node::Directory(meta),
+        tar::EntryType::Regular | tar::EntryType::Continuous => Node::File(meta, content(entry, path, sink)?),
+        tar::EntryType::Symlink => Node::Symlink(meta, link(entry, path)?),
+        tar::EntryType::Link => Node::Hardlink(normal(&link(entry, path)?)?),
+        tar::EntryType::Char => device(entry).map(|(major, minor)| Node::CharDevice(meta, major, minor))?,
+        tar::EntryType::Block => device(entry).map(|(major, minor)| Node::BlockDevice(meta, major, minor))?,
+        tar::EntryType::Fifo => Node::Fifo(meta),
+        other => {
+            return Err(LayerError::Shape(format!(
+                "{} is of a kind ({other:?}) that layers do not hold",
+                shown(path)
+            )));
+        }
+    })
+}
+
+fn content<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    path: &[u8],
+    sink: &dyn Sink,
+) -> Result<Content, LayerError> {
+    let size = entry.size();
+    sink.keep(entry, size).map_err(|source| LayerError::Keep { path: shown(path), source })
+}
+
+fn meta<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Meta, LayerError> {
+    let xattrs = xattrs(entry, path)?;
+    let header = entry.header();
+    let id = |n: io::Result<u64>| match n.map_err(LayerError::Read).map(u32::try_from)? {
+        Ok(id) => Ok(id),
+        Err(_) => Err(LayerError::Shape(format!("{} has an owner beyond 32 bits", shown(path)))),
+    };
+    // A time before the epoch is a number of 64 bits with its highest set: the epoch stands for it.
+    let mtime = header.mtime().map_err(LayerError::Read)?;
+    let mtime = if mtime > i64::MAX as u64 { 0 } else { mtime.min(LATEST) as i64 };
+    let mode = (header.mode().map_err(LayerError::Read)? & 0o7777) as u16;
+    Ok(Meta { mode, uid: id(header.uid())?, gid: id(header.gid())?, mtime, xattrs })
+}
+
+fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Xattrs, LayerError> {
+    let mut xattrs = Xattrs::new();
+    for extension in entry.pax_extensions().map_err(LayerError::Read)?.into_iter().flatten() {
+        let extension = extension.map_err(LayerError::Read)?;
+        let key = extension.key_bytes();
+        if key.starts_with(b"GNU.sparse.") {
+            return Err(LayerError::Shape(format!(
+                "{} is packed as a sparse file, which is not read",
+                shown(path)
+            )));
+        }
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            xattrs.insert(name.to_vec(), extension.value_bytes().to_vec());
+        }
+    }
+    Ok(xattrs)
+}
+
+fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, LayerError> {
+    let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
+    if target.is_empty() || target.len() > LONGEST_LINK {
+        return Err(LayerError::Shape(format!("{} is a link to nothing", shown(path))));
+    }
+    Ok(target)
+}
+
+/// `./usr/bin/` as `/usr/bin`.
+fn normal(path: &[u8]) -> Result<Vec<u8>, LayerError> {
+    let mut out = Vec::with_capacity(path.len() + 1);
+    for part in path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")) {
+        if part == b".." {
+            return Err(LayerError::Shape(format!("it holds {}, outside of any tree", shown(path))));
+        }
+        out.push(b'/');
+        out.extend_from_slice(part);
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    Ok(out)
+}
+
+/// Reads whatever `bytes` are as a layer, keeping nothing; for tests that throw anything at it.
+#[doc(hidden)]
+pub fn parse_any_layer(bytes: &[u8]) {
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn keep(&self, content: &mut dyn Read, _: u64) -> io::Result<Content> {
+            io::copy(content, &mut io::sink()).map(|_| Content::Inline(Vec::new()))
+        }
+    }
+    if let Ok(layer) = read(bytes, &Nowhere) {
+        let mut edit = TreeEdit::new(Tree::new());
+        let _ = super::apply::apply(&mut edit, &layer);
+    }
+}

@@ -1,0 +1,50 @@
+//! Where an OCI image is: three places, asked for the same things.
+
+use kiln_model::OciReference;
+use kiln_store::BlobDraft;
+
+use super::archive::Archive;
+use super::document::Descriptor;
+use super::error::OciError;
+use super::layout::Layout;
+use super::pull::Pull;
+use crate::order::BakeOrder;
+
+/// A place that has an image.
+pub(crate) trait Source: Send + Sync {
+    /// The document that the reference names: a manifest or an index.
+    fn top(&self) -> Result<Vec<u8>, OciError>;
+
+    /// The manifest or index with this digest; who asks checks it.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError>;
+
+    /// Adds to `draft` what it lacks of the blob; who asks checks it. `news` is told of each piece as it arrives.
+    fn blob(
+        &self,
+        descriptor: &Descriptor,
+        draft: &mut BlobDraft,
+        news: &dyn Fn(u64),
+    ) -> Result<(), OciError>;
+}
+
+/// The place that `reference` names.
+pub(crate) fn open<'a>(
+    reference: &'a OciReference,
+    order: &BakeOrder,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+) -> Result<Box<dyn Source + 'a>, OciError> {
+    match reference {
+        OciReference::Registry(registry) => Ok(Box::new(Pull::new(registry, cancelled))),
+        OciReference::Path { path, which } => {
+            let path = order.project.join(path);
+            match path.metadata() {
+                Ok(meta) if meta.is_dir() => Ok(Box::new(Layout::open(path, which, reference)?)),
+                Ok(_) => Ok(Box::new(Archive::open(path, which, reference)?)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    Err(OciError::Missing { path, reference: reference.to_string() })
+                }
+                Err(source) => Err(OciError::Read { path, source }),
+            }
+        }
+    }
+}

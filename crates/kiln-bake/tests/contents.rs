@@ -1,0 +1,175 @@
+//! `dirs`, `links`, `users` and `build`, over nothing but a busybox. Needs root, and no mirror.
+
+mod common;
+
+use std::fs;
+
+use common::{baked, file, locked, printed, scratch, try_bake, write};
+use kiln_bake::BakeOrder;
+use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::{ExitCode, ImageHandle};
+use kiln_store::Store;
+
+fn line(text: &str) -> BuildStep {
+    BuildStep::Line(text.into())
+}
+
+fn user(name: &str, uid: Option<u32>) -> UserSpec {
+    let (home, shell) = ("/srv/app".into(), "/bin/sh".into());
+    UserSpec { name: name.into(), uid, gid: None, groups: Vec::new(), home, shell }
+}
+
+/// An order whose image has a shell.
+fn with_shell(project: &std::path::Path) -> BakeOrder {
+    let mut order = scratch(project);
+    fs::copy("/bin/busybox", project.join("busybox")).expect("busybox-static is needed: cargo xtask setup");
+    order.files.push(file("busybox", "/bin/busybox"));
+    let link = |name: &str| LinkSpec { path: format!("/bin/{name}"), to: "busybox".into() };
+    order.links = ["sh", "cat", "ls", "stat", "id", "find"].into_iter().map(link).collect();
+    order.run = vec!["/bin/sh".into()];
+    order
+}
+
+fn image_of(order: &BakeOrder, store: &Store) -> ImageHandle {
+    let digest = baked(order, &locked(order, store), store).record.digest;
+    store.handle(&digest).unwrap()
+}
+
+#[test]
+fn directories_links_and_users_are_there() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    write(project.path(), "conf", "x");
+    order.users = vec![user("app", None), user("web", Some(33))];
+    order.user = Some("web".into());
+    let dir = |path: &str, mode, owner: Option<&str>| DirSpec {
+        path: path.into(),
+        mode,
+        owner: owner.map(str::to_owned),
+    };
+    order.dirs = vec![dir("/srv/app/data", Some(0o2750), Some("app:web")), dir("/srv/plain", None, None)];
+    let mut conf = file("conf", "/srv/app/data/conf");
+    (conf.mode, conf.owner) = (Some(0o640), Some("web".into()));
+    order.files.push(conf);
+    order.links.push(LinkSpec { path: "/srv/conf".into(), to: "app/data/conf".into() });
+    let image = image_of(&order, &store);
+    let told = printed(
+        &image,
+        &[
+            "/bin/stat",
+            "-c",
+            "%n %a %u:%g %F",
+            "/srv/app/data",
+            "/srv/plain",
+            "/srv/conf",
+            "/srv/app/data/conf",
+        ],
+    );
+    let expected = "/srv/app/data 2750 100:33 directory\n/srv/plain 755 0:0 directory\n\
+                    /srv/conf 777 0:0 symbolic link\n/srv/app/data/conf 640 33:33 regular file\n";
+    assert_eq!(told, expected);
+    assert_eq!(printed(&image, &["/bin/cat", "/srv/conf"]), "x");
+    let passwd = printed(&image, &["/bin/cat", "/etc/passwd", "/etc/group"]);
+    assert_eq!(
+        passwd,
+        "app:x:100:100::/srv/app:/bin/sh\nweb:x:33:33::/srv/app:/bin/sh\napp:x:100:\nweb:x:33:\n"
+    );
+    let record = store.image(&image.digest).unwrap().unwrap();
+    assert_eq!((record.run.uid, record.run.gid), (33, 33));
+}
+
+#[test]
+fn a_build_runs_inside_and_leaves_nothing_of_its_moment() {
+    let bake_one = || {
+        let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(state.path()).unwrap();
+        let mut order = with_shell(project.path());
+        write(project.path(), "input", "made of this");
+        order.files.push(file("input", "/src/input"));
+        order.env = [("GREETING".to_owned(), "hello".to_owned())].into();
+        order.build = vec![
+            line(
+                "/bin/busybox mkdir -p /opt/app && cat /src/input >/opt/app/output\necho \"$GREETING\" >/opt/app/env",
+            ),
+            BuildStep::Program(vec!["/bin/busybox".into(), "rm".into(), "-r".into(), "/src".into()]),
+            line("id -u >/opt/app/who; ls /sys/class/net >/opt/app/net 2>&1 || true; echo x >/tmp/left"),
+            line("/bin/busybox ip -o link | /bin/busybox wc -l >/opt/app/links"),
+        ];
+        let image = image_of(&order, &store);
+        let read = |name: &str| printed(&image, &["/bin/cat", &format!("/opt/app/{name}")]);
+        assert_eq!((read("output"), read("env")), ("made of this".into(), "hello\n".into()));
+        // Root of the image, in a network that is a loopback device.
+        assert_eq!((read("who"), read("links")), ("0\n".into(), "1\n".into()));
+        assert_eq!(printed(&image, &["/bin/find", "/", "-xdev", "-name", "src", "-o", "-name", "left"]), "");
+        let times = printed(&image, &["/bin/stat", "-c", "%Y", "/opt/app/output", "/opt/app"]);
+        assert_eq!(times, "1577836800\n1577836800\n");
+        image.digest
+    };
+    assert_eq!(bake_one(), bake_one());
+}
+
+#[test]
+fn a_build_is_done_again_only_if_something_it_sees_has_changed() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    // What the kernel makes up anew at every reading tells whether it was run again.
+    order.build = vec![line("cat /proc/sys/kernel/random/uuid >/once")];
+    let once = |order: &BakeOrder| printed(&image_of(order, &store), &["/bin/cat", "/once"]);
+    let first = once(&order);
+    order.volatile = vec![kiln_model::Volatile { path: "/data".into(), size: kiln_model::ByteSize(4096) }];
+    assert_eq!(once(&order), first);
+    order.dirs = vec![DirSpec { path: "/more".into(), mode: None, owner: None }];
+    assert_ne!(once(&order), first);
+}
+
+#[test]
+fn a_build_that_fails_says_which_step_and_what_it_printed() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    order.build = vec![line("echo fine"), line("echo about to fail; cat /not/there; echo never")];
+    let lock = locked(&order, &store);
+    let failure = try_bake(&order, &lock, &store).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Bake);
+    assert!(failure.message.starts_with("build step 2 `echo about to fail;"), "{failure:?}");
+    assert!(failure.message.ends_with("exited with code 1"), "{failure:?}");
+    let hint = failure.hint.unwrap_or_default();
+    assert!(hint.contains("fine\nabout to fail\n") && hint.contains("/not/there"), "{hint}");
+    assert!(!hint.contains("never"), "{hint}");
+    assert_eq!(store.images().unwrap(), []);
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_put_into_an_image_is_refused_with_the_reason() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let said = |change: &dyn Fn(&mut BakeOrder)| {
+        let mut order = with_shell(project.path());
+        change(&mut order);
+        let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+        format!("{}: {}", failure.message, failure.causes.join(": "))
+    };
+    let link = said(&|o| o.links.push(LinkSpec { path: "/etc".into(), to: "x".into() }));
+    assert!(link.contains("cannot have /etc: it is a directory in the image"), "{link}");
+    let dir = said(&|o| o.dirs.push(DirSpec { path: "/etc/hosts/x".into(), mode: None, owner: None }));
+    assert!(dir.contains("cannot have /etc/hosts/x: is in the way of a directory"), "{dir}");
+    let account = said(&|o| {
+        o.users.push(UserSpec { groups: vec!["wheel".into()], ..user("app", None) });
+    });
+    assert!(account.contains("user `app` cannot be added: there is no group `wheel`"), "{account}");
+}
+
+#[test]
+fn a_volatile_path_is_where_its_links_lead_inside_the_image() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    order.dirs = vec![DirSpec { path: "/real".into(), mode: None, owner: None }];
+    order.links.push(LinkSpec { path: "/data".into(), to: "../../real".into() });
+    order.volatile = vec![kiln_model::Volatile { path: "/data/x".into(), size: kiln_model::ByteSize(4096) }];
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    assert_eq!(record.volatile[0].path, "/real/x");
+}

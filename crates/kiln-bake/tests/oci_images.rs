@@ -1,0 +1,359 @@
+//! OCI images as bases: from a layout, archives and a registry, judged by Debian's own tools. Needs root, skopeo,
+//! umoci, docker-registry; no mirror.
+
+mod common;
+mod oci_support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use common::{baked, file, locked, printed, try_bake, try_lock, write};
+use kiln_bake::BakeOrder;
+use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::{ExitCode, ImageRecord};
+use kiln_store::Store;
+use oci_support::{GZIP, Image, Layer, PLAIN, Registry, from_oci, gzipped, listing, tool};
+use serde_json::json;
+
+fn busybox() -> Vec<u8> {
+    fs::read("/bin/busybox").expect("busybox-static is needed: cargo xtask setup")
+}
+
+/// Two layers of which the upper one takes away, replaces and adds in every way there is.
+fn layers() -> Vec<Vec<u8>> {
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    let lower = Layer::new()
+        .dir("./", 0o755)
+        .dir("bin/", 0o755)
+        .program("bin/busybox", &busybox())
+        .hardlink("bin/sh", "bin/busybox")
+        .hardlink("bin/cat", "./bin/busybox")
+        .dir("etc/", 0o755)
+        .file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n")
+        .file("etc/group", b"root:x:0:\nweb:x:34:\nlog:x:40:web\n")
+        .dir("usr/", 0o755)
+        .dir("usr/lib/", 0o755)
+        .symlink("lib", "usr/lib")
+        .file("usr/lib/a.so", b"a")
+        .dir("opaque/", 0o700)
+        .file("opaque/old", b"old")
+        .dir("opaque/deep/", 0o755)
+        .file("opaque/deep/old", b"old")
+        .dir("whole/", 0o755)
+        .file("whole/x", b"x")
+        .file("gone", b"gone")
+        .file("was-file", b"f")
+        .dir("was-dir/", 0o755)
+        .file("was-dir/x", b"x")
+        .file("two-names", b"one content")
+        .hardlink("other-name", "two-names")
+        .owned("srv-owned", 0o4711, (33, 34), b"suid")
+        .file("large", &large)
+        .pax("SCHILY.xattr.user.note", b"hello")
+        .file("noted", b"n")
+        .pax("SCHILY.xattr.security.capability", &capability)
+        .program("able", b"#!/bin/sh\n")
+        .special("pipe", tar::EntryType::Fifo)
+        .special("device", tar::EntryType::Char)
+        .done();
+    let upper = Layer::new()
+        .file(".wh.gone", b"")
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/new", b"new")
+        .file(".wh.whole", b"")
+        .file("lib/b.so", b"through a link")
+        .dir("was-file/", 0o755)
+        .file("was-file/y", b"y")
+        .file("was-dir", b"now a file")
+        .file("two-names", b"another content")
+        .hardlink("third-name", "usr/lib/a.so")
+        .file("implied/parents/z", b"z")
+        .done();
+    vec![lower, upper]
+}
+
+fn run() -> serde_json::Value {
+    json!({"Entrypoint": ["sh"], "Cmd": ["-c", "exit 0"], "Env": ["PATH=/usr/bin:/bin", "A=b"], "User": "web",
+           "WorkingDir": "/opaque", "StopSignal": "SIGQUIT"})
+}
+
+fn image() -> Image {
+    Image::of(&layers(), run())
+}
+
+/// The image of `reference`, baked into a store of its own.
+fn bake_one(project: &Path, reference: &str) -> ImageRecord {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = from_oci(project, reference);
+    baked(&order, &locked(&order, &store), &store).record
+}
+
+/// What a baked image shows when it is mounted.
+fn shown(store: &Store, record: &ImageRecord) -> Vec<String> {
+    let image = store.handle(&record.digest).unwrap();
+    std::thread::scope(|scope| scope.spawn(|| oci_support::mounted(&image, listing)).join().unwrap())
+}
+
+/// Paths that every image of Kiln's has, whatever it starts from.
+const OWN: [&str; 8] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var", "/etc/host", "/etc/resolv.conf"];
+
+fn without_own(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !OWN.iter().any(|own| line.starts_with(own))).collect()
+}
+
+#[test]
+fn layers_come_to_the_tree_that_umoci_unpacks() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    image().layout(&project.path().join("base"), "one");
+    let bundle = project.path().join("bundle");
+    let reference = format!("{}:one", project.path().join("base").display());
+    tool("umoci", &["unpack", "--image", &reference, bundle.to_str().unwrap()]);
+    let store = Store::open(state.path()).unwrap();
+    let order = from_oci(project.path(), "./base");
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let ours = without_own(shown(&store, &record));
+    let theirs = without_own(listing(&bundle.join("rootfs")));
+    assert!(ours.len() > 25, "{ours:#?}");
+    let differences: Vec<_> = ours
+        .iter()
+        .filter(|line| !theirs.contains(line))
+        .map(|line| format!("ours   {line}"))
+        .chain(theirs.iter().filter(|line| !ours.contains(line)).map(|line| format!("theirs {line}")))
+        .collect();
+    assert!(differences.is_empty(), "{differences:#?}");
+
+    // It is run as it says, its user by number, its program by its place.
+    let run = record.run;
+    assert_eq!(run.argv, ["/bin/sh", "-c", "exit 0"]);
+    assert_eq!((run.user.as_str(), run.uid, run.gid, run.groups), ("web", 33, 34, vec![40]));
+    assert_eq!((run.workdir.as_str(), run.stop_signal, run.env["A"].as_str()), ("/opaque", 3, "b"));
+}
+
+#[test]
+fn one_image_is_the_same_wherever_it_comes_from() {
+    let project = tempfile::tempdir().unwrap();
+    let base = project.path().join("base");
+    image().layout(&base, "one");
+    let registry = Registry::start("");
+    let from = format!("oci:{}:one", base.display());
+    let there = format!("{}/team/app:one", registry.host);
+    let archive = |kind: &str| format!("{kind}:{}/{kind}.tar:example/app:one", project.path().display());
+    let copy =
+        |to: &str| tool("skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &from, to]);
+    copy(&format!("docker://{there}"));
+    copy(&archive("docker-archive"));
+    copy(&archive("oci-archive"));
+    let first = bake_one(project.path(), "./base:one");
+    for reference in ["./oci-archive.tar", "docker-archive.tar:one", "docker-archive.tar", &there] {
+        let other = bake_one(project.path(), reference);
+        assert_eq!((other.digest, other.run), (first.digest, first.run.clone()), "{reference}");
+    }
+    // Layers may be compressed in any way, or not at all.
+    let plain = layers();
+    let zstd =
+        ruzstd::encoding::compress_to_vec(plain[1].as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+    let mixed = [
+        (plain[0].clone(), plain[0].clone(), PLAIN),
+        (zstd, plain[1].clone(), "application/vnd.oci.image.layer.v1.tar+zstd"),
+    ];
+    Image::new(&mixed, run()).layout(&project.path().join("mixed"), "x");
+    assert_eq!(bake_one(project.path(), "./mixed").digest, first.digest);
+}
+
+#[test]
+fn a_registry_is_asked_once_and_what_it_moves_a_tag_to_is_not_taken() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let registry = Registry::start("");
+    let push = |image: &Image| {
+        let dir = tempfile::tempdir().unwrap();
+        image.layout(dir.path(), "x");
+        let (from, to) =
+            (format!("oci:{}:x", dir.path().display()), format!("docker://{}/app:1", registry.host));
+        tool("skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &from, &to]);
+    };
+    push(&image());
+    let order = from_oci(project.path(), &format!("{}/app:1", registry.host));
+    let lock = locked(&order, &store);
+    let mut other = layers();
+    other.push(Layer::new().file("more", b"more").done());
+    push(&Image::of(&other, run()));
+    let pinned = baked(&order, &lock, &store).record;
+    let moved = locked(&order, &store);
+    assert_ne!(moved.images[&order.image].oci, lock.images[&order.image].oci);
+    assert_ne!(baked(&order, &moved, &store).record.digest, pinned.digest);
+    // What has been fetched once needs no registry, not even when the trees made of it are gone.
+    drop(registry);
+    fs::remove_dir_all(state.path().join("cache")).unwrap();
+    fs::remove_dir_all(state.path().join("inputs")).unwrap();
+    let store = Store::open(state.path()).unwrap();
+    assert_eq!(baked(&order, &lock, &store).record.digest, pinned.digest);
+}
+
+#[test]
+fn files_users_links_dirs_and_a_build_go_over_it() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    image().layout(&project.path().join("base"), "x");
+    write(project.path(), "page", "page");
+    let mut order: BakeOrder = from_oci(project.path(), "./base");
+    order.files = vec![file("page", "/srv/page")];
+    let (home, shell) = ("/srv".into(), "/bin/sh".into());
+    order.users =
+        vec![UserSpec { name: "app".into(), uid: None, gid: None, groups: vec!["log".into()], home, shell }];
+    order.user = Some("app".into());
+    order.dirs = vec![DirSpec { path: "/lib/data".into(), mode: Some(0o700), owner: Some("app".into()) }];
+    order.links = vec![LinkSpec { path: "/page".into(), to: "srv/page".into() }];
+    order.build = vec![BuildStep::Line("cat /page /lib/b.so >/built; echo $A >>/built".into())];
+    order.env = [("B".to_owned(), "c".to_owned())].into();
+    order.run = vec!["/bin/cat".into(), "/built".into()];
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let handle = store.handle(&record.digest).unwrap();
+    assert_eq!(printed(&handle, &["/bin/cat", "/built"]), "pagethrough a linkb\n");
+    assert_eq!((record.run.uid, record.run.groups.as_slice()), (100, &[40][..]));
+    assert_eq!((record.run.env["A"].as_str(), record.run.env["B"].as_str()), ("b", "c"));
+    assert_eq!((record.run.argv[0].as_str(), record.run.stop_signal), ("/bin/cat", 3));
+    assert!(shown(&store, &record).iter().any(|line| line.starts_with("/usr/lib/data 700 100:100 dir")));
+}
+
+#[test]
+fn what_is_wrong_with_an_image_is_said_and_nothing_is_kept() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let said = |image: &Image| {
+        let dir = project.path().join("base");
+        let _ = fs::remove_dir_all(&dir);
+        image.layout(&dir, "x");
+        let order = from_oci(project.path(), "./base");
+        let failure = try_lock(&order, &store).and_then(|lock| try_bake(&order, &lock, &store)).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Bake, "{failure:?}");
+        format!("{}: {}", failure.message, failure.causes.join(": "))
+    };
+    let one = |layer: Layer| Image::of(&[layer.done()], run());
+    let hostile = [
+        (one(Layer::new().file("../../etc/passwd", b"x")), "outside of any tree"),
+        (one(Layer::new().file("a/.wh...", b"")), "takes away nothing that can be"),
+        (one(Layer::new().hardlink("a", "../etc/shadow")), "outside of any tree"),
+        (one(Layer::new().hardlink("a", "nothing")), "it is another name of /nothing, which is no file"),
+        (one(Layer::new().file("a", b"").file("a/b", b"")), "is in the way of a directory"),
+        (one(Layer::new().symlink("a", "")), "link to nothing"),
+        (one(Layer::new().pax("GNU.sparse.major", b"1").file("a", b"")), "sparse"),
+        (one(Layer::new().special("a", tar::EntryType::new(b'V'))), "of a kind"),
+    ];
+    for (image, problem) in hostile {
+        let told = said(&image);
+        assert!(told.contains("layer 1 of `./base`") && told.contains(problem), "{told}");
+    }
+    // Served bytes that are not what their image means.
+    let (a, b) = (Layer::new().file("a", b"a").done(), Layer::new().file("b", b"b").done());
+    let swapped = Image::new(&[(gzipped(&a), b, GZIP)], run());
+    assert!(said(&swapped).contains("and its image means"), "{}", said(&swapped));
+    let torn = Image::new(&[(gzipped(&a)[..20].to_vec(), a, GZIP)], run());
+    assert!(said(&torn).contains("layer 1"), "{}", said(&torn));
+    // A bomb: more than a gigabyte of nothing in a megabyte.
+    let piece = vec![0; 32 << 20];
+    let mut nothing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut nothing, &piece).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(34 * piece.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_path("zeroes").unwrap();
+    header.set_cksum();
+    let bomb = [gzipped(header.as_bytes()), nothing.finish().unwrap().repeat(34)].concat();
+    let bomb = Image::new(&[(bomb, b"unknown".to_vec(), GZIP)], run());
+    assert!(said(&bomb).contains("taken for a bomb"), "{}", said(&bomb));
+    // Blobs and documents.
+    let mut damaged = image();
+    let largest = damaged.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().0.clone();
+    damaged.blobs.get_mut(&largest).unwrap()[1000] ^= 1;
+    assert!(said(&damaged).contains("the layer of `./base` has sha256"), "{}", said(&damaged));
+    damaged.blobs.get_mut(&largest).unwrap().pop();
+    assert!(said(&damaged).contains("bytes and not the"), "{}", said(&damaged));
+    let mut missing = image();
+    missing.blobs.remove(&largest);
+    let _ = fs::remove_dir_all(state.path().join("blobs"));
+    fs::create_dir(state.path().join("blobs")).unwrap();
+    assert!(said(&missing).contains("could not read"), "{}", said(&missing));
+
+    assert_eq!(store.images().unwrap(), []);
+    assert_eq!(store.verify().unwrap(), []);
+    assert!(fs::metadata("/etc/passwd").unwrap().mtime() > 0);
+}
+
+#[test]
+fn links_lead_nowhere_but_into_the_tree() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let outside = project.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let lower = Layer::new()
+        .program("bin/busybox", &busybox())
+        .hardlink("bin/sh", "bin/busybox")
+        .symlink("up", "../../../../../../..")
+        .symlink("out", outside.to_str().unwrap())
+        .done();
+    let upper = Layer::new()
+        .file("up/tmp/escaped", b"x")
+        .file("out/escaped", b"x")
+        .file("out/.wh.nothing", b"")
+        .done();
+    Image::of(&[lower, upper], json!({"Entrypoint": ["/bin/sh"]})).layout(&project.path().join("base"), "x");
+    let order = from_oci(project.path(), "./base");
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let inside = format!("{}/escaped 644", outside.display());
+    let lines = shown(&store, &record);
+    assert!(lines.iter().any(|line| line.starts_with("/tmp/escaped 644")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with(&inside)), "{lines:#?}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_image_or_leaves_open_which_is_said_with_what_there_is() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let said = |reference: &str| {
+        let failure = try_lock(&from_oci(project.path(), reference), &store).unwrap_err();
+        format!("{}: {} ({})", failure.message, failure.causes.join(": "), failure.hint.unwrap_or_default())
+    };
+    assert!(said("nginx:1.27").contains("registry.example.com/library/nginx:1.27"), "{}", said("nginx:1.27"));
+    write(project.path(), "empty/x", "");
+    assert!(said("./empty").contains("it has no file `oci-layout`"), "{}", said("./empty"));
+    write(project.path(), "text", "no archive");
+    assert!(
+        said("./text").contains("does not read as a tar archive") || said("./text").contains("neither"),
+        "{}",
+        said("./text")
+    );
+    fs::write(project.path().join("packed"), gzipped(&vec![7; 2000])).unwrap();
+    assert!(said("./packed").contains("gunzip"), "{}", said("./packed"));
+    let dir = project.path().join("two");
+    image().layout(&dir, "one");
+    let index = fs::read_to_string(dir.join("index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let mut second = index["manifests"][0].clone();
+    second["digest"] = format!("sha256:{}", "b".repeat(64)).into();
+    second["annotations"]["org.opencontainers.image.ref.name"] = "two".into();
+    index["manifests"].as_array_mut().unwrap().push(second);
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    assert!(said("./two").contains("several images (`one`, `two`)"), "{}", said("./two"));
+    assert!(said("./two:three").contains("no such image, but `one`, `two`"), "{}", said("./two:three"));
+    assert!(try_lock(&from_oci(project.path(), "./two:one"), &store).is_ok());
+    // For another machine.
+    let mut foreign = from_oci(project.path(), "./two:one");
+    foreign.architecture = "arm64".into();
+    let failure = try_lock(&foreign, &store).and_then(|lock| try_bake(&foreign, &lock, &store)).unwrap_err();
+    assert!(failure.causes.join(" ").contains("it is for linux/amd64, not linux/arm64"), "{failure:?}");
+    // Nothing to run.
+    let none = Image::of(&layers(), json!({}));
+    none.layout(&project.path().join("none"), "x");
+    let order = from_oci(project.path(), "./none");
+    let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Spec);
+    assert!(failure.hint.unwrap_or_default().contains("add `run`"));
+}

@@ -1,0 +1,279 @@
+//! Registries that lie, cut off, refuse and want to be left alone; and who is asking. Needs docker-registry.
+
+mod common;
+mod oci_support;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{baked, locked, try_bake, try_lock};
+use kiln_model::{ExitCode, Failure};
+use kiln_store::Store;
+use oci_support::{Answer, Asked, Fake, Image, Layer, Registry, from_oci, serving, tool};
+use serde_json::json;
+
+/// One layer whose bytes do not compress.
+fn image() -> Image {
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    });
+    let content: Vec<u8> = noise.take(600_000).collect();
+    let layer = Layer::new().program("run", b"#!/nothing\n").file("noise", &content).done();
+    Image::of(&[layer], json!({"Entrypoint": ["/run"]}))
+}
+
+struct Place {
+    project: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { project: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap() }
+    }
+
+    fn store(&self) -> Store {
+        Store::open(self.state.path()).unwrap()
+    }
+
+    fn try_bake(&self, fake: &Fake) -> Result<kiln_bake::Baked, Failure> {
+        let order = from_oci(self.project.path(), &format!("{}/team/app", fake.host));
+        let lock = try_lock(&order, &self.store())?;
+        try_bake(&order, &lock, &self.store())
+    }
+
+    /// What is said; the store is as it was.
+    fn refused(&self, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (String, Vec<String>) {
+        let fake = Fake::new(answer);
+        let failure = self.try_bake(&fake).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Bake, "{failure:?}");
+        assert_eq!(self.store().verify().unwrap(), []);
+        assert_eq!(self.store().images().unwrap(), []);
+        let hint = failure.hint.unwrap_or_default();
+        (format!("{}: {} ({hint})", failure.message, failure.causes.join(": ")), fake.paths())
+    }
+}
+
+#[test]
+fn a_registry_that_lies_is_found_out() {
+    let image = image();
+    let lie = |what: &'static str, change: fn(&mut Answer)| {
+        let image = image.clone();
+        Place::new().refused(move |asked| {
+            let mut answer = serving(&image, asked);
+            if asked.path.contains(what) {
+                change(&mut answer);
+            }
+            answer
+        })
+    };
+    let (said, _) = lie("manifests/latest", |a| a.body[2] ^= 1);
+    assert!(said.contains("contradicts itself") && said.contains("/manifests/latest"), "{said}");
+    let (said, _) = lie("blobs/", |a| a.body[20] ^= 1);
+    assert!(said.contains("the configuration of") && said.contains("has sha256"), "{said}");
+    let (said, _) = lie("blobs/", |a| a.body.push(0));
+    assert!(said.contains("bytes and not the"), "{said}");
+    let (said, _) = lie("manifests/", |a| a.body = vec![b' '; 5 << 20]);
+    assert!(said.contains("larger than 4194304 bytes"), "{said}");
+    let (said, _) = lie("manifests/", |a| {
+        a.headers.clear();
+        a.body = b"{\"schemaVersion\":2".to_vec();
+    });
+    assert!(said.contains("does not read as one"), "{said}");
+}
+
+#[test]
+fn a_layer_that_is_cut_off_is_fetched_from_where_it_was_cut() {
+    let image = image();
+    let largest = image.blobs.values().map(Vec::len).max().unwrap();
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let cutting = image.clone();
+    let fake = Fake::new(move |asked| {
+        let mut answer = serving(&cutting, asked);
+        if asked.path.contains("/blobs/") && answer.body.len() > 200_000 {
+            answer.cut = Some(150_000);
+        }
+        if asked.path.contains("/blobs/") {
+            count.fetch_add(answer.cut.unwrap_or(answer.body.len()), Ordering::SeqCst);
+        }
+        answer
+    });
+    let place = Place::new();
+    let record = place.try_bake(&fake).unwrap().record;
+    assert_eq!(record.run.argv, ["/run"]);
+    let config = image.blobs.values().map(Vec::len).sum::<usize>() - largest - image.manifest_bytes().len();
+    // Each byte came once, and a blob not smaller than two cuts in several pieces.
+    assert_eq!(served.load(Ordering::SeqCst), largest + config);
+    let ranges: Vec<_> =
+        fake.asked.lock().unwrap().iter().filter_map(|a| a.headers.get("range").cloned()).collect();
+    assert!(ranges.len() >= 3 && ranges[0] == "bytes=150000-", "{ranges:?}");
+}
+
+#[test]
+fn what_arrived_is_kept_for_the_next_attempt() {
+    let image = image();
+    let place = Place::new();
+    let dying = image.clone();
+    let (said, _) = place.refused(move |asked| {
+        let mut answer = serving(&dying, asked);
+        if asked.path.contains("/blobs/") && answer.body.len() > 10_000 {
+            answer.cut = Some(if asked.headers.contains_key("range") { 0 } else { 300_000 });
+        }
+        answer
+    });
+    assert!(
+        said.contains("was cut off at 300000 of") && said.contains("goes on where this attempt ended"),
+        "{said}"
+    );
+    let well = image.clone();
+    let fake = Fake::new(move |asked| serving(&well, asked));
+    place.try_bake(&fake).unwrap();
+    let asked = fake.asked.lock().unwrap();
+    assert!(asked.iter().any(|a| a.headers.get("range").map(String::as_str) == Some("bytes=300000-")));
+}
+
+#[test]
+fn a_registry_that_cannot_go_on_from_there_is_asked_for_all_of_it() {
+    let image = image();
+    let place = Place::new();
+    let fake = Fake::new(move |asked| {
+        let mut asked = asked.clone();
+        let resumed = asked.headers.remove("range").is_some();
+        let mut answer = serving(&image, &asked);
+        if asked.path.contains("/blobs/") && answer.body.len() > 10_000 && !resumed {
+            answer.cut = Some(100_000);
+        }
+        answer
+    });
+    place.try_bake(&fake).unwrap();
+}
+
+#[test]
+fn a_busy_registry_is_asked_again_and_not_for_ever() {
+    let image = image();
+    let served = image.clone();
+    let busy = AtomicUsize::new(0);
+    let fake = Fake::new(move |asked| match busy.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::of(429, b"").header("Retry-After", "0"),
+        2 => Answer::of(503, b"").header("Retry-After", "Thu, 01 Jan 2020 00:00:00 GMT"),
+        4 => Answer::of(500, b""),
+        _ => serving(&served, asked),
+    });
+    Place::new().try_bake(&fake).unwrap();
+
+    let (said, paths) = Place::new().refused(|_| Answer::of(429, b"").header("Retry-After", "0"));
+    assert!(said.contains("429, 5 times") && said.contains("/v2/team/app/manifests/latest"), "{said}");
+    assert_eq!(paths.len(), 5);
+    let (said, paths) = Place::new().refused(|_| Answer::of(503, b"").header("Retry-After", "3600"));
+    assert!(said.contains("wants to be asked again in 3600 seconds"), "{said}");
+    assert_eq!(paths.len(), 1);
+}
+
+#[test]
+fn refusals_say_what_was_asked_and_as_whom() {
+    let (said, paths) = Place::new().refused(|_| Answer::of(404, b""));
+    assert!(
+        said.contains("does not have it: GET http://127.0.0.1:") && said.contains("check the registry"),
+        "{said}"
+    );
+    assert_eq!(paths, ["GET /v2/team/app/manifests/latest"]);
+    let (said, _) = Place::new().refused(|_| Answer::of(403, b""));
+    assert!(said.contains("with 403, asked without credentials") && said.contains("log in"), "{said}");
+    let (said, _) = Place::new().refused(|_| Answer::of(401, b""));
+    assert!(said.contains("neither a name and password nor a token"), "{said}");
+    let (said, _) = Place::new().refused(|_| Answer::of(418, b"a \x1b[31mteapot"));
+    assert!(said.contains("418: a \\u{1b}[31mteapot"), "{said}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = Place::new();
+    let order = from_oci(place.project.path(), &format!("{nobody}/app"));
+    let failure = try_lock(&order, &place.store()).unwrap_err();
+    assert!(failure.message.contains("no answer to GET") && failure.hint.is_some(), "{failure:?}");
+}
+
+#[test]
+fn a_token_is_fetched_once_and_shown_to_the_registry_alone() {
+    let image = image();
+    let tokens = Arc::new(AtomicUsize::new(0));
+    let given = Arc::clone(&tokens);
+    let elsewhere = {
+        let image = image.clone();
+        Fake::new(move |asked| serving(&image, asked))
+    };
+    let moved = elsewhere.host.clone();
+    let fake = Fake::new(move |asked| {
+        if asked.path.starts_with("/token?") {
+            given.fetch_add(1, Ordering::SeqCst);
+            let good = asked.path.contains("scope=repository%3Ateam%2Fapp%3Apull")
+                && asked.path.contains("service=me");
+            return Answer::of(if good { 200 } else { 400 }, b"{\"token\":\"the-token\"}");
+        }
+        let host = &asked.headers["host"];
+        if asked.headers.get("authorization").map(String::as_str) != Some("Bearer the-token") {
+            let challenge = format!(
+                "Bearer realm=\"http://{host}/token\",service=\"me\",scope=\"repository:team/app:pull\""
+            );
+            return Answer::of(401, b"").header("WWW-Authenticate", challenge);
+        }
+        match asked.path.contains("/blobs/") {
+            true => Answer::of(307, b"").header("Location", format!("http://{moved}{}", asked.path)),
+            false => serving(&image, asked),
+        }
+    });
+    Place::new().try_bake(&fake).unwrap();
+    // Once to lock and once to bake: two commands, two clients.
+    assert!(tokens.load(Ordering::SeqCst) <= 2);
+    let leaked = elsewhere.asked.lock().unwrap().iter().any(|a| a.headers.contains_key("authorization"));
+    assert!(!leaked, "the token went along with the redirection");
+    assert!(!elsewhere.paths().is_empty());
+}
+
+/// Runs this very test again in a process whose environment names a credentials file, and says how it went.
+fn with_credentials(test: &str, host: &str, file: &str) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("auth.json");
+    fs::write(&path, file).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("REGISTRY_AUTH_FILE", &path)
+        .env("KILN_TEST_HOST", host)
+        .env("HOME", dir.path())
+        .env_remove("DOCKER_CONFIG")
+        .output()
+        .unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn a_password_is_taken_from_where_login_puts_it() {
+    const NAME: &str = "a_password_is_taken_from_where_login_puts_it";
+    if let Ok(host) = std::env::var("KILN_TEST_HOST") {
+        let place = Place::new();
+        let order = from_oci(place.project.path(), &format!("{host}/app:1"));
+        baked(&order, &locked(&order, &place.store()), &place.store());
+        return;
+    }
+    let registry = Registry::start("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n");
+    let dir = tempfile::tempdir().unwrap();
+    image().layout(dir.path(), "x");
+    let (from, to) = (format!("oci:{}:x", dir.path().display()), format!("docker://{}/app:1", registry.host));
+    tool(
+        "skopeo",
+        &["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds=user:secret", &from, &to],
+    );
+    let host = &registry.host;
+    // "user:secret" and "user:wrong"
+    let good = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"dXNlcjpzZWNyZXQ=\"}}}}}}");
+    let (went_well, text) = with_credentials(NAME, host, &good);
+    assert!(went_well, "{text}");
+    let bad = good.replace("dXNlcjpzZWNyZXQ=", "dXNlcjp3cm9uZw==");
+    let (went_well, text) = with_credentials(NAME, host, &bad);
+    assert!(!went_well && text.contains("with the credentials of") && !text.contains("wrong"), "{text}");
+    let (went_well, text) = with_credentials(NAME, host, "{}");
+    assert!(!went_well && text.contains("without credentials"), "{text}");
+}
