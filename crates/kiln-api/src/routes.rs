@@ -30,6 +30,7 @@ pub(crate) fn routes(host: Door) -> Router {
         .route("/v1/apps/{app}/releases/{release}", get(release))
         .route("/v1/apps/{app}/releases/{release}/diff/{to}", get(release_diff))
         .route("/v1/apps/{app}/instances", get(instances))
+        .route("/v1/apps/{app}/secrets", get(secrets))
         .route("/v1/apps/{app}/log", get(log))
         .fallback(async || refused(StatusCode::NOT_FOUND, usage("there is nothing at this address")))
         .with_state(host)
@@ -93,6 +94,10 @@ async fn instances(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>
     ask(host, peer, app, |app| Command::Instances { app }).await
 }
 
+async fn secrets(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
+    ask(host, peer, app, |app| Command::SecretList { app }).await
+}
+
 async fn log(
     host: State<Door>,
     peer: ConnectInfo<Peer>,
@@ -125,6 +130,7 @@ fn document(answer: Answer) -> Response {
     match answer {
         Answer::Status(status) => Json(status).into_response(),
         Answer::Releases(releases) => Json(releases).into_response(),
+        Answer::Secrets(secrets) => Json(secrets).into_response(),
         Answer::Release(release) => Json(release).into_response(),
         Answer::ReleaseDiff(diff) => Json(diff).into_response(),
         Answer::Instances(instances) => Json(instances).into_response(),

@@ -18,7 +18,7 @@ mod world;
 
 pub use core::{Core, InstanceReport, News, NewsSender, Refusal, Request};
 pub use health::Prober;
-pub use host::{EdgeOptions, HostConfig, LocalHost};
+pub use host::{EdgeOptions, HostConfig, LocalHost, secrets};
 pub use project::Project;
 pub use shelf::SystemClock;
 pub use world::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};

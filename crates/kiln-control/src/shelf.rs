@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kiln_model::{ImageDigest, ImageHandle, Record, Release, ReleaseId, Timestamp};
+use kiln_model::{
+    AppName, ImageDigest, ImageHandle, Record, Release, ReleaseId, ReleaseService, SecretOrder, Timestamp,
+};
 use kiln_store::{OperationLog, Store};
 
 use crate::sync::lock;
@@ -37,5 +39,13 @@ impl Shelf for Store {
 
     fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble> {
         self.handle(digest).map_err(|e| Trouble::of(&e))
+    }
+
+    fn secrets(&self, app: &AppName, service: &ReleaseService) -> Result<Vec<SecretOrder>, Trouble> {
+        let opened = service.secrets.iter().map(|(name, pinned)| {
+            let value = self.secret(app, name, &pinned.version).map_err(|e| Trouble::of(&e))?;
+            Ok(SecretOrder { name: name.clone(), value, env: pinned.env.clone() })
+        });
+        opened.collect()
     }
 }

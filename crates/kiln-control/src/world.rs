@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kiln_engine::Engine;
 use kiln_model::{
-    EdgeCounts, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record, Release, ReleaseId,
-    RouteTable, Timestamp,
+    AppName, EdgeCounts, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record, Release,
+    ReleaseId, ReleaseService, RouteTable, SecretOrder, Timestamp,
 };
 
 /// Something outside the core that did not do what it was asked, in one sentence with its causes.
@@ -55,6 +55,12 @@ pub trait Shelf: Send + Sync {
     /// # Errors
     /// If the image is not there, or its metadata is damaged.
     fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble>;
+
+    /// The secrets of a service of an app, opened.
+    ///
+    /// # Errors
+    /// If one is not there or cannot be opened.
+    fn secrets(&self, app: &AppName, service: &ReleaseService) -> Result<Vec<SecretOrder>, Trouble>;
 }
 
 /// The data plane as the core sees it.

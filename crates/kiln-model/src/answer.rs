@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, Release, ReleaseId, ServiceName,
-    Timestamp, TrafficReport,
+    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, Release, ReleaseId, SecretName,
+    SecretVersion, ServiceName, Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -27,6 +27,10 @@ pub enum Answer {
     ReleaseDiff(ReleaseDiffAnswer),
     /// To instances, by id.
     Instances(Vec<InstanceEntry>),
+    /// To a secret that was set.
+    Secret(SecretAnswer),
+    /// To the secrets there are, by name, the present version of each first.
+    Secrets(Vec<SecretEntry>),
     /// To log, newest first.
     Log(Vec<LogEntry>),
     /// It is done, and there is nothing to say.
@@ -253,6 +257,37 @@ pub enum InstancePhase {
     Unhealthy,
     /// It is being ended.
     Stopping,
+}
+
+/// `kiln secret set --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretAnswer {
+    /// Whether this value was not the present one already.
+    pub changed: bool,
+    /// What is known of it now.
+    #[serde(flatten)]
+    pub entry: SecretEntry,
+}
+
+/// One line of `kiln secret list --json`: one setting of one secret. There is no value in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEntry {
+    /// The app.
+    pub app: AppName,
+    /// The name.
+    pub name: SecretName,
+    /// The version of the value.
+    pub version: SecretVersion,
+    /// Counted from 1 for each secret of this host.
+    pub number: u64,
+    /// When it was set.
+    pub created: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// Whether it is what the next deploy uses.
+    pub present: bool,
+    /// The kept releases that need this version.
+    pub releases: Vec<ReleaseId>,
 }
 
 /// One line of `kiln log --json`: one operation.

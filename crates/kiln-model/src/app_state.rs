@@ -134,6 +134,7 @@ impl AppState {
             Record::Intent { at, generation, step, .. } => self.step_begun(*at, *generation, *step),
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
+            Record::SecretSet { .. } | Record::SecretRemoved { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
                     for loss in lost {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, InstanceId, ServiceName};
+use crate::{AppName, InstanceId, SecretName, SecretValue, SecretVersion, ServiceName};
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
 /// one. Where `app` is absent, the only app of the host is meant.
@@ -67,6 +67,29 @@ pub enum Command {
         app: Option<AppName>,
         /// At most so many operations, newest first.
         limit: Option<u32>,
+    },
+    /// Give a secret a value. Answers with [`crate::Answer::Secret`].
+    SecretSet {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which secret.
+        name: SecretName,
+        /// The value; in JSON its bytes in hex.
+        value: SecretValue,
+    },
+    /// What secrets there are. Answers with [`crate::Answer::Secrets`].
+    SecretList {
+        /// Which app.
+        app: Option<AppName>,
+    },
+    /// Remove a secret that no kept release needs. Answers with [`crate::Answer::Done`].
+    SecretRemove {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which secret.
+        name: SecretName,
+        /// Only this version; all if absent.
+        version: Option<SecretVersion>,
     },
     /// What instances wrote. Streams [`crate::Event::Output`], answers with [`crate::Answer::Done`].
     Logs {

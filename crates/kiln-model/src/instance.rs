@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, ServiceName, Timestamp, Volatile,
+    AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, SecretOrder, ServiceName, Timestamp,
+    Volatile,
 };
 
 /// The most an instance may use. Zero never means unlimited.
@@ -41,6 +42,9 @@ pub struct InstanceOrder {
     pub limits: Limits,
     /// Where it may write.
     pub volatile: Vec<Volatile>,
+    /// The secrets it is given; no two of the same name or with the same variable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretOrder>,
 }
 
 /// How the main process of an instance ended, or why there never was one.

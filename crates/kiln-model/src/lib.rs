@@ -39,7 +39,7 @@ mod units;
 pub use answer::{
     Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry,
     PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState,
-    ServiceStatus, StatusAnswer, Waiting,
+    SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
 pub use checker::{Finding, check};

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FleetId, Generation, Plan, Timestamp};
+use crate::{AppName, FleetId, Generation, Plan, SecretName, SecretVersion, Timestamp};
 
 /// One entry of the operation log. Entries are only ever appended; those written by earlier versions stay readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,32 @@ pub enum Record {
         lost: Vec<Loss>,
         /// The serial numbers of those made in their place.
         new: Vec<u32>,
+    },
+    /// A secret was given a value.
+    SecretSet {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// The app.
+        app: AppName,
+        /// The secret.
+        name: SecretName,
+        /// The version of the value.
+        version: Option<SecretVersion>,
+    },
+    /// A secret was removed.
+    SecretRemoved {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// The app.
+        app: AppName,
+        /// The secret.
+        name: SecretName,
+        /// Only this version, if one was named.
+        version: Option<SecretVersion>,
     },
 }
 

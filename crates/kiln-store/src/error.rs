@@ -1,9 +1,10 @@
 //! What went wrong in the state directory.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_model::{ImageDigest, ReleaseId, Sha256};
+use kiln_model::{AppName, ImageDigest, ReleaseId, SecretName, SecretVersion, Sha256};
 
 /// An operation of the store that did not happen. What was there before is still there.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,34 @@ pub enum StoreError {
     /// There is no such release.
     #[error("there is no release {0} in the store")]
     NoSuchRelease(ReleaseId),
+    /// There is no such secret, or not in this version.
+    #[error("app {app} has no secret {name}{}", version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default())]
+    NoSuchSecret {
+        /// The app.
+        app: AppName,
+        /// The secret.
+        name: SecretName,
+        /// The version, if one was meant.
+        version: Option<SecretVersion>,
+    },
+    /// A secret that kept releases need cannot be removed.
+    #[error("secret {name} of app {app} is needed by {}", list(releases))]
+    SecretInUse {
+        /// The app.
+        app: AppName,
+        /// The secret.
+        name: SecretName,
+        /// The releases.
+        releases: BTreeSet<ReleaseId>,
+    },
+    /// The key that secrets are sealed with cannot be used.
+    #[error("secrets cannot be opened: {}: {problem}", path.display())]
+    Key {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Another process runs a host on this directory.
     #[error("another process{} runs a Kiln host on {}", pid.map(|p| format!(" (pid {p})")).unwrap_or_default(),
             root.display())]
@@ -131,4 +160,8 @@ pub(crate) fn if_present<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn list(releases: &BTreeSet<ReleaseId>) -> String {
+    releases.iter().map(ReleaseId::as_str).collect::<Vec<_>>().join(", ")
 }

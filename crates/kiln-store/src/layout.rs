@@ -90,6 +90,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Writes a whole file that only root may read.
+    pub(crate) fn write_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = self.temp().file()?;
+        // Before anything is in it.
+        fs::set_permissions(file.path(), Permissions::from_mode(0o600))
+            .map_err(on("set the mode of", file.path()))?;
+        file.write(bytes)?;
+        file.persist(path)
+    }
+}
+
 fn make_root(root: &Path) -> Result<()> {
     if root.is_dir() {
         return Ok(());

@@ -13,6 +13,7 @@
 //! ├── packages/<sha256>.deb       packages as the mirror served them
 //! ├── blobs/<sha256>              parts of OCI images as registries served them; `.draft`: on its way
 //! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash
+//! ├── secrets/                    0700: values of secrets, encrypted (`secrets/mod.rs` draws it)
 //! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
 //! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
 //! ├── state/<name>.json           small documents that are not history
@@ -45,6 +46,7 @@ mod operation_log;
 mod packages;
 mod presence;
 mod releases;
+mod secrets;
 mod temp;
 mod verify;
 mod verity;
@@ -58,6 +60,7 @@ pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;
 pub use presence::Wanted;
+pub use secrets::{SecretRecord, SecretsLock};
 pub use verify::Damage;
 pub use verity::Verity;
 

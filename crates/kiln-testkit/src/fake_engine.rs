@@ -255,6 +255,7 @@ mod tests {
             env: BTreeMap::new(),
             limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10 },
             volatile: vec![],
+            secrets: Vec::new(),
         }
     }
 

@@ -66,6 +66,7 @@ impl FixtureImage {
             env: BTreeMap::new(),
             limits: Limits { memory: ByteSize(32 << 20), cpu_millis: 1000, pids: 16 },
             volatile: vec![Volatile { path: "/tmp".into(), size: ByteSize(4 << 20) }],
+            secrets: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use kiln_edge::Network;
 
 use crate::commands::{
     bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, odds, plan, releases,
-    rollback, schema, serve, status, up,
+    rollback, schema, secret, serve, status, up,
 };
 
 const EXAMPLES: &str = "\
@@ -72,6 +72,7 @@ pub(crate) enum Commands {
     Instances(instances::Instances),
     Log(log::Log),
     Logs(logs::Logs),
+    Secret(secret::Secret),
     Down(down::Down),
     Odds(odds::Odds),
     Schema(schema::Schema),
@@ -123,7 +124,7 @@ impl EdgeArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Named {
     /// The app [default: the one of the kiln.toml here or upwards, else the only one of the host]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     pub(crate) app: Option<kiln_model::AppName>,
 }
 

@@ -46,6 +46,17 @@ impl Context {
         self.root(host)
     }
 
+    /// The state directory that is meant where no host runs on it; none if a host was named by something else, or
+    /// there are several.
+    pub(crate) fn root_without_host(&self) -> Option<PathBuf> {
+        let by_directory = self.host.as_ref().is_some_and(|host| PathBuf::from(host).is_dir());
+        match (&self.host, &self.root) {
+            (Some(_), _) if !by_directory => None,
+            (None, None) if !self.registry.list().is_empty() => None,
+            _ => Some(self.named_root()),
+        }
+    }
+
     /// The host that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         // A state directory names the host that runs on it just as well.

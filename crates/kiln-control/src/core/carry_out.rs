@@ -122,7 +122,7 @@ impl Core {
     }
 
     fn provision(&mut self, app: &AppName, fleet: &FleetId) -> Result<Came, Trouble> {
-        if let Err(trouble) = self.image_of(fleet) {
+        if let Err(trouble) = self.is_at_hand(fleet) {
             return Ok(Came::Failed(trouble.0));
         }
         self.keep_fleet_whole(fleet)?;

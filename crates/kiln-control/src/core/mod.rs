@@ -184,6 +184,8 @@ impl Core {
 
     fn fold(&mut self, record: &Record) {
         let app = match record {
+            // Secrets may be set before there is an app, and change nothing about one.
+            Record::SecretSet { .. } | Record::SecretRemoved { .. } => return,
             Record::Begun { plan, .. } => &plan.app,
             Record::Intent { app, .. } | Record::Outcome { app, .. } | Record::Ended { app, .. } => app,
             Record::Replaced { fleet, .. } => &fleet.app,

@@ -54,6 +54,13 @@ impl Core {
         self.make_missing(id)
     }
 
+    /// Whether what instances of a fleet are made from is at hand.
+    pub(super) fn is_at_hand(&self, fleet: &FleetId) -> Result<(), Trouble> {
+        self.image_of(fleet)?;
+        let secrets = self.service(fleet).map(|service| self.world.shelf.secrets(&fleet.app, service));
+        secrets.unwrap_or_else(|| Ok(Vec::new())).map(drop)
+    }
+
     /// What instances of a fleet are made from.
     pub(super) fn image_of(&self, fleet: &FleetId) -> Result<ImageHandle, Trouble> {
         let Some(service) = self.service(fleet) else {
@@ -215,6 +222,7 @@ impl Core {
             return Err(Trouble(format!("release {} has no service {}", fleet.release, fleet.id.service)));
         };
         let image = self.image_of(&fleet.id)?;
+        let secrets = self.world.shelf.secrets(app, service)?;
         let order = |id: &InstanceId| InstanceOrder {
             id: id.clone(),
             app: app.clone(),
@@ -225,6 +233,7 @@ impl Core {
             env: service.env.clone(),
             limits: service.limits,
             volatile: service.volatile.clone(),
+            secrets: secrets.clone(),
         };
         Ok(ids.iter().map(order).collect())
     }

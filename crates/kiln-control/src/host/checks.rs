@@ -135,6 +135,7 @@ impl LocalHost {
             env: image.run.env.clone(),
             limits: LIMITS,
             volatile: image.volatile.clone(),
+            secrets: Vec::new(),
         })
     }
 

@@ -73,7 +73,7 @@ impl LocalHost {
             .spec
             .release(&of)
             .map_err(|e| Failure::from_error(ExitCode::Spec, &e).hint("add a [service.NAME] to kiln.toml"))?;
-        self.store.put_release(&release).map_err(|e| failure::store(&e))?;
+        self.keep_release(&release)?;
         stage.release = Some(release.id());
         Ok(release)
     }

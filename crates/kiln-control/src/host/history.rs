@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Record, ReleaseId, ServiceName,
+    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Record, ReleaseId, SecretVersion,
+    ServiceName, Timestamp,
 };
 
 /// Operations, oldest first.
 pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
     let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
+    let mut aside: Vec<(usize, LogEntry)> = Vec::new();
     for record in records {
         match record {
             Record::Begun { at, by, plan } => {
@@ -38,9 +40,37 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                 }
             }
             Record::Intent { .. } | Record::Outcome { .. } | Record::Replaced { .. } => {}
+            // What is no operation has a line of its own, in its place among those.
+            Record::SecretSet { at, by, app, name, version } => {
+                let what = format!("set secret {name}");
+                aside.push((entries.len(), note(*at, by, app, what, version.as_ref())));
+            }
+            Record::SecretRemoved { at, by, app, name, version } => {
+                let what = format!("remove secret {name}");
+                aside.push((entries.len(), note(*at, by, app, what, version.as_ref())));
+            }
         }
     }
-    entries.into_values().collect()
+    let mut all: Vec<LogEntry> = entries.into_values().collect();
+    for (done, (after, entry)) in aside.into_iter().enumerate() {
+        all.insert(after + done, entry);
+    }
+    all
+}
+
+fn note(at: Timestamp, by: &str, app: &AppName, what: String, version: Option<&SecretVersion>) -> LogEntry {
+    LogEntry {
+        operation: 0,
+        at,
+        ended: Some(at),
+        by: by.to_owned(),
+        app: app.clone(),
+        what,
+        from: None,
+        to: None,
+        outcome: "done".into(),
+        reason: version.map(ToString::to_string),
+    }
 }
 
 fn outcome(ending: &Ending, note: Option<String>) -> (String, Option<String>) {

@@ -13,7 +13,7 @@ mod processes;
 mod queries;
 mod releases;
 mod rollback;
-mod secrets;
+pub mod secrets;
 mod serve;
 
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ use std::time::Duration;
 use kiln_engine::Engine;
 use kiln_model::{Answer, AppName, Command, Failure, Millis, Record};
 use kiln_store::{HostLock, OperationLog, Store};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::contract::{Caller, EventSink, Host};
 use crate::core::{Core, News, Refusal, Request};
@@ -74,6 +75,8 @@ impl LocalHost {
     /// If another host runs there, the address is in use, the operation log is damaged, or this machine lacks what
     /// instances need.
     pub fn start(config: HostConfig) -> Result<Self, Failure> {
+        // Secrets pass through this process.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
@@ -240,6 +243,11 @@ impl LocalHost {
         self.driver.waker.wake();
     }
 
+    /// Writes down what is no operation of the core's.
+    pub(crate) fn note(&self, record: &Record) -> Result<(), Failure> {
+        lock(&self.log).append(record).map(drop).map_err(|e| failure::store(&e))
+    }
+
     pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
         let records = lock(&self.log).read::<Record>().map_err(|e| failure::store(&e))?;
         Ok(records.into_iter().map(|(_, record)| record).collect())
@@ -264,6 +272,9 @@ impl Host for LocalHost {
             Command::ReleaseDiff { app, from, to } => self.release_diff(app, &from, &to),
             Command::Instances { app } => self.instances(app),
             Command::Log { app, limit } => self.log(app, limit),
+            Command::SecretSet { app, name, value } => self.secret_set(app, name, &value, &by),
+            Command::SecretList { app } => self.secret_list(app),
+            Command::SecretRemove { app, name, version } => self.secret_remove(app, name, version, &by),
             Command::Logs { app, service, instance, follow, tail } => {
                 self.logs(&logs::Wanted { app, service, instance, follow, tail }, events)
             }

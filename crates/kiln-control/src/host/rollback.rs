@@ -40,6 +40,7 @@ impl LocalHost {
         let id = self.find_release(&app, release)?;
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
+        self.has_its_secrets(&release)?;
         self.serve(release, OperationKind::Rollback, by, asker, stage, begun)
     }
 

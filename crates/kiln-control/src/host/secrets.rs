@@ -1,19 +1,225 @@
-//! Secrets of apps.
+//! Secrets of apps: set, listed, removed, and pinned into releases.
 
-use kiln_model::{ExitCode, Failure, SecretVersions};
+use std::collections::BTreeMap;
 
-use super::LocalHost;
+use kiln_model::{
+    Answer, AppName, ExitCode, Failure, Record, Release, SecretAnswer, SecretEntry, SecretName, SecretValue,
+    SecretVersion, SecretVersions, Timestamp,
+};
+use kiln_store::{HostLock, OperationLog, Store, StoreError};
+
+use super::{LocalHost, failure};
+use crate::contract::Caller;
 use crate::project::Project;
+use crate::shelf::SystemClock;
+use crate::world::Clock;
 
 impl LocalHost {
-    /// The present versions of the secrets that a project's services need.
+    /// The present versions of the app's secrets, which must include all that its services need.
     pub(crate) fn secrets_for(&self, project: &Project) -> Result<SecretVersions, Failure> {
-        match project.spec.missing_secrets(&SecretVersions::new()).first() {
-            None => Ok(SecretVersions::new()),
-            Some(missing) => {
-                let message = format!("secret {} of service {} has no value", missing.name, missing.service);
-                Err(Failure::new(ExitCode::Spec, message).because("this version of Kiln keeps no secrets"))
+        let app = &project.spec.app;
+        let versions = self.store.secret_versions(app).map_err(|e| failure::store(&e))?;
+        let missing = project.spec.missing_secrets(&versions);
+        let Some(first) = missing.first() else { return Ok(versions) };
+        let message = format!("secret {} of service {} has no value", first.name, first.service);
+        let mut failure = Failure::new(ExitCode::Spec, message);
+        for more in &missing[1..] {
+            failure =
+                failure.because(format!("neither has secret {} of service {}", more.name, more.service));
+        }
+        let root = self.store.root().display();
+        let command = format!("kiln secret set {} --app {app} --root {root} < FILE", first.name);
+        Err(failure.hint(format!("`{command}` gives it one; nothing was made")))
+    }
+
+    /// Puts a release on the shelf, if the secret versions it holds still are there.
+    pub(crate) fn keep_release(&self, release: &Release) -> Result<(), Failure> {
+        let _lock = self.store.lock_secrets().map_err(|e| failure::store(&e))?;
+        self.has_its_secrets(release)?;
+        self.store.put_release(release).map_err(|e| failure::store(&e))?;
+        Ok(())
+    }
+
+    /// Whether every secret version that a release holds is here.
+    pub(crate) fn has_its_secrets(&self, release: &Release) -> Result<(), Failure> {
+        for (name, version) in release.secrets() {
+            let here = self.store.has_secret(&release.app, name, version).map_err(|e| failure::store(&e))?;
+            if !here {
+                let error = StoreError::NoSuchSecret {
+                    app: release.app.clone(),
+                    name: name.clone(),
+                    version: Some(version.clone()),
+                };
+                let hint = format!(
+                    "set the value it had again: the same value is the same version; or `kiln import` it with its \
+                     secrets. {} needs it",
+                    release.id().short()
+                );
+                return Err(Failure::from_error(ExitCode::Spec, &error).hint(hint));
             }
         }
+        Ok(())
+    }
+
+    pub(crate) fn secret_set(
+        &self,
+        app: Option<AppName>,
+        name: SecretName,
+        value: &SecretValue,
+        by: &Caller,
+    ) -> Result<Answer, Failure> {
+        let app = self.app_of_secrets(app)?;
+        let answer = set(&self.store, &app, &name, value, self.clock.now(), &by.name)?;
+        if answer.changed {
+            let version = Some(answer.entry.version.clone());
+            self.note(&Record::SecretSet { at: self.clock.now(), by: by.name.clone(), app, name, version })?;
+        }
+        Ok(Answer::Secret(answer))
+    }
+
+    pub(crate) fn secret_list(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        list(&self.store, &self.app_of_secrets(app)?).map(Answer::Secrets)
+    }
+
+    pub(crate) fn secret_remove(
+        &self,
+        app: Option<AppName>,
+        name: SecretName,
+        version: Option<SecretVersion>,
+        by: &Caller,
+    ) -> Result<Answer, Failure> {
+        let app = self.app_of_secrets(app)?;
+        remove(&self.store, &app, &name, version.as_ref())?;
+        self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.name.clone(), app, name, version })?;
+        Ok(Answer::Done)
+    }
+
+    /// Secrets may be set before anything has been deployed.
+    fn app_of_secrets(&self, app: Option<AppName>) -> Result<AppName, Failure> {
+        app.map_or_else(|| self.app(None), Ok)
+    }
+}
+
+/// A state directory on which no host runs, for as long as its secrets are worked on.
+pub struct Offline {
+    store: Store,
+    log: OperationLog,
+    _held: HostLock,
+}
+
+impl Offline {
+    /// Takes the place of a host.
+    ///
+    /// # Errors
+    /// If one runs there, or the directory cannot be used.
+    pub fn open(store: Store) -> Result<Self, Failure> {
+        let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
+        let log = OperationLog::open(&store, &held).map_err(|e| failure::store(&e))?;
+        Ok(Self { store, log, _held: held })
+    }
+
+    /// As `kiln secret set`.
+    ///
+    /// # Errors
+    /// If it cannot be written or sealed.
+    pub fn set(
+        &mut self,
+        app: AppName,
+        name: SecretName,
+        value: &SecretValue,
+        by: &Caller,
+    ) -> Result<SecretAnswer, Failure> {
+        let (at, by) = (SystemClock.now(), by.name.clone());
+        let answer = set(&self.store, &app, &name, value, at, &by)?;
+        if answer.changed {
+            let version = Some(answer.entry.version.clone());
+            self.note(&Record::SecretSet { at, by, app, name, version })?;
+        }
+        Ok(answer)
+    }
+
+    /// As `kiln secret rm`.
+    ///
+    /// # Errors
+    /// If a release that is kept needs it, or there is none.
+    pub fn remove(
+        &mut self,
+        app: AppName,
+        name: SecretName,
+        version: Option<SecretVersion>,
+        by: &Caller,
+    ) -> Result<(), Failure> {
+        remove(&self.store, &app, &name, version.as_ref())?;
+        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.name.clone(), app, name, version })
+    }
+
+    fn note(&mut self, record: &Record) -> Result<(), Failure> {
+        self.log.append(record).map(drop).map_err(|e| failure::store(&e))
+    }
+}
+
+fn set(
+    store: &Store,
+    app: &AppName,
+    name: &SecretName,
+    value: &SecretValue,
+    at: Timestamp,
+    by: &str,
+) -> Result<SecretAnswer, Failure> {
+    let (record, changed) = store.set_secret(app, name, value, at, by).map_err(|e| failure::store(&e))?;
+    Ok(SecretAnswer { changed, entry: entry(record, true, Vec::new()) })
+}
+
+/// The secrets of an app in a store, by name, the present version of each first.
+///
+/// # Errors
+/// If one does not read.
+pub fn list(store: &Store, app: &AppName) -> Result<Vec<SecretEntry>, Failure> {
+    let mut records = store.secrets(app).map_err(|e| failure::store(&e))?;
+    let used = store.secrets_in_use(app).map_err(|e| failure::store(&e))?;
+    records.reverse();
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut present = BTreeMap::new();
+    let entries = records.into_iter().map(|record| {
+        let is_present = *present.entry(record.name.clone()).or_insert(record.number) == record.number;
+        let users = used.get(&(record.name.clone(), record.version.clone()));
+        let releases = users.into_iter().flatten().cloned().collect();
+        entry(record, is_present, releases)
+    });
+    Ok(entries.collect())
+}
+
+fn remove(
+    store: &Store,
+    app: &AppName,
+    name: &SecretName,
+    version: Option<&SecretVersion>,
+) -> Result<(), Failure> {
+    let removed = store.remove_secret(app, name, version);
+    removed.map(drop).map_err(|e| match &e {
+        StoreError::SecretInUse { .. } => Failure::from_error(ExitCode::Usage, &e).hint(
+            "a release that is kept can be gone back to, and needs it then; `kiln gc` lets old releases go",
+        ),
+        StoreError::NoSuchSecret { .. } => {
+            Failure::from_error(ExitCode::Usage, &e).hint("`kiln secret list` shows what there is")
+        }
+        _ => failure::store(&e),
+    })
+}
+
+fn entry(
+    record: kiln_store::SecretRecord,
+    present: bool,
+    releases: Vec<kiln_model::ReleaseId>,
+) -> SecretEntry {
+    SecretEntry {
+        app: record.app,
+        name: record.name,
+        version: record.version,
+        number: record.number,
+        created: record.at,
+        by: record.by,
+        present,
+        releases,
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive};
 
 /// How long a keeper that works may take to answer what it does not wait with.
@@ -98,9 +100,12 @@ impl Line {
     fn ask(&mut self, request: &mut Request, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
         self.last_number += 1;
         request.number = self.last_number;
-        let frame = Frame::of(request)?;
+        let mut frame = Frame::of(request)?;
         self.stream.set_read_timeout(Some(PATIENCE.saturating_add(longer)))?;
-        io::Write::write_all(&mut self.stream, &frame.0)?;
+        let written = io::Write::write_all(&mut self.stream, &frame.0);
+        // There may have been secrets in it.
+        frame.0.zeroize();
+        written?;
         let (reply, descriptors) = self.hear()?;
         if reply.number != self.last_number {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"));

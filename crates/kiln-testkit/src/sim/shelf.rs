@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use kiln_control::{Shelf, Trouble};
 use kiln_model::{
-    ByteSize, ImageDigest, ImageHandle, Limits, Millis, Probe, Release, ReleaseId, ReleaseRoute,
-    ReleaseService, RunSettings, Sha256,
+    AppName, ByteSize, ImageDigest, ImageHandle, Limits, Millis, PinnedSecret, Probe, Release, ReleaseId,
+    ReleaseRoute, ReleaseService, RunSettings, SecretName, SecretOrder, SecretValue, Sha256,
 };
 
 use super::lock;
@@ -29,6 +29,15 @@ impl Shelf for FakeShelf {
 
     fn image(&self, digest: &ImageDigest) -> Result<ImageHandle, Trouble> {
         Ok(ImageHandle { digest: *digest, metadata: "/nowhere".into(), objects: "/nowhere".into() })
+    }
+
+    /// The value of a secret is the name of its version.
+    fn secrets(&self, _: &AppName, service: &ReleaseService) -> Result<Vec<SecretOrder>, Trouble> {
+        let order = |(name, pinned): (&SecretName, &PinnedSecret)| {
+            let value = SecretValue::new(pinned.version.as_str().into()).expect("a short value");
+            SecretOrder { name: name.clone(), value, env: pinned.env.clone() }
+        };
+        Ok(service.secrets.iter().map(order).collect())
     }
 }
 

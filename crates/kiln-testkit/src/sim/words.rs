@@ -31,6 +31,8 @@ fn record(record: &Record) -> String {
             Ending::Superseded { by } => format!("plan {generation}: superseded by plan {by}"),
             Ending::Failed { step, cause } => format!("plan {generation}: failed at `{step}`: {cause}"),
         },
+        Record::SecretSet { name, .. } => format!("secret {name} is set"),
+        Record::SecretRemoved { name, .. } => format!("secret {name} is removed"),
         Record::Replaced { fleet, lost, new, .. } => {
             let lost: Vec<&str> = lost.iter().map(|l| l.cause.as_str()).collect();
             format!("{fleet}: lost ({}), made {new:?}", lost.join("; "))

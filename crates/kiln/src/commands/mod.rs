@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod releases;
 pub(crate) mod rollback;
 pub(crate) mod schema;
+pub(crate) mod secret;
 pub(crate) mod serve;
 mod shift;
 pub(crate) mod status;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Instances(args) => instances::run(&args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
+        Commands::Secret(args) => secret::run(args, context),
         Commands::Down(args) => down::run(&args, context),
         Commands::Odds(args) => odds::run(&args, context),
         Commands::Keeper(args) => keeper::run(&args, context),

@@ -8,5 +8,6 @@ mod host;
 mod luck;
 mod project;
 mod releases;
+mod secrets;
 mod trace;
 mod up;

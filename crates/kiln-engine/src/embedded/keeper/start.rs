@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
 use super::super::capture::OutputDir;
 use super::super::cgroup::{Groups, Layout};
-use super::super::launch::Host;
+use super::super::launch::{Host, undumpable};
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
 use super::descriptors::{Inheritance, Mark, numbers};
 use super::door::{Door, Rights};
@@ -248,6 +248,7 @@ fn note(lock: &OwnedFd) -> io::Result<()> {
 
 /// Leaves the session, the working directory and the streams of whoever started it.
 fn detach(run_dir: &Path) -> io::Result<()> {
+    undumpable();
     setsid()?;
     let log = OpenOptions::new().create(true).append(true).open(run_dir.join("keeper.log"))?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

@@ -34,6 +34,9 @@ fn attempt(script: &Script) -> Failed {
 fn prepare(script: &Script) -> Result<(), Failed> {
     at(Step::Signals, signals(script.streams))?;
     mount_volatile(&script.volatile)?;
+    if let Some(secrets) = &script.secrets {
+        at(Step::Secrets, secrets.give())?;
+    }
     mount_proc(script)?;
     at(Step::Loopback, raw::loopback_up())?;
     at(Step::Hostname, raw::set_hostname(&script.hostname))?;

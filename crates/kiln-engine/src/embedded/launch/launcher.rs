@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use kiln_model::{AppName, ImageDigest, InstanceOrder};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use super::super::cgroup::Groups;
 use super::Host;
@@ -86,6 +87,8 @@ impl Launcher {
     pub(crate) fn rest(&mut self) {
         if self.is_away {
             self.is_away = self.host.return_to_mounts().is_err();
+            // A child that becomes another user changes this for the memory it shares with its parent.
+            undumpable();
         }
     }
 
@@ -142,4 +145,13 @@ fn own_streams(streams: [&OwnedFd; 2], ids: AppIds, order: &InstanceOrder) -> ru
         fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
     Ok(())
+}
+
+/// Keeps the memory of this process, through which secrets pass, out of core dumps and away from its user's
+/// debuggers.
+pub(crate) fn undumpable() {
+    // It cannot fail but on a kernel without the call, which Kiln does not run on.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // Where the kernel hands dumps to a program, this is what it asks.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }

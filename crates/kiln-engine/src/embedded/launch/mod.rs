@@ -19,6 +19,7 @@
 //! | `main_process` | the first process of an instance, as its parent holds it |
 //! | `template` | the mount namespace all instances of an image begin with; `device_dir` is its /dev |
 //! | `script` | what one child needs to know |
+//! | `secrets` | the files of secrets, on a tmpfs of their own |
 //! | `child` | what it does with that; `raw` and `spawn` are the system calls, `step` what it says |
 //! | `ending` | how a process ended, whoever's child it was |
 //! | `diagnosis` | why a program could not be executed |
@@ -36,6 +37,7 @@ mod launching;
 mod main_process;
 mod raw;
 mod script;
+mod secrets;
 mod spawn;
 mod stack;
 mod step;
@@ -43,6 +45,6 @@ mod template;
 
 pub(super) use host::Host;
 pub(super) use ids::AppIds;
-pub(super) use launcher::Launcher;
+pub(super) use launcher::{Launcher, undumpable};
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::MainProcess;

@@ -123,6 +123,34 @@ pub(super) fn write_file(dir: c_int, path: &CStr, text: &[u8]) -> Result<(), Err
     }
 }
 
+/// `mkdir(2)`.
+pub(super) fn make_dir(path: &CStr, mode: usize) -> Result<(), Errno> {
+    let this_dir = libc::AT_FDCWD as isize as usize;
+    // SAFETY: the path is NUL-terminated and only read.
+    unsafe { checked(libc::SYS_mkdirat, [this_dir, at(path), mode]) }.map(drop)
+}
+
+/// Makes the file `path`, which is not there yet, with this content, mode and owner.
+pub(super) fn new_file(
+    path: &CStr,
+    content: &[u8],
+    mode: usize,
+    (uid, gid): (u32, u32),
+) -> Result<(), Errno> {
+    let flags = (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as usize;
+    let this_dir = libc::AT_FDCWD as isize as usize;
+    // SAFETY: the path is NUL-terminated; `content` is read for its length.
+    unsafe {
+        let fd = checked(libc::SYS_openat, [this_dir, at(path), flags, mode])?;
+        let written = checked(libc::SYS_write, [fd, content.as_ptr() as usize, content.len()]);
+        let owned = checked(libc::SYS_fchown, [fd, uid as usize, gid as usize]);
+        checked(libc::SYS_close, [fd])?;
+        owned?;
+        // A tmpfs takes all of it or has no room.
+        if written? == content.len() { Ok(()) } else { Err(libc::ENOSPC) }
+    }
+}
+
 /// `write(2)`.
 pub(super) fn write(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: `bytes` is read for its length.

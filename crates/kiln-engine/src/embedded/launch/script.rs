@@ -1,18 +1,22 @@
 //! Everything a child needs to know, laid out before it is born: it cannot allocate.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use kiln_model::{InstanceOrder, Volatile};
+use zeroize::Zeroize;
 
 use super::Host;
 use super::ids::AppIds;
+use super::secrets::SecretFiles;
 
 /// Instructions for one child. Built by the parent, only read by the child.
 pub(super) struct Script {
     pub(super) host: Rc<Host>,
     pub(super) volatile: Vec<Tmpfs>,
+    pub(super) secrets: Option<SecretFiles>,
     pub(super) hostname: CString,
     pub(super) accounting_uid: u32,
     pub(super) uid: u32,
@@ -60,14 +64,22 @@ pub(super) struct Tmpfs {
 /// A list of texts as `execve` takes it.
 pub(super) struct TextList {
     pointers: Vec<*const c_char>,
-    _texts: Vec<CString>,
+    texts: Vec<CString>,
+}
+
+/// Among them may be secrets.
+impl Drop for TextList {
+    fn drop(&mut self) {
+        self.pointers.clear();
+        self.texts.drain(..).for_each(|text| text.into_bytes().zeroize());
+    }
 }
 
 impl TextList {
-    fn new(texts: impl IntoIterator<Item = String>) -> Result<Self, NulError> {
+    fn new(texts: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Result<Self, NulError> {
         let texts: Vec<CString> = texts.into_iter().map(CString::new).collect::<Result<_, _>>()?;
         let ends = std::iter::once(std::ptr::null());
-        Ok(Self { pointers: texts.iter().map(|t| t.as_ptr()).chain(ends).collect(), _texts: texts })
+        Ok(Self { pointers: texts.iter().map(|t| t.as_ptr()).chain(ends).collect(), texts })
     }
 
     pub(super) fn as_ptr(&self) -> *const *const c_char {
@@ -94,6 +106,7 @@ impl Script {
         Ok(Self {
             host,
             volatile: volatile(order, ids)?,
+            secrets: SecretFiles::of(order, ids)?,
             hostname: CString::new(order.id.as_str())?,
             accounting_uid,
             uid: run.uid,
@@ -108,11 +121,16 @@ impl Script {
     }
 }
 
-fn environment(order: &InstanceOrder) -> impl Iterator<Item = String> {
-    let defaults = [("PATH", DEFAULT_PATH), ("HOME", "/")];
-    let missing = defaults.into_iter().filter(|(name, _)| !order.env.contains_key(*name));
-    let missing = missing.map(|(name, value)| format!("{name}={value}"));
-    missing.chain(order.env.iter().map(|(name, value)| format!("{name}={value}")))
+fn environment(order: &InstanceOrder) -> impl Iterator<Item = Vec<u8>> {
+    let secrets = order.secrets.iter().filter_map(|s| Some((s.env.as_deref()?, s.value.reveal())));
+    let secrets: BTreeMap<&str, &[u8]> = secrets.collect();
+    let own = order.env.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let own = own.filter(|(name, _)| !secrets.contains_key(name)).collect::<BTreeMap<_, _>>();
+    let defaults = [("PATH", DEFAULT_PATH.as_bytes()), ("HOME", b"/".as_slice())];
+    let missing =
+        defaults.into_iter().filter(|(name, _)| !own.contains_key(name) && !secrets.contains_key(name));
+    let all = missing.chain(own.clone()).chain(secrets.clone());
+    all.map(|(name, value)| [name.as_bytes(), b"=", value].concat()).collect::<Vec<_>>().into_iter()
 }
 
 /// Parents before children, so that a volatile path inside another is mounted onto it.

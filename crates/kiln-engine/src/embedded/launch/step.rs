@@ -6,6 +6,7 @@
 pub(super) enum Step {
     Signals,
     Volatile,
+    Secrets,
     Proc,
     PortStart,
     MemfdNoExec,
@@ -27,9 +28,10 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 20] = [
+    const ALL: [Step; 21] = [
         Step::Signals,
         Step::Volatile,
+        Step::Secrets,
         Step::Proc,
         Step::PortStart,
         Step::MemfdNoExec,
@@ -55,6 +57,7 @@ impl Step {
         match self {
             Step::Signals => "reset its signals",
             Step::Volatile => "mount the volatile path",
+            Step::Secrets => "give it its secrets in /run/secrets",
             Step::Proc => "mount /proc",
             Step::PortStart => "open all ports to its user",
             Step::MemfdNoExec => "forbid executable anonymous files",

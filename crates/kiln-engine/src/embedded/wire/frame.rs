@@ -4,13 +4,13 @@ use std::io;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroize;
 
 /// The most a frame may hold: a few thousand orders, or the statuses of all instances a host can have.
 const MOST: usize = 32 << 20;
 const HEAD: usize = 4;
 
 /// A message, encoded.
-#[derive(Debug)]
 pub(crate) struct Frame(pub(crate) Vec<u8>);
 
 impl Frame {
@@ -63,6 +63,8 @@ impl Inbox {
         }
         let length = self.0.first_chunk::<HEAD>().map_or(0, |head| u32::from_le_bytes(*head) as usize);
         let message = serde_json::from_slice(&self.0[HEAD..HEAD + length])?;
+        // There may have been secrets in it.
+        self.0[..HEAD + length].zeroize();
         self.0.drain(..HEAD + length);
         self.0.shrink_to(MOST.min(64 << 10));
         Ok(Some(message))

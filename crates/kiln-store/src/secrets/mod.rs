@@ -1,0 +1,233 @@
+//! Secrets at rest: encrypted, versioned, never edited.
+//!
+//! ```text
+//! secrets/                        0700
+//! ├── key                         32 bytes in hex, 0600; unless a key is given (see [`key`])
+//! ├── lock                        held while secrets are set or removed
+//! └── <app>/<NAME>/<number>.json  one setting of one secret, 0600: what is known of it, and its value, sealed
+//! ```
+//! The highest number is the present one. A number's version follows from its value (`docs/design/release.md`), so
+//! setting a value again that was there before gives another number and the same version.
+
+mod key;
+mod sealed;
+mod version;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use kiln_model::{AppName, ReleaseId, SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::documents::{names_in, read_json};
+use crate::error::{if_present, on};
+use crate::temp::{ensure_dir, sync_dir};
+use crate::{Result, Store, StoreError};
+use key::Key;
+use sealed::Sealed;
+pub use sealed::SecretRecord;
+
+impl Store {
+    /// Keeps a value as the present one of a secret; what is known of it, and whether anything has changed: setting
+    /// the value that is present already changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`], or what the system refused.
+    pub fn set_secret(
+        &self,
+        app: &AppName,
+        name: &SecretName,
+        value: &SecretValue,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<(SecretRecord, bool)> {
+        let _lock = self.lock_secrets()?;
+        let key = Key::of(self)?;
+        let version = version::of(app, name, value);
+        let last = self.settings(app, name)?.into_iter().next_back().map(|(_, sealed)| sealed.record);
+        let number = match last {
+            Some(present) if present.version == version => return Ok((present, false)),
+            Some(present) => present.number + 1,
+            None => 1,
+        };
+        let (app, name, by) = (app.clone(), name.clone(), by.to_owned());
+        let record = SecretRecord { app, name, version, number, at, by };
+        let sealed = Sealed::seal(record, value, &key)?;
+        let dir = self.secret_dir(&sealed.record.app, &sealed.record.name);
+        ensure_dir(dir.parent().expect("a directory of an app"))?;
+        ensure_dir(&dir)?;
+        self.write_private(&dir.join(format!("{number}.json")), &sealed.encode())?;
+        Ok((sealed.record, true))
+    }
+
+    /// Every setting of every secret of an app, by name and number.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the system refused.
+    pub fn secrets(&self, app: &AppName) -> Result<Vec<SecretRecord>> {
+        let mut records = Vec::new();
+        for name in names_in_if_there(&self.dir("secrets").join(app.as_str()))? {
+            let Ok(name) = name.parse() else { continue };
+            records.extend(self.settings(app, &name)?.into_values().map(|sealed| sealed.record));
+        }
+        Ok(records)
+    }
+
+    /// The present version of every secret of an app.
+    ///
+    /// # Errors
+    /// As [`Store::secrets`].
+    pub fn secret_versions(&self, app: &AppName) -> Result<SecretVersions> {
+        // By name and number: the last of a name wins.
+        Ok(self.secrets(app)?.into_iter().map(|r| (r.name, r.version)).collect())
+    }
+
+    /// Whether a version of a secret is here.
+    ///
+    /// # Errors
+    /// As [`Store::secrets`].
+    pub fn has_secret(&self, app: &AppName, name: &SecretName, version: &SecretVersion) -> Result<bool> {
+        Ok(self.settings(app, name)?.values().any(|s| s.record.version == *version))
+    }
+
+    /// The value of a version of a secret.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchSecret`], [`StoreError::Key`], [`StoreError::Damaged`], or what the system refused.
+    pub fn secret(&self, app: &AppName, name: &SecretName, version: &SecretVersion) -> Result<SecretValue> {
+        let settings = self.settings(app, name)?;
+        let found = settings.into_iter().find(|(_, s)| s.record.version == *version);
+        let (number, sealed) = found.ok_or_else(|| no_such_secret(app, name, Some(version)))?;
+        let path = self.secret_dir(app, name).join(format!("{number}.json"));
+        sealed.open(&Key::of(self)?, &path)
+    }
+
+    /// Removes a secret, or one version of it; the versions that are gone.
+    ///
+    /// # Errors
+    /// [`StoreError::SecretInUse`] with the releases if any that is kept needs a version of these;
+    /// [`StoreError::NoSuchSecret`]; otherwise as [`Store::secrets`].
+    pub fn remove_secret(
+        &self,
+        app: &AppName,
+        name: &SecretName,
+        version: Option<&SecretVersion>,
+    ) -> Result<BTreeSet<SecretVersion>> {
+        let _lock = self.lock_secrets()?;
+        let settings = self.settings(app, name)?;
+        let doomed: BTreeMap<u64, SecretVersion> = settings
+            .into_iter()
+            .map(|(number, sealed)| (number, sealed.record.version))
+            .filter(|(_, v)| version.is_none_or(|wanted| wanted == v))
+            .collect();
+        if doomed.is_empty() {
+            return Err(no_such_secret(app, name, version));
+        }
+        let versions: BTreeSet<SecretVersion> = doomed.values().cloned().collect();
+        let used = self.secrets_in_use(app)?;
+        let releases: BTreeSet<ReleaseId> =
+            versions.iter().filter_map(|v| used.get(&(name.clone(), v.clone()))).flatten().cloned().collect();
+        if !releases.is_empty() {
+            return Err(StoreError::SecretInUse { app: app.clone(), name: name.clone(), releases });
+        }
+        let dir = self.secret_dir(app, name);
+        for number in doomed.keys() {
+            let path = dir.join(format!("{number}.json"));
+            fs::remove_file(&path).map_err(on("remove", &path))?;
+        }
+        sync_dir(&dir)?;
+        Ok(versions)
+    }
+
+    /// Which kept releases of an app need which versions of secrets.
+    ///
+    /// # Errors
+    /// If a release does not read, or the system refuses.
+    pub fn secrets_in_use(
+        &self,
+        app: &AppName,
+    ) -> Result<BTreeMap<(SecretName, SecretVersion), BTreeSet<ReleaseId>>> {
+        let mut used: BTreeMap<_, BTreeSet<ReleaseId>> = BTreeMap::new();
+        for id in self.releases()? {
+            let release = self.release(&id)?;
+            if release.app == *app {
+                for (name, version) in release.secrets() {
+                    used.entry((name.clone(), version.clone())).or_default().insert(id.clone());
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// While it is held, nobody sets or removes a secret. What pins versions into a release holds it from its last
+    /// look at them until the release is kept.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn lock_secrets(&self) -> Result<SecretsLock> {
+        let dir = self.dir("secrets");
+        ensure_dir(&dir)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(on("set the mode of", &dir))?;
+        let path = dir.join("lock");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = opened.map_err(on("open the lock", &path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| on("lock", &path)(e.into()))?;
+        Ok(SecretsLock { _file: file })
+    }
+
+    /// Settings of one secret by number.
+    fn settings(&self, app: &AppName, name: &SecretName) -> Result<BTreeMap<u64, Sealed>> {
+        let dir = self.secret_dir(app, name);
+        let mut settings = BTreeMap::new();
+        for number in names_in_if_there(&dir)? {
+            let Some(number) = number.strip_suffix(".json").and_then(|n| n.parse().ok()) else { continue };
+            let path = dir.join(format!("{number}.json"));
+            let Some(sealed) = read_json::<Sealed>(&path)? else { continue };
+            let record = &sealed.record;
+            if (&record.app, &record.name, record.number) != (app, name, number) {
+                return Err(StoreError::damaged(&path, "it belongs elsewhere"));
+            }
+            settings.insert(number, sealed);
+        }
+        Ok(settings)
+    }
+
+    fn secret_dir(&self, app: &AppName, name: &SecretName) -> PathBuf {
+        self.dir("secrets").join(app.as_str()).join(name.as_str())
+    }
+}
+
+/// Held while secrets must stay as they are.
+#[derive(Debug)]
+pub struct SecretsLock {
+    _file: File,
+}
+
+fn no_such_secret(app: &AppName, name: &SecretName, version: Option<&SecretVersion>) -> StoreError {
+    StoreError::NoSuchSecret { app: app.clone(), name: name.clone(), version: version.cloned() }
+}
+
+fn names_in_if_there(dir: &std::path::Path) -> Result<Vec<String>> {
+    match if_present(fs::metadata(dir)).map_err(on("look for", dir))? {
+        Some(_) => names_in(dir, ""),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The errors of a key.
+fn bad_key(path: &std::path::Path, problem: impl Into<String>) -> StoreError {
+    StoreError::Key { path: path.to_owned(), problem: problem.into() }
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    filled.map_err(|_| {
+        let source = io::Error::other("the system's source of random numbers failed");
+        on("read", std::path::Path::new("/dev/urandom"))(source)
+    })?;
+    Ok(bytes)
+}

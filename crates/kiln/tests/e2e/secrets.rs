@@ -1,0 +1,132 @@
+//! Secrets from the command line into instances, pinned by releases.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+/// An app that says what it finds in its files and its environment.
+fn project() -> Project {
+    let project = Project::example("hello");
+    let serve = r#"["/usr/bin/perl", "-MIO::Socket::INET", "-e", "$s = IO::Socket::INET->new(Listen => 9, LocalPort => 8080, ReuseAddr => 1) or die; while ($c = $s->accept) { while (<$c>) { last if /^\\r/ } open F, '/run/secrets/API_KEY'; $k = <F>; $t = qq(hello $ENV{GREETING} file=$k env=$ENV{KEY}); print $c qq(HTTP/1.1 200 OK\\r\\nContent-Length: ) . length($t) . qq(\\r\\nConnection: close\\r\\n\\r\\n$t); close $c }"]"#;
+    project.edit("kiln.toml", r#"["/usr/sbin/nginx", "-g", "daemon off;"]"#, serve);
+    project.edit("kiln.toml", "[[image.web.check]]                      # the gate", "# the gate");
+    project.edit("kiln.toml", "run = [\"/usr/sbin/nginx\", \"-t\"]", "");
+    project.edit(
+        "kiln.toml",
+        "cpu       = 0.5",
+        "cpu       = 0.5\nenv = { GREETING = \"one\" }\nsecrets = [{ name = \"API_KEY\", env = \"KEY\" }]",
+    );
+    project
+}
+
+fn set(host: &TestHost, value: &str) -> Output {
+    let mut command = host.command(&["secret", "set", "API_KEY", "--app", "hello"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!said(&output).contains(value.trim_end()), "{}", said(&output));
+    output
+}
+
+/// Promise 3, with secrets: image, configuration and secret versions go back together, warm and cold.
+#[test]
+fn a_rollback_restores_the_secret_versions_of_its_release() {
+    let host = TestHost::start();
+    let project = project();
+    let missing = host.kiln(&["deploy", project.dir()]);
+    assert_eq!(missing.status.code(), Some(3), "{}", said(&missing));
+    assert!(said(&missing).contains("kiln secret set API_KEY --app hello --root"), "{}", said(&missing));
+    assert_eq!(host.json(&["instances"]), serde_json::json!([]), "nothing was made");
+
+    set(&host, "first-value\n");
+    let first = host.deploy(&project);
+    assert_eq!(host.page(), "hello one file=first-value env=first-value");
+    set(&host, "second-value\n");
+    assert_eq!(host.page(), "hello one file=first-value env=first-value", "a set value waits for a deploy");
+    project.edit("kiln.toml", "GREETING = \"one\"", "GREETING = \"two\"");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    let second = host.deploy(&project);
+    assert_eq!(host.page(), "hello two file=second-value env=second-value");
+    let diff = host.json(&["releases", "diff", &first, &second]);
+    let parts: Vec<&str> =
+        diff["differences"].as_array().unwrap().iter().map(|d| d["part"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["env", "secret", "deploy"], "{diff}");
+
+    host.wait_until("the first fleet is gone", || {
+        let now = host.json(&["instances"]);
+        now.as_array().unwrap().iter().all(|i| i["release"] == second.as_str())
+    });
+    let refused = host.kiln(&["secret", "rm", "API_KEY", "--app", "hello"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains(&first) && said(&refused).contains(&second), "{}", said(&refused));
+    let load = host.load();
+    let back = host.kiln(&["rollback", &first]);
+    assert!(back.status.success(), "{}", said(&back));
+    assert_eq!(host.page(), "hello one file=first-value env=first-value", "cold, from the store");
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+
+    let listed = host.json(&["secret", "list", "--app", "hello"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    assert_eq!((&listed[0]["present"], &listed[1]["present"]), (&true.into(), &false.into()));
+    let everywhere = [host.kiln(&["log"]), host.kiln(&["logs"]), host.kiln(&["releases", "show", &first])];
+    for output in everywhere {
+        let text = said(&output);
+        assert!(!text.contains("first-value") && !text.contains("second-value"), "{text}");
+    }
+    assert!(said(&host.kiln(&["log"])).contains("set secret API_KEY"));
+    nowhere_on_disk(host.root.path(), "first-value");
+    nobody_shows(host.root.path(), "first-value");
+}
+
+fn nowhere_on_disk(dir: &Path, value: &str) {
+    let found = std::process::Command::new("grep").args(["-rlaF", "--", value]).arg(dir).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the value is on the disk");
+}
+
+/// No argument of any process has the value, and the processes of the host cannot be dumped.
+fn nobody_shows(root: &Path, value: &str) {
+    for (pid, line) in crate::trace::processes() {
+        assert!(!line.contains(value), "process {pid} shows it: {line}");
+        if line.contains(&format!("serve --listen 127.0.0.1:0 --root {}", root.display())) {
+            use std::os::unix::fs::MetadataExt;
+            let status = std::fs::metadata(format!("/proc/{pid}/mem")).unwrap();
+            assert_eq!(status.uid(), 0);
+        }
+    }
+}
+
+#[test]
+fn secrets_can_be_set_before_a_host_runs() {
+    let root = tempfile::TempDir::new().unwrap();
+    let kiln = |arguments: &[&str], value: Option<&str>| {
+        let mut command = std::process::Command::new(crate::host::KILN);
+        command.args(arguments).args(["--app", "hello", "--root"]).arg(root.path());
+        let stdin = if value.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        if let Some(value) = value {
+            child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+        }
+        child.wait_with_output().unwrap()
+    };
+    assert!(kiln(&["secret", "set", "API_KEY", "--json"], Some("x\n")).status.success());
+    let listed = kiln(&["secret", "list", "--json"], None);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((&listed[0]["name"], &listed[0]["number"]), (&"API_KEY".into(), &1.into()));
+    for (arguments, value, says) in [
+        (&["secret", "set", "API_KEY"][..], Some(""), "the value is empty"),
+        (&["secret", "set", "9"], Some("x"), "not a valid secret name"),
+        (&["secret", "rm", "NONE"], None, "has no secret NONE"),
+    ] {
+        let refused = kiln(arguments, value);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains(says), "{}", said(&refused));
+    }
+    assert!(kiln(&["secret", "rm", "API_KEY"], None).status.success());
+    assert_eq!(String::from_utf8_lossy(&kiln(&["secret", "list"], None).stdout), "no secret has been set\n");
+}
