@@ -25,6 +25,7 @@ pub(crate) fn routes(host: Door) -> Router {
     Router::new()
         .route("/v1/commands", post(commands))
         .route("/v1/health", get(health))
+        .route("/v1/metrics", get(metrics))
         .route("/v1/apps/{app}/status", get(status))
         .route("/v1/apps/{app}/releases", get(releases))
         .route("/v1/apps/{app}/releases/{release}", get(release))
@@ -59,6 +60,18 @@ async fn run(host: Door, command: Command, by: Caller, sender: Sender) {
     let events = Arc::clone(&sender);
     let done = tokio::task::spawn_blocking(move || host.run(command, by, &*events)).await;
     sender.send(&Line::last(done.unwrap_or_else(|e| Err(bug(&e)))));
+}
+
+/// The figures of the edge, for Prometheus.
+async fn metrics(State(host): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    match tokio::task::spawn_blocking(move || host.run(Command::Metrics, peer.0, &Unheard)).await {
+        Ok(Ok(Answer::Metrics(text))) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
+        Ok(Ok(other)) => document(other),
+        Ok(Err(failure)) => refused(status_of(failure.code), failure),
+        Err(e) => refused(StatusCode::INTERNAL_SERVER_ERROR, bug(&e)),
+    }
 }
 
 #[derive(Deserialize)]

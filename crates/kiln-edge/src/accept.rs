@@ -55,6 +55,10 @@ async fn cope(worker: &Worker, error: &io::Error) {
 }
 
 fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
+    let ip = peer.ip().to_canonical();
+    let at_most = if worker.trust.covers(ip) { usize::MAX } else { worker.limits.client_connections };
+    // One that has too many is told so by the end of the connection: a word would take what it is refused.
+    let Some(admitted) = worker.clients.admit(ip, at_most) else { return };
     let marks = Marks::new(worker.epoch);
     let local = stream.local_addr().unwrap_or(peer);
     let connection = Rc::new(Connection::new(marks, local));
@@ -66,7 +70,7 @@ fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
         if let Ok(greeted) = greet::greet(&worker, door, &connection, stream, peer).await {
             serve::serve(worker, connection, greeted).await;
         }
-        drop(listed);
+        drop((listed, admitted));
     });
     connections.ended_by(key, task.abort_handle());
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use kiln_model::{HttpsRule, InstanceId, RouteTable};
 
 use crate::counts::Tally;
+use crate::metrics::{Meter, Registry};
 use crate::origin::Scheme;
 use crate::random::Random;
 use crate::shares::Shares;
@@ -29,6 +30,8 @@ pub(crate) struct Balance {
 pub(crate) struct Pick {
     pub(crate) tally: Arc<Tally>,
     pub(crate) upstream: Rc<Upstream>,
+    /// Where it is counted, if it is a request.
+    pub(crate) meter: Option<Arc<Meter>>,
 }
 
 /// Why a request goes nowhere.
@@ -61,7 +64,7 @@ impl Balance {
 
     /// Before there is a table.
     pub(crate) fn empty() -> Self {
-        let table = Table::new(RouteTable::default(), &HashMap::new(), &Arc::default());
+        let table = Table::new(RouteTable::default(), &HashMap::new(), &Arc::default(), &Registry::default());
         Self::new(Arc::new(table), &HashMap::new())
     }
 
@@ -79,11 +82,11 @@ impl Balance {
         random: &Random,
     ) -> Result<Pick, NoPick> {
         let route = self.table.router.find(host, path).ok_or(NoPick::NoRoute)?;
-        let Route { targets, https } = &self.table.routes[route];
+        let Route { targets, meters, https } = &self.table.routes[route];
         if *https == HttpsRule::Redirect && scheme == Scheme::Http {
             return Err(NoPick::OnlyHttps);
         }
-        self.among(targets, &self.shares[route], tried, random)
+        self.among(targets, meters, &self.shares[route], tried, random)
     }
 
     /// Chooses for a connection to `port`.
@@ -94,12 +97,13 @@ impl Balance {
         random: &Random,
     ) -> Result<Pick, NoPick> {
         let route = self.table.tcp.iter().position(|r| r.port == port).ok_or(NoPick::NoRoute)?;
-        self.among(&self.table.tcp[route].targets, &self.tcp_shares[route], tried, random)
+        self.among(&self.table.tcp[route].targets, &[], &self.tcp_shares[route], tried, random)
     }
 
     fn among(
         &self,
         targets: &[(FleetIndex, u32)],
+        meters: &[Arc<Meter>],
         shares: &RefCell<Shares>,
         tried: &[Rc<Upstream>],
         random: &Random,
@@ -112,7 +116,8 @@ impl Balance {
             Some(target) => {
                 let fleet = targets[target].0;
                 let upstream = least_loaded(&self.upstreams[fleet], tried, random).ok_or(NoPick::AllTried)?;
-                Ok(Pick { tally: self.table.fleets[fleet].tally.clone(), upstream })
+                let meter = meters.get(target).cloned();
+                Ok(Pick { tally: self.table.fleets[fleet].tally.clone(), upstream, meter })
             }
             None if !tried.is_empty() => Err(NoPick::AllTried),
             None => Err(match targets.first() {
@@ -134,8 +139,37 @@ fn least_loaded(fleet: &[Rc<Upstream>], tried: &[Rc<Upstream>], random: &Random)
         let fresh: Vec<_> = fleet.iter().filter(|u| !is_in(tried, u)).cloned().collect();
         return least_loaded(&fresh, &[], random);
     }
-    let first = random.below(fleet.len());
-    let second = first + 1 + random.below(fleet.len().saturating_sub(1));
-    let (a, b) = (fleet.get(first)?, &fleet[second % fleet.len()]);
-    Some(if b.load() < a.load() { b } else { a }.clone())
+    let first = drawn(fleet, random)?;
+    let second = drawn(fleet, random)?;
+    Some(if second.load() < first.load() { second } else { first }.clone())
+}
+
+/// One instance at random, of those in good standing if there are any; a new one is drawn less often at first.
+fn drawn<'a>(fleet: &'a [Rc<Upstream>], random: &Random) -> Option<&'a Rc<Upstream>> {
+    const DRAWS: usize = 4;
+    for _ in 0..DRAWS {
+        let upstream = fleet.get(random.below(fleet.len()))?;
+        let warmth = upstream.standing.warmth();
+        if !upstream.standing.is_ejected() && (warmth == 1000 || random.below(1000) < warmth) {
+            return Some(upstream);
+        }
+    }
+    fleet.iter().find(|u| !u.standing.is_ejected()).or(fleet.first())
+}
+
+impl Balance {
+    /// Notes that an instance failed. It is left alone for a while if that happens too often, unless half of its
+    /// fleet is already: then it is not the instance. Whether it is.
+    pub(crate) fn blame(&self, upstream: &Rc<Upstream>) -> bool {
+        if !upstream.standing.failed() {
+            return false;
+        }
+        let Some(fleet) = self.upstreams.iter().find(|fleet| is_in(fleet, upstream)) else { return false };
+        let ejected = fleet.iter().filter(|u| u.standing.is_ejected()).count();
+        let is_one_of_few = (ejected + 1) * 2 <= fleet.len();
+        if is_one_of_few {
+            upstream.standing.eject();
+        }
+        is_one_of_few
+    }
 }

@@ -116,6 +116,11 @@ impl Body for ResponseBody {
             Self::Streamed(incoming, lease, shape) => (incoming, lease, shape),
         };
         let frame = Pin::new(&mut *incoming).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(lease)) = (&frame, &mut *lease)
+            && let Some(data) = frame.data_ref()
+        {
+            lease.passed(data.len());
+        }
         match &frame {
             Poll::Ready(Some(Err(_))) => end(lease, Lease::cut_short),
             Poll::Ready(None) => end(lease, Lease::complete),

@@ -95,6 +95,18 @@ impl EdgeClient {
         stats(self.ask(&Request::Stats, attempted, Duration::ZERO)?, attempted)
     }
 
+    /// All figures in Prometheus's text format.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn metrics(&self) -> Result<String, EdgeError> {
+        let attempted = "give its figures";
+        match self.ask(&Request::Metrics, attempted, Duration::ZERO)? {
+            Reply::Text { text } => Ok(text),
+            other => Err(unexpected(other, attempted)),
+        }
+    }
+
     /// Ends the edge: no new connections, then what is in flight, for at most `grace`. Returns when the process is
     /// about to end; `in_flight` is what it cuts.
     ///

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
+use crate::head_check::HeadCheck;
 
 const RESTING: u8 = 0;
 const HEAD: u8 = 1;
@@ -32,6 +33,8 @@ pub(crate) struct Marks {
     stalled: AtomicU64,
     /// Whether closing the connection in good order would make half an answer look whole.
     cut: AtomicBool,
+    /// Whether the last head said the length of its body in two ways.
+    ambiguous: AtomicBool,
     /// Requests in flight on it.
     requests: AtomicU32,
     /// Whether several requests may be under way at once, so that bytes are no sign of a new one.
@@ -43,8 +46,9 @@ impl Marks {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
         let (cut, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let ambiguous = AtomicBool::new(false);
         let (since, requests) = (AtomicU64::new(now), AtomicU32::new(0));
-        Arc::new(Self { epoch, phase, since, stalled, cut, requests, multiplexed })
+        Arc::new(Self { epoch, phase, since, stalled, cut, ambiguous, requests, multiplexed })
     }
 
     /// Something is awaited from the client that does not take long: a handshake, the rest of a header.
@@ -98,6 +102,15 @@ impl Marks {
         }
     }
 
+    fn is_reading_a_head(&self) -> bool {
+        self.phase.load(Relaxed) == HEAD
+    }
+
+    /// Whether the head just read said the length of its body in two ways; asked once for each.
+    pub(crate) fn was_ambiguous(&self) -> bool {
+        self.ambiguous.load(Relaxed) && self.ambiguous.swap(false, Relaxed)
+    }
+
     fn wrote(&self, ok: bool) {
         match (ok, self.stalled.load(Relaxed)) {
             (true, 0) => {}
@@ -141,15 +154,30 @@ pub(crate) enum Transport {
 pub(crate) struct ClientIo {
     io: Transport,
     marks: Arc<Marks>,
+    check: HeadCheck,
 }
 
 impl ClientIo {
     pub(crate) fn plain(stream: TcpStream, marks: Arc<Marks>) -> Self {
-        Self { io: Transport::Plain(TokioIo::new(stream)), marks }
+        Self { io: Transport::Plain(TokioIo::new(stream)), marks, check: HeadCheck::default() }
     }
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, marks: Arc<Marks>) -> Self {
-        Self { io: Transport::Tls(Box::new(TokioIo::new(stream))), marks }
+        Self { io: Transport::Tls(Box::new(TokioIo::new(stream))), marks, check: HeadCheck::default() }
+    }
+
+    /// Takes note of what was read.
+    fn note(&mut self, bytes: &[u8]) {
+        if self.marks.phase.load(Relaxed) == RESTING {
+            self.check = HeadCheck::default();
+            self.marks.bytes_came();
+        }
+        if self.marks.is_reading_a_head() {
+            self.check.pass(bytes);
+            if self.check.is_ambiguous() {
+                self.marks.ambiguous.store(true, Relaxed);
+            }
+        }
     }
 
     fn socket(&self) -> &TcpStream {
@@ -183,11 +211,16 @@ impl Read for ClientIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(carried!(self.poll_read(cx, buf)));
-        self.marks.bytes_came();
-        Poll::Ready(read)
+        // SAFETY: the memory is only handed on to a reader that writes initialised bytes into it.
+        let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
+        ready!(carried!(self.poll_read(cx, read.unfilled())))?;
+        self.note(read.filled());
+        let length = read.filled().len();
+        // SAFETY: so many bytes of the same memory have just been filled.
+        unsafe { buf.advance(length) };
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct EdgeSettings {
     pub trust: Trust,
     /// Whether connections from these begin with a PROXY protocol header (version 1 or 2).
     pub proxy_headers: bool,
+    /// Whether each request leaves a line on stdout.
+    pub access_log: bool,
     /// What this edge is, in words its starter understands: program and settings. Told to whoever asks.
     pub identity: String,
 }
@@ -49,6 +51,14 @@ pub struct Limits {
     pub header_count: usize,
     /// Bytes of one request's or response's head.
     pub header_bytes: usize,
+    /// Connections of one client address; trusted peers, who speak for many, may have more.
+    pub client_connections: usize,
+    /// Requests in flight at one fleet over all threads; more wait.
+    pub fleet_requests: u64,
+    /// Requests that wait for that, over all fleets; more are refused.
+    pub queue: u64,
+    /// How long they wait before they are refused.
+    pub queue_wait: Duration,
     /// Requests over HTTP/2 that one connection may begin only to give them up.
     pub wasted_requests: u32,
     /// From the first byte of a request's head to its last.
@@ -73,6 +83,10 @@ impl Default for Limits {
             connections: 65_536,
             header_count: 100,
             header_bytes: 64 * 1024,
+            client_connections: 4096,
+            fleet_requests: 20_000,
+            queue: 2_000,
+            queue_wait: Duration::from_secs(1),
             wasted_requests: 200,
             header_read: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),

@@ -50,6 +50,11 @@ impl Tally {
         }
     }
 
+    /// Whether the fleet has as many requests as it may have.
+    pub(crate) fn is_full(&self, at_most: u64) -> bool {
+        self.in_flight.load(SeqCst) >= at_most
+    }
+
     pub(crate) fn is_drained(&self) -> bool {
         self.in_flight.load(SeqCst) == 0
     }
@@ -72,6 +77,10 @@ pub(crate) struct Totals {
     pub(crate) failed: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) connections: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) ejections: AtomicU64,
+    /// Requests that wait for their turn at a fleet at its limit.
+    pub(crate) queued: AtomicU64,
     pub(crate) drained: Arc<Notify>,
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::Duration;
 
 use kiln_model::{EdgeCounts, FleetId, RouteTable};
@@ -15,13 +15,15 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::counts::{Tally, Totals};
+use crate::local;
+use crate::metrics::Registry;
 use crate::process::share_out;
 use crate::protocol::{EdgeStats, Estate, Reply, Request};
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
 use crate::tls::{Certificate, Certificates};
-use crate::worker::Order;
+use crate::worker::{Common, Order};
 
 /// How long connections whose requests are done may take to close.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -36,6 +38,8 @@ pub(crate) struct Director {
     stock: Stock,
     totals: Arc<Totals>,
     certificates: Certificates,
+    registry: Arc<Registry>,
+    https_port: Arc<AtomicU16>,
     /// Told whenever a fleet's count reaches zero.
     drained: Arc<Notify>,
     table: RefCell<Arc<Table>>,
@@ -53,19 +57,21 @@ pub(crate) struct Director {
 impl Director {
     pub(crate) fn new(
         workers: Vec<mpsc::UnboundedSender<Order>>,
-        stock: Stock,
-        totals: Arc<Totals>,
+        common: Common,
         certificates: Certificates,
         identity: String,
         listeners: Vec<Listener>,
     ) -> Self {
+        let Common { stock, totals, registry, https_port, .. } = common;
         let drained = Arc::<Notify>::default();
-        let table = Table::new(RouteTable::default(), &HashMap::new(), &drained);
+        let table = Table::new(RouteTable::default(), &HashMap::new(), &drained, &registry);
         Self {
             workers,
             stock,
             totals,
             certificates,
+            registry,
+            https_port,
             drained,
             table: RefCell::new(Arc::new(table)),
             turn: Mutex::new(()),
@@ -90,6 +96,7 @@ impl Director {
                 self.wait_drained(&fleets, Duration::from_millis(timeout.0)).await
             }
             Request::SetCertificates { certificates } => self.set_certificates(&certificates),
+            Request::Metrics => Reply::Text { text: self.registry.text(&self.totals) },
             Request::Stats => Reply::Stats { stats: self.stats() },
             Request::Shutdown { grace } => self.shutdown(Duration::from_millis(grace.0)).await,
         };
@@ -135,7 +142,7 @@ impl Director {
         let tallies: HashMap<FleetId, Arc<Tally>> =
             old.fleets.iter().map(|f| (f.tally.fleet().clone(), f.tally.clone())).collect();
         self.legacy.borrow_mut().table = Some(table.clone());
-        let table = Arc::new(Table::new(table, &tallies, &self.drained));
+        let table = Arc::new(Table::new(table, &tallies, &self.drained, &self.registry));
         let gone = retire(&old, &table);
         let all_have_it = self.tell_all(|done| Order::Table(table.clone(), done)).await;
         *self.table.borrow_mut() = table.clone();
@@ -143,6 +150,7 @@ impl Director {
         // Fleets that have left are waited for by somebody, perhaps.
         self.drained.notify_waiters();
         self.ended_at(&gone).await;
+        self.registry.forget_gone();
         if all_have_it {
             let gone = gone.iter().map(|tally| tally.count()).collect();
             Reply::Counts { counts: EdgeCounts { gone, ..self.counts() } }
@@ -281,6 +289,10 @@ impl Director {
         match kept {
             Ok(kept) => self.listeners.borrow_mut().extend(kept),
             Err(error) => return Reply::Refused { why: error.to_string() },
+        }
+        if let Some(https) = more.iter().find(|l| l.door == Door::Https) {
+            let port = local(&https.socket).map_or(0, |address| address.port());
+            self.https_port.store(port, SeqCst);
         }
         let mut all = true;
         for (worker, share) in self.workers.iter().cycle().zip(share_out(more)) {

@@ -1,17 +1,22 @@
 //! One request: to an instance, to another if that one cannot be reached, and its answer back.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::http::header::Entry;
 use hyper::{Request, Response, StatusCode, Version};
 
+use tokio::time::Instant;
+
+use crate::account::Story;
 use crate::balance::NoPick;
 use crate::body::{RequestBody, ResponseBody, Shape};
 use crate::connect::connect;
 use crate::connection::Connection;
-use crate::counts::{Ending, InFlight, Turn};
+use crate::counts::{Ending, InFlight, Totals, Turn};
 use crate::deadline::answer_within;
 use crate::hygiene;
 use crate::inbound::Inbound;
@@ -34,10 +39,14 @@ pub(crate) async fn answer(
 ) -> Response<ResponseBody> {
     let turn = Turn::begin(worker.totals.clone());
     let version = request.version();
-    let reply = Reply::begin(connection, version);
+    let mut reply = Reply::begin(worker.clone(), connection, version);
+    reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
     let mut response = match Inbound::read(request, reply.connection(), &worker) {
         Ok(inbound) => Exchange::new(worker.clone(), inbound, turn, reply).run().await,
-        Err(refusal) => refusal.response(),
+        Err(refusal) => {
+            note_refusal(&worker, &mut reply, refusal);
+            refusal.response()
+        }
     };
     if version == Version::HTTP_2 {
         // Connections of HTTP/2 are told otherwise.
@@ -46,6 +55,14 @@ pub(crate) async fn answer(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn note_refusal(worker: &Worker, reply: &mut Reply, refusal: Refusal) {
+    worker.registry.causes.count(refusal);
+    reply.account.status = refusal.status().as_u16();
+    if let Some(story) = &mut reply.account.story {
+        story.cause = Some(refusal.cause());
+    }
 }
 
 /// What is known of a request between its head and that of its answer.
@@ -58,6 +75,26 @@ struct Exchange {
     tried: Vec<Rc<Upstream>>,
     stale: usize,
     last: Option<Refusal>,
+    begun: Instant,
+}
+
+/// How long to wait before looking for room at a full fleet again.
+const ROOM: Duration = Duration::from_millis(2);
+
+/// One of the requests that wait for room.
+struct Queued<'a>(&'a Totals);
+
+impl<'a> Queued<'a> {
+    fn enter(totals: &'a Totals, at_most: u64) -> Option<Self> {
+        let queued = Self(totals);
+        (totals.queued.fetch_add(1, SeqCst) < at_most).then_some(queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, SeqCst);
+    }
 }
 
 /// An attempt that got no answer.
@@ -77,8 +114,22 @@ enum Again {
 }
 
 impl Exchange {
-    fn new(worker: Rc<Worker>, inbound: Inbound, turn: Turn, reply: Reply) -> Self {
-        Self { worker, inbound, turn, reply, flight: None, tried: Vec::new(), stale: 0, last: None }
+    fn new(worker: Rc<Worker>, inbound: Inbound, turn: Turn, mut reply: Reply) -> Self {
+        worker.budget.earn();
+        if let Some(story) = &mut reply.account.story {
+            story.learn(&inbound);
+        }
+        Self {
+            worker,
+            inbound,
+            turn,
+            reply,
+            flight: None,
+            tried: Vec::new(),
+            stale: 0,
+            last: None,
+            begun: Instant::now(),
+        }
     }
 
     async fn run(mut self) -> Response<ResponseBody> {
@@ -96,7 +147,11 @@ impl Exchange {
     /// The head of an answer, from whichever instance gives one.
     async fn obtain(&mut self) -> Result<(Response<Incoming>, Channel, Burden), Refusal> {
         loop {
-            let burden = Burden::on(self.place()?);
+            let Some(upstream) = self.place()? else {
+                self.wait_for_room().await?;
+                continue;
+            };
+            let burden = Burden::on(upstream);
             let ticket = self.reply.ticket().clone();
             let attempt = tokio::select! {
                 biased;
@@ -111,8 +166,9 @@ impl Exchange {
     }
 
     /// Chooses an instance by the table in force *now* and counts the request there. There is no await in here: a
-    /// new table comes either before (and is used) or after (and finds the request counted).
-    fn place(&mut self) -> Result<Rc<Upstream>, Refusal> {
+    /// new table comes either before (and is used) or after (and finds the request counted). None if the fleet has
+    /// no room at the moment.
+    fn place(&mut self) -> Result<Option<Rc<Upstream>>, Refusal> {
         let host = self.inbound.host.as_ref().and_then(|h| h.to_str().ok());
         let path = match self.inbound.path.path() {
             "*" => "/",
@@ -121,9 +177,16 @@ impl Exchange {
         let scheme = self.inbound.origin.scheme;
         let picked = self.worker.balance().pick(host, path, scheme, &self.tried, &self.worker.random);
         match picked {
+            Ok(pick) if self.flight.is_none() && pick.tally.is_full(self.worker.limits.fleet_requests) => {
+                Ok(None)
+            }
             Ok(pick) => {
+                if let Some(story) = &mut self.reply.account.story {
+                    story.went_to(pick.tally.fleet(), pick.upstream.id());
+                }
                 self.count_at(InFlight::at(pick.tally));
-                Ok(pick.upstream)
+                self.reply.account.meter = pick.meter;
+                Ok(Some(pick.upstream))
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
             Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
@@ -134,6 +197,19 @@ impl Exchange {
             }
             Err(NoPick::AllTried) => Err(self.last.unwrap_or(Refusal::Unreachable)),
         }
+    }
+
+    /// Waits until there may be room again.
+    async fn wait_for_room(&mut self) -> Result<(), Refusal> {
+        let Some(queued) = Queued::enter(&self.worker.totals, self.worker.limits.queue) else {
+            return Err(Refusal::Overloaded);
+        };
+        if self.begun.elapsed() > self.worker.limits.queue_wait {
+            return Err(Refusal::Overloaded);
+        }
+        tokio::time::sleep(ROOM).await;
+        drop(queued);
+        Ok(())
     }
 
     fn count_at(&mut self, flight: InFlight) {
@@ -191,11 +267,21 @@ impl Exchange {
     /// # Errors
     /// The refusal, if no other attempt may follow.
     fn note(&mut self, miss: Miss, upstream: &Rc<Upstream>) -> Result<(), Refusal> {
+        if miss.refusal.blames_instance()
+            && !matches!(miss.again, Again::Fresh)
+            && self.worker.balance().blame(upstream)
+        {
+            self.worker.totals.ejections.fetch_add(1, SeqCst);
+        }
+        // What was never sent costs nobody anything; the rest is kept within bounds.
+        let is_free = miss.refusal == Refusal::Unreachable;
         match miss.again {
             Again::No => return Err(miss.refusal),
+            _ if !is_free && !self.worker.budget.spend() => return Err(miss.refusal),
             Again::Fresh => self.stale += 1,
             Again::Elsewhere => self.tried.push(upstream.clone()),
         }
+        self.worker.totals.retries.fetch_add(1, SeqCst);
         self.last = Some(miss.refusal);
         if self.tried.len() < TRIED_AT_MOST { Ok(()) } else { Err(miss.refusal) }
     }
@@ -207,6 +293,7 @@ impl Exchange {
         if let Some(flight) = &mut self.flight {
             flight.ends(if refusal.is_failure() { Ending::Failed } else { Ending::Left });
         }
+        note_refusal(&self.worker, &mut self.reply, refusal);
         let mut response = refusal.response();
         if refusal == Refusal::OnlyHttps
             && let Some(location) = self.https_location()
@@ -223,9 +310,9 @@ impl Exchange {
             Some(colon) if !host[colon..].contains(']') => &host[..colon],
             _ => host,
         };
-        let port = match self.worker.https_port {
-            Some(port) if port != 443 => format!(":{port}"),
-            _ => String::new(),
+        let port = match self.worker.https_port.load(Relaxed) {
+            0 | 443 => String::new(),
+            port => format!(":{port}"),
         };
         HeaderValue::try_from(format!("https://{name}{port}{}", self.inbound.path)).ok()
     }
@@ -238,6 +325,8 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         let Some(flight) = self.flight.take() else { return self.refuse(Refusal::Lost) };
         *response.version_mut() = Version::HTTP_11;
+        self.reply.account.status = response.status().as_u16();
+        burden.upstream().standing.answered();
         let place = Place { burden, flight, turn: self.turn, reply: self.reply };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return tunnel::open(&self.worker, self.inbound.upgrade, response, place);

@@ -24,6 +24,8 @@ const PIECES: Duration = Duration::from_millis(5);
 pub(crate) enum Greeted {
     Http1(ClientIo),
     Http2(ClientIo),
+    /// Questions about figures.
+    Metrics(ClientIo),
     /// Bytes, for the route with this port.
     Tcp(TcpStream, u16),
 }
@@ -48,6 +50,7 @@ pub(crate) async fn greet(
     connection.is_from(Peer::new(peer, scheme, &worker.trust));
     match door {
         Door::Http => plain(stream, marks).await,
+        Door::Metrics => Ok(Greeted::Metrics(ClientIo::plain(stream, marks.clone()))),
         Door::Tcp(port) => Ok(Greeted::Tcp(stream, port)),
         // Boxed, so that those who do not need it do not carry its weight.
         Door::Https => Box::pin(secure(worker, stream, marks)).await,

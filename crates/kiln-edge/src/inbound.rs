@@ -34,6 +34,8 @@ pub(crate) struct Inbound {
     /// The protocol it asks to go over to, and the client's side of that.
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) origin: Origin,
+    /// The trace it is part of, if somebody wants to know.
+    pub(crate) trace: Option<String>,
     /// Whether the client takes trailers.
     trailers: bool,
 }
@@ -49,6 +51,9 @@ impl Inbound {
         }
         if request.headers().len() > worker.limits.header_count {
             return Err(Refusal::TooManyFields);
+        }
+        if connection.marks.was_ambiguous() {
+            return Err(Refusal::Malformed("it says its length in two ways"));
         }
         let host = host(&request)?;
         let protocol = hygiene::upgrade_asked(request.headers());
@@ -69,13 +74,14 @@ impl Inbound {
         }
         let id = hygiene::request_id(&mut head.headers, || worker.random.id());
         trace::pass_on(&mut head.headers, &worker.random);
+        let trace = worker.log.as_ref().and_then(|_| trace::id(&head.headers));
         let told = host.clone().or_else(|| HeaderValue::try_from(connection.local.to_string()).ok());
         let told = told.ok_or(Refusal::Malformed("no host"))?;
         let (body, progress) = body_of(body, framing, &mut head);
         speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
         let spare = (matches!(body, RequestBody::Empty) && head.method.is_idempotent()).then(|| head.clone());
         let request = Some(Request::from_parts(head, body));
-        Ok(Self { request, spare, host, told, path, id, progress, upgrade, origin, trailers })
+        Ok(Self { request, spare, host, told, path, id, progress, upgrade, origin, trace, trailers })
     }
 
     /// Takes the request as it is to be sent to an instance that speaks `protocol`.

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use hyper::Version;
 
+use crate::account::Account;
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
 use crate::cut::Ticket;
 use crate::upstream::{Burden, Channel};
+use crate::worker::Worker;
 
 /// One request's place in the counts.
 pub(crate) struct Place {
@@ -40,16 +42,25 @@ pub(crate) struct Reply {
     ticket: Rc<Ticket>,
     version: Version,
     is_wasted: bool,
+    pub(crate) account: Account,
+    worker: Rc<Worker>,
 }
 
 impl Reply {
     /// `version`: the request's.
-    pub(crate) fn begin(connection: Rc<Connection>, version: Version) -> Self {
+    pub(crate) fn begin(worker: Rc<Worker>, connection: Rc<Connection>, version: Version) -> Self {
         let ticket = connection.begin();
         if version == Version::HTTP_2 {
             *connection.newest.borrow_mut() = Some(ticket.clone());
         }
-        Self { connection, ticket, version, is_wasted: version == Version::HTTP_2 }
+        Self {
+            connection,
+            ticket,
+            version,
+            is_wasted: version == Version::HTTP_2,
+            account: Account::open(),
+            worker,
+        }
     }
 
     pub(crate) fn ticket(&self) -> &Rc<Ticket> {
@@ -68,6 +79,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        self.account.close(self.worker.log.as_ref());
         self.connection.end(&self.ticket, self.is_wasted);
     }
 }
@@ -78,6 +90,11 @@ impl Lease {
         place.flight.ends(Ending::Answered);
         place.reply.answered();
         Self { channel, idle_count, place }
+    }
+
+    /// So many bytes of the body have gone to the client.
+    pub(crate) fn passed(&mut self, bytes: usize) {
+        self.place.reply.account.bytes += bytes as u64;
     }
 
     pub(crate) fn ticket(&self) -> &Ticket {

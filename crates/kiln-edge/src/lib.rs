@@ -9,19 +9,21 @@
 //! |---|---|
 //! | `sockets`, `listen`, `process`, `confine`, `seccomp` | how the process comes to be, and what it gives up |
 //! | `protocol`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
-//! | `table`, `router`, `shares`, `balance` | from a request to an instance, without an await |
-//! | `worker`, `accept`, `greet`, `serve`, `tasks`, `connection`, `client_io` | one thread and its clients |
+//! | `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
+//! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `head_check` | one thread and its clients |
 //! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
 //! | `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
 //! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
-//! | `counts` | what is in flight |
+//! | `counts`, `account`, `metrics` | what is in flight, and what is told of it |
 
 mod accept;
+mod account;
 mod balance;
 mod body;
 mod client;
 mod client_io;
+mod clients;
 mod config;
 mod confine;
 mod connect;
@@ -34,10 +36,12 @@ mod director;
 mod error;
 mod forward;
 mod greet;
+pub mod head_check;
 mod hygiene;
 mod inbound;
 mod lease;
 mod listen;
+mod metrics;
 mod orders;
 mod origin;
 mod passing;
@@ -52,6 +56,7 @@ mod seccomp;
 mod serve;
 mod shares;
 mod sockets;
+mod standing;
 mod stock;
 mod table;
 mod tasks;

@@ -40,7 +40,6 @@ pub(crate) struct Peer {
 /// The client a request came from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the access log"))]
     pub(crate) ip: IpAddr,
     pub(crate) scheme: Scheme,
 }

@@ -5,14 +5,15 @@ use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::clients::Clients;
 use crate::confine;
-use crate::counts::Totals;
 use crate::director::Director;
 use crate::orders::take_orders;
 use crate::sockets::{Door, Listener};
@@ -39,27 +40,29 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
         .build()
         .map_err(setup("start its main thread's reactor"))?;
     let stock = Stock::start(config.dial.clone()).map_err(setup("start the thread that gets sockets"))?;
-    let totals = Arc::<Totals>::default();
     let (ended, ends) = mpsc::unbounded_channel();
-    let certificates = Certificates::default();
+    let (certificates, https) = (Certificates::default(), config.sockets.address(Door::Https));
     let common = Common {
         limits: config.limits,
-        stock: stock.clone(),
-        totals: totals.clone(),
+        stock,
+        totals: Arc::default(),
         trust: Arc::new(config.settings.trust.clone()),
+        registry: Arc::default(),
+        clients: Clients::default(),
+        keeps_log: config.settings.access_log,
         reads_proxy_headers: config.settings.proxy_headers,
         tls: tls::acceptor(&certificates).map_err(setup("set up TLS"))?,
-        https_port: config.sockets.address(Door::Https).map(|a| a.port()),
+        https_port: Arc::new(AtomicU16::new(https.map_or(0, |address| address.port()))),
     };
     let kept = config.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
     let kept = kept.map_err(setup("keep its listening sockets"))?;
+    let shared = common.clone();
     let crew = Crew::muster(config.sockets.listeners, common, &ended).map_err(setup("start its threads"))?;
     if config.confinement.is_some() {
         // Last, and for all threads at once: none of them has served anyone yet, and none can be started any more.
         confine::allow_only_a_proxys_calls()?;
     }
-    let director =
-        Rc::new(Director::new(crew.orders, stock, totals, certificates, config.settings.identity, kept));
+    let director = Rc::new(Director::new(crew.orders, shared, certificates, config.settings.identity, kept));
     let control = UnixListener::from(config.sockets.control);
     LocalSet::new().block_on(&runtime, serve(control, owner, director, ends))?;
     crew.threads.into_iter().for_each(|thread| drop(thread.join()));

@@ -36,6 +36,8 @@ pub(crate) enum Request {
     /// Take no new connections, see those there are to their end, or until the grace is over, and end. Answered at
     /// once.
     Leave { grace: Millis },
+    /// All figures, for Prometheus.
+    Metrics,
     /// Figures of the edge as a whole.
     Stats,
     /// End, when nothing is in flight or after the grace.
@@ -52,6 +54,8 @@ pub(crate) enum Reply {
     Stats { stats: EdgeStats },
     /// To what needs no words.
     Done,
+    /// To `metrics`.
+    Text { text: String },
     /// To `hand_over`; the sockets come with it.
     Estate { estate: Estate },
     /// The table is not newer than the one in force.

@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     NoTarget,
     /// No instance may receive requests.
     NoInstance,
+    /// The fleet is at its limit, and so is the queue before it.
+    Overloaded,
     /// No instance could be connected to.
     Unreachable,
     /// The connection ended before the answer, and the request may have been carried out.
@@ -40,6 +42,54 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// What [`Self::cause`] may say.
+    pub(crate) const CAUSES: [&'static str; 15] = [
+        "malformed",
+        "too_many_fields",
+        "only_https",
+        "retired",
+        "no_tunnels",
+        "no_route",
+        "client_too_slow",
+        "no_target",
+        "no_instance",
+        "overloaded",
+        "unreachable",
+        "lost",
+        "garbage",
+        "connect_timeout",
+        "response_timeout",
+    ];
+
+    /// In one word, for figures and logs.
+    pub(crate) fn cause(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::TooManyFields => "too_many_fields",
+            Self::OnlyHttps => "only_https",
+            Self::Retired => "retired",
+            Self::NoTunnels => "no_tunnels",
+            Self::NoRoute => "no_route",
+            Self::ClientTooSlow => "client_too_slow",
+            Self::NoTarget => "no_target",
+            Self::NoInstance => "no_instance",
+            Self::Overloaded => "overloaded",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::Garbage => "garbage",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ResponseTimeout => "response_timeout",
+        }
+    }
+
+    /// Whether the instance it happened with is to blame.
+    pub(crate) fn blames_instance(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::Lost | Self::Garbage | Self::ConnectTimeout | Self::ResponseTimeout
+        )
+    }
+
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -49,7 +99,7 @@ impl Refusal {
             Self::NoTunnels => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NoTarget | Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoTarget | Self::NoInstance | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -71,6 +121,7 @@ impl Refusal {
             Self::ClientTooSlow => "the request did not arrive in time",
             Self::NoTarget => "this route has no release to go to",
             Self::NoInstance => "no instance of this service is healthy",
+            Self::Overloaded => "this service has as much to do as it may have",
             Self::Unreachable => "no instance of this service could be connected to",
             Self::Lost => "the instance broke off before it answered",
             Self::Garbage => "the instance did not answer in HTTP",

@@ -4,13 +4,18 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 
+use crate::body::ResponseBody;
 use crate::client_io::ClientIo;
 use crate::connection::Connection;
 use crate::forward;
 use crate::greet::Greeted;
+use crate::refusal::Refusal;
 use crate::tasks::PerRequest;
 use crate::tcp;
 use crate::worker::Worker;
@@ -27,6 +32,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greeted: Greeted) {
     match greeted {
         Greeted::Http1(io) => one_at_a_time(worker, connection, io).await,
+        Greeted::Metrics(io) => Box::pin(figures(worker, io)).await,
         Greeted::Tcp(stream, port) => Box::pin(tcp::pass(&worker, &connection, stream, port)).await,
         Greeted::Http2(io) => Box::pin(many_at_once(worker, connection, io)).await,
     }
@@ -47,6 +53,21 @@ async fn one_at_a_time(worker: Rc<Worker>, connection: Rc<Connection>, io: Clien
         () = worker.closing() => http.as_mut().graceful_shutdown(),
     }
     let _ = http.await;
+}
+
+/// Answers one question about figures.
+async fn figures(worker: Rc<Worker>, io: ClientIo) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut response = match request.uri().path() {
+            "/metrics" | "/" => {
+                Response::new(ResponseBody::Own(Some(worker.registry.text(&worker.totals).into())))
+            }
+            _ => Refusal::NoRoute.response(),
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let _ = http1::Builder::new().keep_alive(false).serve_connection(io, service).await;
 }
 
 async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {

@@ -25,6 +25,8 @@ pub enum Door {
     Http,
     /// The same over TLS.
     Https,
+    /// HTTP/1.1, for whoever wants the figures.
+    Metrics,
     /// Whatever it is: bytes, for the route with this port.
     Tcp(u16),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Door {
         match self {
             Self::Http => f.write_str("http"),
             Self::Https => f.write_str("https"),
+            Self::Metrics => f.write_str("metrics"),
             Self::Tcp(port) => write!(f, "tcp-{port}"),
         }
     }
@@ -45,6 +48,7 @@ impl FromStr for Door {
         match (text, text.strip_prefix("tcp-")) {
             ("http", _) => Ok(Self::Http),
             ("https", _) => Ok(Self::Https),
+            ("metrics", _) => Ok(Self::Metrics),
             (_, Some(port)) => port.parse().map(Self::Tcp).map_err(|_| ()),
             _ => Err(()),
         }

@@ -7,6 +7,7 @@ use kiln_model::{EdgeCounts, FleetId, HttpsRule, InstanceId, Protocol, RouteTabl
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
+use crate::metrics::{Meter, Registry};
 use crate::router::Router;
 
 /// Index of a fleet in its table.
@@ -27,6 +28,8 @@ pub(crate) struct Table {
 pub(crate) struct Route {
     /// Its targets with a share.
     pub(crate) targets: Vec<(FleetIndex, u32)>,
+    /// In the order of the targets.
+    pub(crate) meters: Vec<Arc<Meter>>,
     pub(crate) https: HttpsRule,
 }
 
@@ -52,28 +55,36 @@ impl Table {
         table: RouteTable,
         tallies: &HashMap<FleetId, Arc<Tally>>,
         drained: &Arc<Notify>,
+        registry: &Registry,
     ) -> Self {
         let index: HashMap<&FleetId, FleetIndex> =
             table.fleets.iter().enumerate().map(|(i, f)| (&f.id, i)).collect();
-        let with_share = |targets: &[kiln_model::Target]| {
+        let with_share = |targets: &[kiln_model::Target]| -> Vec<(FleetIndex, u32)> {
             let with_share = targets.iter().filter(|t| t.weight > 0);
             with_share.filter_map(|t| Some((*index.get(&t.fleet)?, t.weight))).collect()
         };
-        let routes = table.routes.iter();
-        let routes = routes.map(|r| Route { targets: with_share(&r.targets), https: r.https }).collect();
-        let tcp = table.tcp.iter();
-        let tcp = tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets) }).collect();
-        let router = Router::new(&table.routes);
         let tally = |id: &FleetId| {
             tallies.get(id).cloned().unwrap_or_else(|| Tally::new(id.clone(), drained.clone()))
         };
-        let fleet = |f: kiln_model::EdgeFleet| Fleet {
-            tally: tally(&f.id),
+        let counted: Vec<Arc<Tally>> = table.fleets.iter().map(|f| tally(&f.id)).collect();
+        let route = |route: &kiln_model::EdgeRoute| {
+            let targets = with_share(&route.targets);
+            let meter = |(fleet, _): &(FleetIndex, u32)| {
+                registry.meter(route, &counted[*fleet], table.fleets[*fleet].release.as_ref())
+            };
+            Route { meters: targets.iter().map(meter).collect(), targets, https: route.https }
+        };
+        let routes = table.routes.iter().map(route).collect();
+        let tcp = table.tcp.iter();
+        let tcp = tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets) }).collect();
+        let router = Router::new(&table.routes);
+        let fleet = |(f, tally): (kiln_model::EdgeFleet, Arc<Tally>)| Fleet {
+            tally,
             port: f.port,
             protocol: f.protocol,
             instances: f.instances,
         };
-        let fleets = table.fleets.into_iter().map(fleet).collect();
+        let fleets = table.fleets.into_iter().zip(counted).map(fleet).collect();
         Self { version: table.version, router, routes, tcp, fleets }
     }
 

@@ -24,6 +24,11 @@ pub(crate) fn pass_on(headers: &mut HeaderMap, random: &Random) {
     }
 }
 
+/// The id of the trace that `headers` name.
+pub(crate) fn id(headers: &HeaderMap) -> Option<String> {
+    headers.get(TRACEPARENT)?.to_str().ok()?.get(3..35).map(str::to_owned)
+}
+
 /// `VERSION-TRACE-PARENT-FLAGS` in lower-case hex; later versions may say more after that.
 fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));

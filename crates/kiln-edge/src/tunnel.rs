@@ -31,6 +31,7 @@ pub(crate) fn open(
     let instance = hyper::upgrade::on(&mut response);
     place.flight.ends(Ending::Answered);
     place.reply.answered();
+    place.reply.account.status = 101;
     let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     let talk = if is_websocket { Talk::Websocket } else { Talk::Opaque };
     let connection = place.reply.connection().clone();

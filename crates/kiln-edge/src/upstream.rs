@@ -11,6 +11,7 @@ use kiln_model::{InstanceId, Protocol};
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
+use crate::standing::Standing;
 use crate::upstream_io::Watch;
 
 /// How long a connection may have rested and still be trusted with a request that must not be sent twice. Servers
@@ -30,6 +31,7 @@ pub(crate) struct Upstream {
     /// Connections that carry several requests at once.
     shared: RefCell<Vec<Rc<Shared>>>,
     in_table: Cell<bool>,
+    pub(crate) standing: Standing,
 }
 
 /// A connection to an instance, or a request's part in one.
@@ -102,6 +104,7 @@ impl Upstream {
             idle: RefCell::default(),
             shared: RefCell::default(),
             in_table: Cell::new(true),
+            standing: Standing::new(),
         })
     }
 

@@ -7,6 +7,7 @@ use std::net::TcpListener as StdListener;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use kiln_model::InstanceId;
@@ -18,11 +19,15 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Limits;
 use crate::accept;
+use crate::account::AccessLog;
 use crate::balance::Balance;
+use crate::clients::Clients;
 use crate::connection::Connections;
 use crate::counts::Totals;
+use crate::metrics::Registry;
 use crate::random::Random;
 use crate::sockets::{Door, Listener};
+use crate::standing::Budget;
 use crate::stock::Stock;
 use crate::table::Table;
 use crate::trust::Trust;
@@ -49,10 +54,13 @@ pub(crate) struct Common {
     pub(crate) stock: Stock,
     pub(crate) totals: Arc<Totals>,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) clients: Clients,
+    pub(crate) keeps_log: bool,
     pub(crate) reads_proxy_headers: bool,
     pub(crate) tls: TlsAcceptor,
-    /// Where clients find HTTPS, if it is served.
-    pub(crate) https_port: Option<u16>,
+    /// Where clients find HTTPS; 0 if it is not served.
+    pub(crate) https_port: Arc<AtomicU16>,
 }
 
 /// What a thread is started with.
@@ -70,6 +78,8 @@ pub(crate) struct Post {
 pub(crate) struct Worker {
     common: Common,
     pub(crate) random: Random,
+    pub(crate) budget: Budget,
+    pub(crate) log: Option<AccessLog>,
     pub(crate) connections: Rc<Connections>,
     pub(crate) at_most: usize,
     /// When the thread began; times are kept relative to it.
@@ -115,6 +125,8 @@ impl Worker {
     fn new(common: Common, at_most: usize) -> Self {
         Self {
             random: Random::new(),
+            budget: Budget::new(),
+            log: common.keeps_log.then(AccessLog::new),
             connections: Connections::new(common.totals.clone()),
             common,
             at_most,
@@ -244,6 +256,9 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(every).await;
         worker.connections.cut_overdue(limits);
+        if let Some(log) = &worker.log {
+            log.flush();
+        }
         worker.balance().upstreams().for_each(|u| u.expire(limits.upstream_idle));
     }
 }

@@ -33,6 +33,8 @@ pub enum Answer {
     Secrets(Vec<SecretEntry>),
     /// To log, newest first.
     Log(Vec<LogEntry>),
+    /// To metrics: Prometheus's text format.
+    Metrics(String),
     /// It is done, and there is nothing to say.
     Done,
 }

@@ -104,6 +104,8 @@ pub enum Command {
         /// Only the last so many lines.
         tail: Option<u32>,
     },
+    /// The figures of the edge, for Prometheus. Answers with [`crate::Answer::Metrics`].
+    Metrics,
     /// Stop everything this host runs, and the host. Answers with [`crate::Answer::Done`].
     Down,
 }

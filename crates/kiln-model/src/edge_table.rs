@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificatePaths, FleetId, InstanceId, ServiceName};
+use crate::{CertificatePaths, FleetId, InstanceId, ReleaseId, ServiceName};
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -152,6 +152,9 @@ pub struct EdgeFleet {
     pub port: u16,
     /// The instances that may receive requests: observed healthy.
     pub instances: Vec<InstanceId>,
+    /// The release they belong to, for figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseId>,
     /// What they speak.
     #[serde(default, skip_serializing_if = "Protocol::is_default")]
     pub protocol: Protocol,

@@ -37,7 +37,8 @@ pub fn route_table(
             };
             let instances = receivers(fleet, health, &running);
             let (id, port, protocol) = (fleet.id.clone(), service.port, service.protocol);
-            table.fleets.push(EdgeFleet { id, port, instances, protocol });
+            let release = Some(fleet.release.clone());
+            table.fleets.push(EdgeFleet { id, port, instances, release, protocol });
         }
         if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
             table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));

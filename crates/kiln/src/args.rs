@@ -107,6 +107,12 @@ pub(crate) struct EdgeArgs {
     /// Connections from trusted peers begin with a PROXY protocol header, version 1 or 2
     #[arg(long, requires = "trust")]
     proxy_protocol: bool,
+    /// Where the edge tells Prometheus its figures, at /metrics
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// A line of JSON for each request in run/access.log of the state directory
+    #[arg(long)]
+    access_log: bool,
 }
 
 impl EdgeArgs {
@@ -115,7 +121,8 @@ impl EdgeArgs {
             listen_tls: self.listen_tls,
             trust: self.trust.clone(),
             proxy_protocol: self.proxy_protocol,
-            ..EdgeOptions::default()
+            metrics: self.metrics,
+            access_log: self.access_log,
         }
     }
 }

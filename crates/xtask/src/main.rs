@@ -3,6 +3,7 @@
 mod bench;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 
@@ -12,8 +13,11 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test            install what the tests need (as root, from Debian), then run all of them
+  test --long     the same, and what takes hours of switches to show
   setup           only install what the tests need
   tidy            check the budgets and forbidden dependencies of the code
+  soak --minutes N
+                  the edge under all kinds of load, through switches and successions; fails on one dropped request
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
 ";
 
@@ -22,6 +26,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["test"] => test::run(),
+        ["test", "--long"] => test::run_long(),
+        ["soak", "--minutes", minutes] => minutes.parse().map_err(Into::into).and_then(soak::run),
         ["setup"] => setup::run(),
         ["tidy"] => tidy::run(),
         ["bench", "spine"] => bench::run(false),

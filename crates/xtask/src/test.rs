@@ -24,3 +24,9 @@ pub(crate) fn run() -> Result<()> {
     }
     visibly(cargo().args(["test", "--workspace", "--no-fail-fast"]))
 }
+
+/// The same with the long forms of those tests that have one: they look for `KILN_LONG`.
+pub(crate) fn run_long() -> Result<()> {
+    run()?;
+    visibly(cargo().args(["test", "--workspace", "--no-fail-fast"]).env("KILN_LONG", "1"))
+}

@@ -44,6 +44,10 @@ pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
         .because(trouble.to_string())
 }
 
+pub(crate) fn no_figures(trouble: &Trouble) -> Failure {
+    Failure::new(ExitCode::Host, "the edge did not give its figures").because(trouble.to_string())
+}
+
 pub(crate) fn bad_certificate(problem: &str) -> Failure {
     Failure::new(ExitCode::Spec, "a certificate that kiln.toml names cannot be used")
         .because(problem)

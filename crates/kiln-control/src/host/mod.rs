@@ -278,6 +278,9 @@ impl Host for LocalHost {
             Command::Logs { app, service, instance, follow, tail } => {
                 self.logs(&logs::Wanted { app, service, instance, follow, tail }, events)
             }
+            Command::Metrics => {
+                self.processes.metrics().map(Answer::Metrics).map_err(|trouble| failure::no_figures(&trouble))
+            }
             Command::Down => self.down(DOWN_DRAIN, &by).map(|()| Answer::Done),
         }
     }

@@ -53,7 +53,7 @@ fn connect_is_refused() {
     assert_eq!((status, seen.len()), (Some(501), 0));
 }
 
-/// RFC 9112, 6.3: chunks win over a length, the length does not go on, and nothing after it is believed.
+/// RFC 9112, 6.3: who says a length in two ways is not to be understood in either.
 #[test]
 fn a_request_smuggled_behind_two_lengths_never_arrives() {
     for framing in [
@@ -66,12 +66,9 @@ fn a_request_smuggled_behind_two_lengths_never_arrives() {
         let mut client = edge.connect();
         let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
         client.send(format!("POST /first HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"));
-        assert_eq!(client.read().status(), 200);
+        assert_eq!(client.read().status(), 400);
         assert!(client.is_at_end(), "{framing}: the connection ends");
-        let seen = instance.seen();
-        assert_eq!(seen.len(), 1, "{framing}");
-        assert_eq!(seen[0].header("content-length"), None);
-        assert_eq!(seen[0].header("transfer-encoding"), Some("chunked"));
+        assert!(instance.seen().is_empty(), "{framing}");
     }
 }
 

@@ -302,3 +302,38 @@ fn a_client_that_only_begins_and_gives_up_is_sent_away() {
     assert_eq!(edge.drained().in_flight, 0);
     assert!(instance.connections() < 100, "{} requests got through", instance.connections());
 }
+
+/// Four requests at a time over one connection, for as long as `goes_on` says so after each; a connection that is
+/// told to end is followed by another. Fails on any request that is not answered whole.
+pub async fn exchange(address: SocketAddr, goes_on: impl Fn() -> bool) {
+    let (mut client, mut connection) = connect(address).await;
+    loop {
+        let asked: Vec<_> = (0..4).map(|_| client.send_request(get("/quick"))).collect();
+        for answer in asked {
+            match answer.await {
+                Ok(answer) => {
+                    assert_eq!(answer.status(), 200);
+                    assert_eq!(text(answer).await, "quick");
+                    if !goes_on() {
+                        return;
+                    }
+                }
+                // Not sent, or refused with the word that nothing was done with it.
+                Err(error) => assert!(was_not_begun(&error), "{error:?}"),
+            }
+        }
+        if connection.is_finished() || client.ready().await.is_err() {
+            drop(client);
+            let _ = (&mut connection).await;
+            (client, connection) = connect(address).await;
+        }
+    }
+}
+
+/// Whether the server said that it has not begun a request: every client of HTTP/2 sends it again then.
+fn was_not_begun(error: &hyper::Error) -> bool {
+    let words = format!("{error:?}");
+    error.is_canceled()
+        || words.contains("REFUSED_STREAM")
+        || words.contains("GoAway(b\"\", NO_ERROR, Remote)")
+}

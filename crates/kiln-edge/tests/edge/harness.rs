@@ -114,6 +114,7 @@ impl Edge {
             id,
             port: 80,
             instances: known.into_iter().map(|(id, _)| id).collect(),
+            release: None,
             protocol: Protocol::Http1,
         }
     }

@@ -28,7 +28,7 @@ fn child() {
         dial: Arc::new(Asking { path: dir.join("broker.sock"), told: dir.join("told.sock") }),
         confinement: Some(Confinement { uid: NOBODY, gid: NOBODY }),
         limits: Limits::default(),
-        settings: EdgeSettings::default(),
+        settings: EdgeSettings { access_log: true, ..EdgeSettings::default() },
     };
     kiln_edge::run(config).unwrap();
 }
@@ -72,6 +72,8 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
 
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "process::child", "--nocapture", "--test-threads=1"]).env(DIR, dir.path());
+    let log = std::fs::File::create(dir.path().join("access.log")).unwrap();
+    command.stdout(log);
     let mut process = kiln_edge::spawn(command, &sockets).unwrap();
     drop(sockets);
     let client = EdgeClient::connect(&path).unwrap();
@@ -82,7 +84,8 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     });
     let id = fleet_id(1);
     let (port, instances) = (instance.address.port(), vec![id.instance(1)]);
-    let fleets = vec![EdgeFleet { id: id.clone(), port, instances, protocol: Protocol::Http1 }];
+    let fleets =
+        vec![EdgeFleet { id: id.clone(), port, instances, release: None, protocol: Protocol::Http1 }];
     let table = RouteTable {
         version: 1,
         routes: vec![route(None, "/", &[(&id, 1)])],
@@ -108,6 +111,20 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
 
     assert_eq!(client.shutdown(Duration::from_secs(5)).unwrap().in_flight, 0);
     assert!(process.wait().unwrap().success());
+    let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(lines.len(), 8 * 253, "a line for each request");
+    for line in lines {
+        let line: serde_json::Value = serde_json::from_str(line).expect("one whole line at a time");
+        assert_eq!((line["status"].as_u64(), line["path"].as_str()), (Some(200), Some("/")));
+        assert_eq!(
+            (line["client"].as_str(), line["fleet"].as_str()),
+            (Some("127.0.0.1"), Some("hello/web@1"))
+        );
+        let is_post = line["method"] == "POST";
+        assert_eq!(line["bytes"].as_u64(), Some(if is_post { 4 << 20 } else { 2 }));
+        assert!(line["millis"].as_f64().unwrap() > 0.0 && line["trace"].as_str().unwrap().len() == 32);
+    }
     assert!(matches!(client.counts().unwrap_err(), EdgeError::Unreachable { .. }));
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Edge, context: &Context) -> Result<(), Failure> {
         settings: EdgeSettings {
             trust: Trust(args.trust.clone()),
             proxy_headers: args.proxy_protocol,
+            access_log: args.access_log,
             identity: args.identity.clone(),
         },
     };

@@ -150,6 +150,16 @@ impl TestHost {
         parent.trim().parse().ok().and_then(Pid::from_raw).expect("a number")
     }
 
+    /// Sends the control plane a signal.
+    pub(crate) fn signal_control(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+    }
+
+    /// Starts another control plane with these arguments, too.
+    pub(crate) fn restart_control_with(&mut self, arguments: &[&str]) {
+        (self.child, self.address) = serve_as(Path::new(KILN), self.root.path(), arguments);
+    }
+
     /// Kills the control plane and nothing else.
     pub(crate) fn kill_control(&mut self) {
         self.child.kill().expect("control can be killed");
@@ -175,7 +185,7 @@ impl TestHost {
 
     /// Starts the control plane of another version where one has ended.
     pub(crate) fn restart_control_as(&mut self, program: &Path) {
-        let (child, address) = serve_as(program, self.root.path());
+        let (child, address) = serve_as(program, self.root.path(), &[]);
         assert_eq!(address, self.address, "the edge was taken over");
         self.child = child;
     }
@@ -225,13 +235,14 @@ pub(crate) fn address(line: &str) -> Option<String> {
 
 /// Starts `kiln serve` and waits until it says where it listens.
 fn serve(root: &Path) -> (Child, String) {
-    serve_as(Path::new(KILN), root)
+    serve_as(Path::new(KILN), root, &[])
 }
 
-fn serve_as(program: &Path, root: &Path) -> (Child, String) {
+fn serve_as(program: &Path, root: &Path, arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(program)
         .args(["serve", "--listen", "127.0.0.1:0", "--root"])
         .arg(root)
+        .args(arguments)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())

@@ -73,6 +73,10 @@ impl Processes {
         self.edge.https_address()
     }
 
+    pub(crate) fn metrics(&self) -> Result<String, Trouble> {
+        self.edge.metrics()
+    }
+
     /// Gives the edge a successor, the program as it is on the disk now.
     pub(crate) fn renew_edge(&self) -> Result<(), Trouble> {
         self.edge.renew()

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use kiln_edge::{EdgeError, Network, Sockets};
+use kiln_edge::{Door, EdgeError, Network, Sockets};
 
 use crate::host::HostConfig;
 
@@ -29,12 +29,15 @@ pub(super) struct EdgeCommand {
     program: PathBuf,
     root: PathBuf,
     options: Vec<String>,
+    doors: Vec<(Door, SocketAddr, usize)>,
 }
 
 impl EdgeCommand {
     pub(super) fn new(config: &HostConfig, root: &Path) -> Self {
-        let mut options = Vec::new();
+        let (mut options, mut doors) = (Vec::new(), Vec::new());
         if let Some(edge) = &config.edge {
+            doors.extend(edge.listen_tls.map(|at| (Door::Https, at, super::threads())));
+            doors.extend(edge.metrics.map(|at| (Door::Metrics, at, 1)));
             for network in &edge.trust {
                 options.extend(["--trust".to_owned(), network.to_string()]);
             }
@@ -45,7 +48,12 @@ impl EdgeCommand {
                 options.push("--access-log".to_owned());
             }
         }
-        Self { program: config.program.clone(), root: root.to_owned(), options }
+        Self { program: config.program.clone(), root: root.to_owned(), options, doors }
+    }
+
+    /// Where it listens beside HTTP, and with how many threads.
+    pub(super) fn doors(&self) -> impl Iterator<Item = (Door, SocketAddr, usize)> + use<> {
+        self.doors.clone().into_iter()
     }
 
     /// What would be started now: this program, as it is on the disk at the moment, with these options.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kiln_edge::{Door, EdgeClient};
 use kiln_model::{EdgeCounts, FleetCount, FleetId, RouteTable};
 
-use super::{EdgeProcess, Held};
+use super::{EdgeProcess, Held, threads};
 use crate::host::driver::Waker;
 use crate::sync::lock;
 use crate::world::{Edge, Trouble};
@@ -36,7 +36,7 @@ impl EdgeProcess {
         for route in &table.tcp {
             let door = Door::Tcp(route.port);
             if !held.listeners.iter().any(|l| l.door == door) {
-                self.open(held, door, SocketAddr::new(self.address.ip(), route.port))?;
+                self.open(held, door, SocketAddr::new(self.address.ip(), route.port), threads())?;
             }
         }
         Ok(())
@@ -45,7 +45,7 @@ impl EdgeProcess {
     fn close_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
         let is_wanted = |door: Door| match door {
             Door::Tcp(port) => table.tcp.iter().any(|route| route.port == port),
-            Door::Http | Door::Https => true,
+            Door::Http | Door::Https | Door::Metrics => true,
         };
         let mut unwanted: Vec<Door> =
             held.listeners.iter().map(|l| l.door).filter(|d| !is_wanted(*d)).collect();

@@ -73,8 +73,8 @@ impl EdgeProcess {
             return Self::take_over(client, path, config, store, command);
         }
         let mut listeners = Listener::bind(Door::Http, config.listen, threads()).map_err(failure)?;
-        if let Some(https) = config.edge.as_ref().and_then(|options| options.listen_tls) {
-            listeners.extend(Listener::bind(Door::Https, https, threads()).map_err(failure)?);
+        for (door, at, threads) in command.doors() {
+            listeners.extend(Listener::bind(door, at, threads).map_err(failure)?);
         }
         let held = Held { listeners, ..Held::default() };
         let address = address(&held.listeners, Door::Http).unwrap_or(config.listen);
@@ -114,13 +114,17 @@ impl EdgeProcess {
     }
 
     fn catch_up(&self, identity: &str, config: &HostConfig) -> Result<(), Trouble> {
-        let Some(options) = &config.edge else { return Ok(()) };
+        if config.edge.is_none() {
+            return Ok(());
+        }
         let mut held = lock(&self.held);
         if identity != self.command.identity() {
             self.succeed(&mut held)?;
         }
-        if let (Some(https), None) = (options.listen_tls, address(&held.listeners, Door::Https)) {
-            self.open(&mut held, Door::Https, https)?;
+        for (door, at, threads) in self.command.doors() {
+            if address(&held.listeners, door).is_none() {
+                self.open(&mut held, door, at, threads)?;
+            }
         }
         Ok(())
     }
@@ -135,8 +139,8 @@ impl EdgeProcess {
     }
 
     /// Listens at one more door.
-    fn open(&self, held: &mut Held, door: Door, at: SocketAddr) -> Result<(), Trouble> {
-        let listeners = Listener::bind(door, at, threads()).map_err(|e| Trouble::of(&e))?;
+    fn open(&self, held: &mut Held, door: Door, at: SocketAddr, threads: usize) -> Result<(), Trouble> {
+        let listeners = Listener::bind(door, at, threads).map_err(|e| Trouble::of(&e))?;
         self.client.listen(&listeners).map_err(|e| Trouble::of(&e))?;
         held.listeners.extend(listeners);
         Ok(())
@@ -147,6 +151,11 @@ impl EdgeProcess {
         let sockets = sockets(&self.path, &held.listeners)?;
         held.process = Some(Process::ours(self.command.spawn(&sockets)?));
         Ok(())
+    }
+
+    /// All its figures, in Prometheus's text format.
+    pub(crate) fn metrics(&self) -> Result<String, Trouble> {
+        self.client.metrics().map_err(|e| Trouble::of(&e))
     }
 
     /// Ends the edge; what is in flight may go on for a moment.

@@ -1,0 +1,179 @@
+//! What is remembered of a request until it has ended: for the figures, and for the access log.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Version};
+use kiln_model::{FleetId, InstanceId};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::inbound::Inbound;
+use crate::metrics::Meter;
+
+/// One request's account.
+pub(crate) struct Account {
+    begun: Instant,
+    pub(crate) meter: Option<Arc<Meter>>,
+    /// 0 as long as there is no answer.
+    pub(crate) status: u16,
+    pub(crate) bytes: u64,
+    /// For the log, if there is one.
+    pub(crate) story: Option<Box<Story>>,
+}
+
+/// What the access log tells of a request.
+pub(crate) struct Story {
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) path: PathAndQuery,
+    pub(crate) id: Option<HeaderValue>,
+    pub(crate) trace: Option<String>,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) fleet: Option<FleetId>,
+    pub(crate) cause: Option<&'static str>,
+}
+
+impl Story {
+    /// What the client says, for the case that it is not fit to be read.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            client: None,
+            method: request.method().clone(),
+            version: request.version(),
+            host: request.headers().get(HOST).cloned(),
+            path: request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+            id: None,
+            trace: None,
+            instance: None,
+            fleet: None,
+            cause: None,
+        }
+    }
+
+    /// What was made of it.
+    pub(crate) fn learn(&mut self, inbound: &Inbound) {
+        self.client = Some(inbound.origin.ip);
+        self.host = inbound.host.clone();
+        self.id = Some(inbound.id.clone());
+        self.trace.clone_from(&inbound.trace);
+    }
+
+    /// Where it went, the last time.
+    pub(crate) fn went_to(&mut self, fleet: &FleetId, instance: &InstanceId) {
+        self.fleet = Some(fleet.clone());
+        self.instance = Some(instance.clone());
+    }
+}
+
+impl Account {
+    pub(crate) fn open() -> Self {
+        Self { begun: Instant::now(), meter: None, status: 0, bytes: 0, story: None }
+    }
+
+    /// Counts it and writes it down.
+    pub(crate) fn close(&mut self, log: Option<&AccessLog>) {
+        let took = self.begun.elapsed();
+        if let Some(meter) = &self.meter {
+            // One that was given up before it was answered is in the statistics of nobody but its client.
+            let status = if self.status == 0 { 499 } else { self.status };
+            meter.count(status, took, self.bytes);
+        }
+        if let (Some(story), Some(log)) = (&self.story, log) {
+            log.write(&Line::of(story, self.status, self.bytes, took.as_secs_f64() * 1e3));
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    /// Milliseconds since 1970, at the end of the request.
+    at: u64,
+    client: Option<IpAddr>,
+    method: &'a str,
+    version: &'static str,
+    host: Option<&'a str>,
+    path: &'a str,
+    /// 499: the client left before there was an answer.
+    status: u16,
+    bytes: u64,
+    millis: f64,
+    fleet: Option<String>,
+    instance: Option<&'a str>,
+    /// Why no instance answered.
+    cause: Option<&'static str>,
+    id: Option<&'a str>,
+    trace: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn of(story: &'a Story, status: u16, bytes: u64, millis: f64) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            at: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            client: story.client,
+            method: story.method.as_str(),
+            version: match story.version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_10 => "1.0",
+                _ => "1.1",
+            },
+            host: story.host.as_ref().and_then(|h| h.to_str().ok()),
+            path: story.path.as_str(),
+            status: if status == 0 { 499 } else { status },
+            bytes,
+            millis: (millis * 1e3).round() / 1e3,
+            fleet: story.fleet.as_ref().map(ToString::to_string),
+            instance: story.instance.as_ref().map(InstanceId::as_str),
+            cause: story.cause,
+            id: story.id.as_ref().and_then(|id| id.to_str().ok()),
+            trace: story.trace.as_deref(),
+        }
+    }
+}
+
+/// One thread's lines on their way out, gathered so that a line is no system call.
+pub(crate) struct AccessLog(RefCell<Vec<u8>>);
+
+const GATHERED: usize = 16 * 1024;
+
+impl AccessLog {
+    pub(crate) fn new() -> Self {
+        Self(RefCell::new(Vec::new()))
+    }
+
+    fn write(&self, line: &Line<'_>) {
+        let mut gathered = self.0.borrow_mut();
+        if serde_json::to_writer(&mut *gathered, line).is_ok() {
+            gathered.push(b'\n');
+        }
+        let is_much = gathered.len() >= GATHERED;
+        drop(gathered);
+        if is_much {
+            self.flush();
+        }
+    }
+
+    /// Writes down what was gathered: whole lines in one piece, since several threads write to the same file.
+    pub(crate) fn flush(&self) {
+        let gathered = std::mem::take(&mut *self.0.borrow_mut());
+        if !gathered.is_empty() {
+            // A log on a full disk loses lines; requests go on.
+            let _ =
+                std::io::stdout().lock().write_all(&gathered).and_then(|()| std::io::stdout().lock().flush());
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,224 @@
+//! Figures for Prometheus: what was asked, of whom, how it went and how long it took.
+//!
+//! A meter is kept for each route and fleet, from the first table that joins the two to the last. Everything is
+//! counted where it happens, with one addition; text is made only when somebody asks for it.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kiln_model::{EdgeRoute, FleetCount, FleetId, ReleaseId};
+
+use crate::counts::{Tally, Totals};
+use crate::refusal::Refusal;
+
+/// Upper bounds of the buckets of durations, in microseconds.
+const BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000, 60_000_000,
+];
+
+/// What is counted of one route at one fleet.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    labels: String,
+    tally: Arc<Tally>,
+    /// By the first digit of the status, from 1 to 5.
+    answers: [AtomicU64; 5],
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    fn new(labels: String, tally: Arc<Tally>) -> Arc<Self> {
+        Arc::new(Self {
+            labels,
+            tally,
+            answers: Default::default(),
+            buckets: Default::default(),
+            micros: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts a request that has ended.
+    pub(crate) fn count(&self, status: u16, took: Duration, bytes: u64) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.answers[class].fetch_add(1, Relaxed);
+        self.buckets[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
+        self.micros.fetch_add(micros, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// Why the edge did not get an answer from an instance, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Causes([AtomicU64; Refusal::CAUSES.len()]);
+
+impl Causes {
+    pub(crate) fn count(&self, refusal: Refusal) {
+        if let Some(at) = Refusal::CAUSES.iter().position(|cause| *cause == refusal.cause()) {
+            self.0[at].fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// All meters of the edge.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    meters: Mutex<HashMap<(String, FleetId), Arc<Meter>>>,
+    /// Requests that no instance answered, by cause.
+    pub(crate) causes: Causes,
+}
+
+impl Registry {
+    /// The meter of `route` at the fleet that `tally` counts.
+    pub(crate) fn meter(
+        &self,
+        route: &EdgeRoute,
+        tally: &Arc<Tally>,
+        release: Option<&ReleaseId>,
+    ) -> Arc<Meter> {
+        let host = route.host.as_ref().map_or("*", |h| h.as_str());
+        let key = (format!("{host}{}", route.path), tally.fleet().clone());
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let fleet = tally.fleet();
+            let release = release.map_or("", |r| r.as_str());
+            let labels = format!(
+                "app=\"{}\",service=\"{}\",release=\"{release}\",generation=\"{}\",route=\"{}\"",
+                fleet.app,
+                fleet.service,
+                fleet.generation.0,
+                escaped(&key.0)
+            );
+            Meter::new(labels, tally.clone())
+        };
+        meters.entry(key.clone()).or_insert_with(new).clone()
+    }
+
+    /// Forgets the fleets that are no more: series that nobody adds to would be kept for ever.
+    pub(crate) fn forget_gone(&self) {
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.retain(|_, meter| !meter.tally.is_gone());
+    }
+
+    /// All figures, in Prometheus's text format.
+    pub(crate) fn text(&self, totals: &Totals) -> String {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<&Arc<Meter>> = meters.values().collect();
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut text = String::new();
+        requests(&mut text, &all);
+        durations(&mut text, &all);
+        fleets(&mut text, &all);
+        self.whole(&mut text, totals);
+        text
+    }
+
+    fn whole(&self, text: &mut String, totals: &Totals) {
+        family(
+            text,
+            "kiln_edge_refused_requests_total",
+            "counter",
+            "Requests that no instance answered, by cause.",
+        );
+        for (cause, count) in Refusal::CAUSES.iter().zip(&self.causes.0) {
+            line(
+                text,
+                "kiln_edge_refused_requests_total",
+                &format!("cause=\"{cause}\""),
+                count.load(Relaxed),
+            );
+        }
+        for (name, kind, help, value) in [
+            ("kiln_edge_requests_total", "counter", "All requests begun.", &totals.requests),
+            (
+                "kiln_edge_failed_requests_total",
+                "counter",
+                "Of these, failed by service or edge.",
+                &totals.failed,
+            ),
+            ("kiln_edge_in_flight_requests", "gauge", "Requests begun and not ended.", &totals.in_flight),
+            ("kiln_edge_connections", "gauge", "Client connections, tunnels included.", &totals.connections),
+            ("kiln_edge_retries_total", "counter", "Requests sent a second time.", &totals.retries),
+            ("kiln_edge_ejections_total", "counter", "Instances left alone for a while.", &totals.ejections),
+        ] {
+            family(text, name, kind, help);
+            line(text, name, "", value.load(SeqCst));
+        }
+    }
+}
+
+fn requests(text: &mut String, all: &[&Arc<Meter>]) {
+    family(text, "kiln_requests_total", "counter", "Requests answered, by class of status.");
+    for meter in all {
+        for (class, count) in (1..).zip(&meter.answers) {
+            let labels = format!("{},status=\"{class}xx\"", meter.labels);
+            line(text, "kiln_requests_total", &labels, count.load(Relaxed));
+        }
+    }
+    family(text, "kiln_response_bytes_total", "counter", "Bytes of bodies answered.");
+    for meter in all {
+        line(text, "kiln_response_bytes_total", &meter.labels, meter.bytes.load(Relaxed));
+    }
+}
+
+fn durations(text: &mut String, all: &[&Arc<Meter>]) {
+    let name = "kiln_request_duration_seconds";
+    family(text, name, "histogram", "From the head of a request to the end of its answer.");
+    for meter in all {
+        let mut sum = 0;
+        for (at, bucket) in meter.buckets.iter().enumerate() {
+            sum += bucket.load(Relaxed);
+            let bound = BOUNDS.get(at).map_or("+Inf".to_owned(), |micros| (*micros as f64 / 1e6).to_string());
+            line(text, &format!("{name}_bucket"), &format!("{},le=\"{bound}\"", meter.labels), sum);
+        }
+        let seconds = meter.micros.load(Relaxed) as f64 / 1e6;
+        let _ = writeln!(text, "{name}_sum{{{}}} {seconds}", meter.labels);
+        line(text, &format!("{name}_count"), &meter.labels, sum);
+    }
+}
+
+/// What one figure of a fleet is.
+type Figure = fn(&FleetCount) -> u64;
+
+fn fleets(text: &mut String, all: &[&Arc<Meter>]) {
+    let mut tallies: Vec<&Arc<Tally>> = all.iter().map(|meter| &meter.tally).collect();
+    tallies.sort_by_key(|tally| tally.fleet().to_string());
+    tallies.dedup_by_key(|tally| tally.fleet().to_string());
+    let counts: Vec<_> = tallies.iter().map(|tally| tally.count()).collect();
+    let figures: [(&str, &str, &str, Figure); 3] = [
+        ("kiln_fleet_in_flight_requests", "gauge", "In flight at a fleet.", |c| c.in_flight),
+        ("kiln_fleet_failed_requests_total", "counter", "Failed by a fleet, or in its place.", |c| c.failed),
+        ("kiln_fleet_cut_requests_total", "counter", "Ended because the fleet's time was up.", |c| c.cut),
+    ];
+    for (name, kind, help, of) in figures {
+        family(text, name, kind, help);
+        for count in &counts {
+            let FleetId { app, service, generation } = &count.fleet;
+            let labels = format!("app=\"{app}\",service=\"{service}\",generation=\"{}\"", generation.0);
+            line(text, name, &labels, of(count));
+        }
+    }
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = match labels {
+        "" => writeln!(text, "{name} {value}"),
+        labels => writeln!(text, "{name}{{{labels}}} {value}"),
+    };
+}
+
+/// What stands between quotes in that format.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
