@@ -139,22 +139,33 @@ fn least_loaded(fleet: &[Rc<Upstream>], tried: &[Rc<Upstream>], random: &Random)
         let fresh: Vec<_> = fleet.iter().filter(|u| !is_in(tried, u)).cloned().collect();
         return least_loaded(&fresh, &[], random);
     }
-    let first = drawn(fleet, random)?;
-    let second = drawn(fleet, random)?;
+    let first = drawn(fleet, None, random)?;
+    let second = drawn(fleet, Some(first), random)?;
+    let (first, second) = (&fleet[first], &fleet[second]);
     Some(if second.load() < first.load() { second } else { first }.clone())
 }
 
-/// One instance at random, of those in good standing if there are any; a new one is drawn less often at first.
-fn drawn<'a>(fleet: &'a [Rc<Upstream>], random: &Random) -> Option<&'a Rc<Upstream>> {
+/// One instance at random, of those in good standing if there are any, and another one than `other_than` if there is
+/// one. One that is new among older ones is drawn less often at first.
+fn drawn(fleet: &[Rc<Upstream>], other_than: Option<usize>, random: &Random) -> Option<usize> {
     const DRAWS: usize = 4;
+    let mut cold = None;
     for _ in 0..DRAWS {
-        let upstream = fleet.get(random.below(fleet.len()))?;
-        let warmth = upstream.standing.warmth();
-        if !upstream.standing.is_ejected() && (warmth == 1000 || random.below(1000) < warmth) {
-            return Some(upstream);
+        let at = match other_than {
+            Some(other) if fleet.len() > 1 => (other + 1 + random.below(fleet.len() - 1)) % fleet.len(),
+            _ => random.below(fleet.len()),
+        };
+        let standing = &fleet.get(at)?.standing;
+        if standing.is_ejected() {
+            continue;
         }
+        let warmth = standing.warmth();
+        if warmth == 1000 || random.below(1000) < warmth {
+            return Some(at);
+        }
+        cold = Some(at);
     }
-    fleet.iter().find(|u| !u.standing.is_ejected()).or(fleet.first())
+    cold.or_else(|| fleet.iter().position(|u| !u.standing.is_ejected())).or(Some(0))
 }
 
 impl Balance {

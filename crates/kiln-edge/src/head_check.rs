@@ -92,4 +92,22 @@ mod tests {
             assert!([1, 3, 1000].iter().all(|piece| !check(head, *piece)), "{head:?}");
         }
     }
+
+    #[test]
+    fn the_pieces_do_not_matter_whatever_the_bytes() {
+        let seed = b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nbody".to_vec();
+        let mut state = 3u64;
+        for _ in 0..5_000 {
+            let mut bytes = seed.clone();
+            for _ in 0..2 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = (state >> 33) as usize % bytes.len();
+                bytes[at] = (state >> 17) as u8;
+            }
+            let (mut whole, mut pieces) = (HeadCheck::default(), HeadCheck::default());
+            whole.pass(&bytes);
+            bytes.chunks(1 + (state >> 60) as usize).for_each(|piece| pieces.pass(piece));
+            assert_eq!(whole.is_ambiguous(), pieces.is_ambiguous(), "{bytes:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Benchmarks: Kiln as a user runs it, whole processes, medians over several runs.
 
+pub(crate) mod edge;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -19,6 +19,7 @@ usage: cargo xtask COMMAND
   soak --minutes N
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
+  bench edge      the edge beside haproxy, nginx and caddy, by wrk and h2load            [--json]
 ";
 
 fn main() -> ExitCode {
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["bench", "spine"] => bench::run(false),
         ["bench", "spine", "--json"] => bench::run(true),
+        ["bench", "edge"] => bench::edge::run(false),
+        ["bench", "edge", "--json"] => bench::edge::run(true),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

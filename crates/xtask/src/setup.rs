@@ -8,9 +8,10 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
+    ("haproxy", "what the edge makes of ambiguous requests is compared with what it makes of them"),
     ("dpkg", "the judge of our version comparison"),
     ("python3-jsonschema", "the judge of our SBOMs, with the official schema"),
     ("libfaketime", "another date, for bakes that must not care"),

@@ -14,6 +14,7 @@ mod instance;
 mod observed;
 mod process;
 mod routing;
+mod smuggling;
 mod streams;
 mod succession;
 mod tls;

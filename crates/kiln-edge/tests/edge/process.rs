@@ -112,7 +112,7 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     assert_eq!(client.shutdown(Duration::from_secs(5)).unwrap().in_flight, 0);
     assert!(process.wait().unwrap().success());
     let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
-    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
+    let lines: Vec<&str> = log.lines().filter_map(|line| Some(&line[line.find("{\"at\"")?..])).collect();
     assert_eq!(lines.len(), 8 * 253, "a line for each request");
     for line in lines {
         let line: serde_json::Value = serde_json::from_str(line).expect("one whole line at a time");

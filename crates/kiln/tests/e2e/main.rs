@@ -3,7 +3,6 @@
 //! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
 
 mod deploys;
-mod edges;
 mod failures;
 mod host;
 mod luck;
