@@ -203,7 +203,8 @@ impl Edges {
     fn drained(&self, fleet: &EdgeFleet) {
         for client in self.older.iter().chain([&self.edge.client]) {
             // One that has ended has nothing in flight.
-            let Ok(counts) = client.wait_drained(&[fleet.id.clone()], Duration::from_secs(20)) else {
+            let Ok(counts) = client.wait_drained(std::slice::from_ref(&fleet.id), Duration::from_secs(20))
+            else {
                 continue;
             };
             let count = counts.fleets.iter().find(|c| c.fleet == fleet.id);
