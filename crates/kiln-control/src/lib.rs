@@ -12,12 +12,14 @@ mod host;
 pub mod pipeline;
 mod probe;
 mod project;
+mod running;
 mod shelf;
 mod sync;
 mod world;
 
 pub use core::{Core, InstanceReport, News, NewsSender, Refusal, Request};
 pub use health::Prober;
+pub use host::verify::store as verify_store;
 pub use host::{EdgeOptions, HostConfig, LocalHost, secrets};
 pub use project::Project;
 pub use shelf::SystemClock;

@@ -1,11 +1,12 @@
 //! The directory an app is described in: `kiln.toml`, `kiln.lock`, and the files they speak of.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kiln_model::spec::Spec;
-use kiln_model::{ExitCode, Failure, Lock};
+use kiln_model::{ExitCode, Failure, ImageName, ImageRecord, Lock};
 
 /// The largest spec or lock that is read: what is larger is something else.
 const MAX_BYTES: u64 = 16 << 20;
@@ -17,6 +18,8 @@ pub struct Project {
     pub dir: PathBuf,
     /// The spec, resolved.
     pub spec: Spec,
+    /// What it was read from.
+    pub text: String,
 }
 
 impl Project {
@@ -31,7 +34,19 @@ impl Project {
                 .hint("name the directory of an app, or write a kiln.toml there; `kiln schema` describes it")
         })?;
         let spec = Spec::parse(&path.display().to_string(), &text)?;
-        Ok(Self { dir: dir.to_owned(), spec })
+        Ok(Self { dir: dir.to_owned(), spec, text })
+    }
+
+    /// The rules of the spec's policy, if `images` keep all of them.
+    ///
+    /// # Errors
+    /// The rules that are broken, each with its line.
+    pub fn kept_policy(
+        &self,
+        images: &BTreeMap<ImageName, ImageRecord>,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let file = self.dir.join("kiln.toml").display().to_string();
+        Ok(self.spec.kept_policy(images, &kiln_bake::compare_versions, (&file, &self.text))?)
     }
 
     /// Reads the lock beside the spec, if there is one.

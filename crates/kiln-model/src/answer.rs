@@ -1,12 +1,13 @@
 //! What a host answers: the JSON shapes other programs rely on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, Release, ReleaseId, SecretName,
-    SecretVersion, ServiceName, Timestamp, TrafficReport,
+    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, PackageRule, Release, ReleaseId,
+    SecretName, SecretVersion, ServiceName, Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -35,6 +36,10 @@ pub enum Answer {
     Log(Vec<LogEntry>),
     /// To metrics: Prometheus's text format.
     Metrics(String),
+    /// To an audit.
+    Audit(AuditAnswer),
+    /// To a verify.
+    Verify(VerifyAnswer),
     /// It is done, and there is nothing to say.
     Done,
 }
@@ -212,6 +217,80 @@ pub struct ReleaseDiffAnswer {
     pub to: ReleaseId,
     /// What differs; empty if they are the same.
     pub differences: Vec<Difference>,
+}
+
+/// `kiln audit --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditAnswer {
+    /// The package that was asked about, if one was.
+    pub package: Option<PackageRule>,
+    /// Every service of every release that can be gone back to, newest release first.
+    pub services: Vec<AuditEntry>,
+}
+
+/// One service of one release, as the record has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its app.
+    pub app: AppName,
+    /// Its release.
+    pub release: ReleaseId,
+    /// What it would take to go back to that.
+    pub state: ReleaseState,
+    /// The service.
+    pub service: ServiceName,
+    /// The image it is made from.
+    pub image: ImageDigest,
+    /// Those of the image's packages that were asked about; all of them if none was.
+    pub packages: Vec<PackageRef>,
+    /// The checks the image has passed.
+    pub checks: Vec<String>,
+    /// The rules of policy the release has kept.
+    pub policy: Vec<String>,
+    /// Its instances that exist.
+    pub instances: Vec<InstanceId>,
+}
+
+/// `kiln verify --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VerifyAnswer {
+    /// How many objects, images, packages and releases were hashed again.
+    pub looked_at: u64,
+    /// What of them is not what its name promises.
+    pub damage: Vec<DamageEntry>,
+    /// What was removed for the next bake to make again.
+    pub removed: Vec<PathBuf>,
+    /// Every instance that was compared with its release.
+    pub instances: Vec<VerifiedInstance>,
+}
+
+/// Something in the store that is damaged or missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageEntry {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// An instance that was compared with its release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedInstance {
+    /// Which.
+    pub id: InstanceId,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its release.
+    pub release: ReleaseId,
+    /// What differs; empty if nothing does.
+    pub differs: Vec<String>,
+}
+
+impl VerifyAnswer {
+    /// Whether all is as it should be.
+    pub fn is_well(&self) -> bool {
+        self.damage.is_empty() && self.instances.iter().all(|i| i.differs.is_empty())
+    }
 }
 
 /// What it would take to go back to a release.

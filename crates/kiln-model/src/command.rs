@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, InstanceId, SecretName, SecretValue, SecretVersion, ServiceName};
+use crate::{AppName, InstanceId, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName};
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
 /// one. Where `app` is absent, the only app of the host is meant.
@@ -106,6 +106,19 @@ pub enum Command {
     },
     /// The figures of the edge, for Prometheus. Answers with [`crate::Answer::Metrics`].
     Metrics,
+    /// Which services, releases and instances hold a package, from the record. Answers with [`crate::Answer::Audit`].
+    Audit {
+        /// Which app; all if absent.
+        app: Option<AppName>,
+        /// The package that is asked about; what is recorded of every release if absent.
+        package: Option<PackageRule>,
+    },
+    /// Looks at everything in the store again, and compares every running instance with its release. Answers with
+    /// [`crate::Answer::Verify`].
+    Verify {
+        /// Whether what is damaged is removed, so that the next bake makes it again.
+        repair: bool,
+    },
     /// Stop everything this host runs, and the host. Answers with [`crate::Answer::Done`].
     Down,
 }

@@ -21,6 +21,7 @@ pub mod odds;
 mod operation;
 mod output;
 mod package;
+mod package_rule;
 mod plan;
 mod planner;
 mod probe;
@@ -37,9 +38,10 @@ mod tree;
 mod units;
 
 pub use answer::{
-    Answer, BakeAnswer, BakedImage, Counts, DeployedAnswer, InstanceEntry, InstancePhase, LogEntry,
-    PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState,
-    SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer, Waiting,
+    Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, Counts, DamageEntry, DeployedAnswer,
+    InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer,
+    ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer,
+    VerifiedInstance, VerifyAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
 pub use checker::{Finding, check};
@@ -63,6 +65,7 @@ pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
 pub use output::{OutputLine, OutputTime};
 pub use package::{PackageName, PackageRef};
+pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};
 pub use plan::{Action, OperationKind, Plan, Step};
 pub use planner::{Desired, NothingToDo, plan};
 pub use probe::{Check, HttpProbe, Probe};

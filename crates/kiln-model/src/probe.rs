@@ -75,6 +75,20 @@ pub enum Check {
 }
 
 impl Check {
+    /// Every kind of check, as specs call them.
+    pub const KINDS: [&'static str; 5] = ["run", "http", "port", "file", "package"];
+
+    /// Its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Http { .. } => "http",
+            Self::Port { .. } => "port",
+            Self::File { .. } => "file",
+            Self::Package { .. } => "package",
+        }
+    }
+
     /// What its result is kept under: the sha256 of all of it.
     pub fn key(&self) -> Sha256 {
         Sha256::of(&serde_json::to_vec(self).expect("a check is plain data"))

@@ -215,7 +215,7 @@ fn the_schema_knows_every_section_and_allows_no_other_key() {
     let schema = schema();
     assert_eq!(schema["additionalProperties"], false);
     let sections: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(sections, ["app", "deploy", "image", "route", "service", "sources", "store"]);
+    assert_eq!(sections, ["app", "deploy", "image", "policy", "route", "service", "sources", "store", "tls"]);
     assert!(!schema.to_string().contains("null"), "TOML has no null");
 }
 
@@ -238,4 +238,72 @@ fn secrets_are_files_and_variables_if_asked_for() {
     assert_eq!((&pinned("API_KEY").version, &pinned("API_KEY").env), (&version('a'), &None));
     assert_eq!(pinned("DB").env.as_deref(), Some("DB_PASSWORD"));
     assert_ne!(with('a').id(), with('b').id(), "another version is another release");
+}
+
+const POLICY: &str = "\n[policy]\nrequire_packages = [\"ca-certificates\", \"openssl >= 3.0\"]\n\
+    forbid_packages = [\"telnet\", \"openssl<2\"]\nrequire_checks = [\"file\"]\n";
+
+fn with_packages(packages: &[(&str, &str)]) -> BTreeMap<kiln_model::ImageName, ImageRecord> {
+    let one = |(name, version): &(&str, &str)| kiln_model::PackageRef {
+        name: (*name).into(),
+        version: (*version).into(),
+        architecture: "amd64".into(),
+    };
+    let packages = packages.iter().map(one).collect();
+    BTreeMap::from([("web".parse().unwrap(), ImageRecord { packages, ..record(b"one") })])
+}
+
+#[test]
+fn a_policy_that_is_kept_becomes_part_of_the_release() {
+    let text = format!("{SMALLEST}\n[[image.web.check]]\nfile = {{ path = \"/web\" }}\n{POLICY}");
+    let spec = parse(&text);
+    let images = with_packages(&[("ca-certificates", "1"), ("openssl", "3.1")]);
+    let kept = spec.kept_policy(&images, &|a, b| a.cmp(b), ("kiln.toml", &text)).unwrap();
+    let words: Vec<&str> = kept.iter().map(String::as_str).collect();
+    assert_eq!(
+        words,
+        [
+            "forbid package openssl<2",
+            "forbid package telnet",
+            "require check file",
+            "require package ca-certificates",
+            "require package openssl>=3.0",
+        ]
+    );
+}
+
+#[test]
+fn a_policy_that_is_broken_names_the_line_and_the_package() {
+    let text = format!("{SMALLEST}{POLICY}");
+    let images = with_packages(&[("openssl", "1.1"), ("telnet", "0.17")]);
+    let refused = parse(&text).kept_policy(&images, &|a, b| a.cmp(b), ("kiln.toml", &text)).unwrap_err();
+    let failure = kiln_model::Failure::from(refused);
+    assert_eq!(failure.code, kiln_model::ExitCode::Policy);
+    let line = |n: usize| failure.problems[n].source.split(' ').next().unwrap().to_owned();
+    assert_eq!(
+        [0, 1, 2, 3, 4].map(line),
+        ["require_packages", "require_packages", "forbid_packages", "forbid_packages", "require_checks"]
+    );
+    let messages: Vec<&str> = failure.problems.iter().map(|p| p.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "image `web` does not hold the package ca-certificates",
+            "image `web` does not hold openssl>=3.0: it has openssl 1.1",
+            "image `web` holds telnet 0.17, which telnet forbids",
+            "image `web` holds openssl 1.1, which openssl<2 forbids",
+            "image `web` has no file check",
+        ]
+    );
+    let span = &failure.problems[1].span;
+    assert_eq!(&failure.problems[1].source[span.clone()], "\"openssl >= 3.0\"");
+}
+
+#[test]
+fn a_policy_that_is_none_is_refused_as_the_spec_is_read() {
+    let text =
+        format!("{SMALLEST}\n[policy]\nforbid_packages = [\"open ssl<\"]\nrequire_checks = [\"htp\"]\n");
+    let problems = Spec::parse("kiln.toml", &text).unwrap_err().problems;
+    assert!(problems[0].message.contains("does not say which package is meant"), "{problems:?}");
+    assert_eq!(problems[1].nearest.as_deref(), Some("http"));
 }

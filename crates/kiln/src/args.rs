@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, odds, plan, releases,
-    rollback, schema, secret, serve, status, up,
+    audit, bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, odds, plan, releases,
+    rollback, schema, secret, serve, status, up, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -73,6 +73,8 @@ pub(crate) enum Commands {
     Log(log::Log),
     Logs(logs::Logs),
     Secret(secret::Secret),
+    Audit(audit::Audit),
+    Verify(verify::Verify),
     Down(down::Down),
     Odds(odds::Odds),
     Schema(schema::Schema),

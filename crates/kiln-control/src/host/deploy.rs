@@ -1,6 +1,6 @@
 //! Deploy: everything before the core is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -61,14 +61,16 @@ impl LocalHost {
         let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
         let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;
-        stage.step = "check".into();
-        for (name, spec) in &project.spec.images {
-            self.check_image(&project.spec.app, name, &baked[name].record, &spec.checks, asker)?;
-        }
-        stage.step = "make the release".into();
         let records: BTreeMap<ImageName, ImageRecord> =
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
-        let of = Ingredients { images: &records, secrets: &secrets, policy: BTreeSet::new() };
+        stage.step = "hold it against the policy".into();
+        let policy = project.kept_policy(&records)?;
+        stage.step = "check".into();
+        for (name, spec) in &project.spec.images {
+            self.check_image(&project.spec.app, name, &records[name], &spec.checks, asker)?;
+        }
+        stage.step = "make the release".into();
+        let of = Ingredients { images: &records, secrets: &secrets, policy };
         let release = project
             .spec
             .release(&of)

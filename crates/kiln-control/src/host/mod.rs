@@ -1,5 +1,6 @@
 //! One host: the core, the processes beside it, and the commands people give.
 
+mod audit;
 mod board;
 mod busy;
 mod checks;
@@ -15,6 +16,7 @@ mod releases;
 mod rollback;
 pub mod secrets;
 mod serve;
+pub(crate) mod verify;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -281,6 +283,8 @@ impl Host for LocalHost {
             Command::Metrics => {
                 self.processes.metrics().map(Answer::Metrics).map_err(|trouble| failure::no_figures(&trouble))
             }
+            Command::Audit { app, package } => self.audit(app, package),
+            Command::Verify { repair } => self.verify(repair),
             Command::Down => self.down(DOWN_DRAIN, &by).map(|()| Answer::Done),
         }
     }

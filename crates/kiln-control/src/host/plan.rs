@@ -1,6 +1,6 @@
 //! What a deploy would do, without doing it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_model::spec::Ingredients;
@@ -21,7 +21,7 @@ impl LocalHost {
         let baked = pipeline::bake(&project, &self.store, false, asker.events, asker.clock)?;
         let records: BTreeMap<ImageName, ImageRecord> =
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
-        let of = Ingredients { images: &records, secrets: &secrets, policy: BTreeSet::new() };
+        let of = Ingredients { images: &records, secrets: &secrets, policy: project.kept_policy(&records)? };
         let release = project.spec.release(&of).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
         let core = lock(&self.driver.core);
         core.conflict(&release).map_err(|e| super::serve::refused(crate::core::Refusal::Conflict(e)))?;

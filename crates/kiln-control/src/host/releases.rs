@@ -107,7 +107,7 @@ pub(super) fn find<'a>(given: &str, ids: impl Iterator<Item = &'a ReleaseId>) ->
     }
 }
 
-fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseState {
+pub(super) fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseState {
     let is_up = |f: &kiln_model::Fleet| {
         f.release == *release && matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining)
     };

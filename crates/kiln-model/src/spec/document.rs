@@ -111,6 +111,11 @@ impl<'d, 't> Problems<'d, 't> {
         self.push(self.document.value(place), message.into())
     }
 
+    /// Where the value at `place` stands.
+    pub(super) fn place_of(&self, place: &Place) -> Range<usize> {
+        self.document.value(place)
+    }
+
     /// Something is wrong with the key at `place`.
     pub(super) fn key(&mut self, place: &Place, message: impl Into<String>) -> &mut Found {
         self.push(self.document.key(place), message.into())

@@ -10,6 +10,7 @@
 
 mod document;
 mod file;
+mod policy;
 mod problem;
 mod release;
 mod resolve;
@@ -18,6 +19,7 @@ mod schema;
 mod shape;
 
 pub use file::*;
+pub use policy::{Policy, PolicyRule, Refused, Rule};
 pub use problem::{SpecError, SpecProblem};
 pub use release::{Ingredients, NotReleasable};
 pub use resolved::{

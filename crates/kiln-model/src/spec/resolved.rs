@@ -30,6 +30,8 @@ pub struct Spec {
     pub keep_warm: Millis,
     /// Where the contents of images come from.
     pub sources: Sources,
+    /// What every image that a service runs is held against.
+    pub policy: super::Policy,
 }
 
 /// What an image is to be.

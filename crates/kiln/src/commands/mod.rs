@@ -1,5 +1,6 @@
 //! One command a file.
 
+pub(crate) mod audit;
 pub(crate) mod bake;
 pub(crate) mod completions;
 pub(crate) mod deploy;
@@ -20,6 +21,7 @@ pub(crate) mod serve;
 mod shift;
 pub(crate) mod status;
 pub(crate) mod up;
+pub(crate) mod verify;
 
 use kiln_model::Failure;
 
@@ -42,6 +44,8 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
         Commands::Secret(args) => secret::run(args, context),
+        Commands::Audit(args) => audit::run(&args, context),
+        Commands::Verify(args) => verify::run(&args, context),
         Commands::Down(args) => down::run(&args, context),
         Commands::Odds(args) => odds::run(&args, context),
         Commands::Keeper(args) => keeper::run(&args, context),

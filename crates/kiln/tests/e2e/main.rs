@@ -2,6 +2,7 @@
 //!
 //! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
 
+mod contents;
 mod deploys;
 mod failures;
 mod host;

@@ -37,6 +37,12 @@ impl Project {
         self.write(name, &text.replace(old, new));
     }
 
+    /// Writes more behind what one of its files holds.
+    pub(crate) fn append(&self, name: &str, more: &str) {
+        let text = std::fs::read_to_string(self.dir.path().join(name)).expect("a file");
+        self.write(name, &(text + more));
+    }
+
     /// Puts a text on its page.
     pub(crate) fn say(&self, text: &str) {
         self.write("site/index.html", &format!("<h1>hello {text}</h1>\n"));

@@ -8,6 +8,7 @@ mod check;
 mod contents;
 mod deploy;
 mod image;
+mod policy;
 mod service;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use deploy::{
     TlsFile,
 };
 pub use image::{ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
+pub use policy::PolicyFile;
 pub use service::{HealthFile, SecretFile, SecretTable, ServiceFile};
 
 /// What `kiln.toml` holds: an app, its images, the services made from them and the routes that lead there.
@@ -48,6 +50,8 @@ pub struct SpecFile {
     pub tls: Option<TlsFile>,
     /// How a release takes over from the one before.
     pub deploy: Option<DeployFile>,
+    /// What every image is held against before it becomes part of a release.
+    pub policy: Option<PolicyFile>,
     /// Where the contents of images come from.
     pub sources: Option<SourcesFile>,
 }

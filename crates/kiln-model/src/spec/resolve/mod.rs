@@ -6,6 +6,7 @@ mod contents;
 mod image;
 mod packages;
 mod paths;
+mod policy;
 mod route;
 mod secrets;
 mod service;
@@ -34,7 +35,8 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     }
     let (drain, keep_warm) = deploy(file, problems);
     let sources = sources(file, problems);
-    Some(Spec { app: app?, images, services, routes, tcp, certificates, drain, keep_warm, sources })
+    let policy = policy::policy(file.policy.as_ref(), problems);
+    Some(Spec { app: app?, images, services, routes, tcp, certificates, drain, keep_warm, sources, policy })
 }
 
 impl SpecFile {

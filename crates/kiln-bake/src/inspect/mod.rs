@@ -1,5 +1,9 @@
 //! Looking into a baked image without starting an instance of it.
 
+mod differences;
+
+pub use differences::{Ids, differences};
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -1,0 +1,74 @@
+//! What is inside of what runs, and of what can be gone back to: from the record, without entering anything.
+
+use kiln_model::{
+    Answer, AppName, AuditAnswer, AuditEntry, ExitCode, Failure, PackageRule, Release, ReleaseId,
+    ReleaseState,
+};
+
+use super::releases::release_state;
+use super::{LocalHost, failure};
+use crate::core::InstanceReport;
+use crate::sync::lock;
+
+impl LocalHost {
+    pub(crate) fn audit(
+        &self,
+        app: Option<AppName>,
+        package: Option<PackageRule>,
+    ) -> Result<Answer, Failure> {
+        let app = app.map(|app| self.app(Some(app))).transpose()?;
+        let (apps, instances) = {
+            let core = lock(&self.driver.core);
+            (core.apps().clone(), core.instances())
+        };
+        let mut services = Vec::new();
+        for (name, state) in apps.iter().filter(|(name, _)| app.as_ref().is_none_or(|a| a == *name)) {
+            for served in state.served.iter().rev() {
+                let release = self.store.release(&served.release).map_err(|e| failure::store(&e))?;
+                let at = (name, &served.release, release_state(state, &served.release));
+                self.audit_release(at, &release, package.as_ref(), &instances, &mut services)?;
+            }
+        }
+        Ok(Answer::Audit(AuditAnswer { package, services }))
+    }
+
+    fn audit_release(
+        &self,
+        (app, id, state): (&AppName, &ReleaseId, ReleaseState),
+        release: &Release,
+        package: Option<&PackageRule>,
+        instances: &[InstanceReport],
+        services: &mut Vec<AuditEntry>,
+    ) -> Result<(), Failure> {
+        for (name, service) in &release.services {
+            let record =
+                self.store.image(&service.image).map_err(|e| failure::store(&e))?.ok_or_else(|| {
+                    Failure::new(
+                        ExitCode::Host,
+                        format!("the record of image {} is gone from the store", service.image),
+                    )
+                    .hint("`kiln verify` tells what else is missing")
+                })?;
+            let packages = match package {
+                None => record.packages,
+                Some(rule) => {
+                    rule.among(&record.packages, &kiln_bake::compare_versions).into_iter().cloned().collect()
+                }
+            };
+            let of_it =
+                |i: &&InstanceReport| i.release == *id && i.fleet.app == *app && i.fleet.service == *name;
+            services.push(AuditEntry {
+                app: app.clone(),
+                release: id.clone(),
+                state,
+                service: name.clone(),
+                image: service.image,
+                packages,
+                checks: service.checks.iter().map(|c| c.check.clone()).collect(),
+                policy: release.policy.iter().cloned().collect(),
+                instances: instances.iter().filter(of_it).map(|i| i.id.clone()).collect(),
+            });
+        }
+        Ok(())
+    }
+}

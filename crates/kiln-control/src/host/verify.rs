@@ -1,0 +1,103 @@
+//! Looking at everything again: the store's files, and what runs.
+//!
+//! | of an instance | is compared with |
+//! |---|---|
+//! | the file system at its root: every name, kind, mode, owner, time, size and target | its image's metadata, hashed first |
+//! | what is mounted over it | what its release declares as volatile, and what every instance has |
+//! | that its root cannot be written, its user, its capabilities, `no_new_privs`, seccomp | its release, and what every instance has |
+//!
+//! Instances of one image share one root mount; a mount is compared once, however many see it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use kiln_bake::inspect::{Ids, differences};
+use kiln_model::{Answer, DamageEntry, Failure, ImageDigest, ReleaseService, VerifiedInstance, VerifyAnswer};
+use kiln_store::Store;
+
+use super::{LocalHost, failure};
+use crate::core::InstanceReport;
+use crate::running::Running;
+use crate::sync::lock;
+
+/// Where every instance has something mounted, its image or not.
+const EVERYWHERE: [&str; 4] = ["/proc", "/dev", "/sys", "/run/secrets"];
+
+impl LocalHost {
+    pub(crate) fn verify(&self, repair: bool) -> Result<Answer, Failure> {
+        let mut answer = store(&self.store, repair)?;
+        let instances: Vec<(InstanceReport, ReleaseService)> = {
+            let core = lock(&self.driver.core);
+            let with_service = |i: InstanceReport| {
+                let service = core.release(&i.release)?.services.get(&i.fleet.service)?.clone();
+                Some((i, service))
+            };
+            core.instances().into_iter().filter_map(with_service).collect()
+        };
+        let mut roots = Roots { store: &self.store, seen: HashMap::new() };
+        for (instance, service) in instances {
+            let Some(pid) = instance.pid else { continue };
+            let Some(differs) = roots.differs(pid, &service) else { continue };
+            let InstanceReport { id, fleet, release, .. } = instance;
+            answer.instances.push(VerifiedInstance { id, service: fleet.service, release, differs });
+        }
+        Ok(Answer::Verify(answer))
+    }
+}
+
+/// The store's part of it, which needs no host. With `repair`, damaged files that can be made again are removed.
+///
+/// # Errors
+/// What the system refused.
+pub fn store(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
+    let (looked_at, damage) = store.verify_counted().map_err(|e| failure::store(&e))?;
+    let mut removed: Vec<PathBuf> = Vec::new();
+    if repair {
+        for one in &damage {
+            if store.discard(one).map_err(|e| failure::store(&e))? {
+                removed.push(one.path.clone());
+            }
+        }
+    }
+    let entry = |d: kiln_store::Damage| DamageEntry { path: d.path, problem: d.problem };
+    let damage = damage.into_iter().map(entry).collect();
+    Ok(VerifyAnswer { looked_at, damage, removed, instances: Vec::new() })
+}
+
+/// What was found out about root mounts so far.
+struct Roots<'a> {
+    store: &'a Store,
+    /// By image, file system and the ids it is seen through.
+    seen: HashMap<(ImageDigest, u64, Ids), Vec<String>>,
+}
+
+impl Roots<'_> {
+    /// What of a running process is not as its release says; nothing if it has ended meanwhile.
+    fn differs(&mut self, pid: u32, service: &ReleaseService) -> Option<Vec<String>> {
+        let running = Running::of(pid).ok()?;
+        let volatile = service.volatile.iter().map(|v| v.path.as_str());
+        let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).collect();
+        let mut differs = running.differs(&service.run, &allowed);
+        match self.root(&running, service) {
+            Ok(root) => differs.extend(root),
+            Err(_) if !running.is_there() => return None,
+            Err(why) => differs.push(format!("its root could not be compared: {why}")),
+        }
+        Some(differs)
+    }
+
+    fn root(&mut self, running: &Running, service: &ReleaseService) -> Result<Vec<String>, String> {
+        let root = running.root().map_err(|e| e.to_string())?;
+        let key =
+            (service.image, running.root_device(&root).map_err(|e| e.to_string())?, running.ids().clone());
+        if let Some(known) = self.seen.get(&key) {
+            return Ok(known.clone());
+        }
+        let handle = self.store.handle(&service.image).map_err(|e| e.to_string())?;
+        let metadata = std::fs::read(&handle.metadata).map_err(|e| e.to_string())?;
+        let tree = kiln_bake::erofs::read(&metadata).map_err(|e| format!("the image cannot be read: {e}"))?;
+        let found = differences(&root, &tree, running.ids());
+        self.seen.insert(key, found.clone());
+        Ok(found)
+    }
+}
