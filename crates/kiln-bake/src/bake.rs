@@ -5,6 +5,7 @@ use std::time::Instant;
 use kiln_model::{ImageDigest, ImageRecord, Lock, LockedImage, Sha256};
 use kiln_store::{Store, Verity};
 
+use crate::debian::left_out::left_out;
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
 use crate::merge::{self, Inputs};
@@ -99,6 +100,8 @@ fn make(
     }
     batch.commit_image(&written.bytes, &record, &written.objects)?;
     task.finish();
+    // Each a task that is done with saying it.
+    left_out(&locked.packages).for_each(|said| Task::new(report, said, "", None).finish());
     Ok(record)
 }
 

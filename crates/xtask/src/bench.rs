@@ -1,6 +1,8 @@
 //! Benchmarks: Kiln as a user runs it, whole processes, medians over several runs.
 
+pub(crate) mod bake;
 pub(crate) mod edge;
+mod measure;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -20,6 +20,7 @@ usage: cargo xtask COMMAND
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
   bench edge      the edge beside haproxy, nginx and caddy, by wrk and h2load            [--json]
+  bench bake      baking beside mmdebstrap and buildah from Debian, which it installs             [--json]
 ";
 
 fn main() -> ExitCode {
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
         ["bench", "spine", "--json"] => bench::run(true),
         ["bench", "edge"] => bench::edge::run(false),
         ["bench", "edge", "--json"] => bench::edge::run(true),
+        ["bench", "bake"] => bench::bake::run(false),
+        ["bench", "bake", "--json"] => bench::bake::run(true),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -8,11 +8,12 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
     ("haproxy", "what the edge makes of ambiguous requests is compared with what it makes of them"),
     ("dpkg", "the judge of our version comparison"),
+    ("mmdebstrap", "the judge of our root filesystems"),
     ("python3-jsonschema", "the judge of our SBOMs, with the official schema"),
     ("libfaketime", "another date, for bakes that must not care"),
     ("skopeo", "copies OCI images between layouts, archives and registries"),
@@ -22,9 +23,22 @@ const PACKAGES: [(&str, &str); 11] = [
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 
+/// What `bench bake` compares with, and needs for it.
+pub(crate) const BAKE_PEERS: [(&str, &str); 4] = [
+    ("mmdebstrap", "makes root filesystems from packages"),
+    ("buildah", "makes images layer by layer"),
+    ("dpkg-dev", "dpkg-scanpackages, for the repository they share"),
+    ("time", "what a process and its children took"),
+];
+
 pub(crate) fn run() -> Result<()> {
+    ensure_installed(&PACKAGES)
+}
+
+/// Installs those of `packages` that are missing.
+pub(crate) fn ensure_installed(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().map(|(name, _)| *name).filter(|name| !is_installed(name)).collect();
+        packages.iter().map(|(name, _)| *name).filter(|name| !is_installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }

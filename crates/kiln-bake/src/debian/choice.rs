@@ -40,7 +40,8 @@ pub(crate) fn choose(
     let preference = Wishes::new(order, archive, old, update);
     preference.check(stanzas).map_err(unresolvable)?;
     let universe = Universe::new(stanzas, &preference);
-    let base = universe.essential();
+    let suite = archive.sources.first().map(|s| s.of.as_str());
+    let base = universe.essential(|source| Some(archive.sources[source].of.as_str()) == suite);
     let merged = universe.candidate(MERGED).map(|_| MERGED);
     let asked = order.packages.iter().map(|p| Wish::new(p).name);
     let wanted: Vec<&str> = asked.chain(base).chain(merged).collect();

@@ -23,7 +23,7 @@ pub(crate) fn enter(assembly: &mut Assembly<'_>, store: &Store, batch: &Batch) -
     new.iter().for_each(|package| status.extend_from_slice(status_stanza(package).as_bytes()));
     assembly.file(&format!("{DPKG}/status"), 0o644, &status, batch)?;
     assembly.file(&format!("{DPKG}/info/format"), 0o644, b"1\n", batch)?;
-    for empty in ["available", "diversions", "statoverride"] {
+    for empty in ["available", "diversions"] {
         let path = format!("{DPKG}/{empty}");
         if assembly.tree().get(path.as_bytes()).is_none() {
             assembly.file(&path, 0o644, b"", batch)?;

@@ -8,6 +8,7 @@
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
 //! | `layers`, `layer` | in which steps they are installed; one step |
 //! | `assemble`, `diversions`, `database` | their files in one tree, with dpkg's database |
+//! | `left_out` | what is not baked, and what to do instead |
 //! | `plan`, `configure`, `capture`, `normalise`, `formats` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
@@ -23,6 +24,7 @@ mod formats;
 pub(crate) mod index;
 mod layer;
 mod layers;
+pub(crate) mod left_out;
 pub(crate) mod normalise;
 pub(crate) mod package;
 mod plan;
@@ -47,7 +49,7 @@ const LAYERS: &str = "debian-layers-1";
 /// Which of them is the tree of a lock, and "now" in it.
 const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 4";
+pub(crate) const RECIPE: &str = "kiln debian recipe 5";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 

@@ -9,7 +9,7 @@ use crate::tree_edit::{TreeEdit, root_meta};
 use crate::{BakeError, content};
 
 /// Taken away with all below: logs of the run, state of tools for their own use, backups of files just written.
-const DROPPED: [&str; 24] = [
+const DROPPED: [&str; 25] = [
     "/etc/.pwd.lock",
     "/etc/group-",
     "/etc/gshadow-",
@@ -33,6 +33,7 @@ const DROPPED: [&str; 24] = [
     "/var/lib/dpkg/status-old",
     "/var/lib/dpkg/statoverride-old",
     "/var/lib/dpkg/triggers/Lock",
+    "/var/lib/rabbitmq/.erlang.cookie",
     "/var/lib/systemd/random-seed",
 ];
 /// Emptied: an instance starts with its own, and databases hold data, which lives in stores.

@@ -95,11 +95,13 @@ impl<'a> Universe<'a> {
         self.candidate(name).into_iter().chain(others).map(|p| self.stanza(p).version).collect()
     }
 
-    /// The names of all essential packages, sorted.
-    pub(crate) fn essential(&self) -> Vec<&'a str> {
-        let mut names: Vec<_> =
-            self.candidates.iter().filter(|(_, p)| self.stanza(**p).essential).map(|(n, _)| *n).collect();
+    /// The names of all packages that are essential in the sources `of` the suite, sorted. What only a further suite
+    /// calls essential is not needed here.
+    pub(crate) fn essential(&self, of: impl Fn(usize) -> bool) -> Vec<&'a str> {
+        let essential = self.stanzas.iter().filter(|s| s.essential && of(s.source)).map(|s| s.name);
+        let mut names: Vec<_> = essential.filter(|name| self.candidates.contains_key(name)).collect();
         names.sort_unstable();
+        names.dedup();
         names
     }
 

@@ -8,6 +8,8 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
 use std::ptr::null;
 
+use seccompiler::sock_filter;
+
 use super::{Outcome, Step};
 
 /// Everything pid 1 needs.
@@ -21,6 +23,7 @@ pub(super) struct Plan<'a> {
     pub(super) lifeline: c_int,
     pub(super) parents_end: c_int,
     pub(super) programs: &'a [Program],
+    pub(super) filter: &'a [sock_filter],
 }
 
 /// A step in the form that `execve` takes.
@@ -213,16 +216,28 @@ fn users(plan: &Plan<'_>) -> Result<(), i32> {
 }
 
 /// Also puts signals and the umask as programs expect to find them.
-fn privileges(_: &Plan<'_>) -> Result<(), i32> {
+fn privileges(plan: &Plan<'_>) -> Result<(), i32> {
     let none: u64 = 0;
+    let filter = libc::sock_fprog {
+        len: plan.filter.len() as libc::c_ushort,
+        filter: plan.filter.as_ptr().cast_mut().cast(),
+    };
     // SAFETY: `none` is a signal set as the kernel has it (8 bytes). SIGPIPE, which Rust ignores, is set to its
-    // default through the library's plain wrapper.
+    // default through the library's plain wrapper. The kernel reads the filter, which the parent made and which was copied
+    // with this process.
     unsafe {
         checked(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::syscall(libc::SYS_umask, 0o022);
-        checked(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, null::<u64>(), 8))
-            .map(drop)
+        checked(libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            null::<u64>(),
+            8,
+        ))?;
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        checked(libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter)).map(drop)
     }
 }
 

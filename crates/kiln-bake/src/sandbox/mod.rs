@@ -7,9 +7,11 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | `forbidden` | the system calls that programs inside have no business with |
 //! | `init` | what pid 1 does: raw system calls only, for it begins as a copy of one thread of this process |
 //! | `workplace` | the private mounts that a tree with a writable layer is put together in |
 
+mod forbidden;
 mod init;
 mod workplace;
 
@@ -82,7 +84,9 @@ pub(crate) fn run(
     let root = CString::new(root.as_os_str().as_bytes())?;
     let proc = CString::new([root.as_bytes(), b"/proc"].concat())?;
     let programs: Vec<init::Program> = steps.iter().map(init::Program::new).collect();
+    let filter = forbidden::filter()?;
     let plan = init::Plan {
+        filter: &filter,
         root: &root,
         proc: &proc,
         users: users.as_fd().as_raw_fd(),

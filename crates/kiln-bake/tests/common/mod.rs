@@ -128,3 +128,20 @@ fn inside_here(image: &ImageHandle, argv: &[&str]) -> Output {
     }
     command.output().unwrap()
 }
+
+/// The whole tree of an image as a tar archive, as the host's tar reads it through the mount.
+pub(crate) fn tar_of(image: &ImageHandle) -> Vec<u8> {
+    let read = || {
+        // SAFETY: this thread alone gets its own mounts; the descriptor table stays shared.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root is needed");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        let tree = kiln_mount::composefs(image, None).unwrap();
+        move_mount(&tree, "", CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "--numeric-owner", "--format=gnu", "-cf", "-", "-C", "/sys", "."]);
+        let output = tar.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    thread::scope(|scope| scope.spawn(read).join().unwrap())
+}

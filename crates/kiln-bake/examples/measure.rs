@@ -1,0 +1,156 @@
+//! What only a process that has the library can time: mounts, and bakes of large images after one file has changed.
+//! One JSON object a line, for `cargo xtask bench bake`.
+//!
+//! `measure STORE LOCK`: a state directory that has the packages of LOCK, which is that of an image `web` of
+//! `debian:bookworm` without packages asked for.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use kiln_bake::{BakeOrder, Base, FileSpec, Report, Sources, bake};
+use kiln_model::{ImageDigest, Lock, LockedPackage, Millis, Progress, Sha256};
+use kiln_store::Store;
+
+struct Quiet;
+
+impl Report for Quiet {
+    fn progress(&self, _: Progress) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn median(mut runs: Vec<f64>) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 2]
+}
+
+fn tell(name: &str, seconds: f64, goal: Option<f64>) {
+    println!("{}", serde_json::json!({ "name": name, "wall_s": seconds, "goal": goal }));
+}
+
+fn entry(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_mtime(1_600_000_000);
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, path, content).expect("a tar in memory");
+}
+
+/// A package with `files` files of 100 bytes and no scripts.
+fn package(name: &str, files: usize, store: &Store) -> LockedPackage {
+    let (mut control, mut data) = (tar::Builder::new(Vec::new()), tar::Builder::new(Vec::new()));
+    let text = format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: a\nDescription: files\n");
+    entry(&mut control, "./control", text.as_bytes());
+    for n in 0..files {
+        let content = format!("{:99}\n", format!("{name} {n}"));
+        entry(&mut data, &format!("./srv/{name}/{}/{}", n / 1000, n % 1000), content.as_bytes());
+    }
+    let mut deb = ar::Builder::new(Vec::new());
+    let parts = [
+        ("debian-binary", b"2.0\n".to_vec()),
+        ("control.tar", control.into_inner().expect("a tar")),
+        ("data.tar", data.into_inner().expect("a tar")),
+    ];
+    for (member, bytes) in &parts {
+        deb.append(&ar::Header::new((*member).into(), bytes.len() as u64), bytes.as_slice()).expect("an ar");
+    }
+    let deb = deb.into_inner().expect("an ar");
+    let sha256 = Sha256::of(&deb);
+    store.put_package(&sha256, &mut deb.as_slice()).expect("kept");
+    LockedPackage {
+        name: name.into(),
+        version: "1".into(),
+        architecture: "all".into(),
+        suite: "bookworm".into(),
+        path: format!("pool/{name}.deb"),
+        size: deb.len() as u64,
+        sha256,
+    }
+}
+
+fn order(project: &Path) -> BakeOrder {
+    BakeOrder {
+        image: "web".parse().expect("a name"),
+        project: project.into(),
+        from: Base::Debian { suite: "bookworm".into() },
+        packages: vec!["extra-0".into()],
+        suites: Vec::new(),
+        recommends: false,
+        files: vec![FileSpec { src: "page".into(), dst: "/srv/page".into(), mode: None, owner: None }],
+        run: vec!["/bin/true".into()],
+        user: None,
+        env: Default::default(),
+        workdir: None,
+        stop_signal: 15,
+        stop_grace: Millis(10_000),
+        volatile: Vec::new(),
+        sources: Sources::default(),
+        architecture: "amd64".into(),
+    }
+}
+
+/// Seconds for a bake after one file has changed, with `count` packages of `files` files each over the base.
+fn one_file(
+    base: &Lock,
+    count: usize,
+    files: usize,
+    project: &Path,
+    store: &Store,
+) -> (f64, usize, ImageDigest) {
+    let order = order(project);
+    let mut lock = base.clone();
+    let image = lock.images.get_mut(&order.image).expect("an image `web`");
+    image.packages.extend((0..count).map(|n| package(&format!("extra-{n}"), files, store)));
+    image.packages.sort_by(|a, b| a.name.cmp(&b.name));
+    image.request = order.lock_request();
+    let packages = image.packages.len();
+    let mut digest = None;
+    let mut runs = Vec::new();
+    for n in 0..8 {
+        fs::write(project.join("page"), format!("page {n} of {count}\n")).expect("written");
+        let begun = Instant::now();
+        let baked = bake(&order, &lock, store, &Quiet).unwrap_or_else(|e| panic!("{e:?}"));
+        if n > 0 {
+            runs.push(begun.elapsed().as_secs_f64());
+        }
+        digest = Some(baked.record.digest);
+    }
+    (median(runs), packages, digest.expect("baked"))
+}
+
+fn mounts(store: &Store, digest: &ImageDigest) -> f64 {
+    let mount = |_| {
+        let begun = Instant::now();
+        let handle = store.handle(digest).expect("an image");
+        let tree = kiln_mount::composefs(&handle, None).expect("mounted");
+        let took = begun.elapsed().as_secs_f64();
+        drop(tree);
+        took
+    };
+    median((0..51).map(mount).collect())
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [state, lock] = &arguments[..] else { panic!("measure STORE LOCK") };
+    let store = Store::open(state.as_ref()).expect("a store");
+    let base = Lock::from_toml(&fs::read_to_string(lock).expect("a lock")).expect("a lock");
+    let project = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
+    fs::create_dir_all(&project).expect("a directory");
+    for (count, files, goal) in [(1, 10, None), (39, 50, None), (939, 20, None), (1, 200_000, Some(0.2))] {
+        let (seconds, packages, digest) = one_file(&base, count, files, &project, &store);
+        tell(
+            &format!("one file changed, {packages} packages, {} files beside the base's", count * files),
+            seconds,
+            goal,
+        );
+        tell(
+            &format!("mount, its digest compared, {packages} packages, {} files", count * files),
+            mounts(&store, &digest),
+            (files < 1000).then_some(0.002),
+        );
+    }
+    fs::remove_dir_all(&project).expect("removed");
+}

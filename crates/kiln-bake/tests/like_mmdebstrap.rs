@@ -1,0 +1,212 @@
+//! The tree of an image is the one that apt and dpkg make of the same packages (mmdebstrap runs them), path by path:
+//! kind, mode, owner, content. What differs is on the list of `docs/design/debian.md`, which this test holds.
+//!
+//! Needs `mmdebstrap`. With `KILN_LONG=1` all thirty sets are compared, else one.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use common::{baked, locked, order, printed, tar_of};
+use kiln_model::Sha256;
+use kiln_store::Store;
+
+const SETS: [&str; 30] = [
+    "nginx-light",
+    "postfix",
+    "openssh-server",
+    "redis-server",
+    "haproxy",
+    "python3-venv",
+    "apache2",
+    "php-fpm",
+    "memcached",
+    "rabbitmq-server",
+    "bind9",
+    "unbound",
+    "dnsmasq",
+    "squid",
+    "varnish",
+    "lighttpd",
+    "exim4-daemon-light",
+    "chrony",
+    "cron rsyslog",
+    "git",
+    "ruby",
+    "python3-django gunicorn",
+    "nodejs",
+    "mosquitto",
+    "systemd-sysv dbus",
+    "openvpn",
+    "keepalived",
+    "postgresql",
+    "default-jre-headless",
+    "mariadb-server",
+];
+
+/// Paths that only a machine set up by apt has, or that tell of the run: `docs/design/debian.md` says why of each.
+/// A `*` at the end stands for anything.
+const EXPLAINED: &[&str] = &[
+    // What apt and mmdebstrap leave of their own work.
+    "/etc/apt",
+    "/etc/apt/*",
+    "/var/cache/apt",
+    "/var/cache/apt/*",
+    "/var/lib/apt",
+    "/var/lib/apt/*",
+    "/var/lib/dpkg/arch",
+    "/var/lib/dpkg/available",
+    "/var/lib/dpkg/lock*",
+    "/var/lib/dpkg/triggers/Lock",
+    "/var/lib/dpkg/*-old",
+    "/var/cache/debconf/*-old",
+    "/var/cache/debconf/passwords.dat",
+    "/var/cache/ldconfig/aux-cache",
+    // Logs and backups.
+    "/var/log/*",
+    "/etc/*-",
+    "/etc/.pwd.lock",
+    // Directories that an instance mounts over.
+    "/dev/*",
+    "/run/*",
+    "/tmp/*",
+    "/var/tmp/*",
+    "/proc",
+    "/sys",
+    // What names a machine, or is secret.
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/fstab",
+    "/etc/machine-id",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/systemd/*",
+    "/etc/ssh/ssh_host_*",
+    "/etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "/etc/ssl/private/ssl-cert-snakeoil.key",
+    "/etc/ssl/certs/????????.0",
+    "/etc/postgresql/*",
+    "/var/lib/postgresql/*",
+    "/var/lib/mysql/*",
+    // Formats that hold the time, settled.
+    "/etc/ssl/certs/java/cacerts",
+    "/etc/*.db",
+    // The same records in another order.
+    "/var/lib/dpkg/status",
+    "/var/cache/debconf/config.dat",
+    "/var/cache/debconf/templates.dat",
+    "/etc/ld.so.cache",
+];
+
+fn is_explained(path: &str) -> bool {
+    EXPLAINED.iter().any(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
+}
+
+/// `*` stands for anything, `?` for one character.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=text.len()).any(|n| matches(rest, &text[n..])),
+        (Some((b'?', rest)), Some((_, after))) => matches(rest, after),
+        (Some((p, rest)), Some((t, after))) => p == t && matches(rest, after),
+        _ => false,
+    }
+}
+
+/// What a path is: kind, mode, owner, and content or target.
+type Facts = BTreeMap<String, String>;
+
+fn facts(archive: &[u8]) -> Facts {
+    let mut facts = Facts::new();
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+        let path = format!("/{}", name.trim_matches('/'));
+        let header = entry.header().clone();
+        let owner = format!("{}:{}", header.uid().unwrap(), header.gid().unwrap());
+        let mode = header.mode().unwrap() & 0o7777;
+        let what = match header.entry_type() {
+            tar::EntryType::Link => {
+                let first =
+                    entry.link_name().unwrap().unwrap().to_string_lossy().trim_matches(['.', '/']).to_owned();
+                facts.insert(path, facts[&format!("/{first}")].clone());
+                continue;
+            }
+            tar::EntryType::Symlink => format!("link {}", entry.link_name().unwrap().unwrap().display()),
+            tar::EntryType::Regular => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                format!("file {mode:o} {}", Sha256::of(&settled(&path, bytes)))
+            }
+            kind => format!("{kind:?} {mode:o}"),
+        };
+        facts.insert(path, format!("{what} {owner}"));
+    }
+    facts
+}
+
+/// Accounts are compared whatever their order: apt's and ours install packages in different orders. And lists of paths:
+/// dpkg's have the order of the package's archive, ours are sorted.
+fn settled(path: &str, bytes: Vec<u8>) -> Vec<u8> {
+    let tables = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/shells"];
+    let is_list = path.starts_with("/var/lib/dpkg/info/") && path.ends_with(".list");
+    if !tables.contains(&path) && !is_list {
+        return bytes;
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    text.lines().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n").into_bytes()
+}
+
+fn by_apt(set: &str) -> Facts {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("tree.tar");
+    let include = format!("--include=usr-is-merged,{}", set.replace(' ', ","));
+    let made = Command::new("mmdebstrap")
+        .args(["--variant=essential", "--mode=root", "--quiet", &include])
+        // Links for /bin, /lib and /sbin from the start, as every system of today has them.
+        .args(["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "bookworm"])
+        .arg(&out)
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .expect("this test compares with mmdebstrap");
+    assert!(made.status.success(), "{set}: {}", String::from_utf8_lossy(&made.stderr));
+    facts(&std::fs::read(&out).unwrap())
+}
+
+fn by_us(set: &str) -> Facts {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = order(Path::new("/"), &set.split(' ').collect::<Vec<_>>());
+    let lock = locked(&order, &store);
+    let image = baked(&order, &lock, &store);
+    let handle = store.handle(&image.record.digest).unwrap();
+    // dpkg finds every file as its packages say, but those that no image has.
+    let changed = printed(&handle, &["/usr/bin/dpkg", "--verify"]);
+    let changed: Vec<&str> =
+        changed.lines().filter(|l| !is_explained(l.rsplit(' ').next().unwrap_or_default())).collect();
+    assert!(changed.is_empty(), "{set}: dpkg --verify: {changed:?}");
+    facts(&tar_of(&handle))
+}
+
+fn differences(set: &str) -> Vec<String> {
+    let (theirs, ours) = (by_apt(set), by_us(set));
+    let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+    let differs = |path: &&&String| theirs.get(**path) != ours.get(**path) && !is_explained(path);
+    let nothing = "nothing".to_owned();
+    let tell = |path: &&String| {
+        let (apt, us) = (theirs.get(*path).unwrap_or(&nothing), ours.get(*path).unwrap_or(&nothing));
+        format!("{set}: {path}: apt has {apt}, we have {us}")
+    };
+    paths.iter().filter(differs).map(tell).collect()
+}
+
+#[test]
+fn the_same_tree_as_apt_makes() {
+    let long = std::env::var_os("KILN_LONG").is_some();
+    let sets = if long { &SETS[..] } else { &SETS[..1] };
+    let all: Vec<String> = sets.iter().flat_map(|set| differences(set)).collect();
+    assert!(all.is_empty(), "{} differences:\n{}", all.len(), all.join("\n"));
+}

@@ -1,0 +1,92 @@
+//! Images whose packages have scripts that look at the clock, at random numbers or at the host are the same from
+//! another directory, at another time, on a host of another name, and after every cache is gone.
+//!
+//! With `KILN_LONG=1` for every set, else for one that has most of the kinds of differences.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+
+use common::{baked, locked, order};
+use kiln_bake::BakeOrder;
+use kiln_model::{ImageRecord, Lock};
+use kiln_store::Store;
+use rustix::system::sethostname;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// The first has accounts, host keys, a database of aliases and a certificate.
+const SETS: [&str; 12] = [
+    "postfix ssl-cert openssh-server",
+    "default-jre-headless",
+    "postgresql",
+    "mariadb-server",
+    "exim4-daemon-light",
+    "systemd-sysv dbus",
+    "apache2 php-fpm",
+    "rabbitmq-server",
+    "python3-venv gunicorn",
+    "samba",
+    "bind9",
+    "nginx redis-server haproxy",
+];
+
+/// Bakes on a host of this name, in a store that has the packages and nothing else.
+fn bake_elsewhere(name: &str, order: &BakeOrder, lock: &Lock, packages: &Store) -> ImageRecord {
+    let bake = || {
+        // SAFETY: this thread alone gets a host name of its own.
+        unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.expect("root is needed");
+        sethostname(name.as_bytes()).unwrap();
+        let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = Store::open(state.path()).unwrap();
+        for package in &lock.images[&order.image].packages {
+            let path = packages.package(&package.sha256).unwrap().unwrap();
+            store.put_package(&package.sha256, &mut File::open(path).unwrap()).unwrap();
+        }
+        let order = BakeOrder { project: project.path().into(), ..order.clone() };
+        baked(&order, lock, &store).record
+    };
+    thread::scope(|scope| scope.spawn(bake).join().unwrap())
+}
+
+#[test]
+fn scripts_leave_no_trace_of_time_and_place() {
+    let long = std::env::var_os("KILN_LONG").is_some();
+    for set in if long { &SETS[..] } else { &SETS[..1] } {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let order = order(Path::new("/"), &set.split(' ').collect::<Vec<_>>());
+        let lock = locked(&order, &store);
+        let first = baked(&order, &lock, &store).record;
+        let second = bake_elsewhere("elsewhere.example.org", &order, &lock, &store);
+        assert_eq!(first.digest, second.digest, "{set}");
+        assert_eq!(first, second, "{set}");
+    }
+}
+
+#[test]
+fn caches_may_go_at_any_time() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = order(Path::new("/"), &["tini"]);
+    let lock = locked(&order, &store);
+    let first = baked(&order, &lock, &store).record;
+    // Each alone, and torn: what is left must not lead anywhere wrong.
+    let cache = state.path().join("cache");
+    for kind in fs::read_dir(&cache).unwrap().map(|e| e.unwrap().path()) {
+        for entry in fs::read_dir(&kind).unwrap().map(|e| e.unwrap().path()) {
+            let bytes = fs::read(&entry).unwrap();
+            fs::write(&entry, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        fs::remove_dir_all(state.path().join("inputs")).unwrap();
+        let store = Store::open(state.path()).unwrap();
+        assert_eq!(baked(&order, &lock, &store).record, first, "{}", kind.display());
+    }
+    // The contents of files as well, and the caches that speak of them are left.
+    fs::remove_dir_all(state.path().join("objects")).unwrap();
+    fs::remove_dir_all(state.path().join("inputs")).unwrap();
+    let store = Store::open(state.path()).unwrap();
+    assert_eq!(baked(&order, &lock, &store).record, first);
+    assert_eq!(store.verify().unwrap(), []);
+}
