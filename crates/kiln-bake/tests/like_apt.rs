@@ -98,10 +98,10 @@ const OF_TRIXIE: [&str; 10] = [
 const OF_SEVERAL: [&str; 6] = [
     "nginx=1.22.*",
     "postgresql-15=15.*",
-    "curl/bookworm-backports",
-    "golang-go/bookworm-backports",
     "redis-server",
     "nginx=1.22.* curl=7.88.*",
+    "haproxy=2.6.*",
+    "python3-venv",
 ];
 
 /// What apt takes for granted, and a new tree does not have: all that is essential but apt itself.
@@ -239,6 +239,23 @@ fn the_same_packages_as_apt_with_pins_and_several_suites() {
     let apt = Apt::new(&["bookworm", "bookworm-backports", "trixie"], preferences);
     let further = [("bookworm-backports", 100), ("trixie", 50)];
     compare(&apt, &OF_SEVERAL, &orders("bookworm", &OF_SEVERAL, false, &further));
+}
+
+/// apt refuses this until `golang-src` is named as well.
+#[test]
+fn a_suite_brings_what_it_needs() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let backports = [("bookworm-backports", 100)];
+    let order = orders("bookworm", &["golang-go/bookworm-backports"], false, &backports).remove(0);
+    let lock = try_lock(&order, &store).unwrap();
+    let all = &lock.images[&order.image].packages;
+    let suite = |name: &str| all.iter().find(|p| p.name == name).map(|p| p.suite.as_str());
+    assert_eq!(
+        (suite("golang-go"), suite("golang-src")),
+        (Some("bookworm-backports"), Some("bookworm-backports"))
+    );
+    assert_eq!(suite("libc6"), Some("bookworm"), "nothing else is taken from there");
 }
 
 #[test]

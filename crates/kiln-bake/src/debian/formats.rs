@@ -3,7 +3,7 @@
 //! | file | what differs | becomes |
 //! |---|---|---|
 //! | Java key store (`/etc/ssl/certs/java/cacerts`) | a time for each certificate, and their order | the epoch; sorted by alias; its checksum made again |
-//! | Berkeley DB (`/etc/aliases.db`, …) | the id of the file: inode, time and process | a digest of the content |
+//! | Berkeley DB (`/etc/aliases.db`, …) | the id of the file (inode, time, process); left-over memory; the date of the aliases | a digest of the content; zeroes; the epoch |
 
 use sha1::{Digest as _, Sha1};
 
@@ -20,24 +20,51 @@ const SALT: &[u8] = b"Mighty Aphrodite";
 
 const DB_MAGICS: [u32; 3] = [0x0006_1561, 0x0005_3162, 0x0004_2253];
 const DB_MAGIC_AT: usize = 12;
+const DB_PAGE_SIZE_AT: usize = 20;
+/// Hash pages and leaves of trees.
+const DB_PAGES_OF_ITEMS: [u8; 4] = [2, 13, 3, 5];
+const DB_DATE: &[u8] = b"\x01YP_LAST_MODIFIED";
 const DB_ID: std::ops::Range<usize> = 52..72;
 
 /// The same content without the moment, if it is of one of these formats.
 pub(super) fn settled(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
-    java_key_store(bytes, epoch).or_else(|| berkeley_db(bytes))
+    java_key_store(bytes, epoch).or_else(|| berkeley_db(bytes, epoch))
 }
 
-fn berkeley_db(bytes: &[u8]) -> Option<Vec<u8>> {
-    let magic = bytes.get(DB_MAGIC_AT..DB_MAGIC_AT + 4)?.try_into().ok()?;
-    if !DB_MAGICS.contains(&u32::from_le_bytes(magic)) || bytes.len() < DB_ID.end {
+fn berkeley_db(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if !DB_MAGICS.contains(&word(DB_MAGIC_AT)?) || bytes.len() < DB_ID.end {
         return None;
     }
+    let page = usize::try_from(word(DB_PAGE_SIZE_AT)?).ok().filter(|n| (512..=65_536).contains(n))?;
     let mut out = bytes.to_vec();
     out[DB_ID].fill(0);
+    out.chunks_exact_mut(page).skip(1).for_each(|page| {
+        clear_gap(page);
+        date_of_aliases(page, epoch);
+    });
     // Not zeroes: programs that open several tell them apart by it.
     let id = Sha256::of(&out);
     out[DB_ID].copy_from_slice(&id.0[..DB_ID.len()]);
     Some(out)
+}
+
+/// Between the places of a page's items, at its front, and the items, at its end, is what the memory held before.
+fn clear_gap(page: &mut [u8]) {
+    let short = |at: usize| usize::from(u16::from_le_bytes([page[at], page[at + 1]]));
+    let (places_end, items) = (26 + 2 * short(20), short(22));
+    if DB_PAGES_OF_ITEMS.contains(&page[25]) && places_end <= items && items <= page.len() {
+        page[places_end..items].fill(0);
+    }
+}
+
+/// `newaliases` writes down when it ran: ten digits before the name of that record.
+fn date_of_aliases(page: &mut [u8], epoch: i64) {
+    let Some(at) = memchr::memmem::find(page, DB_DATE) else { return };
+    let Some(digits) = at.checked_sub(10).map(|start| &mut page[start..at]) else { return };
+    if digits.iter().all(u8::is_ascii_digit) {
+        digits.copy_from_slice(&format!("{:010}", epoch.clamp(0, 9_999_999_999)).as_bytes()[..10]);
+    }
 }
 
 /// Nothing if it holds keys, or its checksum is not right: then somebody else made it.
@@ -143,12 +170,19 @@ mod tests {
 
     #[test]
     fn databases_get_an_id_of_their_content() {
-        let database = |id: u8, content: u8| {
-            let mut bytes = vec![content; 4096];
+        let database = |run: u8, content: u8| {
+            let mut bytes = vec![content; 8192];
             bytes[DB_MAGIC_AT..DB_MAGIC_AT + 4].copy_from_slice(&DB_MAGICS[0].to_le_bytes());
-            bytes[DB_ID].fill(id);
-            settled(&bytes, 0).unwrap()
+            bytes[DB_PAGE_SIZE_AT..DB_PAGE_SIZE_AT + 4].copy_from_slice(&4096_u32.to_le_bytes());
+            bytes[DB_ID].fill(run);
+            // A page with two items in its last 96 bytes, and memory of this run before them.
+            bytes[4096 + 20..4096 + 26].copy_from_slice(&[2, 0, 0xa0, 0x0f, 0, 13]);
+            bytes[4096 + 30..4096 + 0xfa0].fill(run);
+            let date = format!("123456789{run}\u{1}YP_LAST_MODIFIED");
+            bytes[8192 - date.len()..].copy_from_slice(date.as_bytes());
+            settled(&bytes, 7).unwrap()
         };
+        assert!(database(1, 5).ends_with(b"0000000007\x01YP_LAST_MODIFIED"));
         assert_eq!(database(1, 5), database(2, 5));
         assert_ne!(database(1, 5)[DB_ID], database(1, 6)[DB_ID]);
     }
