@@ -61,6 +61,13 @@ fn case(name: &str, ours: &Figures, peers: &[(&str, &Figures)], goal: f64) -> Va
     case
 }
 
+/// A case whose goal is about CPU alone.
+fn cpu_case(name: &str, ours: &Figures, peer: (&str, &Figures), goal: f64) -> Value {
+    let mut case = case(name, ours, &[peer], goal);
+    case["met"] = json!(ours.cpu / peer.1.cpu <= goal);
+    case
+}
+
 struct Bench {
     kiln: PathBuf,
     dir: PathBuf,
@@ -199,7 +206,7 @@ impl Bench {
         Ok(vec![
             case("nothing changed, whole process", &median(unchanged), &[], 0.010),
             case("one file changed, durable and mountable", &one_file, &[], 0.020),
-            case("one file changed, beside buildah", &one_file, &[("buildah", &buildah.one_file)], 1.0),
+            cpu_case("one file changed, CPU beside buildah", &one_file, ("buildah", &buildah.one_file), 0.1),
             case(
                 "one package more (curl: its xz and scripts included)",
                 &median(one_package),
@@ -226,8 +233,8 @@ impl Bench {
         write("File", "FROM base\nCOPY page.html /srv/page.html\n")?;
         write(
             "Package",
-            "FROM base\nRUN apt-get -o Dir::Etc::SourceList=/repository/sources -o Dir::Etc::SourceParts=/none update && \
-             apt-get -o Dir::Etc::SourceList=/repository/sources -o Dir::Etc::SourceParts=/none install -y --no-install-recommends curl\n",
+            "FROM base\nRUN apt-get -o Dir::Etc::SourceList=/repository/sources -o Dir::Etc::SourceParts=/none -o APT::Sandbox::User=root update && \
+             apt-get -o Dir::Etc::SourceList=/repository/sources -o Dir::Etc::SourceParts=/none -o APT::Sandbox::User=root install -y --no-install-recommends curl\n",
         )?;
         fs::write(self.repository().join("sources"), "deb [trusted=yes] file:/repository ./\n")?;
         let volume = format!("{}:/repository:ro", self.repository().display());
