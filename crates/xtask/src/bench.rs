@@ -2,6 +2,7 @@
 
 pub(crate) mod bake;
 pub(crate) mod edge;
+pub(crate) mod engine;
 mod measure;
 
 use std::io::{BufRead, BufReader};

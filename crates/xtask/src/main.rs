@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
   tidy            check the budgets and forbidden dependencies of the code
   soak --minutes N
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
+  bench engine    time instances beside crun, runc, podman and the bare kernel   [--json]
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
   bench edge      the edge beside haproxy, nginx and caddy, by wrk and h2load            [--json]
   bench bake      baking beside mmdebstrap and buildah from Debian, which it installs             [--json]
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         ["soak", "--minutes", minutes] => minutes.parse().map_err(Into::into).and_then(soak::run),
         ["setup"] => setup::run(),
         ["tidy"] => tidy::run(),
+        ["bench", "engine"] => bench::engine::run(false),
+        ["bench", "engine", "--json"] => bench::engine::run(true),
         ["bench", "spine"] => bench::run(false),
         ["bench", "spine", "--json"] => bench::run(true),
         ["bench", "edge"] => bench::edge::run(false),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
 use super::super::capture::OutputDir;
 use super::super::cgroup::{Groups, Layout};
-use super::super::launch::{Host, undumpable};
+use super::super::launch::{Host, Slots, undumpable};
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
 use super::descriptors::{Inheritance, Mark, numbers};
 use super::door::{Door, Rights};
@@ -145,6 +145,7 @@ fn keep(
 struct Parts {
     lock: OwnedFd,
     host: Rc<Host>,
+    slots: Slots,
     groups: Groups,
     output: OutputDir,
     doors: [Door; 2],
@@ -152,12 +153,15 @@ struct Parts {
 
 impl Parts {
     fn prepare(config: &Config, lock: OwnedFd, doors: Option<[OwnedFd; 2]>) -> Result<Self, KeeperError> {
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let slots = null.and_then(|null| Slots::reserve(null.as_fd()));
+        let slots = slots.map_err(|e| KeeperError::new("reserve descriptors", e))?;
         let groups = open_groups(&config.run_dir)?;
         let host = Host::learn().map_err(|e| KeeperError::new("learn about this host", e))?;
         let output = OutputDir::open(&config.output_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.output_dir.display()), e))?;
         let doors = open_doors(config, doors)?;
-        Ok(Self { lock, host: Rc::new(host), groups, output, doors })
+        Ok(Self { lock, host: Rc::new(host), slots, groups, output, doors })
     }
 
     fn named(&self) -> [RawFd; 3] {
@@ -168,7 +172,7 @@ impl Parts {
     fn assemble(self, config: &Config) -> Result<(OwnedFd, Keeper), KeeperError> {
         let journal = Journal::open(&config.run_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.run_dir.display()), e))?;
-        let keeper = Keeper::new(self.host, self.groups, self.output, self.doors, journal)
+        let keeper = Keeper::new(self.host, self.slots, self.groups, self.output, self.doors, journal)
             .map_err(|e| KeeperError::new("prepare to wait for events", e))?;
         Ok((self.lock, keeper))
     }

@@ -7,14 +7,10 @@ use std::time::{Duration, Instant};
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
 
 use super::super::capture::OutputPipe;
-use super::super::launch::{Launching, Progress};
-use super::instance::Phase;
+use super::super::launch::{LAUNCHES_AT_ONCE, Launching, Progress};
+use super::instance::{Instance, Phase};
 use super::poll::Source;
 use super::turn::{Alarm, Keeper, now};
-
-/// How many children prepare themselves at the same time. They do so on other processors while the keeper makes the
-/// next one; with more than a few, all of them only become slower.
-const LAUNCHES_AT_ONCE: usize = 3;
 
 /// How long the kernel may take to let go of the last process of a group, and how often that is looked at.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -61,6 +57,7 @@ impl Keeper {
         let launching =
             self.launcher.begin(order, &self.groups, [stdout, stderr]).map_err(|e| e.in_full())?;
         self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
+        self.poll.add(launching.main().pidfd(), Source::Main(number)).map_err(with("watch it"))?;
         self.write_down(number, order, &launching).map_err(with("write down that it exists"))?;
         Ok(launching)
     }
@@ -90,11 +87,9 @@ impl Keeper {
         self.poll.remove(launching.channel());
         self.launches -= 1;
         let main = self.launcher.finish(*launching);
-        let (pid, watched) = (main.pid(), self.poll.add(main.pidfd(), Source::Main(number)));
+        let pid = main.pid();
         self.set_phase(number, Phase::Live(main));
-        if watched.is_err() {
-            self.kill_one(number);
-        } else if !has_failed {
+        if !has_failed {
             self.tell(number, InstanceState::Running { pid });
         }
     }
@@ -158,6 +153,10 @@ impl Keeper {
     }
 
     pub(super) fn main_ended(&mut self, number: u64) {
+        if let Some(Instance { phase: Phase::Launching(launching), .. }) = self.instances.get_mut(&number) {
+            launching.child_ended();
+            self.launch_went_on(number);
+        }
         let Some(instance) = self.instances.get_mut(&number) else { return };
         let Phase::Live(main) = &instance.phase else { return };
         let Some(exit) = main.reap(&self.host) else { return };

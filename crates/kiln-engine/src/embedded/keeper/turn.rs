@@ -10,7 +10,7 @@ use kiln_model::{InstanceId, Timestamp};
 
 use super::super::capture::OutputDir;
 use super::super::cgroup::Groups;
-use super::super::launch::{Host, Launcher};
+use super::super::launch::{Host, Launcher, Slots};
 use super::super::wire::Answer;
 use super::KeeperError;
 use super::conversation::Conversation;
@@ -86,11 +86,13 @@ pub(super) enum End {
 impl Keeper {
     pub(super) fn new(
         host: Rc<Host>,
+        slots: Slots,
         groups: Groups,
         output: OutputDir,
         doors: [Door; 2],
         journal: Journal,
     ) -> io::Result<Self> {
+        slots.clear()?;
         let poll = Poll::new()?;
         let signals = signals::listen()?;
         poll.add(&signals, Source::Signal)?;
@@ -99,7 +101,7 @@ impl Keeper {
         }
         Ok(Self {
             poll,
-            launcher: Launcher::new(host.clone()),
+            launcher: Launcher::new(host.clone(), slots),
             host,
             groups,
             output,

@@ -7,7 +7,7 @@
 //! a user without meaning, so that the user namespace it makes is charged to that one and not to the host's root,
 //! whose allowance all instances would share. Privilege inside the new namespace lasts until the ids are set.
 
-use std::ffi::{c_long, c_ulong};
+use std::ffi::{c_int, c_long, c_ulong};
 
 use super::raw::{self, Errno};
 use super::script::{Script, Streams, Tmpfs};
@@ -15,11 +15,15 @@ use super::step::{Failed, Report, Step};
 
 /// Leave an id as it is.
 const KEEP: c_ulong = u32::MAX as c_ulong;
+/// Where a child keeps its end of the channel.
+const CHANNEL: c_int = 3;
 
 /// Carries out the script; the last step is the program itself.
 pub(super) extern "C" fn perform(script: &Script) -> ! {
     let failed = attempt(script);
-    let _ = raw::write(script.streams.channel, &Report::Failed(failed).encode());
+    // Until it has a table of its own, the number it keeps its channel at means something else.
+    let channel = if failed.step == Step::Descriptors { script.streams.channel } else { CHANNEL };
+    let _ = raw::write(channel, &Report::Failed(failed).encode());
     raw::exit()
 }
 
@@ -32,7 +36,8 @@ fn attempt(script: &Script) -> Failed {
 }
 
 fn prepare(script: &Script) -> Result<(), Failed> {
-    at(Step::Signals, signals(script.streams))?;
+    at(Step::Descriptors, own_descriptors(script.streams))?;
+    at(Step::Signals, signals())?;
     mount_volatile(&script.volatile)?;
     if let Some(secrets) = &script.secrets {
         at(Step::Secrets, secrets.give())?;
@@ -46,7 +51,6 @@ fn prepare(script: &Script) -> Result<(), Failed> {
     at(Step::Ids, become_user(script))?;
     at(Step::WorkDir, raw::change_dir(&script.workdir))?;
     at(Step::Limits, limits(script))?;
-    at(Step::Descriptors, standard_streams(script.streams))?;
     at(Step::Capabilities, drop_privilege())?;
     at(Step::Filter, raw::set_filter(&script.host.filter))
 }
@@ -64,13 +68,12 @@ fn nth<T>(step: Step, item: usize, result: Result<T, Errno>) -> Result<(), Faile
 
 fn numbers<const N: usize>(call: c_long, arguments: [c_ulong; N]) -> Result<c_ulong, Errno> {
     // SAFETY: the calls made through here take numbers, and the descriptors among them are this process's own
-    // copies: its table is not shared with the parent.
+    // copies: the first of them leaves the table that is shared with the parent.
     unsafe { raw::plain(call, arguments) }
 }
 
 /// The parent ignores SIGPIPE and blocks what it reads by signalfd; programs expect neither.
-fn signals(streams: Streams) -> Result<(), Errno> {
-    numbers(libc::SYS_close, [streams.parents_end as c_ulong])?;
+fn signals() -> Result<(), Errno> {
     raw::default_action(libc::SIGPIPE)?;
     raw::unblock_signals()?;
     // A session of its own: nothing that is done to the parent's reaches it.
@@ -106,8 +109,8 @@ fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
     let accounting = script.accounting_uid as c_ulong;
     at(Step::AccountingUser, numbers(libc::SYS_setresuid, [KEEP, accounting, KEEP]))?;
     at(Step::UserNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWUSER as c_ulong]))?;
-    at(Step::WaitForMaps, raw::write(script.streams.channel, &Report::WantsMaps.encode()))?;
-    match raw::read_byte(script.streams.channel) {
+    at(Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
+    match raw::read_byte(CHANNEL) {
         Ok(1) => Ok(()),
         // The parent is gone, or does not want it any more.
         Ok(_) => Err(Failed { step: Step::WaitForMaps, item: 0, errno: libc::EPIPE }),
@@ -129,12 +132,18 @@ fn limits(script: &Script) -> Result<(), Errno> {
     raw::set_limit(libc::RLIMIT_CORE, 0, 0)
 }
 
-fn standard_streams(streams: Streams) -> Result<(), Errno> {
+/// A table with the standard streams and the channel in it, and nothing else: of the parent's not even the numbers
+/// above those that are needed are copied. Nothing that is opened later stays open.
+fn own_descriptors(streams: Streams) -> Result<(), Errno> {
+    const UNSHARE: c_ulong = libc::CLOSE_RANGE_UNSHARE as c_ulong;
+    let to_the_last = u32::MAX as c_ulong;
+    numbers(libc::SYS_close_range, [streams.end as c_ulong, to_the_last, UNSHARE])?;
     for (from, to) in [(streams.null, 0), (streams.stdout, 1), (streams.stderr, 2)] {
         numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
     }
-    let to_the_last = u32::MAX as c_ulong;
-    numbers(libc::SYS_close_range, [3, to_the_last, libc::CLOSE_RANGE_CLOEXEC as c_ulong]).map(drop)
+    let closes_on_execution = libc::O_CLOEXEC as c_ulong;
+    numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution])?;
+    numbers(libc::SYS_close_range, [CHANNEL as c_ulong + 1, to_the_last, 0]).map(drop)
 }
 
 /// Full again in a new user namespace; it can be emptied only while its owner still is privileged there.

@@ -22,7 +22,6 @@ pub(super) struct Mask {
 pub(crate) struct Host {
     /// /proc, whatever becomes of the mount namespace.
     pub(crate) proc: OwnedFd,
-    pub(super) null: OwnedFd,
     /// The host's own mount namespace, in which paths of images are looked up.
     pub(super) mounts: OwnedFd,
     /// The host's own network namespace.
@@ -58,7 +57,6 @@ impl Host {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             proc: open("/proc", directory, Mode::empty())?,
-            null: open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?,
             mounts: File::open("/proc/self/ns/mnt")?.into(),
             network: File::open("/proc/self/ns/net")?.into(),
             filter: seccomp::filter(),

@@ -16,6 +16,7 @@ use super::ids::{AppIds, IdBook};
 use super::launching::Launching;
 use super::main_process::MainProcess;
 use super::script::{Script, Streams};
+use super::slots::Slots;
 use super::spawn::spawn;
 use super::stack::Stack;
 use super::template::Template;
@@ -23,6 +24,7 @@ use super::template::Template;
 /// Makes children. One per keeper, whose only thread it needs to be used by.
 pub(crate) struct Launcher {
     host: Rc<Host>,
+    slots: Rc<Slots>,
     ids: IdBook,
     /// Templates live as long as instances of them do.
     templates: HashMap<(ImageDigest, AppIds), Weak<Template>>,
@@ -34,8 +36,16 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// A launcher for this host.
-    pub(crate) fn new(host: Rc<Host>) -> Self {
-        Self { host, ids: IdBook::default(), templates: HashMap::new(), stacks: Vec::new(), is_away: false }
+    pub(crate) fn new(host: Rc<Host>, slots: Slots) -> Self {
+        let slots = Rc::new(slots);
+        Self {
+            host,
+            slots,
+            ids: IdBook::default(),
+            templates: HashMap::new(),
+            stacks: Vec::new(),
+            is_away: false,
+        }
     }
 
     /// Starts the launch of an instance whose groups exist; it writes its output to `stdout` and `stderr`.
@@ -53,11 +63,9 @@ impl Launcher {
         own_streams([&stdout, &stderr], ids, order)
             .map_err(|e| LaunchError::new("give it its standard streams", e))?;
         let (channel, theirs) = channel().map_err(|e| LaunchError::new("make a channel to it", e))?;
-        let streams = Streams::new(
-            [theirs.as_fd(), channel.as_fd()],
-            self.host.null.as_fd(),
-            [stdout.as_fd(), stderr.as_fd()],
-        );
+        let slot = self.slots.fill([theirs, stdout, stderr]);
+        let slot = slot.map_err(|e| LaunchError::new("give it its descriptors", e))?;
+        let streams = Streams::new(&self.slots, &slot);
         let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
         let script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
         let stack = self.stack()?;
@@ -66,7 +74,7 @@ impl Launcher {
         let child = unsafe { spawn(&script, &stack, group.as_fd()) }
             .map_err(|e| LaunchError::new("make its first process", e))?;
         let main = MainProcess::new(child.pidfd, child.pid, template);
-        let mut launching = Launching::new(main, channel, script, stack, ids);
+        let mut launching = Launching::new(main, (channel, slot), script, stack, ids);
         launching.join(groups, &order.id);
         Ok(launching)
     }

@@ -14,6 +14,7 @@ use super::error::LaunchError;
 use super::ids::AppIds;
 use super::main_process::MainProcess;
 use super::script::Script;
+use super::slots::Slot;
 use super::stack::Stack;
 use super::step::Report;
 use super::{Host, diagnosis};
@@ -22,6 +23,8 @@ use super::{Host, diagnosis};
 pub(crate) struct Launching {
     main: MainProcess,
     channel: OwnedFd,
+    /// What the child takes from the parent's table, until it has one of its own.
+    slot: Option<Slot>,
     script: Box<Script>,
     /// Taken only when the child has left it.
     stack: Option<Stack>,
@@ -43,12 +46,13 @@ pub(crate) enum Progress {
 impl Launching {
     pub(super) fn new(
         main: MainProcess,
-        channel: OwnedFd,
+        (channel, slot): (OwnedFd, Slot),
         script: Box<Script>,
         stack: Stack,
         ids: AppIds,
     ) -> Self {
-        Self { main, channel, script, stack: Some(stack), ids, failure: None, is_over: false }
+        let (slot, stack) = (Some(slot), Some(stack));
+        Self { main, channel, slot, script, stack, ids, failure: None, is_over: false }
     }
 
     /// What becomes readable when there is progress.
@@ -64,6 +68,11 @@ impl Launching {
     /// Who it is on the host, and who its namespaces are charged to.
     pub(crate) fn ids(&self) -> (AppIds, u32) {
         (self.ids, self.script.accounting_uid)
+    }
+
+    /// The child has ended, and with it its end of the channel if nobody else has that.
+    pub(crate) fn child_ended(&mut self) {
+        self.slot = None;
     }
 
     /// Puts the child under the limits it was not born under. It waits for its id maps before it goes further than
@@ -87,6 +96,8 @@ impl Launching {
     }
 
     fn hear(&mut self, host: &Host, report: Option<Report>) {
+        // Whatever it says, it says with a table of its own, or is about to end.
+        self.slot = None;
         match report {
             Some(Report::WantsMaps) if self.failure.is_none() => {
                 if let Err(e) = self.map_ids(host) {
@@ -129,13 +140,16 @@ impl Launching {
     /// The child's end of the channel closes when it executes its program or ends; until then it uses what this
     /// value owns.
     fn wait_until_over(&mut self) {
-        while !self.is_over {
-            self.main.kill();
-            let mut readable = [PollFd::new(&self.channel, PollFlags::IN)];
-            let _ = poll(&mut readable, None);
-            let gone = recv(&self.channel, &mut [0; Report::BYTES], RecvFlags::DONTWAIT);
-            self.is_over = !matches!(gone, Ok((_, 1..)) | Err(Errno::AGAIN | Errno::INTR));
+        if self.is_over {
+            return;
         }
+        self.main.kill();
+        let pidfd = self.main.pidfd();
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        // Interrupted, it is asked again.
+        while poll(&mut ended, None) != Ok(1) {}
+        // Nobody else will ask how it ended.
+        let _ = self.main.reap(&self.script.host);
     }
 }
 

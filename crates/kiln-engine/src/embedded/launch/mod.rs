@@ -3,7 +3,7 @@
 //! ```text
 //!   parent                                     child (shares the parent's memory)
 //!   template of the image entered
-//!   clone3 into the v2 control group  ──────▶  tmpfs, /proc, loopback, hostname
+//!   clone3 into the v2 control group  ──────▶  descriptors, tmpfs, /proc, loopback, hostname
 //!   joined to the v1 control groups            user namespace
 //!   id maps written                   ◀──────  wants maps
 //!                                     ──────▶  ids, limits, capabilities, filter
@@ -22,6 +22,7 @@
 //! | `secrets` | the files of secrets, on a tmpfs of their own |
 //! | `child` | what it does with that; `raw` and `spawn` are the system calls, `step` what it says |
 //! | `ending` | how a process ended, whoever's child it was |
+//! | `slots` | low numbers for the descriptors of children |
 //! | `diagnosis` | why a program could not be executed |
 //! | `ids` | who instances are on the host |
 
@@ -38,6 +39,7 @@ mod main_process;
 mod raw;
 mod script;
 mod secrets;
+mod slots;
 mod spawn;
 mod stack;
 mod step;
@@ -48,3 +50,4 @@ pub(super) use ids::AppIds;
 pub(super) use launcher::{Launcher, undumpable};
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::MainProcess;
+pub(super) use slots::{LAUNCHES_AT_ONCE, Slots};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, c_char, c_int};
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use kiln_model::{InstanceOrder, Volatile};
@@ -11,6 +10,7 @@ use zeroize::Zeroize;
 use super::Host;
 use super::ids::AppIds;
 use super::secrets::SecretFiles;
+use super::slots::{Slot, Slots};
 
 /// Instructions for one child. Built by the parent, only read by the child.
 pub(super) struct Script {
@@ -29,29 +29,22 @@ pub(super) struct Script {
     pub(super) streams: Streams,
 }
 
-/// The descriptors a child uses, by number: they are the parent's, which keeps them open until the child has them.
+/// The descriptors a child uses, by number: they are the parent's, which keeps them open until the child has a table of
+/// its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Streams {
+    /// The first number the child has no use for.
+    pub(super) end: c_int,
     pub(super) channel: c_int,
-    pub(super) parents_end: c_int,
     pub(super) null: c_int,
     pub(super) stdout: c_int,
     pub(super) stderr: c_int,
 }
 
 impl Streams {
-    pub(super) fn new(
-        [channel, parents_end]: [BorrowedFd<'_>; 2],
-        null: BorrowedFd<'_>,
-        [stdout, stderr]: [BorrowedFd<'_>; 2],
-    ) -> Self {
-        Self {
-            channel: channel.as_raw_fd(),
-            parents_end: parents_end.as_raw_fd(),
-            null: null.as_raw_fd(),
-            stdout: stdout.as_raw_fd(),
-            stderr: stderr.as_raw_fd(),
-        }
+    pub(super) fn new(slots: &Slots, slot: &Slot) -> Self {
+        let [channel, stdout, stderr] = slot.numbers();
+        Self { end: slots.end(), channel, null: slots.null(), stdout, stderr }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The birth of a child that shares its parent's memory.
+//! The birth of a child that shares its parent's memory and, at first, its descriptors.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -25,13 +25,13 @@ pub(super) struct Child {
 ///
 /// # Safety
 /// `script` and `stack` stay alive and unchanged, at the same place, until the child has executed its program or
-/// ended; the calling process has one thread only.
+/// ended; so does what its streams name, until it has a table of its own. The calling process has one thread only.
 pub(super) unsafe fn spawn(script: &Script, stack: &Stack, cgroup: BorrowedFd<'_>) -> io::Result<Child> {
     let mut pidfd: libc::c_int = -1;
     let (stack, stack_size) = stack.for_clone();
     // SAFETY: all zeroes is a valid value of this plain struct, and means "nothing special".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    let shared = libc::CLONE_VM | libc::CLONE_PIDFD | NAMESPACES;
+    let shared = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD | NAMESPACES;
     arguments.flags = shared as u64 | INTO_CGROUP;
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;

@@ -1,0 +1,103 @@
+//! How long instances take, as `cargo xtask bench engine` asks: one JSON object of measurements on standard output.
+//! As root: `cargo run --release -p kiln-engine --example measure`.
+
+mod bare;
+mod fleet;
+mod usage;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kiln_engine::Engine;
+use kiln_engine::embedded::Embedded;
+use kiln_engine::embedded::keeper::{self, Config};
+use kiln_model::InstanceOrder;
+use kiln_testkit::fixture_image::FixtureImage;
+use serde_json::{Value, json};
+
+/// What fails ends the measurement.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [run_dir, output_dir] = &arguments[..] {
+        let config = Config { run_dir: run_dir.into(), output_dir: output_dir.into(), edge_uid: None };
+        return Ok(keeper::run(&config)?);
+    }
+    let dir = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
+    let run_dir = dir.join("run");
+    let started = Command::new(std::env::current_exe()?).arg(&run_dir).arg(dir.join("output")).status()?;
+    if !started.success() {
+        return Err("the keeper did not start".into());
+    }
+    let measured = measure(&run_dir);
+    Embedded::connect(&run_dir)?.shutdown()?;
+    std::fs::remove_dir_all(&dir)?;
+    println!("{}", measured?);
+    Ok(())
+}
+
+/// Answers every request on port 80.
+fn server(image: &FixtureImage, name: &str) -> InstanceOrder {
+    image.order(name, &["/bin/httpd", "-f", "-p", "80"])
+}
+
+fn measure(run_dir: &Path) -> Result<Value> {
+    let (engine, image) = (Embedded::connect(run_dir)?, FixtureImage::new());
+    // Keeps the image's template alive, as a running fleet does.
+    engine.create(&[server(&image, "warm")])?;
+    let single = one_at_a_time(&engine, &image)?;
+    let replaced = replacements(&engine, &image)?;
+    let mut fleets = Vec::new();
+    for count in [100, 1000, 5000] {
+        fleets.push(fleet::measure(&engine, run_dir, &image, count)?);
+    }
+    let bare = bare::measure(1000)?;
+    Ok(json!({ "first_answer": single, "replaced": replaced, "fleets": fleets, "bare_1000": bare }))
+}
+
+/// From the call to the engine until a request is answered.
+fn one_at_a_time(engine: &Embedded, image: &FixtureImage) -> Result<Value> {
+    let mut times = Vec::new();
+    for n in 0..100 {
+        let order = server(image, &format!("single-{n}"));
+        let begun = Instant::now();
+        engine.create(std::slice::from_ref(&order))?;
+        fleet::answered(engine, &order.id)?;
+        times.push(begun.elapsed());
+        engine.kill(&[order.id])?;
+    }
+    Ok(distribution(times))
+}
+
+/// From the death of an instance until another one answers, without whoever decides that it shall.
+fn replacements(engine: &Embedded, image: &FixtureImage) -> Result<Value> {
+    let mut times = Vec::new();
+    let order = |n: usize| server(image, &format!("replaced-{n}"));
+    let mut pid = started(engine, &order(0))?;
+    while !engine.changes(Duration::ZERO)?.is_empty() {}
+    for n in 1..=50 {
+        let begun = Instant::now();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        while engine.changes(Duration::from_secs(1))?.iter().all(|s| s.state.pid().is_some()) {}
+        pid = started(engine, &order(n))?;
+        fleet::answered(engine, &order(n).id)?;
+        times.push(begun.elapsed());
+    }
+    engine.kill(&[order(50).id])?;
+    Ok(distribution(times))
+}
+
+fn started(engine: &Embedded, order: &InstanceOrder) -> Result<rustix::process::Pid> {
+    let status = engine.create(std::slice::from_ref(order))?.remove(0);
+    let pid = status.state.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+    pid.ok_or_else(|| format!("{status:?}").into())
+}
+
+fn distribution(mut times: Vec<Duration>) -> Value {
+    times.sort_unstable();
+    let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64();
+    json!({ "runs": times.len(), "median_s": at(50), "p95_s": at(95) })
+}
