@@ -36,6 +36,8 @@ const ATTEMPTS: &[&str] = &[
     "echo 100 > /proc/sys/user/max_user_namespaces",
     "head -c 1 /proc/kcore | grep -q .",
     "ls /proc/acpi",
+    "ls /sys/kernel",
+    "touch /sys/anything",
     "touch /dev/anything",
     "ip link set lo down",
     "ip link add dummy0 type dummy",
@@ -76,6 +78,51 @@ fn a_user_cannot_get_out() {
 fn root_inside_cannot_get_out_either() {
     let bench = Bench::new();
     refused(&as_root(bench.image.shell("root", &attempts())), &bench);
+}
+
+/// The program that knows the kernel, in an image with what it needs from this host.
+fn escape(bench: &Bench, id: &str, arguments: &[&str]) -> InstanceOrder {
+    let argv = [&["/bin/escape"], arguments].concat();
+    bench.image.order(id, &argv)
+}
+
+#[test]
+fn a_program_that_knows_the_kernel_cannot_get_out() {
+    let bench = Bench::with_program(env!("CARGO_BIN_EXE_escape-for-tests"), "/bin/escape");
+    for order in [escape(&bench, "user", &[]), as_root(escape(&bench, "root", &[]))] {
+        let (_, output) = bench.to_end(&order);
+        assert_eq!(output, "all tried\n", "{}", order.id);
+    }
+}
+
+/// How much of an allowance an instance found.
+fn found(bench: &Bench, order: &InstanceOrder) -> usize {
+    bench.run(order);
+    bench.wait_for_output(&order.id, "there were ");
+    let output = bench.output(&order.id);
+    output.trim().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn nobody_uses_up_what_a_sibling_may_watch() {
+    let bench = Bench::with_program(env!("CARGO_BIN_EXE_escape-for-tests"), "/bin/escape");
+    let all = ["first", "second"].map(|id| found(&bench, &as_root(escape(&bench, id, &["use-up-inotify"]))));
+    assert!(all[0] > 0 && all[0] == all[1], "{all:?}");
+    // SAFETY: a number; the descriptor is given an owner.
+    let own = unsafe { libc::inotify_init1(libc::IN_CLOEXEC) };
+    assert!(own >= 0, "nor what the host may");
+    // SAFETY: it was just made.
+    drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(own) });
+}
+
+#[test]
+fn nobody_uses_up_the_pipes_of_another_app() {
+    let bench = Bench::with_program(env!("CARGO_BIN_EXE_escape-for-tests"), "/bin/escape");
+    let greedy = escape(&bench, "greedy", &["use-up-pipes"]);
+    let mut other = escape(&bench, "other", &["use-up-pipes"]);
+    other.app = "another".parse().unwrap();
+    let all = [found(&bench, &greedy), found(&bench, &other)];
+    assert!(all[0] > 100 && all[0].abs_diff(all[1]) < 8, "{all:?}");
 }
 
 #[test]

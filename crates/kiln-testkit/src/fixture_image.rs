@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use kiln_bake::erofs;
 use kiln_model::{
@@ -41,12 +43,32 @@ impl FixtureImage {
     /// # Panics
     /// If the host lacks the program, or the state directory cannot be written.
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with a program of this host, and the loader and libraries it names (`ldd` tells).
+    ///
+    /// # Panics
+    /// As [`FixtureImage::new`], or if the program cannot be read.
+    pub fn with_program(program: &Path, at: &str) -> Self {
+        let listed = Command::new("ldd").arg(program).output().expect("these tests need ldd");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let words = listed.split_whitespace().filter(|word| word.starts_with('/'));
+        let mut files: Vec<(String, Vec<u8>)> = words
+            .map(|path| (path.to_owned(), fs::read(path).expect("a library that ldd has found")))
+            .collect();
+        files.push((at.to_owned(), fs::read(program).expect("a program of this host")));
+        Self::with(&files)
+    }
+
+    fn with(files: &[(String, Vec<u8>)]) -> Self {
         let program = fs::read(BUSYBOX)
             .unwrap_or_else(|e| panic!("these tests need {BUSYBOX} (package busybox-static): {e}"));
         assert!(is_static(&program), "{BUSYBOX} needs a loader: these tests need the package busybox-static");
         let dir = tempfile::tempdir().expect("a directory for the fixture image");
         let store = Store::open(dir.path()).expect("a store for the fixture image");
-        let written = erofs::write(&tree(&store, &program)).expect("the fixture image is a sound tree");
+        let written =
+            erofs::write(&tree(&store, &program, files)).expect("the fixture image is a sound tree");
         let digest = ImageDigest(Sha256::of(&written.bytes));
         let metadata = dir.path().join("fixture.erofs");
         fs::write(&metadata, &written.bytes).expect("room for the fixture image");
@@ -106,7 +128,7 @@ fn meta(mode: u16) -> Meta {
     Meta { mode, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new() }
 }
 
-fn tree(store: &Store, program: &[u8]) -> Tree {
+fn tree(store: &Store, program: &[u8], files: &[(String, Vec<u8>)]) -> Tree {
     let mut tree = Tree::new();
     let mut put = |path: &str, node| tree.insert(path, node).expect("paths of the fixture image are sound");
     for dir in DIRECTORIES {
@@ -124,7 +146,19 @@ fn tree(store: &Store, program: &[u8]) -> Tree {
     put("/bin/other-machine", small(store, 0o755, &other_machine(program)));
     put("/bin/no-loader", small(store, 0o755, &no_loader(program)));
     put("/bin/no-interpreter", small(store, 0o755, b"#!/bin/missing -e\n"));
+    for (path, bytes) in files {
+        for dir in parents(path) {
+            put(&dir, Node::Directory(meta(0o755)));
+        }
+        put(path, small(store, 0o755, bytes));
+    }
     tree
+}
+
+/// The directories above a path that the image does not have anyway.
+fn parents(path: &str) -> Vec<String> {
+    let ends = path.match_indices('/').map(|(at, _)| path[..at].to_owned()).filter(|dir| !dir.is_empty());
+    ends.filter(|dir| !DIRECTORIES.contains(&dir.as_str())).collect()
 }
 
 fn small(store: &Store, mode: u16, bytes: &[u8]) -> Node {

@@ -2,7 +2,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256};
 use kiln_testkit::fixture_image::FixtureImage;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, setrlimit};
 use tempfile::TempDir;
 
 /// The longest that anything may take on a busy machine.
@@ -29,10 +30,24 @@ impl Bench {
     }
 
     pub fn for_edge(uid: Option<u32>) -> Self {
+        Self::with(uid, None, FixtureImage::new())
+    }
+
+    /// With a keeper that may have so many descriptors.
+    pub fn with_few_descriptors(most: u64) -> Self {
+        Self::with(None, Some(most), FixtureImage::new())
+    }
+
+    /// With a program of this host in the image, and the libraries it needs.
+    pub fn with_program(program: &str, at: &str) -> Self {
+        Self::with(None, None, FixtureImage::with_program(Path::new(program), at))
+    }
+
+    fn with(edge_uid: Option<u32>, most_descriptors: Option<u64>, image: FixtureImage) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        start_keeper(&dir, uid);
+        start_keeper(&dir, edge_uid, most_descriptors);
         let engine = Embedded::connect(&dir.path().join("run")).unwrap();
-        Self { engine, image: FixtureImage::new(), dir }
+        Self { engine, image, dir }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -72,7 +87,7 @@ impl Bench {
 
     /// Starts another keeper where there was one.
     pub fn restart(&mut self) {
-        start_keeper(&self.dir, None);
+        start_keeper(&self.dir, None, None);
         self.engine = Embedded::connect(&self.run_dir()).unwrap();
     }
 
@@ -154,10 +169,15 @@ fn groups_in(dir: &std::path::Path) -> Vec<PathBuf> {
     entries.filter(|p| p.is_dir()).collect()
 }
 
-fn start_keeper(dir: &TempDir, edge_uid: Option<u32>) {
+fn start_keeper(dir: &TempDir, edge_uid: Option<u32>, most_descriptors: Option<u64>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keeper-for-tests"));
     command.arg(dir.path().join("run")).arg(dir.path().join("output"));
     command.args(edge_uid.map(|uid| uid.to_string()));
+    if let Some(most) = most_descriptors {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        // SAFETY: one system call, which touches no memory of the copy it is made in.
+        unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
+    }
     let said = command.output().unwrap();
     assert!(said.status.success(), "these tests need root: {}", String::from_utf8_lossy(&said.stderr));
 }
