@@ -84,6 +84,7 @@ const EXPLAINED: &[&str] = &[
     "/etc/machine-id",
     "/var/lib/dbus/machine-id",
     "/var/lib/systemd/*",
+    "/etc/bind/rndc.key",
     "/etc/ssh/ssh_host_*",
     "/etc/ssl/certs/ssl-cert-snakeoil.pem",
     "/etc/ssl/private/ssl-cert-snakeoil.key",

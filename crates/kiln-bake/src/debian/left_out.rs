@@ -4,7 +4,11 @@
 use kiln_model::LockedPackage;
 
 /// The beginning of a package's name, and what is to be said of it.
-const LEFT_OUT: [(&str, &str); 6] = [
+const LEFT_OUT: [(&str, &str); 7] = [
+    (
+        "bind9",
+        "the key of rndc is not baked: make one at the start of an instance (`rndc-confgen -a -c FILE`) or give one as a secret",
+    ),
     (
         "openssh-server",
         "SSH host keys are not baked: make them at the start of an instance (`ssh-keygen -A -f DIR`, DIR volatile) or give them as secrets",

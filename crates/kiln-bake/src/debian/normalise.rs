@@ -9,8 +9,9 @@ use crate::tree_edit::{TreeEdit, root_meta};
 use crate::{BakeError, content};
 
 /// Taken away with all below: logs of the run, state of tools for their own use, backups of files just written.
-const DROPPED: [&str; 25] = [
+const DROPPED: [&str; 26] = [
     "/etc/.pwd.lock",
+    "/etc/bind/rndc.key",
     "/etc/group-",
     "/etc/gshadow-",
     "/etc/passwd-",
