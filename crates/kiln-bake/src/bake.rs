@@ -45,6 +45,17 @@ fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
+/// The image of `order` and `lock`, if it has been baked from just that and is still there.
+///
+/// # Errors
+/// If the project's files cannot be read, or the system refuses; a lock that does not answer is no error.
+pub fn baked_before(order: &BakeOrder, lock: &Lock, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
+    let Ok(locked) = lock::answer(order, lock) else { return Ok(None) };
+    let found =
+        files::find(order).map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    unchanged(&inputs(order, locked, &found), store)
+}
+
 /// The image of these inputs, if the store has it whole.
 fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
     let whole =

@@ -21,6 +21,7 @@
 //! | `oci` | root filesystems from OCI images, and OCI images from images |
 //! | `files`, `accounts`, `merge`, `users`, `settings`, `skeleton` | the project's files, users and settings over a root filesystem |
 //! | `build` | commands run in the tree so far |
+//! | `export` | images for the world outside |
 //! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
 //! | `erofs` | trees as metadata files |
 //! | `sbom`, `provenance` | what is inside, and what it was made from |
@@ -32,6 +33,7 @@ mod content;
 mod debian;
 pub mod erofs;
 mod error;
+pub mod export;
 mod fetch;
 mod files;
 pub mod inspect;
@@ -53,7 +55,7 @@ mod tree_file;
 mod users;
 
 pub use accounts::AccountError;
-pub use bake::bake;
+pub use bake::{bake, baked_before};
 pub use build::BuildError;
 pub use debian::archive::ArchiveError;
 pub use debian::assemble::AssembleError;
@@ -62,6 +64,7 @@ pub use debian::configure::ConfigureError;
 pub use debian::deb::DebError;
 pub use debian::index::BadIndex;
 pub use debian::package::Impostor;
+pub use debian::reasons::Reason;
 pub use debian::release::ReleaseError;
 pub use debian::resolver::Unresolvable;
 pub use debian::signature::SignatureError;
@@ -70,7 +73,8 @@ pub use debian::version::compare as compare_versions;
 pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;
-pub use lock::lock;
+pub use lock::{Reasons, lock, lock_with_reasons};
+pub use nearest::nearest_name;
 pub use oci::{BadDocument, LayerError, OciError, RegistryError, parse_any_document, parse_any_layer};
 pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Suite, Update};
 pub use sandbox::WorkplaceError;

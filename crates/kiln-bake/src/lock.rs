@@ -1,13 +1,15 @@
 //! From orders to a lock: every package pinned by hash.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use kiln_model::{Lock, LockedImage};
+use kiln_model::{ImageName, Lock, LockedImage};
 use kiln_store::Store;
 
 use crate::debian::archive::{Archive, ArchiveError, Opener};
 use crate::debian::choice;
+use crate::debian::reasons::Reason;
 use crate::debian::sources::{self, Source};
 use crate::fetch::Client;
 use crate::order::{BakeOrder, Base, Report, Update};
@@ -27,9 +29,27 @@ pub fn lock(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Lock, BakeError> {
+    lock_with_reasons(orders, old, update, store, report).map(|(lock, _)| lock)
+}
+
+/// Why the packages of an image are there, by the name of each; of images that were chosen anew.
+pub type Reasons = BTreeMap<ImageName, BTreeMap<String, Reason>>;
+
+/// As [`lock`], and why each package is there.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_with_reasons(
+    orders: &[BakeOrder],
+    old: Option<&Lock>,
+    update: &Update,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<(Lock, Reasons), BakeError> {
     let mut locker = Locker { old, update, store, report, archives: Vec::new() };
     let mut lock = Lock::default();
     let mut open = Vec::new();
+    let mut reasons = Reasons::new();
     for order in orders {
         match locker.image(order)? {
             Ok(locked) => drop(lock.images.insert(order.image.clone(), locked)),
@@ -40,7 +60,8 @@ pub fn lock(
     for (place, (_, _, archive)) in locker.archives.iter().enumerate() {
         let stanzas = choice::stanzas_of(archive)?;
         for Open { order, old, .. } in open.iter().filter(|o| o.archive == place) {
-            let packages = choice::choose(order, archive, &stanzas, *old, update)?;
+            let (packages, why) = choice::choose(order, archive, &stanzas, *old, update)?;
+            reasons.insert(order.image.clone(), why);
             let locked = LockedImage {
                 request: order.lock_request(),
                 oci: None,
@@ -50,7 +71,7 @@ pub fn lock(
             lock.images.insert(order.image.clone(), locked);
         }
     }
-    Ok(lock)
+    Ok((lock, reasons))
 }
 
 /// The answer of `lock` to `order`.
@@ -86,7 +107,7 @@ impl<'a> Locker<'a> {
     fn image(&mut self, order: &'a BakeOrder) -> Result<Result<LockedImage, Open<'a>>, BakeError> {
         let request = order.lock_request();
         let old = self.old.and_then(|lock| lock.images.get(&order.image));
-        if let Some(old) = old.filter(|o| o.request == request && self.stays(o)) {
+        if let Some(old) = old.filter(|o| o.request == request && self.stays(order, o)) {
             return Ok(Ok(old.clone()));
         }
         match &order.from {
@@ -103,11 +124,14 @@ impl<'a> Locker<'a> {
     }
 
     /// Whether nothing of what an image has locked is to be let go.
-    fn stays(&self, locked: &LockedImage) -> bool {
+    fn stays(&self, order: &BakeOrder, locked: &LockedImage) -> bool {
         match self.update {
             Update::Nothing => true,
             Update::All => false,
-            Update::Packages(names) => !locked.packages.iter().any(|p| names.contains(&p.name)),
+            Update::Packages(names) => {
+                let image = locked.oci.is_some() && names.iter().any(|name| name == order.image.as_str());
+                !image && !locked.packages.iter().any(|p| names.contains(&p.name))
+            }
         }
     }
 

@@ -48,6 +48,8 @@ pub(crate) fn laid(
     order.dirs.iter().try_for_each(|d| merge.dir(d))?;
     found.iter().try_for_each(|f| merge.lay(f))?;
     order.links.iter().try_for_each(|l| merge.link(l))?;
+    // Here, for a build runs in it, and again of what the build made of it.
+    check_mount_points(order, merge.edit.tree())?;
     Ok(merge.edit.into_tree())
 }
 
@@ -60,6 +62,7 @@ pub(crate) fn finished(
     store: &Store,
 ) -> Result<Merged, BakeError> {
     let mut edit = TreeEdit::new(tree);
+    check_mount_points(order, edit.tree())?;
     let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
     let run = run_settings(order, settings, edit.tree(), store)?;
     describe(&mut edit, &run, &volatile);
@@ -185,6 +188,17 @@ impl Merge<'_> {
     fn place_error(&self, path: &str, problem: String) -> BakeError {
         BakeError::Place { image: self.order.image.clone(), path: path.to_owned(), problem }
     }
+}
+
+/// What comes from the kernel is mounted here: over a directory of the image, never where a link leads.
+fn check_mount_points(order: &BakeOrder, tree: &Tree) -> Result<(), BakeError> {
+    for path in ["/dev", "/proc", "/sys"] {
+        if !tree.get(path.as_bytes()).is_some_and(Node::is_directory) {
+            let problem = "every instance mounts something there, and it is no directory".into();
+            return Err(BakeError::Place { image: order.image.clone(), path: path.into(), problem });
+        }
+    }
+    Ok(())
 }
 
 /// Each where it really is: an instance mounts over the place a link leads to, never over one that leads elsewhere.

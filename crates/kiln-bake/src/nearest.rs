@@ -11,6 +11,11 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
     scored.into_iter().take(3).map(|(_, n)| n.to_owned()).collect()
 }
 
+/// The one of `names` that was probably meant by `wanted`.
+pub fn nearest_name<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    nearest(wanted, names).into_iter().next()
+}
+
 /// ` (did you mean `a` or `b`?)`, or nothing.
 pub(crate) fn did_you_mean(names: &[String]) -> String {
     if names.is_empty() {

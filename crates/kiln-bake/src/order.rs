@@ -137,7 +137,8 @@ pub enum Update {
     Nothing,
     /// All: every image gets the newest versions.
     All,
-    /// Those of these packages; the others keep their versions where the archive still offers them.
+    /// Those of these packages (or of images by name, which start from OCI images); the others keep their versions
+    /// where the archive still offers them.
     Packages(Vec<String>),
 }
 

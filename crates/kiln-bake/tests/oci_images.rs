@@ -13,71 +13,10 @@ use kiln_bake::BakeOrder;
 use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageRecord};
 use kiln_store::Store;
-use oci_support::{GZIP, Image, Layer, PLAIN, Registry, from_oci, gzipped, listing, tool};
+use oci_support::{
+    GZIP, Image, Layer, PLAIN, Registry, busybox, from_oci, gzipped, layers, listing, run, tool,
+};
 use serde_json::json;
-
-fn busybox() -> Vec<u8> {
-    fs::read("/bin/busybox").expect("busybox-static is needed: cargo xtask setup")
-}
-
-/// Two layers of which the upper one takes away, replaces and adds in every way there is.
-fn layers() -> Vec<Vec<u8>> {
-    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
-    let lower = Layer::new()
-        .dir("./", 0o755)
-        .dir("bin/", 0o755)
-        .program("bin/busybox", &busybox())
-        .hardlink("bin/sh", "bin/busybox")
-        .hardlink("bin/cat", "./bin/busybox")
-        .dir("etc/", 0o755)
-        .file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n")
-        .file("etc/group", b"root:x:0:\nweb:x:34:\nlog:x:40:web\n")
-        .dir("usr/", 0o755)
-        .dir("usr/lib/", 0o755)
-        .symlink("lib", "usr/lib")
-        .file("usr/lib/a.so", b"a")
-        .dir("opaque/", 0o700)
-        .file("opaque/old", b"old")
-        .dir("opaque/deep/", 0o755)
-        .file("opaque/deep/old", b"old")
-        .dir("whole/", 0o755)
-        .file("whole/x", b"x")
-        .file("gone", b"gone")
-        .file("was-file", b"f")
-        .dir("was-dir/", 0o755)
-        .file("was-dir/x", b"x")
-        .file("two-names", b"one content")
-        .hardlink("other-name", "two-names")
-        .owned("srv-owned", 0o4711, (33, 34), b"suid")
-        .file("large", &large)
-        .pax("SCHILY.xattr.user.note", b"hello")
-        .file("noted", b"n")
-        .pax("SCHILY.xattr.security.capability", &capability)
-        .program("able", b"#!/bin/sh\n")
-        .special("pipe", tar::EntryType::Fifo)
-        .special("device", tar::EntryType::Char)
-        .done();
-    let upper = Layer::new()
-        .file(".wh.gone", b"")
-        .file("opaque/.wh..wh..opq", b"")
-        .file("opaque/new", b"new")
-        .file(".wh.whole", b"")
-        .file("lib/b.so", b"through a link")
-        .dir("was-file/", 0o755)
-        .file("was-file/y", b"y")
-        .file("was-dir", b"now a file")
-        .file("two-names", b"another content")
-        .hardlink("third-name", "usr/lib/a.so")
-        .file("implied/parents/z", b"z")
-        .done();
-    vec![lower, upper]
-}
-
-fn run() -> serde_json::Value {
-    json!({"Entrypoint": ["sh"], "Cmd": ["-c", "exit 0"], "Env": ["PATH=/usr/bin:/bin", "A=b"], "User": "web",
-           "WorkingDir": "/opaque", "StopSignal": "SIGQUIT"})
-}
 
 fn image() -> Image {
     Image::of(&layers(), run())
@@ -246,6 +185,14 @@ fn what_is_wrong_with_an_image_is_said_and_nothing_is_kept() {
     for (image, problem) in hostile {
         let told = said(&image);
         assert!(told.contains("layer 1 of `./base`") && told.contains(problem), "{told}");
+    }
+    // Where the kernel's own is mounted.
+    let program = || Layer::new().program("bin/sh", b"#!/nothing\n");
+    for layer in
+        [program().symlink("proc", "/etc"), program().symlink("dev", "../../.."), program().file("sys", b"")]
+    {
+        let told = said(&one(layer));
+        assert!(told.contains("every instance mounts something there"), "{told}");
     }
     // Served bytes that are not what their image means.
     let (a, b) = (Layer::new().file("a", b"a").done(), Layer::new().file("b", b"b").done());

@@ -1,8 +1,8 @@
 //! From a project to baked images: lock if needed, bake each image, tell how it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_bake::{BakeOrder, Baked, Report, Update};
+use kiln_bake::{BakeOrder, Baked, Reasons, Report, Update};
 use kiln_model::spec::{Base, ImageSpec};
 use kiln_model::{BakedImage, Event, ExitCode, Failure, ImageName, ImageRecord, Lock, Progress, Stamped};
 use kiln_store::Store;
@@ -13,9 +13,16 @@ use crate::project::Project;
 use crate::world::Clock;
 
 /// Passes on how a bake goes, and whether it is still wanted.
-struct Teller<'a> {
+pub struct Teller<'a> {
     events: &'a dyn EventSink,
     clock: &'a dyn Clock,
+}
+
+impl<'a> Teller<'a> {
+    /// Tells `events`.
+    pub fn new(events: &'a dyn EventSink, clock: &'a dyn Clock) -> Self {
+        Self { events, clock }
+    }
 }
 
 impl Report for Teller<'_> {
@@ -28,6 +35,16 @@ impl Report for Teller<'_> {
     }
 }
 
+/// A lock that was brought up to date.
+pub struct Relocked {
+    /// What it was before.
+    pub old: Option<Lock>,
+    /// What it is now.
+    pub new: Lock,
+    /// Why packages are there, as far as they were chosen anew.
+    pub reasons: Reasons,
+}
+
 /// Brings the lock up to what the spec asks for, as far as `update` says, and writes it if it has changed.
 ///
 /// # Errors
@@ -38,14 +55,40 @@ pub fn lock(
     update: &Update,
     events: &dyn EventSink,
     clock: &dyn Clock,
-) -> Result<(Option<Lock>, Lock), Failure> {
+) -> Result<Relocked, Failure> {
     let old = project.lock()?;
     let orders = orders(project)?;
-    let new = kiln_bake::lock(&orders, old.as_ref(), update, store, &Teller { events, clock })?;
+    if let Update::Packages(names) = update {
+        are_known(names, &orders, old.as_ref())?;
+    }
+    let teller = Teller { events, clock };
+    let (new, reasons) = kiln_bake::lock_with_reasons(&orders, old.as_ref(), update, store, &teller)?;
     if old.as_ref() != Some(&new) {
         project.put_lock(&new)?;
     }
-    Ok((old, new))
+    Ok(Relocked { old, new, reasons })
+}
+
+/// Whether every name is that of something locked or asked for.
+fn are_known(names: &[String], orders: &[BakeOrder], old: Option<&Lock>) -> Result<(), Failure> {
+    let locked = old.iter().flat_map(|lock| lock.images.values()).flat_map(|image| &image.packages);
+    let asked =
+        orders.iter().flat_map(|order| &order.packages).map(|p| p.split(['=', '/']).next().unwrap_or(p));
+    let over_oci = orders.iter().filter(|order| matches!(order.from, kiln_bake::Base::Oci(_)));
+    let known: BTreeSet<&str> = locked
+        .map(|p| p.name.as_str())
+        .chain(asked)
+        .chain(over_oci.map(|order| order.image.as_str()))
+        .collect();
+    let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) else { return Ok(()) };
+    let message = format!("there is nothing called `{unknown}` to update");
+    let failure = Failure::new(ExitCode::Usage, message).because(
+        "neither kiln.lock nor kiln.toml has a package of that name, or an image of that name from OCI",
+    );
+    Err(match kiln_bake::nearest_name(unknown, known.into_iter()) {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None => failure.hint("`kiln lock --update` without names updates everything"),
+    })
 }
 
 /// Bakes every image of a project. With `locked`, a lock that does not answer the spec is an error.
@@ -68,7 +111,8 @@ pub fn bake(
             .hint("run `kiln lock` and commit the result, or leave out --locked"));
     }
     let lock = kiln_bake::lock(&orders, old.as_ref(), &Update::Nothing, store, &teller)?;
-    if old.as_ref() != Some(&lock) {
+    // `--locked` is a promise: not even what the spec has no use for any more is taken out.
+    if !locked && old.as_ref() != Some(&lock) {
         project.put_lock(&lock)?;
     }
     let mut images = BTreeMap::new();
@@ -80,6 +124,21 @@ pub fn bake(
         images.insert(order.image.clone(), baked);
     }
     Ok(images)
+}
+
+/// Those of a project's images that have been baked from just what is there now: spec, lock and files.
+///
+/// # Errors
+/// If the lock is invalid or the files cannot be read.
+pub fn baked_before(project: &Project, store: &Store) -> Result<BTreeMap<ImageName, ImageRecord>, Failure> {
+    let Some(lock) = project.lock()? else { return Ok(BTreeMap::new()) };
+    let mut baked = BTreeMap::new();
+    for order in orders(project)? {
+        if let Some(record) = kiln_bake::baked_before(&order, &lock, store)? {
+            baked.insert(order.image, record);
+        }
+    }
+    Ok(baked)
 }
 
 fn is_answered(orders: &[BakeOrder], lock: Option<&Lock>) -> bool {
@@ -139,7 +198,10 @@ fn suite(suite: &kiln_model::spec::SuiteSpec) -> kiln_bake::Suite {
 }
 
 /// This machine's architecture as Debian names it.
-fn architecture() -> Result<&'static str, Failure> {
+///
+/// # Errors
+/// If Debian has no name for it that Kiln knows.
+pub fn architecture() -> Result<&'static str, Failure> {
     match std::env::consts::ARCH {
         "x86_64" => Ok("amd64"),
         "aarch64" => Ok("arm64"),

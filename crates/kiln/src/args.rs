@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    audit, bake, completions, deploy, down, edge, instances, keeper, lock, log, logs, odds, plan, releases,
-    rollback, schema, secret, serve, status, up, verify,
+    audit, bake, completions, deploy, down, edge, image, instances, keeper, lock, log, logs, odds, plan,
+    releases, rollback, schema, secret, serve, status, up, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -69,6 +69,7 @@ pub(crate) enum Commands {
     Rollback(rollback::Rollback),
     Status(status::Status),
     Releases(releases::Releases),
+    Image(image::Image),
     Instances(instances::Instances),
     Log(log::Log),
     Logs(logs::Logs),
@@ -155,7 +156,11 @@ mod tests {
         top.build();
         section(&mut page, "kiln", &mut top.clone());
         for command in top.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-            section(&mut page, &format!("kiln {}", command.get_name()), &mut command.clone());
+            let name = format!("kiln {}", command.get_name());
+            section(&mut page, &name, &mut command.clone());
+            for inner in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+                section(&mut page, &format!("{name} {}", inner.get_name()), &mut inner.clone());
+            }
         }
         page
     }

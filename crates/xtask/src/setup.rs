@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
     ("haproxy", "what the edge makes of ambiguous requests is compared with what it makes of them"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 12] = [
     ("umoci", "the judge of trees made of OCI layers"),
     ("docker-registry", "a registry to pull from and push to"),
     ("podman", "runs the images we export"),
+    ("crun", "what podman runs them with"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 

@@ -1,11 +1,12 @@
 //! Which packages an image gets: what the order asks for, and what of the old lock stays.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kiln_model::{ImageName, LockedImage, LockedPackage};
 
 use super::archive::{Archive, ArchiveError};
 use super::index::{Stanza, stanzas};
+use super::reasons::{Reason, reasons};
 use super::resolver::{Unresolvable, resolve};
 use super::universe::{Preference, Rank, Universe};
 use super::version;
@@ -27,7 +28,7 @@ pub(crate) fn stanzas_of(archive: &Archive) -> Result<Vec<Stanza<'_>>, BakeError
     Ok(all)
 }
 
-/// The packages of `order`, sorted by name. Where they are chosen anew, those of `old` keep their versions as far as
+/// The packages of `order`, sorted by name, and why each is there. Where they are chosen anew, those of `old` keep their versions as far as
 /// `update` allows.
 pub(crate) fn choose(
     order: &BakeOrder,
@@ -35,7 +36,7 @@ pub(crate) fn choose(
     stanzas: &[Stanza<'_>],
     old: Option<&LockedImage>,
     update: &Update,
-) -> Result<Vec<LockedPackage>, BakeError> {
+) -> Result<(Vec<LockedPackage>, BTreeMap<String, Reason>), BakeError> {
     let unresolvable = |source| BakeError::Unresolvable { image: order.image.clone(), source };
     let preference = Wishes::new(order, archive, old, update);
     preference.check(stanzas).map_err(unresolvable)?;
@@ -43,15 +44,18 @@ pub(crate) fn choose(
     let suite = archive.sources.first().map(|s| s.of.as_str());
     let base = universe.essential(|source| Some(archive.sources[source].of.as_str()) == suite);
     let merged = universe.candidate(MERGED).map(|_| MERGED);
-    let asked = order.packages.iter().map(|p| Wish::new(p).name);
-    let wanted: Vec<&str> = asked.chain(base).chain(merged).collect();
+    let asked: Vec<&str> = order.packages.iter().map(|p| Wish::new(p).name).collect();
+    let base: Vec<&str> = base.into_iter().chain(merged).collect();
+    let wanted: Vec<&str> = asked.iter().chain(&base).copied().collect();
     let chosen = resolve(&universe, &wanted, order.recommends).map_err(unresolvable)?;
+    let stanzas: Vec<&Stanza<'_>> = chosen.iter().map(|p| universe.stanza(*p)).collect();
+    let why = reasons(&stanzas, &asked, &base);
     let mut packages = chosen
         .into_iter()
         .map(|p| locked(universe.stanza(p), archive, &order.image))
         .collect::<Result<Vec<_>, _>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(packages)
+    Ok((packages, why))
 }
 
 fn locked(stanza: &Stanza<'_>, archive: &Archive, image: &ImageName) -> Result<LockedPackage, BakeError> {

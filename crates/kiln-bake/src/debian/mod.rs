@@ -28,6 +28,7 @@ pub(crate) mod left_out;
 pub(crate) mod normalise;
 pub(crate) mod package;
 mod plan;
+pub(crate) mod reasons;
 pub(crate) mod relation;
 pub(crate) mod release;
 pub(crate) mod resolver;

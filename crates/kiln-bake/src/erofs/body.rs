@@ -33,6 +33,9 @@ impl Body {
             Kind::Directory(entries) => Self::stored(directory::size(entries)),
             Kind::Inline(bytes) | Kind::Symlink(bytes) => Self::stored(bytes.len()),
             Kind::Object { size, .. } => Self::hole(*size),
+            Kind::Stored { size, .. } => {
+                Self { size: *size, blocks: size.div_ceil(BLOCK as u64) as usize, tail: 0, form: Form::Plain }
+            }
             Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => Self::stored(0),
         }
     }

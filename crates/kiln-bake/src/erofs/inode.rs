@@ -5,13 +5,22 @@ use std::collections::HashMap;
 use kiln_model::{Content, Meta, Node, ObjectDigest, Tree, TreeError};
 
 use super::limits::{self, Problem};
-use super::xattrs;
+use super::{Contents, xattrs};
 
 /// What an inode is, beyond its attributes.
 pub(super) enum Kind<'a> {
     Directory(Vec<Entry<'a>>),
     Inline(&'a [u8]),
-    Object { digest: ObjectDigest, size: u64 },
+    /// A content outside.
+    Object {
+        digest: ObjectDigest,
+        size: u64,
+    },
+    /// A content in blocks of the file.
+    Stored {
+        digest: ObjectDigest,
+        size: u64,
+    },
     Symlink(&'a [u8]),
     CharDevice(u32),
     BlockDevice(u32),
@@ -41,7 +50,7 @@ impl Inode<'_> {
             Kind::CharDevice(_) => 0o020_000,
             Kind::Directory(_) => 0o040_000,
             Kind::BlockDevice(_) => 0o060_000,
-            Kind::Inline(_) | Kind::Object { .. } => 0o100_000,
+            Kind::Inline(_) | Kind::Object { .. } | Kind::Stored { .. } => 0o100_000,
             Kind::Symlink(_) => 0o120_000,
             Kind::Socket => 0o140_000,
         }
@@ -50,7 +59,7 @@ impl Inode<'_> {
     /// The type in directory entries.
     pub(super) fn entry_type(&self) -> u8 {
         match self.kind {
-            Kind::Inline(_) | Kind::Object { .. } => 1,
+            Kind::Inline(_) | Kind::Object { .. } | Kind::Stored { .. } => 1,
             Kind::Directory(_) => 2,
             Kind::CharDevice(_) => 3,
             Kind::BlockDevice(_) => 4,
@@ -63,16 +72,16 @@ impl Inode<'_> {
     pub(super) fn content_bytes(&self) -> u64 {
         match &self.kind {
             Kind::Inline(content) => content.len() as u64,
-            Kind::Object { size, .. } => *size,
+            Kind::Object { size, .. } | Kind::Stored { size, .. } => *size,
             _ => 0,
         }
     }
 }
 
 /// The inodes of `tree`, the root first, then in order of paths.
-pub(super) fn of(tree: &Tree) -> Result<Vec<Inode<'_>>, TreeError> {
+pub(super) fn of(tree: &Tree, contents: Contents) -> Result<Vec<Inode<'_>>, TreeError> {
     let mut inodes =
-        Inodes { all: Vec::with_capacity(tree.len()), by_path: HashMap::with_capacity(tree.len()) };
+        Inodes { all: Vec::with_capacity(tree.len()), by_path: HashMap::with_capacity(tree.len()), contents };
     inodes.add_root(tree).map_err(|p| error(b"/", p))?;
     let below_root = || tree.iter().filter(|(path, _)| *path != b"/");
     for (path, node) in below_root() {
@@ -93,6 +102,7 @@ fn error(path: &[u8], problem: Problem) -> TreeError {
 struct Inodes<'a> {
     all: Vec<Inode<'a>>,
     by_path: HashMap<&'a [u8], usize>,
+    contents: Contents,
 }
 
 impl<'a> Inodes<'a> {
@@ -135,7 +145,7 @@ impl<'a> Inodes<'a> {
 
     fn push(&mut self, path: &'a [u8], node: &'a Node) -> Result<usize, Problem> {
         let index = self.all.len();
-        let inode = inode(node, index)?;
+        let inode = inode(node, index, self.contents)?;
         self.all.push(inode);
         self.by_path.insert(path, index);
         Ok(index)
@@ -168,15 +178,18 @@ impl<'a> Inodes<'a> {
     }
 }
 
-fn inode(node: &Node, index: usize) -> Result<Inode<'_>, Problem> {
+fn inode(node: &Node, index: usize, contents: Contents) -> Result<Inode<'_>, Problem> {
     let meta = node.meta().ok_or("a hard link has no inode of its own")?;
     limits::mode(meta)?;
-    let kind = kind(node, index)?;
+    let kind = match kind(node, index)? {
+        Kind::Object { digest, size } if contents == Contents::Inside => Kind::Stored { digest, size },
+        kind => kind,
+    };
     let object = match &kind {
         Kind::Object { digest, .. } => Some(digest),
         _ => None,
     };
-    let xattrs = xattrs::encode(&meta.xattrs, object)?;
+    let xattrs = xattrs::encode(&meta.xattrs, object, contents)?;
     let links = if node.is_directory() { 2 } else { 1 };
     Ok(Inode { meta, kind, links, xattrs })
 }

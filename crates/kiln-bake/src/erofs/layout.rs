@@ -41,7 +41,9 @@ pub(super) fn write(inodes: &[Inode<'_>]) -> Vec<u8> {
     let time = most_frequent_time(inodes);
     let (places, blocks_from, end) = place(inodes, time);
     let mut out = Vec::with_capacity(end);
-    push_composefs_header(&mut out, inodes);
+    if !inodes.iter().any(|inode| matches!(inode.kind, Kind::Stored { .. })) {
+        push_composefs_header(&mut out, inodes);
+    }
     out.resize(SUPERBLOCK, 0);
     push_superblock(&mut out, inodes.len(), places[0].number(), time, end / BLOCK);
 
@@ -81,9 +83,14 @@ fn place(inodes: &[Inode<'_>], time: i64) -> (Vec<Placed>, usize, usize) {
     }
     let blocks_from = at.next_multiple_of(BLOCK);
     let mut next = blocks_from / BLOCK;
-    for placed in &mut places {
-        placed.first_block = next as u32;
-        next += placed.body.blocks;
+    // Contents come behind everything else: they are written as they are read, and the rest is made in memory.
+    for stored in [false, true] {
+        let these =
+            places.iter_mut().zip(inodes).filter(|(_, i)| matches!(i.kind, Kind::Stored { .. }) == stored);
+        for (placed, _) in these {
+            placed.first_block = next as u32;
+            next += placed.body.blocks;
+        }
     }
     (places, blocks_from, next * BLOCK)
 }

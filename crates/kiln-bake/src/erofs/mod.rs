@@ -37,7 +37,7 @@ use inode::{Inode, Kind};
 pub use read::{BadImage, read};
 
 /// A block, the unit in which EROFS addresses data.
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// A metadata file, and what the tree it was made from adds up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Written {
 /// name, path, target or xattr outside the kernel's limits, a hard link to nothing, to a directory or to a hard
 /// link, a character device 0:0 (overlayfs's sign for "deleted"), a device number that does not fit.
 pub fn write(tree: &Tree) -> Result<Written, TreeError> {
-    let inodes = inode::of(tree)?;
+    let inodes = inode::of(tree, Contents::Outside)?;
     Ok(Written {
         bytes: layout::write(&inodes),
         format: format(&inodes),
@@ -69,6 +69,41 @@ pub fn write(tree: &Tree) -> Result<Written, TreeError> {
         content_bytes: inodes.iter().map(Inode::content_bytes).sum(),
         objects: inodes.iter().filter_map(object).collect(),
     })
+}
+
+/// Where the contents are that objects have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// In the store, where overlayfs finds them.
+    Outside,
+    /// In the file, in blocks of their own.
+    Inside,
+}
+
+/// The beginning of a file system with all contents inside, and what belongs behind it.
+pub(crate) struct Whole {
+    /// Everything but the contents of objects.
+    pub(crate) bytes: Vec<u8>,
+    /// The objects that follow, each from the beginning of a block, with their sizes.
+    pub(crate) contents: Vec<(ObjectDigest, u64)>,
+}
+
+/// Writes `tree` as a plain EROFS file system.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_whole(tree: &Tree) -> Result<Whole, TreeError> {
+    let inodes = inode::of(tree, Contents::Inside)?;
+    let contents = inodes.iter().filter_map(|inode| match inode.kind {
+        Kind::Stored { digest, size } => Some((digest, size)),
+        _ => None,
+    });
+    Ok(Whole { bytes: layout::write(&inodes), contents: contents.collect() })
+}
+
+/// How many bytes a content lacks to whole blocks.
+pub(crate) fn padding(size: u64) -> usize {
+    (size.next_multiple_of(BLOCK as u64) - size) as usize
 }
 
 fn format(inodes: &[Inode<'_>]) -> ImageFormat {

@@ -7,6 +7,7 @@
 
 use kiln_model::{ObjectDigest, Xattrs};
 
+use super::Contents;
 use super::limits::Problem;
 
 pub(super) const HEADER: usize = 12;
@@ -42,7 +43,11 @@ pub(super) fn are_escaped(xattrs: &Xattrs) -> bool {
 }
 
 /// The xattrs of an inode and, if its content is an object, those that lead overlayfs to it; empty if there are none.
-pub(super) fn encode(xattrs: &Xattrs, object: Option<&ObjectDigest>) -> Result<Vec<u8>, Problem> {
+pub(super) fn encode(
+    xattrs: &Xattrs,
+    object: Option<&ObjectDigest>,
+    contents: Contents,
+) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();
     if let Some(digest) = object {
         out.reserve_exact(HEADER + 144);
@@ -55,7 +60,8 @@ pub(super) fn encode(xattrs: &Xattrs, object: Option<&ObjectDigest>) -> Result<V
     // Overlayfs lists them all before it hides its own two.
     let mut listed = 2 * (OVERLAY.len() + "metacopy".len() + 1);
     for (name, value) in xattrs {
-        let name = escaped(name);
+        // What no overlayfs will read is written as it is.
+        let name = if contents == Contents::Outside { escaped(name) } else { name.clone() };
         listed += name.len() + 1;
         if name.len() > MAX_NAME || listed > MAX_LIST {
             return Err("the names of its xattrs are too long: 255 bytes each, 64 KiB in all");

@@ -4,6 +4,8 @@
 //! because what they name may be in the same layer or below. Paths lead through the links of what is there, and
 //! never out: `..` at the root is the root.
 
+use std::collections::BTreeMap;
+
 use kiln_model::{Node, Tree, TreeError};
 
 use super::layer::Layer;
@@ -57,6 +59,28 @@ fn link(edit: &mut TreeEdit, path: &[u8], node: &Node) -> Result<(), TreeError> 
 fn to_nothing(path: &[u8], target: &[u8]) -> TreeError {
     let problem = format!("it is another name of {}, which is no file", String::from_utf8_lossy(target));
     TreeError { path: path.to_vec(), problem }
+}
+
+/// The same tree, in which of the names of a file the first in byte order has it, as in an image that is read back:
+/// so an image that went out and came in again is the same image.
+pub(crate) fn with_first_names(mut tree: Tree) -> Result<Tree, TreeError> {
+    let mut names: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    for (path, node) in tree.iter() {
+        if let Node::Hardlink(first) = node {
+            names.entry(first.clone()).or_default().push(path.to_vec());
+        }
+    }
+    for (first, others) in names {
+        // In the order of paths, as they were met.
+        let Some(least) = others.first().filter(|least| **least < first).cloned() else { continue };
+        if let Some(file) = tree.remove(&first) {
+            for other in others.into_iter().filter(|other| *other != least).chain([first]) {
+                tree.insert(other, Node::Hardlink(least.clone()))?;
+            }
+            tree.insert(least, file)?;
+        }
+    }
+    Ok(tree)
 }
 
 /// A tree of nothing but its root.

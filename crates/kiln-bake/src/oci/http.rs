@@ -79,6 +79,21 @@ impl<'a> Http<'a> {
         format!("{}://{host}/v2/{repository}/{rest}", scheme(host))
     }
 
+    /// The address that a `Location` names.
+    pub(crate) fn location(&self, location: &str) -> String {
+        let host = &self.repository.host;
+        match location.starts_with('/') {
+            true => format!("{}://{host}{location}", scheme(host)),
+            false => location.to_owned(),
+        }
+    }
+
+    /// Whether an address is the registry's own: nobody else is shown who is asking.
+    pub(crate) fn is_own(&self, url: &str) -> bool {
+        let host = &self.repository.host;
+        url.starts_with(&format!("{}://{host}/", scheme(host)))
+    }
+
     /// The answer to a request that succeeded, or one of `others`. `send` makes it, with `Authorization` if given.
     pub(crate) fn ask(
         &self,

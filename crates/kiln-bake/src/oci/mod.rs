@@ -21,15 +21,15 @@ mod compressed;
 mod credentials;
 pub(crate) mod document;
 mod error;
-mod http;
+pub(crate) mod http;
 pub(crate) mod layer;
 mod layout;
-mod pull;
+pub(crate) mod pull;
 mod registry;
 mod root;
 mod source;
 mod unpack;
-mod written;
+pub(crate) mod written;
 
 pub use document::{BadDocument, parse_any_document};
 pub use error::OciError;

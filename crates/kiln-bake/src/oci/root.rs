@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::tree_file;
 
 /// Trees of whole images, under the digest of their manifest. The number changes with what is done here.
-const CACHE: &str = "oci-tree-1";
+const CACHE: &str = "oci-tree-2";
 /// Indexes in indexes.
 const DEEPEST: usize = 3;
 
@@ -283,6 +283,6 @@ impl Image<'_> {
         for (index, layer) in layers.iter().enumerate() {
             apply::apply(&mut edit, layer).map_err(fits(index + 1))?;
         }
-        Ok(edit.into_tree())
+        apply::with_first_names(edit.into_tree()).map_err(fits(layers.len()))
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use kiln_model::Sha256;
 use serde::Serialize;
 
 use super::document::Descriptor;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,6 +35,12 @@ impl<'a> Written<'a> {
     }
 }
 
+/// Something with these bytes.
+pub(crate) fn described(media_type: &str, bytes: &[u8]) -> Descriptor {
+    let (digest, size) = (Sha256::of(bytes), bytes.len() as u64);
+    Descriptor { media_type: media_type.into(), digest, size, platform: None, name: None }
+}
+
 /// The manifest of an image.
 pub(crate) fn manifest(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
     #[derive(Serialize)]
@@ -48,6 +57,19 @@ pub(crate) fn manifest(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
         config: Written::of(config),
         layers: layers.iter().map(Written::of).collect(),
     })
+}
+
+/// The index of a layout.
+pub(crate) fn index(manifests: &[Descriptor]) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: Vec<Written<'a>>,
+    }
+    let manifests = manifests.iter().map(Written::of).collect();
+    bytes(&Index { schema_version: 2, media_type: INDEX, manifests })
 }
 
 /// `value` as JSON.

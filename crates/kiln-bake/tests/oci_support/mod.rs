@@ -1,21 +1,23 @@
 //! OCI images made by hand, real registries, and registries that misbehave as they are told.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
+
+mod fake;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use kiln_bake::{BakeOrder, Base};
 use kiln_model::Sha256;
 use serde_json::{Value, json};
+
+pub(crate) use fake::{Answer, Asked, Fake, serving};
 
 pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(crate) const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -233,147 +235,6 @@ impl Drop for Registry {
     }
 }
 
-/// What a registry of ours is asked.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
-}
-
-/// What it answers.
-#[derive(Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-    /// The connection ends after so many bytes of the body.
-    pub(crate) cut: Option<usize>,
-}
-
-impl Answer {
-    pub(crate) fn of(status: u16, body: &[u8]) -> Self {
-        Self { status, body: body.to_vec(), ..Self::default() }
-    }
-
-    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// A server that answers as a test says.
-pub(crate) struct Fake {
-    pub(crate) host: String,
-    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Fake {
-    pub(crate) fn new(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let (asked, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (all, end) = (Arc::clone(&asked), Arc::clone(&ended));
-        let thread = thread::spawn(move || {
-            thread::scope(|scope| {
-                while let Ok((stream, _)) = listener.accept() {
-                    if end.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let (answer, all) = (&answer, &all);
-                    scope.spawn(move || serve(stream, answer, all));
-                }
-            });
-        });
-        Self { host, asked, ended, thread: Some(thread) }
-    }
-
-    pub(crate) fn paths(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|a| format!("{} {}", a.method, a.path)).collect()
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(&self.host);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(stream: TcpStream, answer: &(impl Fn(&Asked) -> Answer + Sync), all: &Mutex<Vec<Asked>>) {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let Some(asked) = request(&mut reader) else { return };
-    all.lock().unwrap().push(asked.clone());
-    let answer = answer(&asked);
-    let mut out = stream;
-    let mut head = format!(
-        "HTTP/1.1 {} x\r\nContent-Length: {}\r\nConnection: close\r\n",
-        answer.status,
-        answer.body.len()
-    );
-    for (name, value) in &answer.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    let body = &answer.body[..answer.cut.unwrap_or(answer.body.len()).min(answer.body.len())];
-    let _ = out.write_all(head.as_bytes()).and_then(|()| out.write_all(b"\r\n"));
-    if asked.method != "HEAD" {
-        let _ = out.write_all(body);
-    }
-}
-
-fn request(reader: &mut impl BufRead) -> Option<Asked> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_owned()),
-            None => break,
-        };
-    }
-    let length = headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Asked { method, path, headers, body })
-}
-
-/// Answers like a registry that has these images as `app:latest`.
-pub(crate) fn serving(image: &Image, asked: &Asked) -> Answer {
-    let Some(rest) = asked.path.strip_prefix("/v2/team/app/") else { return Answer::of(404, b"") };
-    if let Some(name) = rest.strip_prefix("manifests/") {
-        let digest = name.strip_prefix("sha256:").unwrap_or(&image.manifest);
-        return match image.blobs.get(digest) {
-            Some(bytes) => Answer::of(200, bytes)
-                .header("Content-Type", MANIFEST)
-                .header("Docker-Content-Digest", format!("sha256:{digest}")),
-            None => Answer::of(404, b""),
-        };
-    }
-    let blob = rest.strip_prefix("blobs/sha256:").and_then(|digest| image.blobs.get(digest));
-    let Some(bytes) = blob else { return Answer::of(404, b"") };
-    let from = asked
-        .headers
-        .get("range")
-        .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    match from {
-        Some(from) if from < bytes.len() => Answer::of(206, &bytes[from..])
-            .header("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
-        Some(_) => Answer::of(416, b""),
-        None => Answer::of(200, bytes),
-    }
-}
-
 /// Every path below `root` with all that can be seen of it but the times of directories, which tools set as they
 /// like.
 pub(crate) fn listing(root: &Path) -> Vec<String> {
@@ -439,6 +300,81 @@ pub(crate) fn mounted<T>(image: &kiln_model::ImageHandle, look: impl FnOnce(&Pat
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root is needed");
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     let tree = kiln_mount::composefs(image, None).unwrap();
+    move_mount(&tree, "", rustix::fs::CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+    look(Path::new("/sys"))
+}
+
+pub(crate) fn busybox() -> Vec<u8> {
+    fs::read("/bin/busybox").expect("busybox-static is needed: cargo xtask setup")
+}
+
+/// Two layers of which the upper one takes away, replaces and adds in every way there is.
+pub(crate) fn layers() -> Vec<Vec<u8>> {
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+    let lower = Layer::new()
+        .dir("./", 0o755)
+        .dir("bin/", 0o755)
+        .program("bin/busybox", &busybox())
+        .hardlink("bin/sh", "bin/busybox")
+        .hardlink("bin/cat", "./bin/busybox")
+        .dir("etc/", 0o755)
+        .file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n")
+        .file("etc/group", b"root:x:0:\nweb:x:34:\nlog:x:40:web\n")
+        .dir("usr/", 0o755)
+        .dir("usr/lib/", 0o755)
+        .symlink("lib", "usr/lib")
+        .file("usr/lib/a.so", b"a")
+        .dir("opaque/", 0o700)
+        .file("opaque/old", b"old")
+        .dir("opaque/deep/", 0o755)
+        .file("opaque/deep/old", b"old")
+        .dir("whole/", 0o755)
+        .file("whole/x", b"x")
+        .file("gone", b"gone")
+        .file("was-file", b"f")
+        .dir("was-dir/", 0o755)
+        .file("was-dir/x", b"x")
+        .file("two-names", b"one content")
+        .hardlink("other-name", "two-names")
+        .owned("srv-owned", 0o4711, (33, 34), b"suid")
+        .file("large", &large)
+        .pax("SCHILY.xattr.user.note", b"hello")
+        .file("noted", b"n")
+        .pax("SCHILY.xattr.security.capability", &capability)
+        .program("able", b"#!/bin/sh\n")
+        .special("pipe", tar::EntryType::Fifo)
+        .special("device", tar::EntryType::Char)
+        .done();
+    let upper = Layer::new()
+        .file(".wh.gone", b"")
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/new", b"new")
+        .file(".wh.whole", b"")
+        .file("lib/b.so", b"through a link")
+        .dir("was-file/", 0o755)
+        .file("was-file/y", b"y")
+        .file("was-dir", b"now a file")
+        .file("two-names", b"another content")
+        .hardlink("third-name", "usr/lib/a.so")
+        .file("implied/parents/z", b"z")
+        .done();
+    vec![lower, upper]
+}
+
+pub(crate) fn run() -> Value {
+    json!({"Entrypoint": ["sh"], "Cmd": ["-c", "exit 0"], "Env": ["PATH=/usr/bin:/bin", "A=b"], "User": "web",
+           "WorkingDir": "/opaque", "StopSignal": "SIGQUIT"})
+}
+
+/// The same of a file system that has all contents inside.
+pub(crate) fn mounted_alone<T>(image: &kiln_model::ImageHandle, look: impl FnOnce(&Path) -> T) -> T {
+    use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: this thread alone gets its own mounts; the descriptor table stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root is needed");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    let tree = kiln_mount::metadata(image).unwrap();
     move_mount(&tree, "", rustix::fs::CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
     look(Path::new("/sys"))
 }

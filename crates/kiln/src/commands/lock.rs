@@ -1,11 +1,12 @@
 //! `kiln lock`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use kiln_bake::Update;
+use kiln_control::pipeline::Relocked;
 use kiln_control::{Project, SystemClock, pipeline};
-use kiln_model::{Failure, ImageName, Lock as Pins};
+use kiln_model::{Failure, ImageName, LockedImage};
 use serde::Serialize;
 
 use crate::args::Directory;
@@ -17,7 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   kiln lock                          pin what kiln.toml asks for and kiln.lock does not have yet
   kiln lock --update                 everything in its newest version
-  kiln lock --update openssl curl    only these, and what must move with them";
+  kiln lock --update openssl curl    only these, and what must move with them
+  kiln lock --update web             the OCI image that image `web` starts from";
 
 /// Resolve and pin the inputs of all images in kiln.lock
 #[derive(Debug, Args)]
@@ -25,7 +27,7 @@ Examples:
 pub(crate) struct Lock {
     #[command(flatten)]
     directory: Directory,
-    /// Let go of the pins of these packages, or of all
+    /// Let go of the pins of these packages, or of all; says what changes, and who asked for it
     #[arg(long, value_name = "NAME", num_args = 0..)]
     update: Option<Vec<String>>,
 }
@@ -39,8 +41,20 @@ struct Locked {
 #[derive(Debug, Serialize)]
 struct Changes {
     packages: usize,
-    /// Packages that were not in the lock before, or in another version.
-    changed: Vec<String>,
+    /// What is not as it was locked before, by name.
+    changes: Vec<Change>,
+}
+
+/// One package, or the OCI image an image starts from.
+#[derive(Debug, Serialize)]
+struct Change {
+    name: String,
+    /// Its version before; absent if it was not there.
+    old: Option<String>,
+    /// Its version now; absent if it is gone.
+    new: Option<String>,
+    /// Who asked for it; absent if it is gone, or was not chosen anew.
+    why: Option<String>,
 }
 
 pub(crate) fn run(args: &Lock, context: &Context) -> Result<(), Failure> {
@@ -50,8 +64,7 @@ pub(crate) fn run(args: &Lock, context: &Context) -> Result<(), Failure> {
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::lock(&project, &store, &update(args), &onlooker, &SystemClock);
     onlooker.end();
-    let (old, new) = result?;
-    let locked = Locked { images: changes(old.as_ref(), &new) };
+    let locked = Locked { images: changes(&result?) };
     context.output.result(&locked, || words_for(&locked))
 }
 
@@ -63,25 +76,50 @@ fn update(args: &Lock) -> Update {
     }
 }
 
-fn changes(old: Option<&Pins>, new: &Pins) -> BTreeMap<ImageName, Changes> {
-    let of = |(name, image): (&ImageName, &kiln_model::LockedImage)| {
-        let before = old.and_then(|old| old.images.get(name)).map_or(&[][..], |image| &image.packages);
-        let fresh = image.packages.iter().filter(|package| !before.contains(package));
-        let changed = fresh.map(|p| format!("{} {}", p.name, p.version)).collect();
-        (name.clone(), Changes { packages: image.packages.len(), changed })
+fn changes(relocked: &Relocked) -> BTreeMap<ImageName, Changes> {
+    let of = |(name, image): (&ImageName, &LockedImage)| {
+        let before = relocked.old.as_ref().and_then(|old| old.images.get(name));
+        let (old, new) = (before.map(versions).unwrap_or_default(), versions(image));
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let reasons = relocked.reasons.get(name);
+        let differing = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+        let change = |name: &String| Change {
+            name: name.clone(),
+            old: old.get(name).cloned(),
+            new: new.get(name).cloned(),
+            why: reasons.and_then(|all| all.get(name)).map(ToString::to_string),
+        };
+        (name.clone(), Changes { packages: image.packages.len(), changes: differing.map(change).collect() })
     };
-    new.images.iter().map(of).collect()
+    relocked.new.images.iter().map(of).collect()
+}
+
+/// What is locked, by name.
+fn versions(image: &LockedImage) -> BTreeMap<String, String> {
+    let packages = image.packages.iter().map(|p| (p.name.clone(), p.version.clone()));
+    let oci =
+        image.oci.iter().map(|oci| (image.request.from.clone(), format!("sha256:{}", oci.manifest.hex())));
+    packages.chain(oci).collect()
 }
 
 fn words_for(locked: &Locked) -> String {
     let mut lines = Vec::new();
     for (name, image) in &locked.images {
         let packages = words::count(image.packages as u64, "package");
-        lines.push(match image.changed.len() {
+        lines.push(match image.changes.len() {
             0 => format!("image {name}: {packages}, as locked before"),
-            changed => format!("image {name}: {packages}, {changed} of them new or changed"),
+            changed => format!("image {name}: {packages}, {changed} changed"),
         });
-        lines.extend(image.changed.iter().map(|package| format!("  {package}")));
+        lines.extend(image.changes.iter().map(|change| format!("  {}", line(change))));
     }
     lines.join("\n")
+}
+
+fn line(change: &Change) -> String {
+    let why = change.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => format!("{} {old} → {new}{why}", change.name),
+        (None, Some(new)) => format!("{} {new} added{why}", change.name),
+        (old, None) => format!("{} {} removed", change.name, old.as_deref().unwrap_or_default()),
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod down;
 pub(crate) mod edge;
+pub(crate) mod image;
 pub(crate) mod instances;
 pub(crate) mod keeper;
 pub(crate) mod lock;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Rollback(args) => rollback::run(args, context),
         Commands::Status(args) => status::run(&args, context),
         Commands::Releases(args) => releases::run(args, context),
+        Commands::Image(args) => image::run(&args, context),
         Commands::Instances(args) => instances::run(&args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),

@@ -5,5 +5,6 @@ mod answers;
 mod deploys;
 mod harness;
 mod hosts;
+mod images;
 mod specs;
 mod usage;

@@ -1,0 +1,126 @@
+//! Why each package of an image is there: who asked for it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+
+use super::index::Stanza;
+use super::relation::{self, Relation};
+
+/// Why a package is in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The spec names it.
+    Asked,
+    /// Every system of the distribution has it.
+    Essential,
+    /// This package depends on it.
+    NeededBy(String),
+    /// This package recommends it.
+    RecommendedBy(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("asked for in kiln.toml"),
+            Self::Essential => f.write_str("part of every system"),
+            Self::NeededBy(package) => write!(f, "needed by {package}"),
+            Self::RecommendedBy(package) => write!(f, "recommended by {package}"),
+        }
+    }
+}
+
+/// Why each of `chosen` is there, by name: of several reasons the one nearest to what was asked for.
+pub(crate) fn reasons(chosen: &[&Stanza<'_>], asked: &[&str], base: &[&str]) -> BTreeMap<String, Reason> {
+    let mut found =
+        Found { chosen, answering: answering(chosen), reasons: BTreeMap::new(), next: VecDeque::new() };
+    asked.iter().for_each(|name| found.names(name, &Reason::Asked));
+    base.iter().for_each(|name| found.names(name, &Reason::Essential));
+    while let Some(package) = found.next.pop_front() {
+        let Stanza { name, pre_depends, depends, recommends, .. } = chosen[package];
+        for field in [pre_depends, depends] {
+            found.follow(field, &Reason::NeededBy((*name).to_owned()));
+        }
+        found.follow(recommends, &Reason::RecommendedBy((*name).to_owned()));
+    }
+    found.reasons
+}
+
+/// Which of the chosen packages answer to a name: its own, or one it provides.
+fn answering<'a>(chosen: &[&Stanza<'a>]) -> HashMap<&'a str, Vec<usize>> {
+    let mut all: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, stanza) in chosen.iter().enumerate() {
+        all.entry(stanza.name).or_default().insert(0, index);
+        for provided in relation::list(stanza.provides) {
+            all.entry(provided.name).or_default().push(index);
+        }
+    }
+    all
+}
+
+struct Found<'a, 'c> {
+    chosen: &'c [&'c Stanza<'a>],
+    answering: HashMap<&'a str, Vec<usize>>,
+    reasons: BTreeMap<String, Reason>,
+    /// Packages with a reason whose own wishes were not looked at yet.
+    next: VecDeque<usize>,
+}
+
+impl Found<'_, '_> {
+    fn names(&mut self, name: &str, reason: &Reason) {
+        let answering = self.answering.get(name).cloned().unwrap_or_default();
+        for package in answering {
+            self.found(package, reason);
+        }
+    }
+
+    fn follow(&mut self, field: &str, reason: &Reason) {
+        for group in relation::groups(field) {
+            let meets = |relation: &Relation<'_>| {
+                self.answering.get(relation.name).and_then(|all| all.first()).copied()
+            };
+            if let Some(package) = group.iter().find_map(meets) {
+                self.found(package, reason);
+            }
+        }
+    }
+
+    fn found(&mut self, package: usize, reason: &Reason) {
+        let name = self.chosen[package].name;
+        if !self.reasons.contains_key(name) {
+            self.reasons.insert(name.to_owned(), reason.clone());
+            self.next.push_back(package);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::index::stanzas;
+    use super::*;
+
+    const INDEX: &str = "\
+Package: web\nVersion: 1\nArchitecture: all\nDepends: libc6, mail-agent | other, nothing\nRecommends: docs\nFilename: a\nSize: 1\nSHA256: a\n\n\
+Package: libc6\nVersion: 1\nArchitecture: all\nFilename: b\nSize: 1\nSHA256: b\n\n\
+Package: exim\nVersion: 1\nArchitecture: all\nProvides: mail-agent\nDepends: libc6\nFilename: c\nSize: 1\nSHA256: c\n\n\
+Package: docs\nVersion: 1\nArchitecture: all\nFilename: d\nSize: 1\nSHA256: d\n\n\
+Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize: 1\nSHA256: e\n\n";
+
+    #[test]
+    fn the_nearest_reason_counts() {
+        let all: Vec<Stanza<'_>> = stanzas(INDEX, 0).map(Result::unwrap).collect();
+        let chosen: Vec<&Stanza<'_>> = all.iter().collect();
+        let reasons = reasons(&chosen, &["web"], &["dpkg"]);
+        let words: Vec<String> = reasons.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        assert_eq!(
+            words,
+            [
+                "docs: recommended by web",
+                "dpkg: part of every system",
+                "exim: needed by web",
+                "libc6: needed by web",
+                "web: asked for in kiln.toml",
+            ]
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! An image into a registry. What the registry has already is not sent again, nor made again.
+
+use std::fs::File;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+
+use kiln_model::{RegistryReference, Sha256};
+use ureq::Agent;
+use ureq::http::header;
+
+use super::oci::{Made, Pushed, make};
+use super::{ExportError, Stored};
+use crate::fetch::CONNECTIONS;
+use crate::oci::RegistryError;
+use crate::oci::http::{Http, Wish};
+use crate::oci::pull::with;
+use crate::oci::written;
+use crate::order::Report;
+use crate::report::Task;
+
+/// Pushes the image as `reference`.
+///
+/// # Errors
+/// If the registry cannot be reached or refuses; blobs that arrived stay there, the tag is set last of all.
+pub fn push(
+    image: &Stored<'_>,
+    reference: &RegistryReference,
+    architecture: &str,
+    report: &dyn Report,
+) -> Result<Pushed, ExportError> {
+    let made = make(image, architecture, report)?;
+    let cancelled = || report.cancelled();
+    let http = Http::new(reference, Wish::Push, &cancelled);
+    let task = Task::new(report, "pushing", "bytes", Some(made.bytes()));
+    let pusher = Pusher { image, made: &made, http: &http, task: &task, sent: AtomicU64::new(0) };
+    // First alone: whether it may be done at all is found out once, not by all at the same time.
+    pusher.small(&made.config)?;
+    pusher.layers()?;
+    pusher.manifest(reference.tag())?;
+    task.finish();
+    Ok(made.pushed(image, pusher.sent.into_inner()))
+}
+
+struct Pusher<'a> {
+    image: &'a Stored<'a>,
+    made: &'a Made,
+    http: &'a Http<'a>,
+    task: &'a Task<'a>,
+    sent: AtomicU64,
+}
+
+impl Pusher<'_> {
+    /// The first failure ends it all.
+    fn layers(&self) -> Result<(), ExportError> {
+        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(layer) = self.made.layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.layer(layer) {
+                    next.store(self.made.layers.len(), Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                }
+            }
+        };
+        thread::scope(|scope| (0..CONNECTIONS).for_each(|_| drop(scope.spawn(work))));
+        failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+    }
+
+    fn layer(&self, layer: &super::oci::Layer) -> Result<(), ExportError> {
+        let (digest, size) = (layer.descriptor.digest, layer.descriptor.size);
+        if !self.has(&digest)? {
+            let path = layer.blob(self.image)?;
+            self.upload(&digest, size, &|| File::open(&path).map_err(ExportError::write(&path)))?;
+        }
+        self.task.add(size);
+        Ok(())
+    }
+
+    fn small(&self, bytes: &[u8]) -> Result<(), ExportError> {
+        let digest = Sha256::of(bytes);
+        if !self.has(&digest)? {
+            let path = self.image.store.blob(&self.image.store.put_blob(bytes)?)?.unwrap_or_default();
+            self.upload(&digest, bytes.len() as u64, &|| {
+                File::open(&path).map_err(ExportError::write(&path))
+            })?;
+        }
+        self.task.add(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn has(&self, digest: &Sha256) -> Result<bool, ExportError> {
+        let url = self.http.url(&format!("blobs/sha256:{}", digest.hex()));
+        let send = |agent: &Agent, authorization: Option<&str>| with(agent.head(&url), authorization).call();
+        let response = self.http.ask(&format!("HEAD {url}"), &[404], &send)?;
+        Ok(response.status() == 200)
+    }
+
+    /// In one piece: where it goes is asked first, each time, because an upload that failed is not taken up again.
+    fn upload(
+        &self,
+        digest: &Sha256,
+        size: u64,
+        open: &dyn Fn() -> Result<File, ExportError>,
+    ) -> Result<(), ExportError> {
+        let url = self.http.url("blobs/uploads/");
+        let begin =
+            |agent: &Agent, authorization: Option<&str>| with(agent.post(&url), authorization).send_empty();
+        let asked = format!("POST {url}");
+        let response = self.http.ask(&asked, &[], &begin)?;
+        let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+        let Some(location) = location else {
+            let problem = "it does not say where the blob is to go".into();
+            return Err(RegistryError::Contradiction { asked, problem }.into());
+        };
+        let place = self.http.location(location);
+        let separator = if place.contains('?') { '&' } else { '?' };
+        let place = format!("{place}{separator}digest=sha256:{}", digest.hex());
+        let file = open()?;
+        let send = |agent: &Agent, authorization: Option<&str>| {
+            let request = with(agent.put(&place), authorization.filter(|_| self.http.is_own(&place)));
+            let mut file = &file;
+            std::io::Seek::rewind(&mut file)?;
+            request.header(header::CONTENT_TYPE, "application/octet-stream").send(file)
+        };
+        self.http.ask(&format!("PUT {}", place.split('?').next().unwrap_or(&place)), &[], &send)?;
+        self.sent.fetch_add(size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn manifest(&self, tag: &str) -> Result<(), ExportError> {
+        let url = self.http.url(&format!("manifests/{tag}"));
+        let bytes = self.made.manifest.as_slice();
+        let send = |agent: &Agent, authorization: Option<&str>| {
+            let request = with(agent.put(&url), authorization);
+            request.header(header::CONTENT_TYPE, written::MANIFEST).send(bytes)
+        };
+        self.http.ask(&format!("PUT {url}"), &[], &send)?;
+        self.task.add(bytes.len() as u64);
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! An image of the store, read back.
+
+use std::fs;
+use std::io::{self, Read};
+
+use kiln_model::{Content, ImageDigest, ImageRecord, Node, ObjectDigest, Tree};
+use kiln_store::{Store, StoreError};
+
+use super::ExportError;
+use crate::erofs;
+use crate::merge::SETTINGS;
+
+/// An image with its tree.
+pub struct Stored<'a> {
+    pub(crate) store: &'a Store,
+    /// What is recorded of it.
+    pub record: ImageRecord,
+    /// Its tree, without what it says of itself.
+    pub tree: Tree,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads the image back; its metadata is compared with its digest.
+    ///
+    /// # Errors
+    /// If it is not there, damaged, or not readable.
+    pub fn open(store: &'a Store, digest: &ImageDigest) -> Result<Self, ExportError> {
+        let handle = store.handle(digest)?;
+        let record = store.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?;
+        let bytes = fs::read(&handle.metadata).map_err(|source| StoreError::Io {
+            attempted: "read",
+            path: handle.metadata.clone(),
+            source,
+        })?;
+        let mut tree =
+            erofs::read(&bytes).map_err(|source| ExportError::Image { digest: *digest, source })?;
+        if let Some(Node::Directory(meta)) = tree.get_mut(b"/") {
+            meta.xattrs.remove(SETTINGS);
+        }
+        Ok(Self { store, record, tree })
+    }
+
+    /// Hands the content of a file to `take`, with its size.
+    pub(crate) fn content(
+        &self,
+        content: &Content,
+        take: &mut dyn FnMut(&mut dyn Read, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match content {
+            Content::Inline(bytes) => take(&mut bytes.as_slice(), bytes.len() as u64),
+            Content::Object { digest, size } => {
+                let file = self.object(digest)?;
+                take(&mut file.take(*size), *size)
+            }
+        }
+    }
+
+    fn object(&self, digest: &ObjectDigest) -> io::Result<fs::File> {
+        self.store.objects().open(digest).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,253 @@
+//! Images for the world outside, judged by those who live there: skopeo, umoci, podman, tar, fsck.erofs, a registry.
+//! Needs root; no mirror.
+
+mod common;
+mod oci_support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Quiet, baked, file, locked, write};
+use kiln_bake::export::{OciForm, Pushed, Stored, push, to_erofs, to_oci, to_tar};
+use kiln_model::{ExitCode, Failure, ImageHandle, ImageRecord, OciReference};
+use kiln_store::Store;
+use oci_support::{Image, Layer, Registry, from_oci, layers, listing, mounted, run, tool};
+use serde_json::{Value, json};
+
+struct Place {
+    project: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { project: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap() };
+        Image::of(&layers(), run()).layout(&place.path("base"), "x");
+        place
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.project.path().join(name)
+    }
+
+    fn store(&self) -> Store {
+        Store::open(self.state.path()).unwrap()
+    }
+
+    fn bake(&self, reference: &str) -> ImageRecord {
+        let (order, store) = (from_oci(self.project.path(), reference), self.store());
+        baked(&order, &locked(&order, &store), &store).record
+    }
+
+    fn export(&self, record: &ImageRecord, name: &str, form: OciForm) -> Result<Pushed, Failure> {
+        let store = self.store();
+        let image = Stored::open(&store, &record.digest)?;
+        Ok(to_oci(&image, &self.path(name), form, "web", "amd64", &Quiet)?)
+    }
+}
+
+fn shown(handle: &ImageHandle) -> Vec<String> {
+    std::thread::scope(|scope| scope.spawn(|| mounted(handle, listing)).join().unwrap())
+}
+
+/// Both lists without what is in both.
+fn differences(ours: &[String], theirs: &[String]) -> Vec<String> {
+    let only = |a: &[String], b: &[String], who: &str| -> Vec<String> {
+        a.iter().filter(|line| !b.contains(line)).map(|line| format!("{who} {line}")).collect()
+    };
+    [only(ours, theirs, "ours  "), only(theirs, ours, "theirs")].concat()
+}
+
+fn manifest_of(layout: &Path) -> Value {
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let path = layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn layer_digests(layout: &Path) -> BTreeSet<String> {
+    let manifest = manifest_of(layout);
+    manifest["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_exported_image_is_unpacked_by_others_to_the_same_tree() {
+    let place = Place::new();
+    let record = place.bake("./base");
+    let exported = place.export(&record, "out", OciForm::Directory).unwrap();
+    assert!(exported.layers >= 3, "{exported:?}");
+    let handle = place.store().handle(&record.digest).unwrap();
+    let ours = shown(&handle);
+    let bundle = place.path("bundle");
+    let reference = format!("{}:web", place.path("out").display());
+    tool("umoci", &["unpack", "--image", &reference, bundle.to_str().unwrap()]);
+    assert_eq!(differences(&ours, &listing(&bundle.join("rootfs"))), [""; 0]);
+    // How it is run, in their words.
+    let config = tool("skopeo", &["inspect", "--config", &format!("oci:{reference}")]);
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["config"]["Entrypoint"], json!(["/bin/sh", "-c", "exit 0"]));
+    assert_eq!(
+        (&config["config"]["User"], &config["config"]["WorkingDir"]),
+        (&json!("web"), &json!("/opaque"))
+    );
+    assert_eq!(
+        (&config["config"]["StopSignal"], &config["config"]["Env"][0]),
+        (&json!("SIGQUIT"), &json!("A=b"))
+    );
+    // And back again: the very same image.
+    assert_eq!(place.bake("./out:web").digest, record.digest);
+    place.export(&record, "out.tar", OciForm::Archive).unwrap();
+    assert_eq!(place.bake("./out.tar").digest, record.digest);
+    // Never over what is there.
+    let failure = place.export(&record, "out", OciForm::Directory).unwrap_err();
+    assert!(failure.code == ExitCode::Bake && failure.message.contains("is there already"), "{failure:?}");
+    let left: Vec<_> = fs::read_dir(place.project.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".new")), "{left:?}");
+}
+
+#[test]
+fn the_same_image_is_the_same_layers_and_another_shares_most() {
+    let (one, other) = (Place::new(), Place::new());
+    let record = one.bake("./base");
+    let first = one.export(&record, "out", OciForm::Directory).unwrap();
+    let second = other.export(&other.bake("./base"), "out", OciForm::Directory).unwrap();
+    assert_eq!(first, second);
+    // Made again, not remembered.
+    fs::remove_dir_all(one.state.path().join("cache")).unwrap();
+    fs::remove_dir_all(one.state.path().join("blobs")).unwrap();
+    assert_eq!(one.export(&record, "again", OciForm::Directory).unwrap(), first);
+    assert_eq!(layer_digests(&one.path("again")), layer_digests(&other.path("out")));
+
+    // One file more: its layer is another, and so is that of directories.
+    let mut order = from_oci(one.project.path(), "./base");
+    write(one.project.path(), "page", "page");
+    order.files = vec![file("page", "/usr/lib/page")];
+    let store = one.store();
+    let changed = baked(&order, &locked(&order, &store), &store).record;
+    one.export(&changed, "changed", OciForm::Directory).unwrap();
+    let (before, after) = (layer_digests(&one.path("out")), layer_digests(&one.path("changed")));
+    assert!(after.difference(&before).count() <= 2 && !before.is_disjoint(&after), "{before:?} {after:?}");
+}
+
+#[test]
+fn only_what_a_registry_lacks_is_pushed() {
+    let place = Place::new();
+    let registry = Registry::start("");
+    let record = place.bake("./base");
+    let store = place.store();
+    let image = Stored::open(&store, &record.digest).unwrap();
+    let reference = format!("{}/team/web:1", registry.host);
+    let Ok(OciReference::Registry(to)) = reference.parse() else { panic!("{reference}") };
+    let first = push(&image, &to, "amd64", &Quiet).unwrap();
+    assert_eq!(first.new_bytes, first.bytes);
+    let again = push(&image, &to, "amd64", &Quiet).unwrap();
+    assert!(again.manifest == first.manifest && again.new_bytes < 10_000, "{again:?}");
+    // What is there is what an export has, and what others read.
+    let raw = tool("skopeo", &["inspect", "--tls-verify=false", "--raw", &format!("docker://{reference}")]);
+    place.export(&record, "out", OciForm::Directory).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&raw).unwrap(), manifest_of(&place.path("out")));
+    let copied = format!("oci:{}:x", place.path("copied").display());
+    tool(
+        "skopeo",
+        &["--insecure-policy", "copy", "--src-tls-verify=false", &format!("docker://{reference}"), &copied],
+    );
+    assert_eq!(place.bake("./copied").digest, record.digest);
+    assert_eq!(place.bake(&reference).digest, record.digest);
+}
+
+#[test]
+fn a_tar_archive_and_a_file_system_hold_the_same_tree() {
+    let place = Place::new();
+    let record = place.bake("./base");
+    let store = place.store();
+    let handle = store.handle(&record.digest).unwrap();
+    let image = Stored::open(&store, &record.digest).unwrap();
+    let ours = shown(&handle);
+
+    to_tar(&image, &place.path("root.tar")).unwrap();
+    let root = place.path("root");
+    fs::create_dir(&root).unwrap();
+    let (archive, to) = (place.path("root.tar"), root.to_str().unwrap());
+    let extract =
+        ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", archive.to_str().unwrap(), "-C", to];
+    tool("tar", &extract);
+    assert_eq!(differences(&ours, &listing(&root)), [""; 0]);
+
+    let whole = place.path("root.erofs");
+    to_erofs(&image, &whole).unwrap();
+    tool("fsck.erofs", &[whole.to_str().unwrap()]);
+    let alone = ImageHandle { metadata: whole.clone(), objects: place.project.path().into(), ..handle };
+    let theirs = std::thread::scope(|scope| {
+        scope.spawn(|| oci_support::mounted_alone(&alone, listing)).join().unwrap()
+    });
+    assert_eq!(differences(&ours, &theirs), [""; 0]);
+    let again = place.path("again.erofs");
+    to_erofs(&image, &again).unwrap();
+    assert!(fs::read(whole).unwrap() == fs::read(again).unwrap());
+}
+
+#[test]
+fn podman_runs_what_we_export() {
+    let place = Place::new();
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is needed: cargo xtask setup");
+    let layer = Layer::new()
+        .program("bin/busybox", &busybox)
+        .hardlink("bin/sh", "bin/busybox")
+        .file("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/srv:/bin/sh\n")
+        .dir("srv/", 0o755)
+        .done();
+    let script = "echo $(/bin/busybox id -u) $(/bin/busybox pwd) $GREETING";
+    Image::of(&[layer], json!({"Entrypoint": ["/bin/sh", "-c", script], "User": "app", "WorkingDir": "/srv", "Env": ["GREETING=hello"]}))
+        .layout(&place.path("small"), "x");
+    let record = place.bake("./small");
+    place.export(&record, "out.tar", OciForm::Archive).unwrap();
+    let told =
+        std::thread::scope(|scope| scope.spawn(|| run_by_podman(&place.path("out.tar"))).join().unwrap());
+    assert_eq!(told, "1000 /srv hello\n");
+}
+
+/// What the image in `archive` prints when podman runs it. On a thread of its own: its mounts are gone with it.
+fn run_by_podman(archive: &Path) -> String {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: this thread alone gets its own mounts; the descriptor table stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root is needed");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    // crun refuses hosts with both kinds of cgroups, even where it is told to use none.
+    mount("none", "/sys/fs/cgroup", "tmpfs", MountFlags::empty(), None).unwrap();
+    let podman = Podman { dir: tempfile::tempdir().unwrap() };
+    let loaded = podman.run(&["load", "-q", "-i", archive.to_str().unwrap()]);
+    let name = loaded.trim().rsplit(' ').next().unwrap().to_owned();
+    // What root may not raise is asked for lower.
+    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    let run = ["run", "--rm", "--cgroups=disabled", "--network=none", "--log-driver=none"];
+    podman.run(&[&run[..], &limits, &[&name]].concat())
+}
+
+/// Podman with all it keeps in a directory of its own.
+struct Podman {
+    dir: tempfile::TempDir,
+}
+
+impl Podman {
+    fn run(&self, arguments: &[&str]) -> String {
+        let dir = self.dir.path();
+        let containers = dir.join("containers.conf");
+        fs::write(&containers, "[engine]\nevents_logger=\"none\"\ncgroup_manager=\"cgroupfs\"\n").unwrap();
+        let place = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let output = Command::new("podman")
+            .args(["--root", &place("root"), "--runroot", &place("run"), "--tmpdir", &place("tmp")])
+            .args(["--storage-driver", "vfs", "--runtime", "crun"])
+            .args(arguments)
+            .env("CONTAINERS_CONF", containers)
+            .env("HOME", dir)
+            .env("XDG_RUNTIME_DIR", dir)
+            .output()
+            .unwrap_or_else(|e| panic!("podman is needed ({e}): cargo xtask setup"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "podman {arguments:?}: {} {error}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}

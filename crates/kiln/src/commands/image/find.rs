@@ -1,0 +1,67 @@
+//! Which image is meant.
+
+use std::path::Path;
+
+use kiln_bake::export::Stored;
+use kiln_control::{Project, pipeline};
+use kiln_model::{ExitCode, Failure, ImageDigest, ImageName};
+use kiln_store::Store;
+
+use crate::app;
+
+/// Fewer digits could mean anything.
+const FEWEST_DIGITS: usize = 4;
+
+/// The image that `wanted` means: a digest, the beginning of one, or a name of the app in `directory`.
+pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest, Failure> {
+    let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    let is_hex =
+        hex.len() >= FEWEST_DIGITS && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+    if is_hex {
+        let all = store.images().map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+        let meant: Vec<_> = all.into_iter().filter(|digest| digest.hex().starts_with(hex)).collect();
+        match meant.as_slice() {
+            [only] => return Ok(*only),
+            [] => {}
+            several => {
+                let which: Vec<String> = several.iter().map(ImageDigest::short).collect();
+                let message = format!("`{wanted}` is the beginning of {} images", several.len());
+                return Err(Failure::new(ExitCode::Usage, message)
+                    .because(which.join(", "))
+                    .hint("give more digits"));
+            }
+        }
+    }
+    by_name(wanted, directory, store)
+}
+
+fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest, Failure> {
+    let none = |cause: String| {
+        Failure::new(ExitCode::Usage, format!("there is no image `{wanted}`"))
+            .because(cause)
+            .hint("`kiln image list` shows the images of the store; names are those of the app in --app-dir, once baked")
+    };
+    let name: ImageName = wanted
+        .parse()
+        .map_err(|_| none("it is neither the beginning of a digest in the store nor a name".into()))?;
+    let dir = app::checked_directory(directory)?;
+    let project = Project::load(&dir)?;
+    let names: Vec<String> = project.spec.images.keys().map(|name| format!("`{name}`")).collect();
+    if !project.spec.images.contains_key(&name) {
+        return Err(none(format!("the app in {} has {}", dir.display(), names.join(", "))));
+    }
+    let baked = pipeline::baked_before(&project, store)?;
+    match baked.get(&name) {
+        Some(record) => Ok(record.digest),
+        None => Err(none(format!(
+            "as kiln.toml, kiln.lock and the files are now, image `{name}` has not been baked"
+        ))
+        .hint("run `kiln bake`")),
+    }
+}
+
+/// The image with its tree.
+pub(crate) fn open<'a>(wanted: &str, directory: &Path, store: &'a Store) -> Result<Stored<'a>, Failure> {
+    let digest = find(wanted, directory, store)?;
+    Stored::open(store, &digest).map_err(Failure::from)
+}

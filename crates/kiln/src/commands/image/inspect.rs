@@ -1,0 +1,53 @@
+//! `kiln image inspect`
+
+use clap::Args;
+use kiln_model::{ExitCode, Failure, ImageRecord, signal};
+
+use super::{AppDirectory, Wanted, find};
+use crate::context::Context;
+use crate::offline;
+use crate::words;
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln image inspect web                      how image `web` is run, and what it is made of
+  kiln image inspect 5d0c --json | jq .packages";
+
+/// What is recorded of an image: how it is run, its size, its packages
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    app: AppDirectory,
+}
+
+pub(crate) fn run(args: &Inspect, context: &Context) -> Result<(), Failure> {
+    let store = offline::store(&context.root(None))?;
+    let digest = find::find(&args.wanted.image, &args.app.directory, &store)?;
+    let record = store.image(&digest).map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+    let Some(record) = record else {
+        return Err(Failure::new(ExitCode::Host, format!("image {digest} has gone from the store")));
+    };
+    context.output.result(&record, || words_for(&record))
+}
+
+fn words_for(image: &ImageRecord) -> String {
+    let run = &image.run;
+    let size = words::bytes(image.metadata_bytes + image.content_bytes);
+    let signal = signal::name(run.stop_signal).map_or(run.stop_signal.to_string(), str::to_owned);
+    let mut lines = vec![
+        format!("image     {}", image.digest),
+        format!("name      {}", image.name),
+        format!("size      {size} in {} paths", image.entries),
+        format!("run       {}", run.argv.join(" ")),
+        format!("user      {} ({}:{})", run.user, run.uid, run.gid),
+        format!("workdir   {}", run.workdir),
+        format!("stop      {signal}, killed after {}", words::span(run.stop_grace.0)),
+    ];
+    lines.extend(run.env.iter().map(|(name, value)| format!("env       {name}={value}")));
+    lines.extend(image.volatile.iter().map(|v| format!("volatile  {} ({})", v.path, v.size)));
+    lines.extend(image.packages.iter().map(|p| format!("package   {} {}", p.name, p.version)));
+    lines.join("\n")
+}

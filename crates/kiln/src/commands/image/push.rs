@@ -1,0 +1,70 @@
+//! `kiln image push`
+
+use clap::Args;
+use kiln_bake::export::{Pushed, push};
+use kiln_control::SystemClock;
+use kiln_control::pipeline;
+use kiln_model::{ExitCode, Failure, OciReference, RegistryReference};
+
+use super::{AppDirectory, Wanted, find};
+use crate::context::Context;
+use crate::offline::{self, Onlooker};
+use crate::{progress, words};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln image push web registry.example.com/team/web:1.0
+  kiln image push 5d0c 127.0.0.1:5000/web            a registry on this machine is spoken to without TLS
+
+Credentials are those of `podman login` and `docker login`. Layers that the registry has are not sent again.";
+
+/// An image into a registry, as an OCI image
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Where to: registry, repository and tag
+    #[arg(value_name = "REFERENCE")]
+    reference: String,
+    #[command(flatten)]
+    app: AppDirectory,
+}
+
+pub(crate) fn run(args: &Push, context: &Context) -> Result<(), Failure> {
+    let reference = reference(&args.reference)?;
+    let store = offline::store(&context.root(None))?;
+    let image = find::open(&args.wanted.image, &args.app.directory, &store)?;
+    let onlooker = Onlooker::new(progress::reporter(context.output))?;
+    let teller = pipeline::Teller::new(&onlooker, &SystemClock);
+    let result = push(&image, &reference, pipeline::architecture()?, &teller);
+    onlooker.end();
+    let pushed = result?;
+    context.output.result(&pushed, || words_for(&pushed, &reference))
+}
+
+fn reference(text: &str) -> Result<RegistryReference, Failure> {
+    let wrong = |problem: String| {
+        Failure::new(ExitCode::Usage, problem)
+            .hint("name registry, repository and tag, like `registry.example.com/team/web:1.0`")
+    };
+    match text.parse() {
+        Ok(OciReference::Registry(reference)) if reference.which.digest.is_none() => Ok(reference),
+        Ok(OciReference::Registry(_)) => {
+            Err(wrong(format!("`{text}` names a digest, which what is pushed will have by itself")))
+        }
+        Ok(OciReference::Path { .. }) => Err(wrong(format!("`{text}` names no registry"))),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+fn words_for(pushed: &Pushed, reference: &RegistryReference) -> String {
+    format!(
+        "image {} is {reference} with manifest {}\n{} in {} layers, {} of it new there",
+        pushed.image.short(),
+        pushed.manifest,
+        words::bytes(pushed.bytes),
+        pushed.layers,
+        words::bytes(pushed.new_bytes)
+    )
+}

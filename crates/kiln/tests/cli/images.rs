@@ -1,0 +1,128 @@
+//! `kiln image`, on images from scratch. Needs root, as `kiln bake` does.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::Place;
+
+const SPEC: &str = "\
+app = \"hello\"
+
+[image.web]
+from = \"scratch\"
+files = [{ src = \"program\", dst = \"/program\", mode = \"0755\" }, { src = \"page\", dst = \"/srv/page\" }]
+links = [{ path = \"/srv/link\", to = \"page\" }]
+run = [\"/program\"]
+";
+
+fn run(place: &Place, arguments: &[&str]) -> Output {
+    let arguments = [arguments, &["--root", "state", "-q"]].concat();
+    place.process(&arguments).output().unwrap()
+}
+
+fn json(place: &Place, arguments: &[&str]) -> Value {
+    let output = run(place, &[arguments, &["--json"]].concat());
+    let told = place.told(&output);
+    assert!(output.status.success(), "{told}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"))
+}
+
+fn baked(page: &str, place: &Place) -> String {
+    place.write("kiln.toml", SPEC);
+    place.write("program", "#!/nothing\n");
+    place.write("page", page);
+    let answer = json(place, &["bake"]);
+    answer["images"]["web"]["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn images_are_listed_looked_into_and_compared() {
+    let place = Place::new();
+    let first = baked("one", &place);
+    let second = baked("two", &place);
+    let listed = json(&place, &["image", "list"]);
+    let digests: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|i| i["digest"].as_str().unwrap()).collect();
+    assert!(digests.len() == 2 && digests.contains(&first.as_str()) && digests.contains(&second.as_str()));
+
+    // By digest, by its beginning, and by name as the project is now.
+    let short = &first["sha256:".len()..][..12];
+    assert_eq!(json(&place, &["image", "inspect", short])["digest"], first.as_str());
+    assert_eq!(json(&place, &["image", "inspect", "web"])["digest"], second.as_str());
+    assert_eq!(json(&place, &["image", "inspect", "web"])["run"]["argv"][0], "/program");
+
+    let tree = json(&place, &["image", "tree", "web", "/srv"]);
+    let paths: Vec<&str> = tree.as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/srv", "/srv/link", "/srv/page"]);
+    assert_eq!((&tree[1]["to"], &tree[2]["size"]), (&"page".into(), &3.into()));
+    let words = place.told(&run(&place, &["image", "tree", "web", "/srv"]));
+    assert!(words.contains("l0777         0:0          - /srv/link -> page\n"), "{words}");
+
+    let diff = json(&place, &["image", "diff", short, "web"]);
+    assert_eq!(diff["paths"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&diff["paths"][0]["path"], &diff["paths"][0]["change"]),
+        (&"/srv/page".into(), &"changed".into())
+    );
+    assert_eq!(diff["paths"][0]["what"], serde_json::json!(["content", "time"]));
+    let words = place.told(&run(&place, &["image", "diff", "web", "web"]));
+    assert!(words.contains("they are the same image"), "{words}");
+}
+
+#[test]
+fn what_is_not_there_is_said_with_the_next_step() {
+    let place = Place::new();
+    baked("one", &place);
+    let said = |arguments: &[&str]| place.told(&run(&place, arguments));
+    let unknown = said(&["image", "inspect", "wbe"]);
+    assert!(unknown.starts_with("status: 2") && unknown.contains("has `web`"), "{unknown}");
+    place.write("page", "changed since");
+    let stale = said(&["image", "tree", "web"]);
+    assert!(stale.contains("has not been baked") && stale.contains("hint: run `kiln bake`"), "{stale}");
+    let nowhere = said(&["image", "push", "web", "web:1.0"]);
+    assert!(nowhere.starts_with("status: 2") && nowhere.contains("names no registry"), "{nowhere}");
+}
+
+#[test]
+fn exports_say_where_they_went_and_replace_nothing() {
+    let place = Place::new();
+    let digest = baked("one", &place);
+    let tar = json(&place, &["image", "export", "web", "--tar", "root.tar"]);
+    assert_eq!(tar["image"], digest.as_str());
+    assert_eq!(
+        tar["bytes"].as_u64().unwrap(),
+        std::fs::metadata(place.path().join("root.tar")).unwrap().len()
+    );
+    let again = place.told(&run(&place, &["image", "export", "web", "--tar", "root.tar"]));
+    assert!(again.starts_with("status: 4") && again.contains("is there already"), "{again}");
+    let oci = json(&place, &["image", "export", "web", "--oci", "layout"]);
+    assert!(oci["manifest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(place.path().join("layout/oci-layout").is_file());
+    json(&place, &["image", "export", "web", "--erofs", "root.erofs"]);
+    let none = place.told(&run(&place, &["image", "export", "web"]));
+    assert!(none.starts_with("status: 2"), "{none}");
+}
+
+#[test]
+fn names_that_are_not_locked_cannot_be_updated() {
+    let place = Place::new();
+    baked("one", &place);
+    let said = place.told(&run(&place, &["lock", "--update", "ngnix"]));
+    assert!(said.starts_with("status: 2") && said.contains("nothing called `ngnix` to update"), "{said}");
+}
+
+#[test]
+fn a_locked_bake_leaves_the_lock_as_it_is() {
+    let place = Place::new();
+    baked("one", &place);
+    // A lock that also knows an image which the spec no longer has.
+    let lock = std::fs::read_to_string(place.path().join("kiln.lock")).unwrap();
+    let more = lock.clone()
+        + "\n[image.gone]\nfrom = \"scratch\"\narchitecture = \"amd64\"\nrequested = []\nrecommends = false\n";
+    place.write("kiln.lock", &more);
+    json(&place, &["bake", "--locked"]);
+    assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), more);
+    json(&place, &["bake"]);
+    assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), lock);
+}
