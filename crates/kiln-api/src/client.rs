@@ -119,12 +119,12 @@ fn no_answer() -> Failure {
 
 const LEFT: &str = "start the host again: it finishes or undoes what was under way";
 
-fn left(error: &dyn std::error::Error) -> Failure {
+pub(crate) fn left(error: &dyn std::error::Error) -> Failure {
     let failure = Failure::from_error(ExitCode::Host, error);
     Failure::new(ExitCode::Host, "the connection to the host broke off").because(failure.message).hint(LEFT)
 }
 
-fn unreachable(socket: &Path, error: io::Error) -> Failure {
+pub(crate) fn unreachable(socket: &Path, error: io::Error) -> Failure {
     let failure = Failure::new(ExitCode::Host, format!("no Kiln host answers on `{}`", socket.display()))
         .because(error.to_string());
     match error.kind() {

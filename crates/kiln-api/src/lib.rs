@@ -6,6 +6,7 @@
 //!
 //! POST /v1/commands             a Command; the answer is a stream, one JSON object a line:
 //!                               events, then {"answer": …} or {"failure": …}
+//! POST /v1/exec                 a command inside an instance; becomes a stream in both directions
 //! GET  /v1/apps/{app}/status    and /releases, /instances, /log?limit=N: the same commands, for curl
 //! GET  /v1/health               whether the host answers at all
 //! ```
@@ -18,6 +19,7 @@ mod discovery;
 mod reach;
 mod routes;
 mod server;
+mod session;
 mod stream;
 mod wire;
 

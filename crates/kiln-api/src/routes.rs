@@ -10,20 +10,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kiln_control::contract::{Caller, Host, Unheard};
-use kiln_model::{Answer, AppName, Command, ExitCode, Failure};
+use kiln_model::{Answer, AppName, Command, ExitCode, Failure, InstanceId};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::caller::Peer;
+use crate::session::exec;
 use crate::stream::{Sender, stream};
 use crate::wire::Line;
 
-type Door = Arc<dyn Host>;
+pub(crate) type Door = Arc<dyn Host>;
 
 /// All routes before `host`.
 pub(crate) fn routes(host: Door) -> Router {
     Router::new()
         .route("/v1/commands", post(commands))
+        .route("/v1/exec", post(exec))
         .route("/v1/health", get(health))
         .route("/v1/metrics", get(metrics))
         .route("/v1/apps/{app}/status", get(status))
@@ -32,6 +34,7 @@ pub(crate) fn routes(host: Door) -> Router {
         .route("/v1/apps/{app}/releases/{release}/diff/{to}", get(release_diff))
         .route("/v1/apps/{app}/instances", get(instances))
         .route("/v1/apps/{app}/secrets", get(secrets))
+        .route("/v1/instances/{instance}/diff", get(diff))
         .route("/v1/apps/{app}/log", get(log))
         .fallback(async || refused(StatusCode::NOT_FOUND, usage("there is nothing at this address")))
         .with_state(host)
@@ -103,8 +106,26 @@ async fn release_diff(
     ask(host, peer, Path(app), |app| Command::ReleaseDiff { app, from, to }).await
 }
 
-async fn instances(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
-    ask(host, peer, app, |app| Command::Instances { app }).await
+#[derive(Deserialize)]
+struct InstancesQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn instances(
+    host: State<Door>,
+    peer: ConnectInfo<Peer>,
+    app: Path<String>,
+    Query(query): Query<InstancesQuery>,
+) -> Response {
+    ask(host, peer, app, |app| Command::Instances { app, all: query.all }).await
+}
+
+async fn diff(State(host): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, id: Path<String>) -> Response {
+    match InstanceId::from_str(&id.0) {
+        Ok(instance) => told(host, peer, Command::Diff { instance }).await,
+        Err(e) => refused(StatusCode::BAD_REQUEST, usage(&e.to_string())),
+    }
 }
 
 async fn secrets(host: State<Door>, peer: ConnectInfo<Peer>, app: Path<String>) -> Response {
@@ -131,6 +152,10 @@ async fn ask(
         Ok(app) => command(Some(app)),
         Err(e) => return refused(StatusCode::BAD_REQUEST, usage(&e.to_string())),
     };
+    told(host, peer, command).await
+}
+
+async fn told(host: Door, peer: Peer, command: Command) -> Response {
     match tokio::task::spawn_blocking(move || host.run(command, peer.0, &Unheard)).await {
         Ok(Ok(answer)) => document(answer),
         Ok(Err(failure)) => refused(status_of(failure.code), failure),
@@ -146,18 +171,19 @@ fn document(answer: Answer) -> Response {
         Answer::Secrets(secrets) => Json(secrets).into_response(),
         Answer::Release(release) => Json(release).into_response(),
         Answer::ReleaseDiff(diff) => Json(diff).into_response(),
+        Answer::Diff(diff) => Json(diff).into_response(),
         Answer::Instances(instances) => Json(instances).into_response(),
         Answer::Log(log) => Json(log).into_response(),
         other => Json(other).into_response(),
     }
 }
 
-fn refused(status: StatusCode, failure: Failure) -> Response {
+pub(crate) fn refused(status: StatusCode, failure: Failure) -> Response {
     let body = Body::from(Line::Failure { failure }.encode());
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn status_of(code: ExitCode) -> StatusCode {
+pub(crate) fn status_of(code: ExitCode) -> StatusCode {
     match code {
         ExitCode::Usage => StatusCode::BAD_REQUEST,
         ExitCode::Spec | ExitCode::Bake | ExitCode::Check => StatusCode::UNPROCESSABLE_ENTITY,
@@ -168,10 +194,10 @@ fn status_of(code: ExitCode) -> StatusCode {
     }
 }
 
-fn usage(message: &str) -> Failure {
+pub(crate) fn usage(message: &str) -> Failure {
     Failure::new(ExitCode::Usage, message)
 }
 
-fn bug(error: &tokio::task::JoinError) -> Failure {
+pub(crate) fn bug(error: &tokio::task::JoinError) -> Failure {
     Failure::new(ExitCode::Bug, "the host broke off while it ran the command").because(error.to_string())
 }

@@ -3,7 +3,9 @@
 //! The HTTP API, the foreground of `kiln up` and the tests all stand before this trait, so that nobody can do
 //! through one door what cannot be done through the other.
 
-use kiln_model::{Answer, Command, Failure, Stamped};
+use std::os::unix::net::UnixStream;
+
+use kiln_model::{Answer, Command, ExecRequest, ExitCode, Failure, Stamped};
 
 /// Who asks for something, as the operation log names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +31,20 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Why it was not done, with the exit code that leads to.
     fn run(&self, command: Command, by: Caller, events: &dyn EventSink) -> Result<Answer, Failure>;
+
+    /// Begins a command inside an instance.
+    ///
+    /// # Errors
+    /// Why it was not begun.
+    fn exec(&self, request: &ExecRequest, by: Caller) -> Result<Session, Failure> {
+        let _ = by;
+        Err(Failure::new(ExitCode::Host, format!("{} cannot be entered on this host", request.instance)))
+    }
 }
+
+/// Carries a session over a stream ([`kiln_model::SessionPart`]s in both directions), until the command has ended or
+/// the other side has gone. Blocks.
+pub type Session = Box<dyn FnOnce(UnixStream) + Send>;
 
 /// Where a host tells what happens while a command runs.
 pub trait EventSink: Send + Sync {

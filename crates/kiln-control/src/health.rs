@@ -17,6 +17,9 @@ use crate::world::{Clock, Condition, Health, Watch};
 /// How often an instance that was never healthy is asked at the least: it is waited for.
 const EAGER: Duration = Duration::from_millis(20);
 
+/// Questions that block are asked on threads; those that are commands take as long as these do.
+const MOST_THREADS: usize = 32;
+
 /// The real thing: probes over sockets the engine makes inside the instances.
 pub struct Prober {
     conditions: Arc<Mutex<BTreeMap<InstanceId, Condition>>>,
@@ -50,8 +53,10 @@ impl Prober {
         let conditions = Arc::new(Mutex::new(BTreeMap::new()));
         let shared = Shared { engine, clock, conditions: conditions.clone(), wake: Box::new(wake) };
         let (orders, received) = unbounded_channel();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MOST_THREADS)
+            .build()?;
         std::thread::Builder::new().name("health".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, obey(Arc::new(shared), received));
         })?;
@@ -155,6 +160,12 @@ impl Streak {
 }
 
 async fn ask(shared: &Arc<Shared>, id: &InstanceId, watch: &Watch) -> Answered {
+    if let Some(order) = &watch.exec {
+        let (engine, instance, order, timeout) =
+            (shared.engine.clone(), id.clone(), order.clone(), watch.timeout.duration());
+        let asked = tokio::task::spawn_blocking(move || probe::run(&*engine, &instance, &order, timeout));
+        return asked.await.map_err(|e| e.to_string())?;
+    }
     let (engine, instance) = (shared.engine.clone(), id.clone());
     let socket = tokio::task::spawn_blocking(move || one_socket(&*engine, &instance)).await;
     let socket = socket.map_err(|e| e.to_string())??;
@@ -183,6 +194,7 @@ mod tests {
             timeout: Millis(1),
             healthy_after: 2,
             unhealthy_after: 3,
+            exec: None,
             presumed_healthy: false,
         }
     }

@@ -1,12 +1,16 @@
 //! One probe of one instance.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use kiln_model::{HttpProbe, Probe};
+use kiln_engine::Engine;
+use kiln_model::{ExecOrder, HttpProbe, InstanceId, Probe};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Nothing, or what is wrong.
@@ -19,8 +23,39 @@ const MAX_BODY: usize = 1 << 20;
 pub(crate) async fn ask(socket: OwnedFd, port: u16, probe: &Probe) -> Answered {
     let stream = connect(socket, port).await?;
     match probe {
-        Probe::Tcp => Ok(()),
+        // Of a command there is nothing to be asked over the network.
+        Probe::Tcp | Probe::Exec { .. } => Ok(()),
         Probe::Http(http) => ask_http(stream, http).await,
+    }
+}
+
+/// The most that is kept of what a command says.
+const MOST_WORDS: u64 = 400;
+
+/// Asks by a command inside the instance. Blocks for as long as that takes, `timeout` at most; then it is killed.
+pub(crate) fn run(engine: &dyn Engine, id: &InstanceId, order: &ExecOrder, timeout: Duration) -> Answered {
+    let program = order.argv.join(" ");
+    let streams = || -> std::io::Result<(File, [OwnedFd; 3])> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let (said, errors) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        Ok((said.into(), [null.try_clone()?.into(), errors.try_clone()?, errors]))
+    };
+    let (said, streams) = streams().map_err(|e| format!("{program}: {e}"))?;
+    let mut execution = engine.exec(id, order, streams).map_err(|e| e.to_string())?;
+    // What it says fits into the pipe or is lost on it: nobody reads while it runs.
+    let exit = execution.wait(timeout).map_err(|e| e.to_string())?;
+    drop(execution);
+    match exit {
+        None => Err(format!("{program} had not ended after {}ms", timeout.as_millis())),
+        Some(exit) if exit.is_success() => Ok(()),
+        Some(exit) => {
+            let mut words = Vec::new();
+            let _ = rustix::fs::fcntl_setfl(&said, rustix::fs::OFlags::NONBLOCK);
+            let _ = said.take(MOST_WORDS).read_to_end(&mut words);
+            let words = String::from_utf8_lossy(&words);
+            let words = words.trim().lines().last().map_or(String::new(), |line| format!(": {line}"));
+            Err(format!("{program} {exit}{words}"))
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kiln_engine::Engine;
 use kiln_model::{
-    AppName, EdgeCounts, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record, Release,
-    ReleaseId, ReleaseService, RouteTable, SecretOrder, Timestamp,
+    AppName, EdgeCounts, ExecOrder, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record,
+    Release, ReleaseId, ReleaseService, RouteTable, SecretOrder, Timestamp,
 };
 
 /// Something outside the core that did not do what it was asked, in one sentence with its causes.
@@ -96,6 +96,8 @@ pub struct Watch {
     pub healthy_after: u32,
     /// Bad ones that make it unhealthy.
     pub unhealthy_after: u32,
+    /// What is run, if the question is a command.
+    pub exec: Option<ExecOrder>,
     /// Whether it counts as healthy until it has been asked: it was when this control plane's predecessor died.
     pub presumed_healthy: bool,
 }

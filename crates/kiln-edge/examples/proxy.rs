@@ -103,6 +103,14 @@ fn table() -> RouteTable {
     let routes =
         vec![EdgeRoute { host: None, path: "/".into(), service, targets, https: HttpsRule::Optional }];
     let instances = (1..=4).map(|serial| id.instance(serial)).collect();
-    let fleets = vec![EdgeFleet { id, port: 80, instances, release: None, protocol: Protocol::Http1 }];
+    let fleets = vec![EdgeFleet {
+        id,
+        port: 80,
+        instances,
+        release: None,
+        protocol: Protocol::Http1,
+        callers: vec![],
+        needs: Default::default(),
+    }];
     RouteTable { version: 1, routes, fleets, ..RouteTable::default() }
 }

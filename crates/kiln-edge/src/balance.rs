@@ -8,11 +8,12 @@ use std::sync::Arc;
 use kiln_model::{HttpsRule, InstanceId, RouteTable};
 
 use crate::counts::Tally;
+use crate::inside::Caller;
 use crate::metrics::{Meter, Registry};
 use crate::origin::Scheme;
 use crate::random::Random;
 use crate::shares::Shares;
-use crate::table::{Fleet, FleetIndex, Route, Table};
+use crate::table::{Fleet, FleetIndex, Lead, Route, Table};
 use crate::upstream::Upstream;
 
 /// A table as one thread uses it: the shared part, and what is this thread's own.
@@ -98,6 +99,25 @@ impl Balance {
     ) -> Result<Pick, NoPick> {
         let route = self.table.tcp.iter().position(|r| r.port == port).ok_or(NoPick::NoRoute)?;
         self.among(&self.table.tcp[route].targets, &[], &self.tcp_shares[route], tried, random)
+    }
+
+    /// Chooses for a request from inside an instance.
+    pub(crate) fn pick_inside(
+        &self,
+        caller: &Caller,
+        tried: &[Rc<Upstream>],
+        random: &Random,
+    ) -> Result<Pick, NoPick> {
+        match self.table.lead(&caller.fleet, &caller.need) {
+            // There is one fleet of a service in a release: no shares to be kept.
+            Some(Lead::Fleets(targets)) => self.among(targets, &[], &RefCell::default(), tried, random),
+            Some(Lead::Store) | None => Err(NoPick::NoRoute),
+        }
+    }
+
+    /// Whether what a caller needs is a store.
+    pub(crate) fn is_store(&self, caller: &Caller) -> bool {
+        matches!(self.table.lead(&caller.fleet, &caller.need), Some(Lead::Store))
     }
 
     fn among(

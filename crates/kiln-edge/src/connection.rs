@@ -14,6 +14,7 @@ use crate::Limits;
 use crate::client_io::Marks;
 use crate::counts::Totals;
 use crate::cut::Ticket;
+use crate::inside::Caller;
 use crate::origin::{Peer, Scheme};
 use crate::trust::Trust;
 
@@ -22,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) marks: Arc<Marks>,
     /// Who is at the other end, from the moment the first request can come.
     peer: OnceCell<Peer>,
+    /// The instance it comes from, if it does.
+    caller: OnceCell<Arc<Caller>>,
     /// Where the client thinks it is, for the few that do not say.
     pub(crate) local: SocketAddr,
     /// Its requests in flight: one at a time, or many over HTTP/2.
@@ -41,6 +44,7 @@ impl Connection {
         Self {
             marks,
             peer: OnceCell::new(),
+            caller: OnceCell::new(),
             local,
             tickets: RefCell::default(),
             newest: RefCell::default(),
@@ -54,6 +58,16 @@ impl Connection {
     /// Says who is at the other end; the first word counts.
     pub(crate) fn is_from(&self, peer: Peer) {
         let _ = self.peer.set(peer);
+    }
+
+    /// Says that it comes from inside an instance.
+    pub(crate) fn is_called_by(&self, caller: Arc<Caller>) {
+        let _ = self.caller.set(caller);
+    }
+
+    /// The instance it comes from, if it does.
+    pub(crate) fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.get()
     }
 
     pub(crate) fn peer(&self) -> &Peer {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use kiln_model::InstanceId;
+use kiln_model::{InstanceId, NeedName};
 
 /// Gives out sockets that live inside an instance's network. The edge itself may not make any: it asks whoever holds
 /// the instance's namespace. Called from one thread that does nothing else, so it may block.
@@ -14,6 +14,25 @@ pub trait Dial: Send + Sync + 'static {
     /// # Errors
     /// If the instance does not run, or whoever makes the sockets cannot be reached.
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>>;
+
+    /// What listens inside `instance` for what its service needs: non-blocking listeners, each with the name of what
+    /// it is for.
+    ///
+    /// # Errors
+    /// As for [`Dial::sockets`].
+    fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
+        let _ = instance;
+        Ok(Vec::new())
+    }
+
+    /// A connection to a store that `instance` needs, begun and non-blocking. It leads where the release says: the
+    /// edge has no say in it.
+    ///
+    /// # Errors
+    /// If it needs no such store, or as for [`Dial::sockets`].
+    fn store(&self, instance: &InstanceId, need: &NeedName) -> io::Result<OwnedFd> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{instance} needs no store {need}")))
+    }
 
     /// What to connect such a socket to, so that `port` of `instance` answers.
     fn address(&self, instance: &InstanceId, port: u16) -> SocketAddr {

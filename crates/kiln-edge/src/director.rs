@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::counts::{Tally, Totals};
+use crate::inside::{Attended, Callers};
 use crate::local;
 use crate::metrics::Registry;
 use crate::process::share_out;
@@ -48,6 +49,10 @@ pub(crate) struct Director {
     /// What a successor would be left.
     legacy: RefCell<Estate>,
     listeners: RefCell<Vec<Listener>>,
+    callers: Arc<Callers>,
+    attended: RefCell<Attended>,
+    /// One change of those at a time.
+    attending: Mutex<()>,
     is_ending: Cell<bool>,
     is_drained: Cell<bool>,
     /// Told when the edge has drained, has said so, and is to end.
@@ -61,6 +66,7 @@ impl Director {
         certificates: Certificates,
         identity: String,
         listeners: Vec<Listener>,
+        callers: Arc<Callers>,
     ) -> Self {
         let Common { stock, totals, registry, https_port, .. } = common;
         let drained = Arc::<Notify>::default();
@@ -77,6 +83,9 @@ impl Director {
             turn: Mutex::new(()),
             legacy: RefCell::new(Estate { identity, pid: std::process::id(), ..Estate::default() }),
             listeners: RefCell::new(listeners),
+            callers,
+            attended: RefCell::default(),
+            attending: Mutex::new(()),
             is_ending: Cell::new(false),
             is_drained: Cell::new(false),
             ended: Notify::new(),
@@ -90,7 +99,11 @@ impl Director {
             Request::Listen { doors } => self.listen(&doors, fds).await,
             Request::Deafen { doors } => self.deafen(&doors).await,
             Request::Leave { grace } => self.leave(Duration::from_millis(grace.0)),
-            Request::SetTable { table } => self.set_table(table).await,
+            Request::SetTable { table } => {
+                let reply = self.set_table(table).await;
+                spawn_local(attend(self.clone()));
+                reply
+            }
             Request::Counts => Reply::Counts { counts: self.counts() },
             Request::WaitDrained { fleets, timeout } => {
                 self.wait_drained(&fleets, Duration::from_millis(timeout.0)).await
@@ -318,6 +331,28 @@ impl Director {
     /// Whether threads may end.
     pub(crate) fn is_ending(&self) -> bool {
         self.is_ending.get()
+    }
+}
+
+/// Serves the needs of the callers in the table, and of no others. Nobody waits for it: who calls before is in the
+/// kernel's queue, and those who cannot be served now are tried again with the next table.
+async fn attend(director: Rc<Director>) {
+    let _turn = director.attending.lock().await;
+    if director.is_ending() {
+        return;
+    }
+    let table = director.table();
+    let gone = director.attended.borrow_mut().let_go(&table, &director.callers);
+    if !gone.is_empty() {
+        director.tell_all(|done| Order::Deafen(gone.clone(), done)).await;
+    }
+    let new = director.attended.borrow().new_ones(&table);
+    for (number, caller) in new.into_iter().enumerate() {
+        let Ok(listeners) = director.stock.listeners(&caller.0).await else { continue };
+        let listeners = director.attended.borrow_mut().take(caller, listeners, &director.callers);
+        let Some(worker) = director.workers.get(number % director.workers.len().max(1)) else { continue };
+        let (done, _) = oneshot::channel();
+        let _ = worker.send(Order::Listen(listeners, done));
     }
 }
 

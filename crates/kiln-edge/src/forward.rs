@@ -175,7 +175,11 @@ impl Exchange {
             path => path,
         };
         let scheme = self.inbound.origin.scheme;
-        let picked = self.worker.balance().pick(host, path, scheme, &self.tried, &self.worker.random);
+        let caller = self.reply.connection().caller();
+        let picked = match caller {
+            Some(caller) => self.worker.balance().pick_inside(caller, &self.tried, &self.worker.random),
+            None => self.worker.balance().pick(host, path, scheme, &self.tried, &self.worker.random),
+        };
         match picked {
             Ok(pick) if self.flight.is_none() && pick.tally.is_full(self.worker.limits.fleet_requests) => {
                 Ok(None)

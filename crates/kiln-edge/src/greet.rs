@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::client_io::{ClientIo, Marks};
 use crate::connection::Connection;
+use crate::inside::Caller;
 use crate::origin::{Peer, Scheme};
 use crate::proxy_header::{self, ProxyHeader};
 use crate::sockets::Door;
@@ -28,6 +29,8 @@ pub(crate) enum Greeted {
     Metrics(ClientIo),
     /// Bytes, for the route with this port.
     Tcp(TcpStream, u16),
+    /// Bytes, for a store.
+    Store(TcpStream, Arc<Caller>),
 }
 
 /// Finds out what there is to know of a connection.
@@ -42,6 +45,13 @@ pub(crate) async fn greet(
     peer: SocketAddr,
 ) -> io::Result<Greeted> {
     let marks = &connection.marks;
+    if let Door::Inside(number) = door {
+        let caller = worker.callers.get(number).ok_or(io::ErrorKind::NotFound)?;
+        connection.is_called_by(caller.clone());
+        connection.is_from(Peer::new(peer, Scheme::Http, &worker.trust));
+        let is_store = worker.balance().is_store(&caller);
+        return if is_store { Ok(Greeted::Store(stream, caller)) } else { plain(stream, marks).await };
+    }
     let peer = match worker.reads_proxy_headers && worker.trust.covers(peer.ip()) {
         true => proxied(&mut stream, marks).await?.unwrap_or(peer),
         false => peer,
@@ -49,7 +59,7 @@ pub(crate) async fn greet(
     let scheme = if door == Door::Https { Scheme::Https } else { Scheme::Http };
     connection.is_from(Peer::new(peer, scheme, &worker.trust));
     match door {
-        Door::Http => plain(stream, marks).await,
+        Door::Http | Door::Inside(_) => plain(stream, marks).await,
         Door::Metrics => Ok(Greeted::Metrics(ClientIo::plain(stream, marks.clone()))),
         Door::Tcp(port) => Ok(Greeted::Tcp(stream, port)),
         // Boxed, so that those who do not need it do not carry its weight.

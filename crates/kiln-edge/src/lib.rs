@@ -15,6 +15,7 @@
 //! | `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
 //! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
+//! | `inside`, `store` | what comes from inside instances, and where it leads |
 //! | `counts`, `account`, `metrics` | what is in flight, and what is told of it |
 
 mod accept;
@@ -39,6 +40,7 @@ mod greet;
 pub mod head_check;
 mod hygiene;
 mod inbound;
+mod inside;
 mod lease;
 mod listen;
 mod metrics;
@@ -58,6 +60,7 @@ mod shares;
 mod sockets;
 mod standing;
 mod stock;
+mod store;
 mod table;
 mod tasks;
 mod tcp;

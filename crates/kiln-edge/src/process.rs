@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use crate::clients::Clients;
 use crate::confine;
 use crate::director::Director;
+use crate::inside::Callers;
 use crate::orders::take_orders;
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
@@ -42,6 +43,7 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
     let stock = Stock::start(config.dial.clone()).map_err(setup("start the thread that gets sockets"))?;
     let (ended, ends) = mpsc::unbounded_channel();
     let (certificates, https) = (Certificates::default(), config.sockets.address(Door::Https));
+    let callers = Arc::<Callers>::default();
     let common = Common {
         limits: config.limits,
         stock,
@@ -52,6 +54,7 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
         keeps_log: config.settings.access_log,
         reads_proxy_headers: config.settings.proxy_headers,
         tls: tls::acceptor(&certificates).map_err(setup("set up TLS"))?,
+        callers: callers.clone(),
         https_port: Arc::new(AtomicU16::new(https.map_or(0, |address| address.port()))),
     };
     let kept = config.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
@@ -62,7 +65,8 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
         // Last, and for all threads at once: none of them has served anyone yet, and none can be started any more.
         confine::allow_only_a_proxys_calls()?;
     }
-    let director = Rc::new(Director::new(crew.orders, shared, certificates, config.settings.identity, kept));
+    let director =
+        Rc::new(Director::new(crew.orders, shared, certificates, config.settings.identity, kept, callers));
     let control = UnixListener::from(config.sockets.control);
     LocalSet::new().block_on(&runtime, serve(control, owner, director, ends))?;
     crew.threads.into_iter().for_each(|thread| drop(thread.join()));

@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::forward;
 use crate::greet::Greeted;
 use crate::refusal::Refusal;
+use crate::store;
 use crate::tasks::PerRequest;
 use crate::tcp;
 use crate::worker::Worker;
@@ -34,6 +35,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greete
         Greeted::Http1(io) => one_at_a_time(worker, connection, io).await,
         Greeted::Metrics(io) => Box::pin(figures(worker, io)).await,
         Greeted::Tcp(stream, port) => Box::pin(tcp::pass(&worker, &connection, stream, port)).await,
+        Greeted::Store(stream, caller) => {
+            Box::pin(store::pass(&worker, &connection, &caller, stream)).await;
+        }
         Greeted::Http2(io) => Box::pin(many_at_once(worker, connection, io)).await,
     }
 }

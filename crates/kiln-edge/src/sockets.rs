@@ -29,6 +29,8 @@ pub enum Door {
     Metrics,
     /// Whatever it is: bytes, for the route with this port.
     Tcp(u16),
+    /// What comes from inside an instance for something it needs; the number says which. Each edge has its own.
+    Inside(u64),
 }
 
 impl fmt::Display for Door {
@@ -38,6 +40,7 @@ impl fmt::Display for Door {
             Self::Https => f.write_str("https"),
             Self::Metrics => f.write_str("metrics"),
             Self::Tcp(port) => write!(f, "tcp-{port}"),
+            Self::Inside(number) => write!(f, "inside-{number}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use kiln_model::InstanceId;
+use kiln_model::{InstanceId, NeedName};
 use tokio::sync::oneshot;
 
 use crate::Dial;
@@ -26,6 +26,8 @@ type Reply = oneshot::Sender<io::Result<OwnedFd>>;
 enum Wish {
     Socket(InstanceId, Reply),
     Keep(Arc<Table>),
+    Listeners(InstanceId, oneshot::Sender<io::Result<Vec<(NeedName, OwnedFd)>>>),
+    Store(InstanceId, NeedName, Reply),
 }
 
 /// Asks the stock for sockets; one per thread.
@@ -54,8 +56,21 @@ impl Stock {
     /// A socket inside the network of `instance`.
     pub(crate) async fn socket(&self, instance: &InstanceId) -> io::Result<OwnedFd> {
         let (reply, answer) = oneshot::channel();
-        let ended = || io::Error::other("the thread that gets sockets has ended");
         self.wishes.send(Wish::Socket(instance.clone(), reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// What listens inside `instance` for what it needs.
+    pub(crate) async fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
+        let (reply, answer) = oneshot::channel();
+        self.wishes.send(Wish::Listeners(instance.clone(), reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// A connection to a store that `instance` needs, begun.
+    pub(crate) async fn store(&self, instance: &InstanceId, need: &NeedName) -> io::Result<OwnedFd> {
+        let (reply, answer) = oneshot::channel();
+        self.wishes.send(Wish::Store(instance.clone(), need.clone(), reply)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 
@@ -70,6 +85,10 @@ impl Stock {
     }
 }
 
+fn ended() -> io::Error {
+    io::Error::other("the thread that gets sockets has ended")
+}
+
 fn keep(dial: &dyn Dial, wishes: &Receiver<Wish>) {
     let mut spare: HashMap<InstanceId, Vec<OwnedFd>> = HashMap::new();
     while let Ok(first) = wishes.recv() {
@@ -77,6 +96,9 @@ fn keep(dial: &dyn Dial, wishes: &Receiver<Wish>) {
         for wish in std::iter::once(first).chain(wishes.try_iter().take(BATCH)) {
             match wish {
                 Wish::Socket(instance, reply) => asked.entry(instance).or_default().push(reply),
+                // Who asked may have gone.
+                Wish::Listeners(instance, reply) => drop(reply.send(dial.listeners(&instance))),
+                Wish::Store(instance, need, reply) => drop(reply.send(dial.store(&instance, &need))),
                 Wish::Keep(table) => {
                     let named: std::collections::HashSet<_> = table.instances().collect();
                     spare.retain(|instance, _| named.contains(instance));

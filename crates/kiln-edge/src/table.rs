@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_model::{EdgeCounts, FleetId, HttpsRule, InstanceId, Protocol, RouteTable};
+use kiln_model::{EdgeCounts, EdgeNeed, FleetId, HttpsRule, InstanceId, NeedName, Protocol, RouteTable};
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
@@ -47,6 +47,18 @@ pub(crate) struct Fleet {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) instances: Vec<InstanceId>,
+    /// Those whose needs are served.
+    pub(crate) callers: Vec<InstanceId>,
+    pub(crate) needs: HashMap<NeedName, Lead>,
+}
+
+/// Where something an instance needs is.
+#[derive(Debug)]
+pub(crate) enum Lead {
+    /// At these fleets.
+    Fleets(Vec<(FleetIndex, u32)>),
+    /// Outside.
+    Store,
 }
 
 impl Table {
@@ -77,20 +89,36 @@ impl Table {
         let routes = table.routes.iter().map(route).collect();
         let tcp = table.tcp.iter();
         let tcp = tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets) }).collect();
-        let router = Router::new(&table.routes);
-        let fleet = |(f, tally): (kiln_model::EdgeFleet, Arc<Tally>)| Fleet {
-            tally,
-            port: f.port,
-            protocol: f.protocol,
-            instances: f.instances,
+        let lead = |need: &EdgeNeed| match need {
+            EdgeNeed::Service { targets } => Lead::Fleets(with_share(targets)),
+            EdgeNeed::Store => Lead::Store,
         };
-        let fleets = table.fleets.into_iter().zip(counted).map(fleet).collect();
+        let leads = |f: &kiln_model::EdgeFleet| -> HashMap<NeedName, Lead> {
+            f.needs.iter().map(|(name, need)| (name.clone(), lead(need))).collect()
+        };
+        let all_leads: Vec<_> = table.fleets.iter().map(leads).collect();
+        let router = Router::new(&table.routes);
+        let fleet =
+            |((f, tally), needs): ((kiln_model::EdgeFleet, Arc<Tally>), HashMap<NeedName, Lead>)| Fleet {
+                tally,
+                port: f.port,
+                protocol: f.protocol,
+                instances: f.instances,
+                callers: f.callers,
+                needs,
+            };
+        let fleets = table.fleets.into_iter().zip(counted).zip(all_leads).map(fleet).collect();
         Self { version: table.version, router, routes, tcp, fleets }
     }
 
     pub(crate) fn counts(&self) -> EdgeCounts {
         let fleets = self.fleets.iter().map(|f| f.tally.count()).collect();
         EdgeCounts { version: self.version, fleets, gone: Vec::new() }
+    }
+
+    /// Where something that an instance of a fleet needs is.
+    pub(crate) fn lead(&self, fleet: &FleetId, need: &NeedName) -> Option<&Lead> {
+        self.fleets.iter().find(|f| f.tally.fleet() == fleet)?.needs.get(need)
     }
 
     pub(crate) fn instances(&self) -> impl Iterator<Item = &InstanceId> {

@@ -24,6 +24,7 @@ use crate::balance::Balance;
 use crate::clients::Clients;
 use crate::connection::Connections;
 use crate::counts::Totals;
+use crate::inside::Callers;
 use crate::metrics::Registry;
 use crate::random::Random;
 use crate::sockets::{Door, Listener};
@@ -59,6 +60,7 @@ pub(crate) struct Common {
     pub(crate) keeps_log: bool,
     pub(crate) reads_proxy_headers: bool,
     pub(crate) tls: TlsAcceptor,
+    pub(crate) callers: Arc<Callers>,
     /// Where clients find HTTPS; 0 if it is not served.
     pub(crate) https_port: Arc<AtomicU16>,
 }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus};
 
 /// Something that makes and destroys instances.
 ///
@@ -62,6 +62,42 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
     fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError>;
+
+    /// The root directory of an instance as its processes see it, to be looked into and never written to: opened as
+    /// a path only. Links below it are not to be followed: they would lead out.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
+    fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError>;
+
+    /// How many TCP connections to a port of an instance are open, as its own network has it.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
+    fn connections(&self, id: &InstanceId, port: u16) -> Result<u32, EngineError>;
+
+    /// Begins a command inside an instance, beside its main process: in all its namespaces, its limits and its
+    /// confinement. `streams` become its standard input, output and error. Returns at once: whether it could be
+    /// begun shows in [`Execution::wait`].
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn exec(
+        &self,
+        id: &InstanceId,
+        order: &ExecOrder,
+        streams: [OwnedFd; 3],
+    ) -> Result<Box<dyn Execution>, EngineError>;
+}
+
+/// A command inside an instance. It is killed when this value is dropped, or its instance ends.
+pub trait Execution: Send {
+    /// How it ended ([`Exit::NotStarted`] if it never ran); none if it has not within `timeout`. Once it has been
+    /// told there is nothing more to wait for.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchInstance`] if the instance does not run, or the engine cannot be reached.
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, EngineError>;
 }
 
 /// Why an engine did not do what it was asked.

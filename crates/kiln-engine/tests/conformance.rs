@@ -4,8 +4,8 @@ mod common;
 
 use common::Bench;
 use kiln_engine::Engine;
-use kiln_model::{InstanceId, InstanceOrder};
-use kiln_testkit::conformance::{self, Harness, Program};
+use kiln_model::{ExecOrder, InstanceId, InstanceOrder};
+use kiln_testkit::conformance::{self, Command, Harness, Program};
 use rustix::process::{Pid, Signal, kill_process};
 
 impl Harness for Bench {
@@ -26,6 +26,16 @@ impl Harness for Bench {
             Program::EatsMemory => self.image.order(id, &["/bin/tail", "/dev/zero"]),
             Program::Missing => self.image.order(id, &["/bin/missing"]),
         }
+    }
+
+    fn command(&self, command: Command) -> ExecOrder {
+        let argv = match command {
+            Command::Prints(text) => vec!["echo".into(), text.to_owned()],
+            Command::Exits(code) => vec!["/bin/sh".into(), "-c".into(), format!("exit {code}")],
+            Command::Runs => vec!["sleep".into(), "1000".into()],
+            Command::Missing => vec!["missing".into()],
+        };
+        self.image.command(argv)
     }
 
     fn wait_until_ready(&self, id: &InstanceId, program: Program) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Bench, status_of};
 use kiln_engine::Engine;
 use kiln_model::{ByteSize, Exit};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_fork_bomb_stops_at_its_limit_and_goes_at_once() {
@@ -61,6 +62,41 @@ fn files_on_volatile_paths_count_as_memory() {
     order.volatile[0].size = ByteSize(1 << 30);
     let (exit, _) = bench.to_end(&order);
     assert_eq!(exit, Exit::OutOfMemory { limit: order.limits.memory });
+}
+
+#[test]
+fn an_instance_that_loses_a_process_for_want_of_memory_ends_whole_and_alone() {
+    let bench = Bench::new();
+    let neighbour = bench.run(&bench.image.order("neighbour", &["/bin/sleep", "1000"]));
+    let order = bench.image.shell("a", "tail /dev/zero; echo lost; while true; do sleep 1000; done");
+    let (exit, _) = bench.to_end(&order);
+    assert_eq!(exit, Exit::OutOfMemory { limit: order.limits.memory });
+    assert!(status_of(neighbour, "Pid").is_some());
+}
+
+#[test]
+fn a_full_volatile_path_is_told_while_it_is_full() {
+    let bench = Bench::new();
+    let order = bench.image.shell(
+        "a",
+        "dd if=/dev/zero of=/tmp/full bs=1M count=100; trap 'rm /tmp/full' USR1; while true; do sleep 0.1; done",
+    );
+    let pid = bench.run(&order);
+    let is_full = |want: bool| {
+        let deadline = Instant::now() + common::PATIENCE;
+        loop {
+            let status = bench.engine.list().unwrap().into_iter().find(|s| s.id == order.id).unwrap();
+            if status.full.is_empty() != want {
+                return status.full;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+            bench.engine.changes(Duration::from_millis(100)).unwrap();
+        }
+    };
+    let full = is_full(true);
+    assert_eq!(full.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(), ["/tmp"]);
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::USR1).unwrap();
+    assert_eq!(is_full(false), []);
 }
 
 #[test]

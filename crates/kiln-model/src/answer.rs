@@ -26,6 +26,8 @@ pub enum Answer {
     Release(Box<ReleaseAnswer>),
     /// To what differs between two.
     ReleaseDiff(ReleaseDiffAnswer),
+    /// To `diff`.
+    Diff(DiffAnswer),
     /// To instances, by id.
     Instances(Vec<InstanceEntry>),
     /// To a secret that was set.
@@ -324,6 +326,9 @@ pub struct InstanceEntry {
     pub since: Timestamp,
     /// Its main process as the host numbers it.
     pub pid: Option<u32>,
+    /// What is wrong with it, or why it was replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Where an instance is in its life, as people are told.
@@ -338,6 +343,8 @@ pub enum InstancePhase {
     Unhealthy,
     /// It is being ended.
     Stopping,
+    /// It is no more; another one has taken its place.
+    Replaced,
 }
 
 /// `kiln secret set --json`.
@@ -394,4 +401,45 @@ pub struct LogEntry {
     pub outcome: String,
     /// Why, if it failed.
     pub reason: Option<String>,
+}
+
+/// `kiln diff --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffAnswer {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its image.
+    pub image: ImageDigest,
+    /// What its volatile paths hold, sorted by path: an image has nothing there.
+    pub volatile: Vec<DiffEntry>,
+    /// What is otherwise than its image and its release say: nothing, unless somebody with the host's privileges
+    /// has been at it.
+    pub drift: Vec<String>,
+    /// Whether there is more than is told.
+    pub is_cut: bool,
+}
+
+/// Something on a volatile path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEntry {
+    /// Where.
+    pub path: String,
+    /// What it is.
+    pub kind: DiffKind,
+    /// Of a file, its size.
+    pub bytes: u64,
+}
+
+/// What something on a volatile path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A socket or a named pipe.
+    Other,
 }

@@ -1,6 +1,7 @@
 //! What a host is to do for one app: a fold over the operation log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,25 @@ pub struct Fleet {
     pub losses: u32,
     /// Why the last of them was.
     pub last_loss: Option<String>,
+    /// Members somebody has laid hands on, by serial number.
+    pub touched: BTreeMap<u32, Touch>,
+    /// Those of them that have a stand-in among the members.
+    pub reinforced: BTreeSet<u32>,
+}
+
+/// Who has laid hands on an instance, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch {
+    /// Who.
+    pub by: String,
+    /// The command they ran.
+    pub command: String,
+}
+
+impl fmt::Display for Touch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it was touched by hand: {} ran `{}` in it", self.by, self.command)
+    }
 }
 
 impl Fleet {
@@ -65,9 +85,29 @@ impl Fleet {
         self.members.iter().map(|serial| (*serial, self.id.instance(*serial)))
     }
 
-    /// How many instances there should be.
+    /// How many instances there should be; stand-ins for members that are about to go do not count.
     pub fn size(&self) -> u32 {
-        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.members.len() - self.reinforced.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The serial number of a member.
+    pub fn serial_of(&self, id: &InstanceId) -> Option<u32> {
+        self.instances().find(|(_, member)| member == id).map(|(serial, _)| serial)
+    }
+
+    fn lose(&mut self, serial: u32, cause: &str) {
+        self.members.remove(&serial);
+        self.reinforced.remove(&serial);
+        // Nobody is at fault for what people do.
+        if self.touched.remove(&serial).is_none() {
+            self.losses += 1;
+            self.last_loss = Some(format!("{}: {cause}", self.id.instance(serial)));
+        }
+    }
+
+    fn gain(&mut self, new: &[u32]) {
+        self.members.extend(new);
+        self.last_serial = self.last_serial.max(new.iter().copied().max().unwrap_or(0));
     }
 }
 
@@ -137,13 +177,20 @@ impl AppState {
             Record::SecretSet { .. } | Record::SecretRemoved { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
-                    for loss in lost {
-                        fleet.members.remove(&loss.serial);
-                        fleet.losses += 1;
-                        fleet.last_loss = Some(format!("{}: {}", fleet.id.instance(loss.serial), loss.cause));
-                    }
-                    fleet.members.extend(new);
-                    fleet.last_serial = fleet.last_serial.max(new.iter().copied().max().unwrap_or(0));
+                    lost.iter().for_each(|loss| fleet.lose(loss.serial, &loss.cause));
+                    fleet.gain(new);
+                }
+            }
+            Record::Touched { fleet, serial, by, command, .. } => {
+                if let Some(fleet) = self.fleets.get_mut(fleet).filter(|f| f.members.contains(serial)) {
+                    let touch = Touch { by: by.clone(), command: command.clone() };
+                    fleet.touched.entry(*serial).or_insert(touch);
+                }
+            }
+            Record::Reinforced { fleet, touched, new, .. } => {
+                if let Some(fleet) = self.fleets.get_mut(fleet) {
+                    fleet.reinforced.extend(touched);
+                    fleet.gain(new);
                 }
             }
         }
@@ -183,6 +230,8 @@ impl AppState {
             last_serial: size,
             losses: 0,
             last_loss: None,
+            touched: BTreeMap::new(),
+            reinforced: BTreeSet::new(),
         });
     }
 

@@ -60,6 +60,14 @@ pub enum Command {
     Instances {
         /// Which app; all if absent.
         app: Option<AppName>,
+        /// Those that were replaced, too.
+        #[serde(default)]
+        all: bool,
+    },
+    /// What differs between an instance and its image. Answers with [`crate::Answer::Diff`].
+    Diff {
+        /// Which instance.
+        instance: InstanceId,
     },
     /// Who did what. Answers with [`crate::Answer::Log`].
     Log {

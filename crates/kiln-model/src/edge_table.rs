@@ -1,12 +1,13 @@
 //! What the edge is told: one complete table at a time, replaced, never patched.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificatePaths, FleetId, InstanceId, ReleaseId, ServiceName};
+use crate::{CertificatePaths, EdgeNeed, FleetId, InstanceId, NeedName, ReleaseId, ServiceName};
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -158,6 +159,12 @@ pub struct EdgeFleet {
     /// What they speak.
     #[serde(default, skip_serializing_if = "Protocol::is_default")]
     pub protocol: Protocol,
+    /// The instances whose needs are served: all that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<InstanceId>,
+    /// What they reach, by the name under which they do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<NeedName, EdgeNeed>,
 }
 
 /// The whole truth for the edge.

@@ -37,10 +37,10 @@ impl Healthy<FleetId> {
     /// Looks at a fleet.
     ///
     /// # Errors
-    /// If not every member is healthy.
+    /// If fewer members are healthy than there should be.
     pub fn observe(fleet: &Fleet, view: &HealthView) -> Result<Self, NotHealthy> {
         let (ready, desired) = (view.ready(fleet), fleet.size());
-        if ready == desired {
+        if ready >= desired {
             Ok(Self(fleet.id.clone()))
         } else {
             Err(NotHealthy { fleet: fleet.id.clone(), ready, desired })

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ByteSize, ImageHandle, InstanceId, ReleaseId, RunSettings, SecretOrder, ServiceName, Timestamp,
-    Volatile,
+    AppName, ByteSize, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings, SecretOrder, ServiceName,
+    Timestamp, Volatile,
 };
 
 /// The most an instance may use. Zero never means unlimited.
@@ -45,6 +45,28 @@ pub struct InstanceOrder {
     /// The secrets it is given; no two of the same name or with the same variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretOrder>,
+    /// How it finds what it needs; everything else is out of its reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Inside>,
+}
+
+/// A command to be run beside the main process of an instance, under the same confinement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOrder {
+    /// Program and arguments; a program without a slash is looked for on the PATH of `env`.
+    pub argv: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+    /// The user it runs as.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
+    /// Its working directory, absolute.
+    pub workdir: String,
+    /// Whether its standard streams are a terminal, which then becomes the one that controls it.
+    pub has_terminal: bool,
 }
 
 /// How the main process of an instance ended, or why there never was one.
@@ -135,6 +157,17 @@ pub struct InstanceStatus {
     pub state: InstanceState,
     /// Since when it is in that state.
     pub since: Timestamp,
+    /// Which of its volatile paths were full when they were last looked at, which is about once a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full: Vec<Volatile>,
+}
+
+impl InstanceStatus {
+    /// What is full, as part of a sentence about the instance; nothing if nothing is.
+    pub fn fullness(&self) -> Option<String> {
+        let paths: Vec<String> = self.full.iter().map(|v| format!("{} ({})", v.path, v.size)).collect();
+        (!paths.is_empty()).then(|| format!("no space is left on {}", paths.join(", ")))
+    }
 }
 
 /// Which of its two outputs an instance wrote to.

@@ -16,6 +16,7 @@ mod image;
 mod instance;
 mod lock;
 mod names;
+mod need;
 mod oci_reference;
 pub mod odds;
 mod operation;
@@ -29,6 +30,7 @@ mod progress;
 mod release;
 mod release_difference;
 mod secret;
+mod session;
 pub mod signal;
 pub mod spec;
 mod table;
@@ -38,12 +40,12 @@ mod tree;
 mod units;
 
 pub use answer::{
-    Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, Counts, DamageEntry, DeployedAnswer,
-    InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer,
-    ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer,
-    VerifiedInstance, VerifyAnswer, Waiting,
+    Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, Counts, DamageEntry, DeployedAnswer, DiffAnswer,
+    DiffEntry, DiffKind, InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer,
+    ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus,
+    StatusAnswer, VerifiedInstance, VerifyAnswer, Waiting,
 };
-pub use app_state::{AppState, Fleet, FleetPhase, Served, UnderWay};
+pub use app_state::{AppState, Fleet, FleetPhase, Served, Touch, UnderWay};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
@@ -55,12 +57,13 @@ pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
-pub use instance::{Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
+pub use instance::{ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
 pub use names::{
-    AppName, BadName, FleetId, Generation, ImageName, InstanceId, ReleaseId, RouteName, SecretName,
+    AppName, BadName, FleetId, Generation, ImageName, InstanceId, NeedName, ReleaseId, RouteName, SecretName,
     SecretVersion, ServiceName, StoreName,
 };
+pub use need::{EdgeNeed, Inside, MOST_NEEDS, Need, hosts_file, inside};
 pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
 pub use output::{OutputLine, OutputTime};
@@ -75,6 +78,9 @@ pub use release::{
 };
 pub use release_difference::{Contents, Difference, Part, differences};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
+pub use session::{
+    ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
+};
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
 pub use table::{RouteConflict, receivers, route_conflict, route_table, switched};
 pub use time::Timestamp;

@@ -102,6 +102,10 @@ name!(
     StoreName, "store name", LABEL, is_label
 );
 name!(
+    /// The name under which an instance reaches something its service needs: that of a service or a store.
+    NeedName, "name", LABEL, is_label
+);
+name!(
     /// A release: `r-` and the first 32 hex digits of the sha256 of its canonical encoding.
     ReleaseId, "release id", "`r-` followed by 32 hex digits", |s| {
         s.strip_prefix("r-").is_some_and(|h| {

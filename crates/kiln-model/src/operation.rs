@@ -92,6 +92,30 @@ pub enum Record {
         /// Only this version, if one was named.
         version: Option<SecretVersion>,
     },
+    /// Somebody runs a command inside a member of a fleet; it is replaced when that has ended.
+    Touched {
+        /// When.
+        at: Timestamp,
+        /// The fleet.
+        fleet: FleetId,
+        /// The member.
+        serial: u32,
+        /// Who.
+        by: String,
+        /// What they run.
+        command: String,
+    },
+    /// Members of a fleet that were touched get stand-ins; when these are well, they go.
+    Reinforced {
+        /// When.
+        at: Timestamp,
+        /// The fleet.
+        fleet: FleetId,
+        /// Those that go.
+        touched: Vec<u32>,
+        /// The serial numbers of those made in their place.
+        new: Vec<u32>,
+    },
 }
 
 /// How an operation ended.

@@ -25,6 +25,11 @@ pub enum Probe {
     Http(HttpProbe),
     /// A TCP connection to the service's port is accepted.
     Tcp,
+    /// This command, run inside the instance beside its main process, exits with 0.
+    Exec {
+        /// Program and arguments; a program without a slash is looked for on the PATH.
+        argv: Vec<String>,
+    },
 }
 
 /// One post-creation validation of an image; all but `File` and `Package` run in a throwaway instance of it.

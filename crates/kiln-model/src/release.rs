@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, HostPattern, HttpsRule, ImageDigest, Limits, Millis, PinnedSecret, Probe, Protocol,
-    ReleaseId, RouteName, RunSettings, SecretName, ServiceName, Sha256, Volatile,
+    AppName, Check, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret, Probe,
+    Protocol, ReleaseId, RouteName, RunSettings, SecretName, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -68,6 +68,9 @@ pub struct ReleaseService {
     /// What the image has passed before it became part of the release.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub checks: BTreeSet<PassedCheck>,
+    /// What they reach beyond themselves, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<NeedName, Need>,
 }
 
 /// One route of a release.

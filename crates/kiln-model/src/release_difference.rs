@@ -288,6 +288,7 @@ fn secret(pinned: &PinnedSecret) -> String {
 fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
     let probe = match &service.probe {
         crate::Probe::Tcp => "tcp".to_owned(),
+        crate::Probe::Exec { argv } => format!("exec {}", argv.join(" ")),
         crate::Probe::Http(probe) => {
             let status = probe.status.map_or("2xx or 3xx".to_owned(), |s| s.to_string());
             let contains = probe.contains.as_ref().map_or(String::new(), |c| format!(" containing `{c}`"));

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AppName, AppState, EdgeFleet, EdgeRoute, Fleet, FleetPhase, HealthView, Healthy, InstanceId, Release,
-    ReleaseId, ReleaseRoute, RouteTable, ServiceName, Target, TcpRoute,
+    AppName, AppState, EdgeFleet, EdgeNeed, EdgeRoute, Fleet, FleetPhase, HealthView, Healthy, InstanceId,
+    Need, NeedName, Release, ReleaseId, ReleaseRoute, ReleaseService, RouteTable, ServiceName, Target,
+    TcpRoute,
 };
 
 /// The instances of a fleet that may receive requests. If none is healthy, all that run may: a probe that fails
@@ -30,15 +31,25 @@ pub fn route_table(
 ) -> RouteTable {
     let mut table = RouteTable { version, ..RouteTable::default() };
     for state in apps.values() {
-        for fleet in state.fleets.values().filter(|f| f.phase.is_in_table()) {
-            let Some(service) = releases.get(&fleet.release).and_then(|r| r.services.get(&fleet.id.service))
-            else {
-                continue;
-            };
+        for fleet in state.fleets.values().filter(|f| is_known(f, releases)) {
+            let Some(service) = service_of(fleet, releases) else { continue };
             let instances = receivers(fleet, health, &running);
-            let (id, port, protocol) = (fleet.id.clone(), service.port, service.protocol);
-            let release = Some(fleet.release.clone());
-            table.fleets.push(EdgeFleet { id, port, instances, release, protocol });
+            let needs: BTreeMap<NeedName, EdgeNeed> = service
+                .needs
+                .iter()
+                .map(|(name, need)| (name.clone(), edge_need(name, need, fleet, state)))
+                .collect();
+            let callers = fleet.instances().map(|(_, id)| id).filter(|id| !needs.is_empty() && running(id));
+            let callers = callers.collect();
+            table.fleets.push(EdgeFleet {
+                id: fleet.id.clone(),
+                port: service.port,
+                instances,
+                release: Some(fleet.release.clone()),
+                protocol: service.protocol,
+                callers,
+                needs,
+            });
         }
         if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
             table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));
@@ -51,6 +62,36 @@ pub fn route_table(
         }
     }
     table
+}
+
+fn service_of<'a>(fleet: &Fleet, releases: &'a BTreeMap<ReleaseId, Release>) -> Option<&'a ReleaseService> {
+    releases.get(&fleet.release)?.services.get(&fleet.id.service)
+}
+
+/// Whether the edge has to do with a fleet: because it serves, or because members of its release need each other or
+/// a store, which they do from their first moment to their last.
+fn is_known(fleet: &Fleet, releases: &BTreeMap<ReleaseId, Release>) -> bool {
+    let has_needs = |r: &Release| r.services.values().any(|s| !s.needs.is_empty());
+    fleet.phase.is_in_table()
+        || fleet.phase != FleetPhase::Retiring && releases.get(&fleet.release).is_some_and(has_needs)
+}
+
+/// Services are those of the caller's own release: what is between services moves with releases as what comes from
+/// users does.
+fn edge_need(name: &NeedName, need: &Need, caller: &Fleet, state: &AppState) -> EdgeNeed {
+    match need {
+        Need::Store { .. } => EdgeNeed::Store,
+        Need::Service { .. } => {
+            let is_meant = |f: &&Fleet| {
+                f.release == caller.release
+                    && f.id.service.as_str() == name.as_str()
+                    && f.phase != FleetPhase::Retiring
+            };
+            let targets = state.fleets.values().filter(is_meant);
+            let targets = targets.map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect();
+            EdgeNeed::Service { targets }
+        }
+    }
 }
 
 fn edge_route(route: &ReleaseRoute, state: &AppState) -> EdgeRoute {

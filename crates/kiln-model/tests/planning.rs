@@ -31,6 +31,7 @@ fn release(marker: &str) -> Release {
         healthy_after: 2,
         unhealthy_after: 3,
         start_timeout: Millis(30_000),
+        needs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: Default::default(),
     };

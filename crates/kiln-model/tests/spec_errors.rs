@@ -57,15 +57,15 @@ fn what_is_not_toml() {
 #[test]
 fn keys_that_do_not_exist() {
     assert_snapshot!(with("image = \"web\"", "imgae = \"web\""), @r"
-        kiln.toml:8:1: unknown key `imgae`; expected one of `cpu`, `env`, `health`, `image`, `instances`, `memory`, `needs`, `pids`, `port` or `secrets`; did you mean `image`?
+        kiln.toml:8:1: unknown key `imgae`; expected one of `cpu`, `env`, `health`, `image`, `instances`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`; did you mean `image`?
             at |imgae|
         ");
     assert_snapshot!(and("[images.api]\nfrom = \"scratch\"\n"), @r"
-        kiln.toml:10:2: unknown key `images`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources` or `store`; did you mean `image`?
+        kiln.toml:10:2: unknown key `images`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`; did you mean `image`?
             at |images|
         ");
     assert_snapshot!(and("health = { htpp = \"/\" }\n"), @r"
-        kiln.toml:10:12: unknown key `htpp`; expected one of `contains`, `healthy_after`, `http`, `interval`, `start_timeout`, `status`, `tcp`, `timeout` or `unhealthy_after`; did you mean `http`?
+        kiln.toml:10:12: unknown key `htpp`; expected one of `contains`, `exec`, `healthy_after`, `http`, `interval`, `start_timeout`, `status`, `tcp`, `timeout` or `unhealthy_after`; did you mean `http`?
             at |htpp|
         ");
     assert_snapshot!(with("from = ", "zebra = 1\nfrom = "), @r"
@@ -195,8 +195,18 @@ fn references_that_lead_nowhere() {
     assert_snapshot!(and("needs = [\"dab\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
         kiln.toml:10:10: there is no store `dab`; expected `db` or `web`; did you mean `db`?
             at |"dab"|
-        kiln.toml:11:1: stores are not available in this version of Kiln
-            at |[store.db]|
+        "#);
+    assert_snapshot!(and("needs = [\"web\", \"db\"]\n[store.db]\naddress = \"db.example.com:5432\"\n"), @r#"
+        kiln.toml:10:10: a service reaches itself anyway, at 127.0.0.1
+            at |"web"|
+        kiln.toml:12:11: `db.example.com:5432` is not the address of a store; expected an IP address and a port, like `10.0.0.5:5432` or `localhost:5432`
+            at |"db.example.com:5432"|
+        "#);
+    assert_snapshot!(and("needs = [\"db\"]\n[store.db]\naddress = \"10.0.0.5:8080\"\n[store.web]\naddress = \"10.0.0.5:1\"\n"), @r#"
+        kiln.toml:10:10: `db` is reached on port 8080, which is the service's own; expected another port for one of them
+            at |"db"|
+        kiln.toml:13:8: `web` is a service, too: whoever needs it could mean either; expected another name
+            at |web|
         "#);
     assert_snapshot!(problems("app = \"a\"\n[service.web]\nimage = \"web\"\nport = 1\n"), @r#"
         kiln.toml:3:9: there is no image `web`; expected a section `[image.web]`
@@ -317,7 +327,7 @@ fn checks_that_ask_nothing_or_too_much() {
 #[test]
 fn health_that_cannot_be_asked() {
     assert_snapshot!(and("health = { http = \"/\", tcp = true }\n"), @r#"
-        kiln.toml:10:10: instances are asked in one way; expected either `http` or `tcp`
+        kiln.toml:10:10: instances are asked in one way; expected either `http`, `tcp` or `exec`
             at |{ http = "/", tcp = true }|
         "#);
     assert_snapshot!(and("health = { status = 200 }\n"), @r#"
@@ -325,7 +335,7 @@ fn health_that_cannot_be_asked() {
             at |status|
         "#);
     assert_snapshot!(and("health = { tcp = false }\n"), @r#"
-        kiln.toml:10:18: no way is left to ask; expected `tcp = true`, or `http = "/"`
+        kiln.toml:10:18: no way is left to ask; expected `tcp = true`, `http = "/"` or `exec = ["…"]`
             at |false|
         "#);
 }
@@ -354,14 +364,6 @@ fn what_is_for_a_later_version_is_refused() {
         kiln.toml:11:12: there is no strategy `rolling`; expected `blue-green`
             at |"rolling"|
         "#);
-    assert_snapshot!(
-        and("needs = [\"db\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
-        kiln.toml:10:10: reaching stores and other services is not available in this version of Kiln
-            at |"db"|
-        kiln.toml:11:1: stores are not available in this version of Kiln
-            at |[store.db]|
-        "#
-    );
     assert_snapshot!(and("[sources.debian]\nmirror = \"ftp://mirror\"\n"), @r#"
         kiln.toml:11:10: `ftp://mirror` is not the address of a mirror; expected an address like `https://mirror.example.com/debian` (http or https)
             at |"ftp://mirror"|
@@ -371,7 +373,7 @@ fn what_is_for_a_later_version_is_refused() {
 #[test]
 fn everything_wrong_is_told_at_once_and_in_the_order_of_the_file() {
     assert_snapshot!(problems("ap = 1\n[service.web]\nimage = 1\nport = \"x\"\n[deploy]\ndrian = \"1s\"\n"), @r#"
-        kiln.toml:1:1: unknown key `ap`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources` or `store`; did you mean `app`?
+        kiln.toml:1:1: unknown key `ap`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`; did you mean `app`?
             at |ap|
         kiln.toml:3:9: `service.web.image` is an integer; expected a string like `"web"`
             at |1|
@@ -385,7 +387,7 @@ fn everything_wrong_is_told_at_once_and_in_the_order_of_the_file() {
 #[test]
 fn columns_count_characters_and_lines_may_end_as_on_windows() {
     assert_snapshot!(problems("app = \"a\"\r\n\"größe\" = 1\r\n"), @r#"
-        kiln.toml:2:1: unknown key `größe`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources` or `store`
+        kiln.toml:2:1: unknown key `größe`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`
             at |"größe"|
         "#);
     assert_snapshot!(problems("\u{feff}app = 1"), @r#"

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kiln_engine::{Engine, EngineError};
-use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Timestamp};
+use kiln_engine::{Engine, EngineError, Execution};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Timestamp};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Cloneable handle: all clones are the same engine. Nothing happens in it by itself, but that an instance told to
@@ -28,6 +28,7 @@ struct State {
     refuses: BTreeMap<String, String>,
     stubborn: BTreeSet<InstanceId>,
     fleeting: BTreeMap<InstanceId, Exit>,
+    connections: BTreeMap<InstanceId, u32>,
     next_pid: u32,
     now: u64,
     down: bool,
@@ -36,7 +37,7 @@ struct State {
 impl State {
     fn set(&mut self, id: &InstanceId, state: InstanceState) -> InstanceStatus {
         self.now += 1;
-        let status = InstanceStatus { id: id.clone(), state, since: Timestamp(self.now) };
+        let status = InstanceStatus { id: id.clone(), state, since: Timestamp(self.now), full: Vec::new() };
         self.instances.insert(id.clone(), status.clone());
         self.changes.push_back(status.clone());
         status
@@ -86,6 +87,11 @@ impl FakeEngine {
     /// This instance ends so as soon as it has been started.
     pub fn end_when_started(&self, id: &InstanceId, exit: Exit) {
         self.state().fleeting.insert(id.clone(), exit);
+    }
+
+    /// So many connections to this instance are open.
+    pub fn set_connections(&self, id: &InstanceId, count: u32) {
+        self.state().connections.insert(id.clone(), count);
     }
 
     /// The main process of this instance ends by itself.
@@ -185,6 +191,71 @@ impl Engine for FakeEngine {
             _ => Err(EngineError::NoSuchInstance(id.clone())),
         }
     }
+
+    /// A fake instance has no directories but an empty one.
+    fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {
+        self.connections(id, 0)?;
+        let unreachable =
+            |source| EngineError::Unreachable { engine: "fake", attempted: "look inside", source };
+        let dir = tempfile::tempdir().map_err(unreachable)?;
+        std::fs::File::open(dir.path()).map(OwnedFd::from).map_err(unreachable)
+    }
+
+    fn connections(&self, id: &InstanceId, _: u16) -> Result<u32, EngineError> {
+        let state = self.reach("count connections")?;
+        match state.instances.get(id).and_then(|s| s.state.pid()) {
+            Some(_) => Ok(state.connections.get(id).copied().unwrap_or(0)),
+            None => Err(EngineError::NoSuchInstance(id.clone())),
+        }
+    }
+
+    /// Knows `echo` and its words, `exit` and a code, and `run`; nothing else is in its images.
+    fn exec(
+        &self,
+        id: &InstanceId,
+        order: &ExecOrder,
+        [_, stdout, stderr]: [OwnedFd; 3],
+    ) -> Result<Box<dyn Execution>, EngineError> {
+        drop(self.reach("run a command")?);
+        let words: Vec<&str> = order.argv.iter().map(String::as_str).collect();
+        let exit = match words[..] {
+            ["echo", ref words @ ..] => {
+                // A reader that has gone misses it.
+                let _ = rustix::io::write(&stdout, format!("{}\n", words.join(" ")).as_bytes());
+                Some(Exit::Code { code: 0 })
+            }
+            ["exit", code] => Some(Exit::Code { code: code.parse().unwrap_or(2) }),
+            ["run"] => None,
+            _ => Some(Exit::NotStarted { cause: format!("could not execute {}", order.argv.join(" ")) }),
+        };
+        let streams = exit.is_none().then_some([stdout, stderr]);
+        Ok(Box::new(FakeExecution { engine: self.clone(), id: id.clone(), exit, _streams: streams }))
+    }
+}
+
+/// A command in a fake instance: it holds its streams as long as it runs.
+struct FakeExecution {
+    engine: FakeEngine,
+    id: InstanceId,
+    exit: Option<Exit>,
+    _streams: Option<[OwnedFd; 2]>,
+}
+
+impl Execution for FakeExecution {
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, EngineError> {
+        let state = self.engine.state();
+        let runs = |s: &State| s.instances.get(&self.id).is_some_and(|i| i.state.pid().is_some());
+        match &self.exit {
+            Some(exit) if runs(&state) => Ok(Some(exit.clone())),
+            Some(_) => Err(EngineError::NoSuchInstance(self.id.clone())),
+            None => {
+                let news = &self.engine.0.news;
+                let waited = news.wait_timeout_while(state, timeout, |s| runs(s));
+                let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                Ok((!runs(&state)).then_some(Exit::Signal { signal: 9 }))
+            }
+        }
+    }
 }
 
 /// A socket of this process's own network: a fake instance has none.
@@ -200,7 +271,7 @@ mod tests {
     use kiln_model::{ByteSize, ImageDigest, ImageHandle, Limits, Millis, RunSettings, Sha256};
 
     use super::*;
-    use crate::conformance::{self, Harness, Program};
+    use crate::conformance::{self, Command, Harness, Program};
 
     impl Harness for FakeEngine {
         fn engine(&self) -> &dyn Engine {
@@ -219,6 +290,17 @@ mod tests {
                 Program::Runs | Program::HandlesStop => {}
             }
             order
+        }
+
+        fn command(&self, command: Command) -> ExecOrder {
+            let argv = match command {
+                Command::Prints(text) => vec!["echo".into(), text.into()],
+                Command::Exits(code) => vec!["exit".into(), code.to_string()],
+                Command::Runs => vec!["run".into()],
+                Command::Missing => vec!["missing".into()],
+            };
+            let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
+            ExecOrder { argv, env, uid: 0, gid: 0, groups, workdir, has_terminal: false }
         }
 
         fn kill_unseen(&self, id: &InstanceId) {
@@ -256,6 +338,7 @@ mod tests {
             limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10 },
             volatile: vec![],
             secrets: Vec::new(),
+            needs: vec![],
         }
     }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use kiln_bake::erofs;
 use kiln_model::{
-    ByteSize, Content, ImageDigest, ImageHandle, InstanceId, InstanceOrder, Limits, Meta, Millis, Node,
-    RunSettings, Sha256, Tree, Volatile, Xattrs,
+    ByteSize, Content, ExecOrder, ImageDigest, ImageHandle, InstanceId, InstanceOrder, Limits, Meta, Millis,
+    Node, RunSettings, Sha256, Tree, Volatile, Xattrs,
 };
 use kiln_store::Store;
 use tempfile::TempDir;
@@ -89,7 +89,14 @@ impl FixtureImage {
             limits: Limits { memory: ByteSize(32 << 20), cpu_millis: 1000, pids: 16 },
             volatile: vec![Volatile { path: "/tmp".into(), size: ByteSize(4 << 20) }],
             secrets: Vec::new(),
+            needs: vec![],
         }
+    }
+
+    /// An order for a command in an instance of it, as the user its programs run as.
+    pub fn command(&self, argv: Vec<String>) -> ExecOrder {
+        let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
+        ExecOrder { argv, env, uid: USER, gid: USER, groups, workdir, has_terminal: false }
     }
 
     /// An order for an instance that runs a shell script.
@@ -140,6 +147,7 @@ fn tree(store: &Store, program: &[u8], files: &[(String, Vec<u8>)]) -> Tree {
         put(&format!("/bin/{name}"), Node::Symlink(meta(0o777), b"busybox".to_vec()));
     }
     let users = format!("root:x:0:0::/root:/bin/sh\nfixture:x:{USER}:{USER}::/tmp:/bin/sh\n");
+    put("/etc/hosts", small(store, 0o644, b"127.0.0.1 localhost\n"));
     put("/etc/passwd", small(store, 0o644, users.as_bytes()));
     put("/bin/not-executable", small(store, 0o644, b"#!/bin/sh\n"));
     put("/bin/not-a-program", small(store, 0o755, b"\x00\x01\x02\x03 nothing a kernel knows"));

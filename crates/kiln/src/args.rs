@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    audit, bake, completions, deploy, down, edge, image, instances, keeper, lock, log, logs, odds, plan,
-    releases, rollback, schema, secret, serve, status, up, verify,
+    audit, bake, completions, deploy, diff, down, edge, exec, image, instances, keeper, lock, log, logs,
+    odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,8 @@ pub(crate) enum Commands {
     Releases(releases::Releases),
     Image(image::Image),
     Instances(instances::Instances),
+    Exec(exec::Exec),
+    Diff(diff::Diff),
     Log(log::Log),
     Logs(logs::Logs),
     Secret(secret::Secret),

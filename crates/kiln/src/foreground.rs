@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use kiln_control::contract::{Caller, EventSink, Host, Unheard};
-use kiln_model::{Answer, Command, ExitCode, Failure, Stamped, StatusAnswer};
+use kiln_control::contract::{Caller, EventSink, Host, Session, Unheard};
+use kiln_model::{Answer, Command, ExecRequest, ExitCode, Failure, Stamped, StatusAnswer};
 
 use crate::live::{Live, Picture};
 use crate::progress::Reporter;
@@ -183,6 +183,10 @@ impl Host for Door {
             let _ = self.post.send(Happening::Down);
         }
         result
+    }
+
+    fn exec(&self, request: &ExecRequest, by: Caller) -> Result<Session, Failure> {
+        self.host.exec(request, by)
     }
 }
 

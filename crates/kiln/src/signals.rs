@@ -37,21 +37,31 @@ pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failu
 }
 
 /// Calls `told` for every SIGUSR2 from now on, on a thread of its own: it asks for a newer edge.
-pub(crate) fn on_renewal(mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+pub(crate) fn on_renewal(told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    each(SignalKind::user_defined2(), "renewals", told)
+}
+
+/// Calls `told` whenever the terminal has another size, on a thread of its own.
+pub(crate) fn watch_size(told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    each(SignalKind::window_change(), "size", told)
+}
+
+fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
     let failed = |e: std::io::Error| {
-        Failure::new(ExitCode::Host, "could not watch for SIGUSR2").because(e.to_string())
+        Failure::new(ExitCode::Host, format!("could not watch for signal {}", kind.as_raw_value()))
+            .because(e.to_string())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut renewals = {
+    let mut signals = {
         let _on = runtime.enter();
-        signal(SignalKind::user_defined2()).map_err(failed)?
+        signal(kind).map_err(failed)?
     };
     let watching = move || {
-        while runtime.block_on(renewals.recv()).is_some() {
-            told()
+        while runtime.block_on(signals.recv()).is_some() {
+            told();
         }
     };
-    thread::Builder::new().name("renewals".into()).spawn(watching).map(drop).map_err(failed)
+    thread::Builder::new().name(name.into()).spawn(watching).map(drop).map_err(failed)
 }
 
 /// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.

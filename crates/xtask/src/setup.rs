@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("busybox-static", "a small program for instances"),
     ("haproxy", "what the edge makes of ambiguous requests is compared with what it makes of them"),
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("docker-registry", "a registry to pull from and push to"),
     ("podman", "runs the images we export"),
     ("crun", "what podman runs them with"),
+    ("postgresql", "the store of examples/shop"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 

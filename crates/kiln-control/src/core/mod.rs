@@ -10,6 +10,7 @@ mod carry_out;
 mod news;
 mod publish;
 mod report;
+mod touched;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,9 @@ pub struct Core {
     announced: BTreeSet<InstanceId>,
     /// Ended instances that belong to no fleet any more.
     strays: Vec<InstanceId>,
+    /// How many commands people run in which instances.
+    sessions: BTreeMap<InstanceId, u32>,
+    parting: touched::Parting,
     trouble: Option<(Timestamp, String)>,
 }
 
@@ -72,6 +76,8 @@ impl Core {
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),
             strays: Vec::new(),
+            sessions: BTreeMap::new(),
+            parting: touched::Parting::default(),
             trouble: None,
         };
         for record in records {
@@ -90,6 +96,11 @@ impl Core {
         // One fleet's or one app's trouble is not the others'.
         let kept = self.keep_whole();
         let (wake, carried) = self.carry_on();
+        let (look, parted) = match self.part() {
+            Ok(look) => (look, Ok(())),
+            Err(trouble) => (None, Err(trouble)),
+        };
+        let (wake, carried) = (earlier(wake, look), carried.and(parted));
         self.watch();
         let now = self.now();
         match kept.and(carried) {
@@ -140,7 +151,7 @@ impl Core {
         }
         for id in missing {
             let state = kiln_model::InstanceState::Ended { exit: kiln_model::Exit::Unknown };
-            self.statuses.insert(id.clone(), InstanceStatus { id, state, since: now });
+            self.statuses.insert(id.clone(), InstanceStatus { id, state, since: now, full: Vec::new() });
         }
     }
 
@@ -188,7 +199,9 @@ impl Core {
             Record::SecretSet { .. } | Record::SecretRemoved { .. } => return,
             Record::Begun { plan, .. } => &plan.app,
             Record::Intent { app, .. } | Record::Outcome { app, .. } | Record::Ended { app, .. } => app,
-            Record::Replaced { fleet, .. } => &fleet.app,
+            Record::Replaced { fleet, .. }
+            | Record::Touched { fleet, .. }
+            | Record::Reinforced { fleet, .. } => &fleet.app,
         };
         if let Record::Begun { plan, .. } = record {
             self.generation = self.generation.max(plan.generation);
@@ -219,6 +232,7 @@ impl Core {
         let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
         let (ours, strays): (Vec<_>, Vec<_>) = listed.into_iter().partition(|s| members.contains(&s.id));
         let strays: Vec<InstanceId> = strays.into_iter().map(|s| s.id).collect();
+        let strays: Vec<InstanceId> = strays.into_iter().filter(|id| !self.adopt_parting(id)).collect();
         self.world.engine.kill(&strays).map_err(|e| Trouble::of(&e))?;
         self.world.engine.forget(&strays).map_err(|e| Trouble::of(&e))?;
         // Those that serve were observed healthy before they did. Of a fleet that has yet to prove itself nothing is

@@ -24,6 +24,8 @@ pub struct InstanceReport {
     pub since: Timestamp,
     /// Its main process.
     pub pid: Option<u32>,
+    /// What is wrong with it, if anything.
+    pub problem: Option<String>,
 }
 
 impl Core {
@@ -51,9 +53,16 @@ impl Core {
                 let status = self.statuses.get(&id)?;
                 let (phase, since) = self.phase(&id, &status.state, status.since)?;
                 let (pid, release) = (status.state.pid(), fleet.release.clone());
-                Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid })
+                let touch = fleet.serial_of(&id).and_then(|s| fleet.touched.get(&s)).map(ToString::to_string);
+                let problem = self.problem(&id).or_else(|| status.fullness()).or(touch);
+                Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid, problem })
             })
             .collect()
+    }
+
+    /// What was wrong with its last answer, of an instance that is not healthy.
+    fn problem(&self, id: &InstanceId) -> Option<String> {
+        self.conditions.get(id).filter(|c| !c.healthy)?.last_problem.clone()
     }
 
     fn phase(
@@ -88,6 +97,9 @@ impl Core {
             };
             waiting.push(Waiting { what: action.to_string(), since, until });
         }
+        let fleets = self.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
+        let held_back = fleets.filter_map(|f| self.back_off.get(&f.id)?.waiting(f, self.now()));
+        waiting.extend(held_back);
         if let Some((since, trouble)) = &self.trouble {
             waiting.push(Waiting {
                 what: format!("an end of this trouble: {trouble}"),

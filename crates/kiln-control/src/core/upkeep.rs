@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, Event, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState, Loss,
-    Millis, Record, ReleaseService, Timestamp,
+    AppName, Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
+    InstanceState, Loss, Millis, Probe, Record, ReleaseService, Timestamp, Waiting,
 };
 
 use super::{Core, earlier};
@@ -15,22 +15,50 @@ use crate::world::{Trouble, Watch};
 pub(super) struct BackOff {
     /// Losses since it was last whole.
     losses: u32,
+    /// Losses one soon after the other, whether it was whole in between or not: a program that is well for a moment
+    /// each time and then dies would otherwise be started again and again without a pause.
+    in_a_row: u32,
+    last: Option<Timestamp>,
     /// No member is made before this moment.
-    until: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
 }
 
 impl BackOff {
     const FIRST: u64 = 100;
     const LONGEST: u64 = 30_000;
 
+    /// Losses with less time than this between them are in a row.
+    const ROW: Millis = Millis(60_000);
+    /// So many in a row are made good at once if the fleet was whole in between.
+    const MOST_IN_A_ROW: u32 = 30;
+
     /// The first loss is made good at once: most losses are the only one.
     fn after_loss(self, now: Timestamp) -> Self {
         let losses = self.losses + 1;
-        let wait = match losses {
-            0 | 1 => None,
-            n => Some(Millis((Self::FIRST << (n - 2).min(10)).min(Self::LONGEST))),
+        let soon = self.last.is_some_and(|last| last.after(Self::ROW) > now);
+        let in_a_row = if soon { self.in_a_row + 1 } else { 1 };
+        let too_many = (losses - 1).max(in_a_row.saturating_sub(Self::MOST_IN_A_ROW));
+        let wait = match too_many {
+            0 => None,
+            n => Some(Millis((Self::FIRST << (n - 1).min(10)).min(Self::LONGEST))),
         };
-        Self { losses, until: wait.map(|w| now.after(w)) }
+        Self { losses, in_a_row, last: Some(now), until: wait.map(|w| now.after(w)) }
+    }
+
+    /// Whole again, and well.
+    fn settled(self) -> Self {
+        Self { losses: 0, until: None, ..self }
+    }
+
+    /// Why members are not made, if they are not, for people.
+    pub(super) fn waiting(&self, fleet: &Fleet, now: Timestamp) -> Option<Waiting> {
+        let until = self.until.filter(|until| *until > now)?;
+        let cause = fleet.last_loss.as_deref().unwrap_or("it was lost");
+        let what = format!(
+            "the next attempt at what {} lacks, after {} losses; the last one: {cause}",
+            fleet.id, fleet.losses
+        );
+        Some(Waiting { what, since: self.last?, until: Some(until) })
     }
 }
 
@@ -51,6 +79,7 @@ impl Core {
         let fleet = self.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned();
         let Some(fleet) = fleet.filter(|f| f.phase.is_kept_whole()) else { return Ok(()) };
         self.replace_lost(&fleet)?;
+        self.replace_touched(id)?;
         self.make_missing(id)
     }
 
@@ -102,7 +131,9 @@ impl Core {
             return Ok(());
         }
         let at = self.now();
-        let count = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        // One with a stand-in needs none.
+        let alone = lost.iter().filter(|l| !fleet.reinforced.contains(&l.serial)).count();
+        let count = u32::try_from(alone).unwrap_or(u32::MAX);
         let new = (fleet.last_serial + 1..=fleet.last_serial + count).collect();
         self.record(&Record::Replaced { at, fleet: fleet.id.clone(), lost: lost.clone(), new })?;
         for loss in &lost {
@@ -149,7 +180,10 @@ impl Core {
     fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
         let status = self.statuses.get(id)?;
         let since = match &status.state {
-            InstanceState::Ended { exit } => return Some(format!("it {exit}")),
+            InstanceState::Ended { exit } => {
+                let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
+                return Some(format!("it {exit}{full}"));
+            }
             InstanceState::Stopping { .. } => return None,
             InstanceState::Running { .. } => status.since,
         };
@@ -161,7 +195,8 @@ impl Core {
             return None;
         }
         let problem = condition.last_problem.as_deref().unwrap_or("no answer");
-        Some(format!("it was not healthy within {patience}: {problem}"))
+        let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
+        Some(format!("it was not healthy within {patience}: {problem}{full}"))
     }
 
     fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {
@@ -173,7 +208,7 @@ impl Core {
         })
     }
 
-    fn service(&self, fleet: &FleetId) -> Option<&ReleaseService> {
+    pub(super) fn service(&self, fleet: &FleetId) -> Option<&ReleaseService> {
         let release = &self.apps.get(&fleet.app)?.fleets.get(fleet)?.release;
         self.releases.get(release)?.services.get(&fleet.service)
     }
@@ -207,8 +242,8 @@ impl Core {
     /// A fleet that is whole and well has no losses to be held against it.
     fn settle(&mut self, fleet: &FleetId) {
         let whole = self.members().filter(|(f, _)| f == fleet).all(|(_, id)| self.announced.contains(&id));
-        if whole {
-            self.back_off.remove(fleet);
+        if let (true, Some(back_off)) = (whole, self.back_off.get_mut(fleet)) {
+            *back_off = back_off.settled();
         }
     }
 
@@ -234,6 +269,7 @@ impl Core {
             limits: service.limits,
             volatile: service.volatile.clone(),
             secrets: secrets.clone(),
+            needs: kiln_model::inside(&service.needs, service.port),
         };
         Ok(ids.iter().map(order).collect())
     }
@@ -261,6 +297,17 @@ fn watch(service: &ReleaseService, presumed_healthy: bool) -> Watch {
         timeout: service.probe_timeout,
         healthy_after: service.healthy_after,
         unhealthy_after: service.unhealthy_after,
+        exec: match &service.probe {
+            Probe::Exec { argv } => Some(command(service, argv.clone())),
+            _ => None,
+        },
         presumed_healthy,
     }
+}
+
+/// A command as the service's main process would be run.
+fn command(service: &ReleaseService, argv: Vec<String>) -> ExecOrder {
+    let (run, env) = (service.run.clone(), service.env.clone());
+    let (uid, gid, groups, workdir) = (run.uid, run.gid, run.groups, run.workdir);
+    ExecOrder { argv, env, uid, gid, groups, workdir, has_terminal: false }
 }

@@ -136,6 +136,7 @@ impl LocalHost {
             limits: LIMITS,
             volatile: image.volatile.clone(),
             secrets: Vec::new(),
+            needs: Vec::new(),
         })
     }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Record, ReleaseId, SecretVersion,
-    ServiceName, Timestamp,
+    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Loss, Record, ReleaseId,
+    SecretVersion, ServiceName, Timestamp,
 };
 
-/// Operations, oldest first.
+/// Operations and replacements, oldest first.
 pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
     let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
-    let mut aside: Vec<(usize, LogEntry)> = Vec::new();
+    let mut replacements = Vec::new();
+    let lineage = Lineage::of(records);
     for record in records {
         match record {
             Record::Begun { at, by, plan } => {
@@ -39,22 +40,26 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                     (entry.outcome, entry.reason) = outcome(ending, entry.reason.take());
                 }
             }
-            Record::Intent { .. } | Record::Outcome { .. } | Record::Replaced { .. } => {}
+            Record::Replaced { at, fleet, lost, new } => {
+                replacements.extend(replacement(&lineage, *at, fleet, lost, new));
+            }
+            Record::Touched { at, fleet, serial, by, command } => {
+                replacements.push(touch(&lineage, *at, &fleet.instance(*serial), fleet, by, command));
+            }
+            Record::Intent { .. } | Record::Outcome { .. } | Record::Reinforced { .. } => {}
             // What is no operation has a line of its own, in its place among those.
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");
-                aside.push((entries.len(), note(*at, by, app, what, version.as_ref())));
+                replacements.push(note(*at, by, app, what, version.as_ref()));
             }
             Record::SecretRemoved { at, by, app, name, version } => {
                 let what = format!("remove secret {name}");
-                aside.push((entries.len(), note(*at, by, app, what, version.as_ref())));
+                replacements.push(note(*at, by, app, what, version.as_ref()));
             }
         }
     }
-    let mut all: Vec<LogEntry> = entries.into_values().collect();
-    for (done, (after, entry)) in aside.into_iter().enumerate() {
-        all.insert(after + done, entry);
-    }
+    let mut all: Vec<LogEntry> = entries.into_values().chain(replacements).collect();
+    all.sort_by_key(|entry| entry.at);
     all
 }
 
@@ -71,6 +76,68 @@ fn note(at: Timestamp, by: &str, app: &AppName, what: String, version: Option<&S
         outcome: "done".into(),
         reason: version.map(ToString::to_string),
     }
+}
+
+/// An entry for each instance that is no more, under the number of the operation that made its fleet.
+fn replacement<'a>(
+    lineage: &'a Lineage,
+    at: Timestamp,
+    fleet: &'a FleetId,
+    lost: &'a [Loss],
+    new: &'a [u32],
+) -> impl Iterator<Item = LogEntry> + 'a {
+    let successors = new.iter().map(Some).chain(std::iter::repeat(None));
+    lost.iter().zip(successors).map(move |(loss, successor)| {
+        let id = fleet.instance(loss.serial);
+        let release = lineage.origin(&id).map(|o| o.release);
+        let place =
+            successor.map_or_else(String::new, |s| format!("; {} takes its place", fleet.instance(*s)));
+        LogEntry {
+            operation: fleet.generation.0,
+            at,
+            ended: Some(at),
+            by: "kiln".into(),
+            app: fleet.app.clone(),
+            what: "replace".into(),
+            from: release.clone(),
+            to: release,
+            outcome: "done".into(),
+            reason: Some(format!("{id}: {}{place}", loss.cause)),
+        }
+    })
+}
+
+fn touch(
+    lineage: &Lineage,
+    at: Timestamp,
+    id: &InstanceId,
+    fleet: &FleetId,
+    by: &str,
+    command: &str,
+) -> LogEntry {
+    let release = lineage.origin(id).map(|o| o.release);
+    LogEntry {
+        operation: fleet.generation.0,
+        at,
+        ended: None,
+        by: by.to_owned(),
+        app: fleet.app.clone(),
+        what: "exec".into(),
+        from: release.clone(),
+        to: release,
+        outcome: "done".into(),
+        reason: Some(format!("{id} is touched by hand: {command}")),
+    }
+}
+
+/// Every instance that was replaced: when, which, and why; oldest first.
+pub(crate) fn losses(records: &[Record]) -> impl Iterator<Item = (Timestamp, InstanceId, String)> + '_ {
+    records.iter().flat_map(|record| match record {
+        Record::Replaced { at, fleet, lost, .. } => {
+            lost.iter().map(|l| (*at, fleet.instance(l.serial), l.cause.clone())).collect()
+        }
+        _ => Vec::new(),
+    })
 }
 
 fn outcome(ending: &Ending, note: Option<String>) -> (String, Option<String>) {

@@ -5,7 +5,9 @@ mod board;
 mod busy;
 mod checks;
 mod deploy;
+mod diff;
 mod driver;
+mod exec;
 pub(crate) mod failure;
 mod history;
 mod logs;
@@ -26,11 +28,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kiln_engine::Engine;
-use kiln_model::{Answer, AppName, Command, Failure, Millis, Record};
+use kiln_model::{Answer, AppName, Command, ExecRequest, Failure, Millis, Record};
 use kiln_store::{HostLock, OperationLog, Store};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::contract::{Caller, EventSink, Host};
+use crate::contract::{Caller, EventSink, Host, Session};
 use crate::core::{Core, News, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
@@ -272,7 +274,8 @@ impl Host for LocalHost {
             Command::Releases { app } => self.releases(app),
             Command::ReleaseShow { app, release } => self.release_show(app, &release),
             Command::ReleaseDiff { app, from, to } => self.release_diff(app, &from, &to),
-            Command::Instances { app } => self.instances(app),
+            Command::Instances { app, all } => self.instances(app, all),
+            Command::Diff { instance } => self.diff(&instance),
             Command::Log { app, limit } => self.log(app, limit),
             Command::SecretSet { app, name, value } => self.secret_set(app, name, &value, &by),
             Command::SecretList { app } => self.secret_list(app),
@@ -287,6 +290,10 @@ impl Host for LocalHost {
             Command::Verify { repair } => self.verify(repair),
             Command::Down => self.down(DOWN_DRAIN, &by).map(|()| Answer::Done),
         }
+    }
+
+    fn exec(&self, request: &ExecRequest, by: Caller) -> Result<Session, Failure> {
+        LocalHost::exec(self, request, &by)
     }
 }
 

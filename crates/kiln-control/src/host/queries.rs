@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase,
-    ServiceStatus, StatusAnswer, TrafficReport,
+    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, Release,
+    ReleaseId, ServiceStatus, StatusAnswer, TrafficReport,
 };
 
 use super::LocalHost;
@@ -63,7 +63,7 @@ impl LocalHost {
         }))
     }
 
-    pub(crate) fn instances(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+    pub(crate) fn instances(&self, app: Option<AppName>, all: bool) -> Result<Answer, Failure> {
         let app = app.map(|app| self.app(Some(app))).transpose()?;
         let core = lock(&self.driver.core);
         let wanted = core.instances().into_iter().filter(|i| app.as_ref().is_none_or(|a| *a == i.fleet.app));
@@ -78,9 +78,37 @@ impl LocalHost {
                 state: i.phase,
                 since: i.since,
                 pid: i.pid,
+                reason: i.problem,
             })
         });
-        Ok(Answer::Instances(entries.collect()))
+        let mut entries: Vec<InstanceEntry> = entries.collect();
+        drop(core);
+        if all {
+            entries.extend(self.replaced(app.as_ref())?);
+        }
+        Ok(Answer::Instances(entries))
+    }
+
+    /// Instances that are no more, oldest first. Of one whose release is gone, only its output is left.
+    fn replaced(&self, app: Option<&AppName>) -> Result<Vec<InstanceEntry>, Failure> {
+        let records = self.records()?;
+        let lineage = history::Lineage::of(&records);
+        let mut releases: BTreeMap<ReleaseId, Option<Release>> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (since, id, cause) in history::losses(&records) {
+            let Some(origin) = lineage.origin(&id).filter(|o| app.is_none_or(|a| *a == o.app)) else {
+                continue;
+            };
+            let release = releases
+                .entry(origin.release.clone())
+                .or_insert_with(|| self.store.release(&origin.release).ok());
+            let service = release.as_ref().and_then(|r| r.services.get(&origin.service));
+            let Some(image) = service.map(|s| s.image) else { continue };
+            let history::Origin { app, service, release } = origin;
+            let (state, reason) = (InstancePhase::Replaced, Some(cause));
+            entries.push(InstanceEntry { id, app, service, release, image, state, since, pid: None, reason });
+        }
+        Ok(entries)
     }
 
     pub(crate) fn log(&self, app: Option<AppName>, limit: Option<u32>) -> Result<Answer, Failure> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use kiln_edge::{Dial, Door, EdgeClient, EdgeConfig, EdgeError, EdgeSettings, Limits, Listener, Sockets};
 use kiln_model::{
-    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, FleetId, Generation, HttpsRule, InstanceId, Protocol,
-    RouteTable, Target,
+    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, FleetId, Generation, HttpsRule, InstanceId, NeedName,
+    Protocol, RouteTable, Target,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -20,7 +20,14 @@ use crate::wire::Client;
 
 /// Plain sockets, and instances that are ports of this host.
 #[derive(Default)]
-pub struct Ports(Mutex<HashMap<InstanceId, SocketAddr>>);
+pub struct Ports(Mutex<HashMap<InstanceId, SocketAddr>>, pub Mutex<Insides>);
+
+/// What listens inside of instances, and where stores are.
+#[derive(Default)]
+pub struct Insides {
+    pub listeners: HashMap<InstanceId, Vec<(NeedName, TcpListener)>>,
+    pub stores: HashMap<NeedName, SocketAddr>,
+}
 
 impl Dial for Ports {
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>> {
@@ -30,6 +37,19 @@ impl Dial for Ports {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = || rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
         (0..count).map(|_| Ok(socket()?)).collect()
+    }
+
+    fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
+        let insides = self.1.lock().unwrap();
+        let of = insides.listeners.get(instance).into_iter().flatten();
+        of.map(|(name, listener)| Ok((name.clone(), listener.try_clone()?.into()))).collect()
+    }
+
+    fn store(&self, _: &InstanceId, need: &NeedName) -> io::Result<OwnedFd> {
+        let address = self.1.lock().unwrap().stores.get(need).copied().ok_or(io::ErrorKind::NotFound)?;
+        let stream = TcpStream::connect(address)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream.into())
     }
 
     fn address(&self, instance: &InstanceId, _: u16) -> SocketAddr {
@@ -116,6 +136,8 @@ impl Edge {
             instances: known.into_iter().map(|(id, _)| id).collect(),
             release: None,
             protocol: Protocol::Http1,
+            callers: vec![],
+            needs: Default::default(),
         }
     }
 
@@ -127,6 +149,11 @@ impl Edge {
         let mut version = self.version.lock().unwrap();
         *version += 1;
         self.client.set_table(&RouteTable { version: *version, ..table }).unwrap()
+    }
+
+    /// What the edge asks when it is to reach into instances.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     pub fn connect(&self) -> Client {

@@ -10,6 +10,7 @@ mod drain;
 mod forwarding;
 mod h2;
 mod harness;
+mod inside;
 mod instance;
 mod observed;
 mod process;

@@ -84,8 +84,15 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
     });
     let id = fleet_id(1);
     let (port, instances) = (instance.address.port(), vec![id.instance(1)]);
-    let fleets =
-        vec![EdgeFleet { id: id.clone(), port, instances, release: None, protocol: Protocol::Http1 }];
+    let fleets = vec![EdgeFleet {
+        id: id.clone(),
+        port,
+        instances,
+        release: None,
+        protocol: Protocol::Http1,
+        callers: vec![],
+        needs: Default::default(),
+    }];
     let table = RouteTable {
         version: 1,
         routes: vec![route(None, "/", &[(&id, 1)])],

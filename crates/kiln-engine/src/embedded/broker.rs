@@ -5,12 +5,13 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use kiln_model::InstanceId;
+use kiln_model::{InstanceId, NeedName};
 
-use super::client::{sockets, unreachable};
+use super::client::{sockets, unexpected, unreachable};
 use super::line::Lines;
-use super::wire::BROKER_SOCKET;
+use super::wire::{Answer, BROKER_SOCKET, Call};
 use crate::EngineError;
 
 /// Where the broker of a keeper listens.
@@ -38,5 +39,35 @@ impl Client {
     /// [`EngineError::NoSuchInstance`] if it does not run, [`EngineError::Unreachable`] if the keeper does not answer.
     pub fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         sockets(&self.0, id, count)
+    }
+
+    /// What listens inside an instance for what it needs: non-blocking TCP listeners, with the need each is for.
+    ///
+    /// # Errors
+    /// As for [`Client::sockets`].
+    pub fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError> {
+        let attempted = "get what listens inside an instance";
+        let asked = self.0.ask(Call::Listeners { id: id.clone() }, Duration::ZERO);
+        match asked.map_err(unreachable(attempted))? {
+            (Answer::Listeners(names), arrived) if names.len() == arrived.len() => {
+                Ok(names.into_iter().zip(arrived).collect())
+            }
+            (Answer::NoSuchInstance, _) => Err(EngineError::NoSuchInstance(id.clone())),
+            (other, _) => Err(unexpected(attempted, other)),
+        }
+    }
+
+    /// A connection to a store that an instance needs: begun, and to be waited for. It leads where the release says.
+    ///
+    /// # Errors
+    /// As for [`Client::sockets`]; if the instance needs no such store; if the system refuses at once.
+    pub fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError> {
+        let attempted = "connect to a store";
+        let call = Call::Store { id: id.clone(), need: need.clone() };
+        match self.0.ask(call, Duration::ZERO).map_err(unreachable(attempted))? {
+            (Answer::Sockets, mut arrived) if arrived.len() == 1 => Ok(arrived.remove(0)),
+            (Answer::NoSuchInstance, _) => Err(EngineError::NoSuchInstance(id.clone())),
+            (other, _) => Err(unexpected(attempted, other)),
+        }
     }
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus};
 
-use super::line::Lines;
+use rustix::fs::{Mode, OFlags};
+
+use super::line::{Begun, Lines};
 use super::wire::{Answer, CONTROL_SOCKET, Call, Cursor, MOST_DESCRIPTORS};
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, Execution};
 
 /// Instances as children of the keeper that works in a run directory.
 #[derive(Debug)]
@@ -98,6 +100,26 @@ impl Embedded {
         }
     }
 
+    /// Does something with the main process of an instance. Whatever is found there was the instance's if its process
+    /// is still the same afterwards.
+    fn with_process<T>(
+        &self,
+        id: &InstanceId,
+        attempted: &'static str,
+        something: impl FnOnce(u32) -> io::Result<T>,
+    ) -> Result<T, EngineError> {
+        let gone = || EngineError::NoSuchInstance(id.clone());
+        let pid_of = || -> Result<Option<u32>, EngineError> {
+            Ok(self.list()?.into_iter().find(|s| s.id == *id).and_then(|s| s.state.pid()))
+        };
+        let pid = pid_of()?.ok_or_else(gone)?;
+        let found = something(pid);
+        if pid_of()? != Some(pid) {
+            return Err(gone());
+        }
+        found.map_err(unreachable(attempted))
+    }
+
     fn statuses(&self, attempted: &'static str, call: Call) -> Result<Vec<InstanceStatus>, EngineError> {
         match self.ask(attempted, call)? {
             Answer::Statuses(statuses) => Ok(statuses),
@@ -152,6 +174,49 @@ impl Engine for Embedded {
     fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         sockets(&self.lines, id, count)
     }
+
+    fn connections(&self, id: &InstanceId, port: u16) -> Result<u32, EngineError> {
+        let read = |pid| super::connections::open_to(pid, port);
+        self.with_process(id, "count connections of an instance", read)
+    }
+
+    fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {
+        let open = |pid: u32| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())?)
+        };
+        self.with_process(id, "look into an instance", open)
+    }
+
+    fn exec(
+        &self,
+        id: &InstanceId,
+        order: &ExecOrder,
+        streams: [OwnedFd; 3],
+    ) -> Result<Box<dyn Execution>, EngineError> {
+        let call = Call::Exec { id: id.clone(), order: order.clone() };
+        let begun = self.lines.begin(call, &streams).map_err(unreachable(EXEC))?;
+        Ok(Box::new(Command { begun, id: id.clone() }))
+    }
+}
+
+const EXEC: &str = "run a command in an instance";
+
+/// A command inside an instance: the keeper kills it when the connection it was asked for on ends.
+struct Command {
+    begun: Begun,
+    id: InstanceId,
+}
+
+impl Execution for Command {
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, EngineError> {
+        match self.begun.wait(timeout).map_err(unreachable(EXEC))? {
+            None => Ok(None),
+            Some(Answer::Executed(exit)) => Ok(Some(exit)),
+            Some(Answer::NoSuchInstance) => Err(EngineError::NoSuchInstance(self.id.clone())),
+            Some(other) => Err(unexpected(EXEC, other)),
+        }
+    }
 }
 
 /// Which file a program is.
@@ -182,7 +247,8 @@ pub(super) fn unreachable(attempted: &'static str) -> impl FnOnce(io::Error) -> 
     move |source| EngineError::Unreachable { engine: NAME, attempted, source }
 }
 
-fn unexpected(attempted: &'static str, answer: Answer) -> EngineError {
+/// The error of an answer to another question, or none.
+pub(super) fn unexpected(attempted: &'static str, answer: Answer) -> EngineError {
     let why = match answer {
         Answer::Refused(why) => why,
         _ => "the keeper gave the answer to another question".into(),

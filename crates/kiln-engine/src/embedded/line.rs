@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive};
+use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive, send};
 
 /// How long a keeper that works may take to answer what it does not wait with.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,6 +63,13 @@ impl Lines {
         Ok(answer)
     }
 
+    /// Asks for something that takes as long as it takes, and goes when the connection does.
+    pub(super) fn begin(&self, call: Call, descriptors: &[OwnedFd]) -> io::Result<Begun> {
+        let mut line = Line::open(&self.socket)?;
+        line.say(Request { number: 1, call }, descriptors)?;
+        Ok(Begun(line))
+    }
+
     fn take_idle(&self) -> Option<Line> {
         self.idle.lock().expect("no panic while connections are moved").pop()
     }
@@ -80,6 +87,24 @@ impl Lines {
 fn is_broken(e: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(e.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Something that was asked for, on a connection of its own.
+#[derive(Debug)]
+pub(super) struct Begun(Line);
+
+impl Begun {
+    /// The answer, if it comes within `timeout`.
+    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<Option<Answer>> {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        // None at all would mean to wait for ever.
+        self.0.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        match self.0.hear() {
+            Ok((reply, _)) => Ok(Some(reply.answer)),
+            Err(e) if matches!(e.kind(), WouldBlock | TimedOut) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// One connection.
@@ -111,6 +136,15 @@ impl Line {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"));
         }
         Ok((reply.answer, descriptors))
+    }
+
+    /// Sends a request with descriptors, which arrive with its first byte.
+    fn say(&mut self, request: Request, descriptors: &[OwnedFd]) -> io::Result<()> {
+        let (frame, mut sent) = (Frame::of(&request)?.0, 0);
+        while sent < frame.len() {
+            sent += send(&self.stream, &frame[sent..], if sent == 0 { descriptors } else { &[] })?;
+        }
+        Ok(())
     }
 
     fn hear(&mut self) -> io::Result<(Reply, Vec<OwnedFd>)> {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `client` | the engine, as control has it |
 //! | `broker` | the way to sockets in the networks of instances, as the edge has it |
+//! | `connections` | connections inside an instance's network |
 //! | `line` | one connection to a keeper, from the outside |
 //! | `wire` | what is said on it |
 //! | `keeper` | the process all instances are children of |
@@ -19,6 +20,7 @@ pub mod broker;
 mod capture;
 mod cgroup;
 mod client;
+mod connections;
 pub mod keeper;
 mod launch;
 mod line;

@@ -84,6 +84,7 @@ impl Spec {
         Ok(ReleaseService {
             secrets: pinned(service, of.secrets)?,
             checks: checks.iter().map(PassedCheck::of).collect(),
+            needs: service.needs.clone(),
             ..without_proof(service, image)
         })
     }
@@ -121,6 +122,7 @@ fn without_proof(service: &ServiceSpec, image: &ImageRecord) -> ReleaseService {
         healthy_after,
         unhealthy_after,
         start_timeout,
+        needs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: BTreeSet::new(),
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, OciReference, Probe,
-    Protocol, ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
+    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, Need, NeedName,
+    OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -179,6 +179,8 @@ pub struct ServiceSpec {
     pub health: HealthSpec,
     /// The secrets they are given, and the environment variable that holds each as well, if any.
     pub secrets: BTreeMap<SecretName, Option<String>>,
+    /// What they reach beyond themselves, by name.
+    pub needs: BTreeMap<NeedName, Need>,
 }
 
 /// How instances are asked whether they are well.

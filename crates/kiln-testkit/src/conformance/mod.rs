@@ -5,12 +5,13 @@
 
 mod creating;
 mod ending;
+mod executing;
 mod sockets;
 mod telling;
 mod watch;
 
 use kiln_engine::Engine;
-use kiln_model::{InstanceId, InstanceOrder};
+use kiln_model::{ExecOrder, InstanceId, InstanceOrder};
 
 /// How an instance behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,19 @@ pub enum Program {
     Missing,
 }
 
+/// What a command inside an instance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Prints this and a newline, and ends with 0.
+    Prints(&'static str),
+    /// Ends at once with this code.
+    Exits(u8),
+    /// Runs until it is ended, and says nothing.
+    Runs,
+    /// Is not in the image.
+    Missing,
+}
+
 /// An engine under test, and what it takes to test it.
 pub trait Harness {
     /// The engine; it has no instances at first.
@@ -36,6 +50,9 @@ pub trait Harness {
 
     /// An order for an instance that behaves so.
     fn order(&self, id: &str, program: Program) -> InstanceOrder;
+
+    /// A command that does so, in an instance of any program.
+    fn command(&self, command: Command) -> ExecOrder;
 
     /// Waits until the program of a running instance has arranged what it does about signals. Programs of an engine
     /// without processes need no time.
@@ -50,7 +67,7 @@ pub trait Harness {
 
 type Case = (&'static str, fn(&dyn Harness));
 
-const CASES: &[&[Case]] = &[creating::CASES, ending::CASES, telling::CASES, sockets::CASES];
+const CASES: &[&[Case]] = &[creating::CASES, ending::CASES, telling::CASES, sockets::CASES, executing::CASES];
 
 /// Puts engines to all cases, each to a new one.
 ///

@@ -11,6 +11,8 @@ use super::{Case, Harness, Program};
 pub(super) const CASES: &[Case] = &[
     ("as many unconnected sockets as asked for", as_many_as_asked_for),
     ("an instance that does not run has no sockets", none_without_an_instance),
+    ("an instance that runs can be looked into", root),
+    ("connections are counted in instances that run", connections),
 ];
 
 fn as_many_as_asked_for(harness: &dyn Harness) {
@@ -33,4 +35,21 @@ fn none_without_an_instance(harness: &dyn Harness) {
         let refused = harness.engine().sockets(&id, 1);
         assert!(matches!(&refused, Err(EngineError::NoSuchInstance(which)) if *which == id), "{refused:?}");
     }
+}
+
+fn connections(harness: &dyn Harness) {
+    let id = run_one(harness, "a", Program::Runs);
+    assert_eq!(harness.engine().connections(&id, 8080).unwrap(), 0);
+    harness.engine().kill(std::slice::from_ref(&id)).unwrap();
+    let refused = harness.engine().connections(&id, 8080);
+    assert!(matches!(&refused, Err(EngineError::NoSuchInstance(which)) if *which == id), "{refused:?}");
+}
+
+fn root(harness: &dyn Harness) {
+    let id = run_one(harness, "a", Program::Runs);
+    let root = harness.engine().root(&id).unwrap();
+    let mode = rustix::fs::fstat(&root).unwrap().st_mode;
+    assert!(rustix::fs::FileType::from_raw_mode(mode).is_dir());
+    harness.engine().kill(std::slice::from_ref(&id)).unwrap();
+    assert!(matches!(harness.engine().root(&id), Err(EngineError::NoSuchInstance(which)) if which == id));
 }

@@ -8,7 +8,7 @@ use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus}
 use super::{Harness, Program};
 
 /// The longest that anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Creates one instance.
 pub(super) fn create_one(

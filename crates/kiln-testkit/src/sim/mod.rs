@@ -114,6 +114,22 @@ impl Sim {
         self.settle();
     }
 
+    /// Ann begins a command in an instance.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn touch(&mut self, instance: &kiln_model::InstanceId, command: &str) {
+        let service = self.core.touch(instance, "ann", command).expect("a history that can be written");
+        assert!(service.is_some(), "{instance} does not run");
+        self.settle();
+    }
+
+    /// Her command has ended.
+    pub fn let_alone(&mut self, instance: &kiln_model::InstanceId) {
+        self.core.let_alone(instance);
+        self.settle();
+    }
+
     /// Gives up what is under way.
     pub fn cancel(&mut self) {
         let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());

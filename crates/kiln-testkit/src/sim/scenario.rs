@@ -49,6 +49,30 @@ fn perform(sim: &mut Sim, command: &str) {
             sim.engine.end_with_signal(&instance.parse().expect("an instance"), 9);
             sim.settle();
         }
+        ["touch", instance] => {
+            sim.touch(&instance.parse().expect("an instance"), "sh");
+        }
+        ["let-alone", instance] => {
+            sim.let_alone(&instance.parse().expect("an instance"));
+        }
+        ["connections", instance, count] => {
+            let instance = instance.parse().expect("an instance");
+            sim.engine.set_connections(&instance, count.parse().expect("a number"));
+            sim.settle();
+        }
+        ["kill-newest", prefix, times] => {
+            for _ in 0..times.parse().expect("a number") {
+                let newest = sim
+                    .core()
+                    .instances()
+                    .into_iter()
+                    .map(|i| i.id)
+                    .rfind(|id| id.as_str().starts_with(prefix));
+                let Some(newest) = newest else { break };
+                sim.engine.end_with_signal(&newest, 9);
+                sim.settle();
+            }
+        }
         ["in-flight", generation, count] => {
             let generation = Generation(generation.parse().expect("a generation"));
             sim.edge.set_in_flight(generation, count.parse().expect("a number"));

@@ -69,6 +69,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         healthy_after: 2,
         unhealthy_after: 3,
         start_timeout: Millis(5_000),
+        needs: std::collections::BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: Default::default(),
     };

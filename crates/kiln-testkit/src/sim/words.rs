@@ -37,6 +37,12 @@ fn record(record: &Record) -> String {
             let lost: Vec<&str> = lost.iter().map(|l| l.cause.as_str()).collect();
             format!("{fleet}: lost ({}), made {new:?}", lost.join("; "))
         }
+        Record::Touched { fleet, serial, by, command, .. } => {
+            format!("{fleet}: {by} runs `{command}` in {serial}")
+        }
+        Record::Reinforced { fleet, touched, new, .. } => {
+            format!("{fleet}: made {new:?} to stand in for {touched:?}")
+        }
     }
 }
 
@@ -75,5 +81,8 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
     let targets = targets.map(|t| format!("@{} × {}", t.fleet.generation, receivers(&t.fleet)));
     let live = state.traffic.live().map_or_else(|| "nobody".into(), name);
     let (fleets, targets): (Vec<_>, Vec<_>) = (fleets.collect(), targets.collect());
-    format!("= {live} serves; fleets: {}; edge: {}", fleets.join(", "), targets.join(", "))
+    let parting: Vec<String> = core.parting().iter().map(ToString::to_string).collect();
+    let parting =
+        if parting.is_empty() { String::new() } else { format!("; leaving: {}", parting.join(", ")) };
+    format!("= {live} serves; fleets: {}; edge: {}{parting}", fleets.join(", "), targets.join(", "))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, Sockets, Trust};
 use kiln_engine::embedded::broker;
-use kiln_model::{ExitCode, Failure, InstanceId};
+use kiln_model::{ExitCode, Failure, InstanceId, NeedName};
 
 use crate::context::Context;
 
@@ -67,5 +67,13 @@ struct ThroughKeeper(broker::Client);
 impl Dial for ThroughKeeper {
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>> {
         self.0.sockets(instance, count).map_err(io::Error::other)
+    }
+
+    fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
+        self.0.listeners(instance).map_err(io::Error::other)
+    }
+
+    fn store(&self, instance: &InstanceId, need: &NeedName) -> io::Result<OwnedFd> {
+        self.0.store(instance, need).map_err(io::Error::other)
     }
 }

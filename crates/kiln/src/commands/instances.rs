@@ -13,10 +13,13 @@ pub(crate) struct Instances {
     /// Only those of this app [default: all of the host's]
     #[arg(long, value_name = "NAME")]
     app: Option<kiln_model::AppName>,
+    /// Also those that were replaced, with why
+    #[arg(long)]
+    all: bool,
 }
 
 pub(crate) fn run(args: &Instances, context: &Context) -> Result<(), Failure> {
-    match context.ask(&Command::Instances { app: args.app.clone() })? {
+    match context.ask(&Command::Instances { app: args.app.clone(), all: args.all })? {
         Answer::Instances(instances) => context.output.result(&instances, || words_for(&instances)),
         other => Err(unexpected(&other)),
     }
@@ -26,8 +29,16 @@ fn words_for(instances: &[InstanceEntry]) -> String {
     if instances.is_empty() {
         return "no instance runs".into();
     }
-    let rows: Vec<[String; 6]> = instances.iter().map(row).collect();
-    table(["INSTANCE", "SERVICE", "STATE", "SINCE", "RELEASE", "PID"], &rows)
+    if instances.iter().all(|i| i.reason.is_none()) {
+        let rows: Vec<[String; 6]> = instances.iter().map(row).collect();
+        return table(["INSTANCE", "SERVICE", "STATE", "SINCE", "RELEASE", "PID"], &rows);
+    }
+    let with_reason = |entry| {
+        let [id, service, state, since, release, pid] = row(entry);
+        [id, service, state, since, release, pid, entry.reason.clone().unwrap_or_default()]
+    };
+    let rows: Vec<[String; 7]> = instances.iter().map(with_reason).collect();
+    table(["INSTANCE", "SERVICE", "STATE", "SINCE", "RELEASE", "PID", "WHY"], &rows)
 }
 
 fn row(entry: &InstanceEntry) -> [String; 6] {
@@ -36,6 +47,7 @@ fn row(entry: &InstanceEntry) -> [String; 6] {
         InstancePhase::Ready => "ready",
         InstancePhase::Unhealthy => "unhealthy",
         InstancePhase::Stopping => "stopping",
+        InstancePhase::Replaced => "replaced",
     };
     [
         entry.id.to_string(),

@@ -4,8 +4,10 @@ pub(crate) mod audit;
 pub(crate) mod bake;
 pub(crate) mod completions;
 pub(crate) mod deploy;
+pub(crate) mod diff;
 pub(crate) mod down;
 pub(crate) mod edge;
+pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod instances;
 pub(crate) mod keeper;
@@ -43,6 +45,8 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Releases(args) => releases::run(args, context),
         Commands::Image(args) => image::run(&args, context),
         Commands::Instances(args) => instances::run(&args, context),
+        Commands::Diff(args) => diff::run(args, context),
+        Commands::Exec(args) => exec::run(args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
         Commands::Secret(args) => secret::run(args, context),

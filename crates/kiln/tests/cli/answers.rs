@@ -195,9 +195,24 @@ fn instances_and_where_they_are_in_their_lives() {
         state,
         since: AT,
         pid,
+        reason: None,
+    };
+    let lost = InstanceEntry {
+        reason: Some("it exited with code 1; no space is left on /tmp (4MiB)".into()),
+        ..entry(7, InstancePhase::Replaced, None)
     };
     let entries = vec![entry(1, InstancePhase::Ready, Some(4711)), entry(2, InstancePhase::Starting, None)];
-    let _host = place.host("a", move |_, _| Ok(Answer::Instances(entries.clone())));
+    let _host = place.host("a", move |command, _| match command {
+        Command::Instances { all: true, .. } => Ok(Answer::Instances(vec![entries[0].clone(), lost.clone()])),
+        _ => Ok(Answer::Instances(entries.clone())),
+    });
+    assert_snapshot!(place.kiln(&["instances", "--all"]), @r"
+        status: 0
+        --- stdout
+        INSTANCE       SERVICE  STATE     SINCE                 RELEASE         PID   WHY
+        hello-web-3-1  web      ready     2026-09-21 14:13:20Z  r-555555555555  4711
+        hello-web-3-7  web      replaced  2026-09-21 14:13:20Z  r-555555555555  -     it exited with code 1; no space is left on /tmp (4MiB)
+        ");
     assert_snapshot!(place.kiln(&["instances"]), @r"
         status: 0
         --- stdout

@@ -5,10 +5,12 @@
 mod contents;
 mod deploys;
 mod failures;
+mod hands;
 mod host;
 mod luck;
 mod project;
 mod releases;
 mod secrets;
+mod shop;
 mod trace;
 mod up;

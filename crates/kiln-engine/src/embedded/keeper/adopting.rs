@@ -47,7 +47,11 @@ impl Keeper {
         let is_there = watched.is_some();
         // One whose end nobody saw is gone, and how is not known.
         let phase = watched.map_or_else(|| leaving(exit.unwrap_or(Exit::Unknown)), Phase::Live);
-        self.instances.insert(number, Instance::adopt(trace, phase, outputs));
+        let listeners = trace.listeners.iter().map(|mark| inheritance.take(*mark));
+        // All or none: whoever asks is told them by their places.
+        let listeners = listeners.collect::<Option<Vec<OwnedFd>>>().unwrap_or_default();
+        self.begin_rounds();
+        self.instances.insert(number, Instance::adopt(trace, phase, outputs, listeners));
         self.numbers.insert(id.clone(), number);
         if !is_there {
             return self.remove_rest(number);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
-use super::super::wire::{Frame, Inbox, Reply, Request, send};
+use super::super::wire::{Frame, Inbox, Reply, Request, receive, send};
 use super::door::Rights;
 
 /// Somebody who asks one thing after the other.
@@ -15,6 +15,8 @@ pub(super) struct Conversation {
     socket: OwnedFd,
     pub(super) rights: Rights,
     inbox: Inbox,
+    /// What came with the request that is arriving, or being worked on.
+    descriptors: Vec<OwnedFd>,
     state: State,
 }
 
@@ -29,12 +31,15 @@ enum State {
     Replying { bytes: Vec<u8>, sent: usize, descriptors: Vec<OwnedFd> },
 }
 
+/// How many descriptors come with a request at most.
+const STREAMS: usize = 3;
+
 /// What one look at a connection reads at most.
 const ONE_TURN: usize = 64 << 10;
 
 impl Conversation {
     pub(super) fn new(socket: OwnedFd, rights: Rights) -> Self {
-        Self { socket, rights, inbox: Inbox::default(), state: State::Listening }
+        Self { socket, rights, inbox: Inbox::default(), descriptors: Vec::new(), state: State::Listening }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -76,8 +81,14 @@ impl Conversation {
         Ok(request)
     }
 
+    /// What came with the request that is being worked on.
+    pub(super) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.descriptors)
+    }
+
     /// Answers the request that is being worked on.
     pub(super) fn reply(&mut self, reply: &Reply, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        self.descriptors.clear();
         let bytes = Frame::of(reply)?.0;
         self.state = State::Replying { bytes, sent: 0, descriptors };
         self.flush()
@@ -85,14 +96,17 @@ impl Conversation {
 
     fn receive(&mut self) -> io::Result<()> {
         let mut buffer = [0; ONE_TURN];
-        match rustix::io::read(&self.socket, &mut buffer) {
+        let received = receive(&self.socket, &mut buffer, &mut self.descriptors);
+        // No request comes with more than its standard streams, and nobody makes the keeper hold anything else.
+        self.descriptors.truncate(if self.rights == Rights::Control { STREAMS } else { 0 });
+        match received {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => {
                 self.inbox.take(&buffer[..length]);
                 Ok(())
             }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(e) => Err(e.into()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 

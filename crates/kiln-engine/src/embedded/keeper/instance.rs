@@ -1,9 +1,10 @@
 //! An instance that has not ended, or of which something is left.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use kiln_model::{ByteSize, Exit, InstanceId, InstanceOrder, Millis, OutputStream};
+use kiln_model::{ByteSize, Exit, Inside, InstanceId, InstanceOrder, Millis, OutputStream, Volatile};
 
 use super::super::capture::OutputPipe;
 use super::super::launch::{Launching, MainProcess};
@@ -16,14 +17,20 @@ pub(super) struct Instance {
     pub(super) stop_signal: i32,
     pub(super) stop_grace: Millis,
     memory: ByteSize,
+    pub(super) volatile: Vec<Volatile>,
     pub(super) phase: Phase,
     outputs: [Option<OutputPipe>; 2],
     /// What is written down of it.
     pub(super) trace: Option<Box<Trace>>,
+    /// How it finds what it needs, and the sockets that listen for that: one for each port, in this order.
+    pub(super) needs: Vec<Inside>,
+    pub(super) listeners: Vec<OwnedFd>,
     /// Why its program never ran.
     pub(super) failure: Option<String>,
     /// Whether it is ending because it was told to, at once.
     pub(super) is_killed: bool,
+    /// Whether it is ending because the kernel killed one of its processes for want of memory.
+    pub(super) is_starved: bool,
 }
 
 /// Where it is, as its keeper sees it.
@@ -50,32 +57,45 @@ impl Instance {
             stop_signal: order.run.stop_signal,
             stop_grace: order.run.stop_grace,
             memory: order.limits.memory,
+            volatile: order.volatile.clone(),
+            needs: order.needs.clone(),
+            listeners: Vec::new(),
             phase: Phase::Queued(Box::new(order)),
             outputs: [None, None],
             trace: None,
             failure: None,
             is_killed: false,
+            is_starved: false,
         }
     }
 
     /// One that another keeper has made.
-    pub(super) fn adopt(trace: Trace, phase: Phase, outputs: [Option<OutputPipe>; 2]) -> Self {
+    pub(super) fn adopt(
+        trace: Trace,
+        phase: Phase,
+        outputs: [Option<OutputPipe>; 2],
+        listeners: Vec<OwnedFd>,
+    ) -> Self {
         Self {
             id: trace.id.clone(),
             stop_signal: trace.stop_signal,
             stop_grace: trace.stop_grace,
             memory: trace.memory,
+            volatile: trace.volatile.clone(),
+            needs: trace.needs.clone(),
+            listeners,
             phase,
             outputs,
             trace: Some(Box::new(trace)),
             failure: None,
             is_killed: false,
+            is_starved: false,
         }
     }
 
     /// What becomes of it if this keeper is killed: what the next one must know.
     pub(super) fn describe(&self, order: &InstanceOrder, launching: &Launching) -> io::Result<Trace> {
-        let (ids, accounting_uid) = launching.ids();
+        let (ids, accounting_uid) = launching.ids().ok_or(io::ErrorKind::InvalidInput)?;
         let main = launching.main();
         let mark = |pipe: &Option<OutputPipe>| match pipe {
             Some(pipe) => Mark::of(pipe.reader()),
@@ -92,6 +112,9 @@ impl Instance {
             pid: main.pid(),
             process: Mark::of(main.pidfd())?,
             outputs: [mark(&self.outputs[0])?, mark(&self.outputs[1])?],
+            volatile: self.volatile.clone(),
+            needs: self.needs.clone(),
+            listeners: Vec::new(),
         })
     }
 
@@ -128,6 +151,9 @@ impl Instance {
     pub(super) fn verdict(&mut self, exit: Exit, ran_out_of_memory: impl FnOnce() -> bool) -> Exit {
         if let Some(cause) = self.failure.take() {
             return Exit::NotStarted { cause };
+        }
+        if self.is_starved {
+            return Exit::OutOfMemory { limit: self.memory };
         }
         let may_be_memory = match exit {
             Exit::Signal { signal } => signal == libc::SIGKILL && !self.is_killed,

@@ -13,7 +13,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use kiln_model::{AppName, ByteSize, Exit, InstanceId, InstanceState, InstanceStatus, Millis};
+use kiln_model::{
+    AppName, ByteSize, Exit, Inside, InstanceId, InstanceState, InstanceStatus, Millis, Volatile,
+};
 use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,13 @@ pub(super) struct Trace {
     pub(super) process: Mark,
     /// Standard output and standard error.
     pub(super) outputs: [Mark; 2],
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) volatile: Vec<Volatile>,
+    /// What it needs, and what listens for that; written down again when it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) needs: Vec<Inside>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) listeners: Vec<Mark>,
 }
 
 /// The file, being written.
@@ -234,11 +243,14 @@ mod tests {
             pid: 4,
             process: mark(1),
             outputs: [mark(2), mark(3)],
+            volatile: vec![],
+            needs: vec![],
+            listeners: vec![],
         }
     }
 
     fn told(id: &str, state: InstanceState) -> Record<'static> {
-        let status = InstanceStatus { id: id.parse().unwrap(), state, since: Timestamp(0) };
+        let status = InstanceStatus { id: id.parse().unwrap(), state, since: Timestamp(0), full: vec![] };
         Record::Told(Cow::Owned(status))
     }
 

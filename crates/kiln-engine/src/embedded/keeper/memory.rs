@@ -6,6 +6,7 @@ use std::io;
 use kiln_model::{Exit, InstanceId, InstanceOrder};
 
 use super::super::launch::Launching;
+use super::descriptors::Mark;
 use super::instance::Instance;
 use super::journal::Record;
 use super::register::Register;
@@ -25,6 +26,18 @@ impl Keeper {
         self.journal.write(&Record::Launched(Cow::Borrowed(&trace)))?;
         instance.trace = Some(Box::new(trace));
         Ok(())
+    }
+
+    /// An instance is listened in, if it is. Without this the next keeper would not know by what.
+    pub(super) fn journal_listeners(&mut self, number: u64) {
+        let Some(instance) = self.instances.get_mut(&number).filter(|i| !i.listeners.is_empty()) else {
+            return;
+        };
+        let marks = instance.listeners.iter().map(Mark::of).collect::<io::Result<Vec<_>>>();
+        if let (Some(trace), Ok(marks)) = (&mut instance.trace, marks) {
+            trace.listeners = marks;
+            let _ = self.journal.write(&Record::Launched(Cow::Borrowed(trace)));
+        }
     }
 
     // What cannot be written down below is missing until the journal is written anew.

@@ -28,6 +28,8 @@
 //! | `descriptors` | what stays open when a keeper is killed |
 //! | `journal` | what it has written down by then; `memory` is when it does |
 //! | `adopting` | how the next one goes on |
+//! | `executing` | what it does when a command is to be run inside an instance |
+//! | `shortage` | instances that run out of memory or space |
 //! | `orphans` | what nobody knows of |
 
 mod adopting;
@@ -35,6 +37,7 @@ mod config;
 mod conversation;
 mod descriptors;
 mod door;
+mod executing;
 mod heir;
 mod holder;
 mod instance;
@@ -45,6 +48,7 @@ mod poll;
 mod ready;
 mod register;
 mod serving;
+mod shortage;
 mod signals;
 mod start;
 mod tending;

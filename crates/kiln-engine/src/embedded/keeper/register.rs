@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_model::{InstanceId, InstanceState, InstanceStatus, Timestamp};
+use kiln_model::{InstanceId, InstanceState, InstanceStatus, Timestamp, Volatile};
 
 use super::super::wire::Cursor;
 
@@ -50,8 +50,19 @@ impl Register {
 
     /// An instance is in another state.
     pub(super) fn set(&mut self, id: &InstanceId, state: InstanceState, since: Timestamp) {
+        let full = self.status(id).map_or_else(Vec::new, |s| s.full.clone());
+        self.put(id, InstanceStatus { id: id.clone(), state, since, full });
+    }
+
+    /// Other volatile paths of an instance are full than before.
+    pub(super) fn set_full(&mut self, id: &InstanceId, full: Vec<Volatile>) {
+        if let Some(status) = self.status(id).filter(|s| s.full != full).cloned() {
+            self.put(id, InstanceStatus { full, ..status });
+        }
+    }
+
+    fn put(&mut self, id: &InstanceId, status: InstanceStatus) {
         self.last_change += 1;
-        let status = InstanceStatus { id: id.clone(), state, since };
         let before = self.known.insert(id.clone(), Entry::Told(status, self.last_change));
         if let Some(Entry::Told(_, change)) = before {
             self.by_change.remove(&change);

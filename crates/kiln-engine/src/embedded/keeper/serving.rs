@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kiln_model::{InstanceId, InstanceOrder};
+use kiln_model::{Inside, InstanceId, InstanceOrder, NeedName};
 
+use super::super::launch::begin_connection;
 use super::super::wire::{Answer, Call, Cursor, MOST_DESCRIPTORS, Reply, Request};
 use super::conversation::Conversation;
 use super::door::Rights;
+use super::executing::Asked;
 use super::instance::{Instance, Phase};
 use super::journal::Record;
 use super::poll::Source;
@@ -68,12 +70,13 @@ impl Keeper {
             self.poll.remove(conversation.socket());
         }
         self.waiting.retain(|w| w.conversation != number);
+        self.end_commands_of(number);
     }
 
     fn serve(&mut self, conversation: u64, number: u64, call: Call) {
         let rights = self.conversations.get(&conversation).map(|c| c.rights);
-        let is_allowed = rights == Some(Rights::Control) || matches!(call, Call::Sockets { .. });
-        if !is_allowed {
+        let is_for_edges = matches!(call, Call::Sockets { .. } | Call::Listeners { .. } | Call::Store { .. });
+        if rights != Some(Rights::Control) && !is_for_edges {
             let why = Answer::Refused("only sockets are to be had here".into());
             return self.reply(conversation, number, why, Vec::new());
         }
@@ -99,6 +102,22 @@ impl Keeper {
             Call::Sockets { id, count } => {
                 let (answer, sockets) = self.sockets(&id, count);
                 return self.reply(conversation, number, answer, sockets);
+            }
+            Call::Listeners { id } => {
+                let (answer, listeners) = self.listeners(&id);
+                return self.reply(conversation, number, answer, listeners);
+            }
+            Call::Store { id, need } => {
+                let (answer, sockets) = self.store(&id, &need);
+                return self.reply(conversation, number, answer, sockets);
+            }
+            Call::Exec { id, order } => {
+                let streams = self.conversations.get_mut(&conversation).map(Conversation::take_descriptors);
+                let asked = Asked { conversation, number };
+                return match self.exec(asked, &id, &order, streams.unwrap_or_default()) {
+                    Ok(()) => {}
+                    Err(answer) => self.reply(conversation, number, answer, Vec::new()),
+                };
             }
             Call::Shutdown => return self.begin_end(End::AskedBy(conversation, number)),
             Call::Who => {
@@ -129,6 +148,7 @@ impl Keeper {
         if self.register.knows(&order.id) {
             return;
         }
+        self.begin_rounds();
         let number = self.next_number();
         self.register.expect(order.id.clone());
         self.numbers.insert(order.id.clone(), number);
@@ -179,6 +199,36 @@ impl Keeper {
         }
     }
 
+    fn live(&self, id: &InstanceId) -> Option<&Instance> {
+        let instance = self.numbers.get(id).and_then(|n| self.instances.get(n));
+        instance.filter(|i| matches!(i.phase, Phase::Live(_)))
+    }
+
+    /// Copies of what listens inside an instance for what it needs.
+    fn listeners(&self, id: &InstanceId) -> (Answer, Vec<OwnedFd>) {
+        let Some(instance) = self.live(id) else { return (Answer::NoSuchInstance, Vec::new()) };
+        let name = |need: &Inside| vec![need.name.clone(); need.ports.len()];
+        let names: Vec<_> = instance.needs.iter().flat_map(name).collect();
+        match instance.listeners.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>() {
+            Ok(listeners) if listeners.len() == names.len() => (Answer::Listeners(names), listeners),
+            Ok(_) => (Answer::Listeners(Vec::new()), Vec::new()),
+            Err(e) => (Answer::Refused(format!("could not copy its listeners: {e}")), Vec::new()),
+        }
+    }
+
+    /// A connection to a store an instance needs, begun. The edge has no say in where it leads.
+    fn store(&self, id: &InstanceId, name: &NeedName) -> (Answer, Vec<OwnedFd>) {
+        let Some(instance) = self.live(id) else { return (Answer::NoSuchInstance, Vec::new()) };
+        let address = instance.needs.iter().find(|n| n.name == *name).and_then(|n| n.store);
+        let Some(address) = address else {
+            return (Answer::Refused(format!("it needs no store {name}")), Vec::new());
+        };
+        match begin_connection(address) {
+            Ok(socket) => (Answer::Sockets, vec![socket]),
+            Err(e) => (Answer::Refused(format!("could not connect to {address}: {e}")), Vec::new()),
+        }
+    }
+
     /// Ends everything, and the keeper itself when that is done. It can be asked for more than once.
     pub(super) fn begin_end(&mut self, end: End) {
         self.end = end;
@@ -198,7 +248,7 @@ impl Keeper {
         }
     }
 
-    fn reply_and_go_on(&mut self, conversation: u64, number: u64, answer: Answer) {
+    pub(super) fn reply_and_go_on(&mut self, conversation: u64, number: u64, answer: Answer) {
         self.reply(conversation, number, answer, Vec::new());
         let next = self.conversations.get_mut(&conversation).map(Conversation::next_request);
         match next {

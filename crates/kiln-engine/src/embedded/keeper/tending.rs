@@ -82,8 +82,10 @@ impl Keeper {
             }
         }
         let nothing = leaving(Exit::Unknown);
-        let Phase::Launching(launching) = std::mem::replace(&mut instance.phase, nothing) else { return };
+        let Phase::Launching(mut launching) = std::mem::replace(&mut instance.phase, nothing) else { return };
+        instance.listeners = launching.take_listeners();
         let has_failed = instance.failure.is_some();
+        self.journal_listeners(number);
         self.poll.remove(launching.channel());
         self.launches -= 1;
         let main = self.launcher.finish(*launching);
@@ -143,7 +145,7 @@ impl Keeper {
         }
     }
 
-    fn end_processes(&mut self, number: u64) {
+    pub(super) fn end_processes(&mut self, number: u64) {
         let Some(instance) = self.instances.get(&number) else { return };
         // By group, which has everything whoever's child it is; by process, should the group not be there any more.
         let _ = self.groups.kill(instance.id.as_str());

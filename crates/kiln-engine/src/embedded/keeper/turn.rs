@@ -15,10 +15,12 @@ use super::super::wire::Answer;
 use super::KeeperError;
 use super::conversation::Conversation;
 use super::door::Door;
+use super::executing::Command;
 use super::instance::Instance;
 use super::journal::Journal;
 use super::poll::{Poll, Source};
 use super::register::Register;
+use super::shortage::Shortage;
 use super::signals::{self, Heard};
 use super::waiting::Waiting;
 
@@ -40,6 +42,9 @@ pub(super) struct Keeper {
     pub(super) alarms: BTreeSet<(Instant, Alarm)>,
     pub(super) conversations: HashMap<u64, Conversation>,
     pub(super) waiting: Vec<Waiting>,
+    /// Commands inside of instances, by number.
+    pub(super) commands: HashMap<u64, Command>,
+    pub(super) shortage: Shortage,
     /// Whether it has been told to end, and by whom.
     pub(super) end: End,
     /// What another keeper needs to go on, should this one be killed.
@@ -71,6 +76,8 @@ pub(super) enum Alarm {
     Remove(u64),
     /// Somebody has waited long enough.
     Answer,
+    /// Instances may have run out of something.
+    Shortage,
 }
 
 /// Whether a keeper is to end.
@@ -113,6 +120,8 @@ impl Keeper {
             alarms: BTreeSet::new(),
             conversations: HashMap::new(),
             waiting: Vec::new(),
+            commands: HashMap::new(),
+            shortage: Shortage::default(),
             end: End::NotAsked,
             journal,
             handing_over: None,
@@ -157,6 +166,8 @@ impl Keeper {
             Source::Door(n) => self.open_door(n as usize),
             Source::Signal => self.hear_signal(),
             Source::Conversation(n) => self.converse(n),
+            Source::Launch(n) if self.commands.contains_key(&n) => self.command_went_on(n),
+            Source::Main(n) if self.commands.contains_key(&n) => self.command_ended(n),
             Source::Launch(n) => self.launch_went_on(n),
             Source::Main(n) => self.main_ended(n),
             Source::Output(n, stream) => self.keep_output(n, stream),
@@ -197,6 +208,7 @@ impl Keeper {
                 Alarm::Grace(n) => self.grace_is_over(n),
                 Alarm::Remove(n) => self.remove_rest(n),
                 Alarm::Answer => {}
+                Alarm::Shortage => self.look_for_shortage(),
             }
         }
     }

@@ -60,5 +60,6 @@ fn forgotten(id: &InstanceId) -> InstanceStatus {
         id: id.clone(),
         state: InstanceState::Ended { exit: Exit::Unknown },
         since: Timestamp(0),
+        full: Vec::new(),
     }
 }

@@ -9,8 +9,9 @@
 
 use std::ffi::{c_int, c_long, c_ulong};
 
+use super::hosts;
 use super::raw::{self, Errno};
-use super::script::{Script, Streams, Tmpfs};
+use super::script::{Beside, Script, Streams, Tmpfs};
 use super::step::{Failed, Report, Step};
 
 /// Leave an id as it is.
@@ -36,23 +37,51 @@ fn attempt(script: &Script) -> Failed {
 }
 
 fn prepare(script: &Script) -> Result<(), Failed> {
-    at(Step::Descriptors, own_descriptors(script.streams))?;
+    at(Step::Descriptors, descriptors(script))?;
     at(Step::Signals, signals())?;
-    mount_volatile(&script.volatile)?;
-    if let Some(secrets) = &script.secrets {
-        at(Step::Secrets, secrets.give())?;
+    if script.beside.is_some_and(|b| b.has_terminal) {
+        at(Step::Signals, numbers(libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0]))?;
     }
-    mount_proc(script)?;
-    at(Step::Loopback, raw::loopback_up())?;
-    at(Step::Hostname, raw::set_hostname(&script.hostname))?;
-    enter_user_namespace(script)?;
-    at(Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))?;
+    match script.beside {
+        None => make_instance(script)?,
+        Some(beside) => join_instance(beside)?,
+    }
     at(Step::Capabilities, empty_bounding_set(script.host.last_capability))?;
     at(Step::Ids, become_user(script))?;
     at(Step::WorkDir, raw::change_dir(&script.workdir))?;
     at(Step::Limits, limits(script))?;
     at(Step::Capabilities, drop_privilege())?;
     at(Step::Filter, raw::set_filter(&script.host.filter))
+}
+
+/// Everything a new instance has of its own.
+fn make_instance(script: &Script) -> Result<(), Failed> {
+    mount_volatile(&script.volatile)?;
+    if let Some(secrets) = &script.secrets {
+        at(Step::Secrets, secrets.give())?;
+    }
+    mount_proc(script)?;
+    if let Some(mount) = script.hosts {
+        at(Step::Hosts, raw::attach_file(mount, hosts::NAME, c"/etc/hosts"))?;
+    }
+    at(Step::Loopback, raw::loopback_up())?;
+    at(Step::Hostname, raw::set_hostname(&script.hostname))?;
+    enter_user_namespace(script)?;
+    at(Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))
+}
+
+/// Everything an instance has already: its process namespace was entered at birth. The user namespace comes last,
+/// because the others belong to the host's.
+fn join_instance(beside: Beside) -> Result<(), Failed> {
+    const OTHERS: libc::c_int = libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWCGROUP;
+    wait_for_parent()?;
+    let main = beside.main as c_ulong;
+    at(Step::Join, numbers(libc::SYS_setns, [main, OTHERS as c_ulong]))?;
+    at(Step::Join, numbers(libc::SYS_setns, [main, libc::CLONE_NEWUSER as c_ulong]))
 }
 
 fn at<T>(step: Step, result: Result<T, Errno>) -> Result<(), Failed> {
@@ -109,6 +138,11 @@ fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
     let accounting = script.accounting_uid as c_ulong;
     at(Step::AccountingUser, numbers(libc::SYS_setresuid, [KEEP, accounting, KEEP]))?;
     at(Step::UserNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWUSER as c_ulong]))?;
+    wait_for_parent()
+}
+
+/// Until the parent has done what only it can do: id maps, and limits the child was not born under.
+fn wait_for_parent() -> Result<(), Failed> {
     at(Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
     match raw::read_byte(CHANNEL) {
         Ok(1) => Ok(()),
@@ -132,13 +166,35 @@ fn limits(script: &Script) -> Result<(), Errno> {
     raw::set_limit(libc::RLIMIT_CORE, 0, 0)
 }
 
+/// A table of its own.
+fn descriptors(script: &Script) -> Result<(), Errno> {
+    match script.streams.parents_end {
+        None => own_descriptors(script.streams)?,
+        Some(parents_end) => copied_descriptors(script.streams, parents_end)?,
+    }
+    Ok(())
+}
+
+/// A copy of the parent's table, of which more is needed: the rest of it goes when the program is executed.
+fn copied_descriptors(streams: Streams, parents_end: c_int) -> Result<(), Errno> {
+    // Or the end of the parent would go unnoticed.
+    numbers(libc::SYS_close, [parents_end as c_ulong])?;
+    for (from, to) in [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)] {
+        numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
+    }
+    let closes_on_execution = libc::O_CLOEXEC as c_ulong;
+    numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution])?;
+    let (from, to_the_last) = (CHANNEL as c_ulong, u32::MAX as c_ulong);
+    numbers(libc::SYS_close_range, [from, to_the_last, libc::CLOSE_RANGE_CLOEXEC as c_ulong]).map(drop)
+}
+
 /// A table with the standard streams and the channel in it, and nothing else: of the parent's not even the numbers
 /// above those that are needed are copied. Nothing that is opened later stays open.
 fn own_descriptors(streams: Streams) -> Result<(), Errno> {
     const UNSHARE: c_ulong = libc::CLOSE_RANGE_UNSHARE as c_ulong;
     let to_the_last = u32::MAX as c_ulong;
     numbers(libc::SYS_close_range, [streams.end as c_ulong, to_the_last, UNSHARE])?;
-    for (from, to) in [(streams.null, 0), (streams.stdout, 1), (streams.stderr, 2)] {
+    for (from, to) in [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)] {
         numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
     }
     let closes_on_execution = libc::O_CLOEXEC as c_ulong;
@@ -160,6 +216,13 @@ fn drop_privilege() -> Result<(), Errno> {
 }
 
 fn execute(script: &Script) -> Errno {
-    // SAFETY: both lists were made by `TextList`, which ends them with a null pointer.
-    unsafe { raw::execute(&script.program, script.argv.as_ptr(), script.envp.as_ptr()) }
+    let mut errno = libc::ENOENT;
+    for program in &script.programs {
+        // SAFETY: both lists were made by `TextList`, which ends them with a null pointer.
+        match unsafe { raw::execute(program, script.argv.as_ptr(), script.envp.as_ptr()) } {
+            libc::ENOENT | libc::ENOTDIR => {}
+            other => errno = other,
+        }
+    }
+    errno
 }

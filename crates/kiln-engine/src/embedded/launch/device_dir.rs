@@ -59,7 +59,8 @@ fn fill(dev: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn read_only(mount: &OwnedFd) -> io::Result<()> {
+/// Makes a detached mount read-only.
+pub(super) fn read_only(mount: &OwnedFd) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let attributes =
         libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };

@@ -1,10 +1,10 @@
 //! Why a child did not become its program, in words.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
@@ -22,7 +22,7 @@ pub(super) fn of(host: &Host, script: &Script, template: Option<&Template>, fail
         Step::Volatile => script.volatile.get(item).map(|t| t.path.as_c_str()),
         Step::Mask => host.masks.get(item).map(|m| m.path.as_c_str()),
         Step::WorkDir => Some(script.workdir.as_c_str()),
-        Step::Execute => return of_execution(template.map(Template::root), &script.program, source),
+        Step::Execute => return of_execution(template.map(Template::root), script, source),
         _ => None,
     };
     let on = on.map_or(String::new(), |path| format!(" {}", path.to_string_lossy()));
@@ -30,8 +30,16 @@ pub(super) fn of(host: &Host, script: &Script, template: Option<&Template>, fail
 }
 
 /// The kernel answers ENOENT also for a missing loader, and EACCES for much: the file itself tells more.
-fn of_execution(root: Option<&OwnedFd>, program: &CStr, source: io::Error) -> LaunchError {
-    let path = Path::new(OsStr::from_bytes(program.to_bytes()));
+fn of_execution(root: Option<&OwnedFd>, script: &Script, source: io::Error) -> LaunchError {
+    let to_path = |program: &'_ CString| PathBuf::from(OsStr::from_bytes(program.to_bytes()));
+    let places: Vec<PathBuf> = script.programs.iter().map(to_path).collect();
+    let is_there = |path: &&PathBuf| root.is_some_and(|root| open_in(root, path, OFlags::PATH).is_ok());
+    let there = places.iter().find(is_there);
+    let Some(path) = there.or(places.first().filter(|_| places.len() == 1)) else {
+        let name = places.first().and_then(|p| p.file_name()).unwrap_or_default().display();
+        let attempted = format!("{} {name}, which is not on the PATH of its image", Step::Execute.words());
+        return LaunchError::new(attempted, source);
+    };
     let reason = root.map_or_else(String::new, |root| match open_in(root, path, OFlags::PATH) {
         Err(_) => "which is not in its image".to_owned(),
         Ok(file) => of_file(root, path, &file).unwrap_or_default(),

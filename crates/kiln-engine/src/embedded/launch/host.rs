@@ -26,6 +26,8 @@ pub(crate) struct Host {
     pub(super) mounts: OwnedFd,
     /// The host's own network namespace.
     pub(crate) network: OwnedFd,
+    /// The host's own process namespace.
+    pub(super) processes: OwnedFd,
     pub(super) filter: Vec<libc::sock_filter>,
     pub(super) masks: Vec<Mask>,
     pub(super) last_capability: u32,
@@ -59,12 +61,18 @@ impl Host {
             proc: open("/proc", directory, Mode::empty())?,
             mounts: File::open("/proc/self/ns/mnt")?.into(),
             network: File::open("/proc/self/ns/net")?.into(),
+            processes: File::open("/proc/self/ns/pid")?.into(),
             filter: seccomp::filter(),
             masks: MASKED.iter().filter_map(|name| Mask::of(name)).collect(),
             last_capability: read_number("/proc/sys/kernel/cap_last_cap")?,
             has_memfd_noexec: fs::exists("/proc/sys/vm/memfd_noexec")?,
             most_files: getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20),
         })
+    }
+
+    /// The directory of processes.
+    pub(crate) fn proc(&self) -> &OwnedFd {
+        &self.proc
     }
 
     /// Makes the host's mount namespace the one of the calling process, which must have one thread only.

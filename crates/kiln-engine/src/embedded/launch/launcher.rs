@@ -1,10 +1,10 @@
 //! What launches share.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
-use kiln_model::{AppName, ImageDigest, InstanceOrder};
+use kiln_model::{AppName, ExecOrder, ImageDigest, InstanceId, InstanceOrder};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -12,10 +12,11 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use super::super::cgroup::Groups;
 use super::Host;
 use super::error::LaunchError;
+use super::hosts::Hosts;
 use super::ids::{AppIds, IdBook};
 use super::launching::Launching;
 use super::main_process::MainProcess;
-use super::script::{Script, Streams};
+use super::script::{Beside, Script, Streams};
 use super::slots::Slots;
 use super::spawn::spawn;
 use super::stack::Stack;
@@ -28,6 +29,7 @@ pub(crate) struct Launcher {
     ids: IdBook,
     /// Templates live as long as instances of them do.
     templates: HashMap<(ImageDigest, AppIds), Weak<Template>>,
+    hosts: Hosts,
     /// Of launches that are over, for the next ones.
     stacks: Vec<Stack>,
     /// Whether the process is in the mount namespace of a template.
@@ -43,6 +45,7 @@ impl Launcher {
             slots,
             ids: IdBook::default(),
             templates: HashMap::new(),
+            hosts: Hosts::default(),
             stacks: Vec::new(),
             is_away: false,
         }
@@ -60,21 +63,24 @@ impl Launcher {
         self.is_away = true;
         let template = self.template(order, ids)?;
         template.enter().map_err(|e| LaunchError::new("enter the mount namespace of its image", e))?;
-        own_streams([&stdout, &stderr], ids, order)
+        own_streams(&[&stdout, &stderr], ids.outside(order.run.uid), ids.outside(order.run.gid))
             .map_err(|e| LaunchError::new("give it its standard streams", e))?;
         let (channel, theirs) = channel().map_err(|e| LaunchError::new("make a channel to it", e))?;
         let slot = self.slots.fill([theirs, stdout, stderr]);
         let slot = slot.map_err(|e| LaunchError::new("give it its descriptors", e))?;
         let streams = Streams::new(&self.slots, &slot);
         let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
-        let script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
+        let mut script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
+        script.hosts = self.hosts.of(&order.needs)?;
+        script.streams.parents_end = script.hosts.map(|_| channel.as_raw_fd());
         let stack = self.stack()?;
         let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
         // SAFETY: the launch below keeps script and stack until its child has done with them.
         let child = unsafe { spawn(&script, &stack, group.as_fd()) }
             .map_err(|e| LaunchError::new("make its first process", e))?;
         let main = MainProcess::new(child.pidfd, child.pid, template);
-        let mut launching = Launching::new(main, (channel, slot), script, stack, ids);
+        let mut launching = Launching::new(main, (channel, Some(slot)), script, stack, Some(ids));
+        launching.is_to_listen(&order.needs);
         launching.join(groups, &order.id);
         Ok(launching)
     }
@@ -82,6 +88,41 @@ impl Launcher {
     /// An instance of a keeper before this one lives on.
     pub(crate) fn restore(&mut self, app: &AppName, ids: AppIds, accounting_uid: u32) {
         self.ids.restore(app, ids, accounting_uid);
+    }
+
+    /// Starts a command beside the main process of an instance, under its limits and its confinement.
+    pub(crate) fn begin_beside(
+        &mut self,
+        main: &MainProcess,
+        id: &InstanceId,
+        order: &ExecOrder,
+        groups: &Groups,
+        streams: [OwnedFd; 3],
+    ) -> Result<Launching, LaunchError> {
+        let base = main.id_base(&self.host).map_err(|e| LaunchError::new("read its map of users", e))?;
+        if order.argv.is_empty() || order.uid.max(order.gid) >= AppIds::COUNT {
+            return Err(LaunchError::Order("a command needs a program, and a user its instance has".into()));
+        }
+        let [stdin, stdout, stderr] = &streams;
+        own_streams(&[stdin, stdout, stderr], base + order.uid, base + order.gid)
+            .map_err(|e| LaunchError::new("give it its standard streams", e))?;
+        let (channel, theirs) = channel().map_err(|e| LaunchError::new("make a channel to it", e))?;
+        let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let streams = Streams::copied([theirs.as_fd(), channel.as_fd()], fds);
+        let beside = Beside { main: main.pidfd().as_raw_fd(), has_terminal: order.has_terminal };
+        let script = Script::beside(self.host.clone(), order, beside, streams);
+        let script = Box::new(script.map_err(|_| LaunchError::Order("the command contains a NUL".into()))?);
+        let stack = self.stack()?;
+        let group = groups.leaf(id).map_err(|e| LaunchError::new("open its control group", e))?;
+        let child = main.with_its_processes(&self.host, || {
+            // SAFETY: the launch below keeps script and stack until its child has done with them.
+            unsafe { spawn(&script, &stack, group.as_fd()) }
+        });
+        let child = child.map_err(|e| LaunchError::new("make a process in the instance", e))?;
+        let process = main.beside(child.pidfd, child.pid);
+        let mut launching = Launching::new(process, (channel, None), script, stack, None);
+        launching.join(groups, id);
+        Ok(launching)
     }
 
     /// Takes back what a finished launch no longer needs.
@@ -147,8 +188,7 @@ fn channel() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The pipes belong to the instance's user, who may open them again as /dev/stdout.
-fn own_streams(streams: [&OwnedFd; 2], ids: AppIds, order: &InstanceOrder) -> rustix::io::Result<()> {
-    let (uid, gid) = (ids.outside(order.run.uid), ids.outside(order.run.gid));
+fn own_streams(streams: &[&OwnedFd], uid: u32, gid: u32) -> rustix::io::Result<()> {
     for stream in streams {
         fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }

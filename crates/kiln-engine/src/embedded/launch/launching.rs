@@ -1,9 +1,10 @@
 //! One launch under way.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use kiln_model::InstanceId;
+use kiln_model::{Inside, InstanceId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -28,7 +29,11 @@ pub(crate) struct Launching {
     script: Box<Script>,
     /// Taken only when the child has left it.
     stack: Option<Stack>,
-    ids: AppIds,
+    /// Those to be mapped; none for a child that joins an instance, which has them.
+    ids: Option<AppIds>,
+    /// Where what it needs is reached, and the sockets that listen there once they do.
+    addresses: Vec<SocketAddrV4>,
+    listeners: Vec<OwnedFd>,
     failure: Option<LaunchError>,
     is_over: bool,
 }
@@ -46,13 +51,24 @@ pub(crate) enum Progress {
 impl Launching {
     pub(super) fn new(
         main: MainProcess,
-        (channel, slot): (OwnedFd, Slot),
+        (channel, slot): (OwnedFd, Option<Slot>),
         script: Box<Script>,
         stack: Stack,
-        ids: AppIds,
+        ids: Option<AppIds>,
     ) -> Self {
-        let (slot, stack) = (Some(slot), Some(stack));
-        Self { main, channel, slot, script, stack, ids, failure: None, is_over: false }
+        let (addresses, listeners) = Default::default();
+        Self {
+            main,
+            channel,
+            slot,
+            script,
+            stack: Some(stack),
+            ids,
+            addresses,
+            listeners,
+            failure: None,
+            is_over: false,
+        }
     }
 
     /// What becomes readable when there is progress.
@@ -66,8 +82,8 @@ impl Launching {
     }
 
     /// Who it is on the host, and who its namespaces are charged to.
-    pub(crate) fn ids(&self) -> (AppIds, u32) {
-        (self.ids, self.script.accounting_uid)
+    pub(crate) fn ids(&self) -> Option<(AppIds, u32)> {
+        self.ids.map(|ids| (ids, self.script.accounting_uid))
     }
 
     /// The child has ended, and with it its end of the channel if nobody else has that.
@@ -100,6 +116,9 @@ impl Launching {
         self.slot = None;
         match report {
             Some(Report::WantsMaps) if self.failure.is_none() => {
+                if let Err(e) = self.listen(host) {
+                    return self.give_up(LaunchError::new("listen inside for what it needs", e));
+                }
                 if let Err(e) = self.map_ids(host) {
                     self.give_up(LaunchError::new("map its users", e));
                 }
@@ -111,9 +130,30 @@ impl Launching {
         }
     }
 
+    /// What it needs is reached in its network before its program runs.
+    pub(super) fn is_to_listen(&mut self, needs: &[Inside]) {
+        let of = |need: &Inside| {
+            let address = need.address;
+            need.ports.iter().map(move |port| SocketAddrV4::new(address, *port)).collect::<Vec<_>>()
+        };
+        self.addresses = needs.iter().flat_map(of).collect();
+    }
+
+    /// The sockets that listen inside, in the order of needs and their ports.
+    pub(crate) fn take_listeners(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    fn listen(&mut self, host: &Host) -> io::Result<()> {
+        if !self.addresses.is_empty() {
+            self.listeners = self.main.listeners(host, &self.addresses)?;
+        }
+        Ok(())
+    }
+
     fn map_ids(&self, host: &Host) -> io::Result<()> {
-        let map = self.ids.line();
-        for file in ["uid_map", "gid_map"] {
+        let map = self.ids.map(AppIds::line).unwrap_or_default();
+        for file in ["uid_map", "gid_map"].into_iter().filter(|_| self.ids.is_some()) {
             let file = host.open_proc(self.main.pid(), file, OFlags::WRONLY)?;
             rustix::io::write(&file, map.as_bytes())?;
         }

@@ -1,12 +1,14 @@
 //! The first process of an instance, as its parent holds it.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use kiln_model::Exit;
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, listen, socket_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
@@ -42,6 +44,45 @@ impl MainProcess {
 
     pub(super) fn template(&self) -> Option<&Template> {
         self.template.as_deref()
+    }
+
+    /// A process beside it.
+    pub(super) fn beside(&self, pidfd: OwnedFd, pid: u32) -> Self {
+        Self { pidfd: Rc::new(pidfd), pid, template: self.template.clone() }
+    }
+
+    /// The user on the host that is root inside.
+    pub(super) fn id_base(&self, host: &Host) -> io::Result<u32> {
+        let file = host.open_proc(self.pid, "uid_map", OFlags::RDONLY)?;
+        let mut text = [0; 256];
+        let length = rustix::io::read(&file, &mut text)?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let base = text.split_whitespace().nth(1).and_then(|base| base.parse().ok());
+        base.ok_or_else(|| io::Error::other("it has no map of users"))
+    }
+
+    /// Does something whose children are born into its process namespace. The calling process has one thread only.
+    pub(super) fn with_its_processes<T>(
+        &self,
+        host: &Host,
+        something: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        move_into_thread_name_spaces(self.pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+        let done = something();
+        // If there were no way back, the next instance would be born inside of this one.
+        move_into_link_name_space(host.processes.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .expect("a process can return to the process namespace it lives in");
+        done
+    }
+
+    /// Ends it and everything that shares its process group: a command has one of its own.
+    pub(crate) fn kill_group(&self) {
+        const PROCESS_GROUP: libc::c_uint = 4; // PIDFD_SIGNAL_PROCESS_GROUP
+        let (pidfd, nothing) = (self.pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: numbers, and a null pointer, for which the kernel fills in the usual.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, nothing, PROCESS_GROUP) };
+        // It may not have its own group yet.
+        self.kill();
     }
 
     /// Its number on the host; its own again only when this value has reaped it.
@@ -90,8 +131,17 @@ impl MainProcess {
 
     /// Makes unconnected sockets in its network namespace. The calling process has one thread only.
     pub(crate) fn sockets(&self, host: &Host, count: u32) -> io::Result<Vec<OwnedFd>> {
+        self.in_its_network(host, || (0..count).map(|_| tcp_socket(AddressFamily::INET)).collect())
+    }
+
+    /// Makes sockets that listen in its network namespace. The calling process has one thread only.
+    pub(crate) fn listeners(&self, host: &Host, addresses: &[SocketAddrV4]) -> io::Result<Vec<OwnedFd>> {
+        self.in_its_network(host, || addresses.iter().map(listener).collect())
+    }
+
+    fn in_its_network<T>(&self, host: &Host, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         move_into_thread_name_spaces(self.pidfd.as_fd(), ThreadNameSpaceType::NETWORK)?;
-        let made = (0..count).map(|_| tcp_socket()).collect();
+        let made = make();
         // If there were no way back, everything after would happen in the wrong network.
         move_into_link_name_space(host.network.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("a process can return to a network namespace it holds open");
@@ -99,9 +149,27 @@ impl MainProcess {
     }
 }
 
-fn tcp_socket() -> io::Result<OwnedFd> {
+fn tcp_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+    Ok(socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}
+
+fn listener(address: &SocketAddrV4) -> io::Result<OwnedFd> {
+    const BACKLOG: i32 = 1024;
+    let socket = tcp_socket(AddressFamily::INET)?;
+    bind(&socket, address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Begins a connection to a place outside, in the host's network. Whoever gets it waits for its end.
+pub(crate) fn begin_connection(to: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = tcp_socket(family)?;
+    match connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// What a process does about signals, a bit for each.

@@ -24,6 +24,7 @@
 //! | `ending` | how a process ended, whoever's child it was |
 //! | `slots` | low numbers for the descriptors of children |
 //! | `diagnosis` | why a program could not be executed |
+//! | `hosts` | the names of what an instance needs |
 //! | `ids` | who instances are on the host |
 
 mod child;
@@ -32,6 +33,7 @@ mod diagnosis;
 mod ending;
 mod error;
 mod host;
+mod hosts;
 mod ids;
 mod launcher;
 mod launching;
@@ -49,5 +51,5 @@ pub(super) use host::Host;
 pub(super) use ids::AppIds;
 pub(super) use launcher::{Launcher, undumpable};
 pub(super) use launching::{Launching, Progress};
-pub(super) use main_process::MainProcess;
+pub(super) use main_process::{MainProcess, begin_connection};
 pub(super) use slots::{LAUNCHES_AT_ONCE, Slots};

@@ -111,6 +111,21 @@ pub(super) fn attach_read_only(mount: c_int, target: &CStr) -> Result<(), Errno>
     }
 }
 
+/// Binds a file of a detached mount over the file `target`.
+pub(super) fn attach_file(mount: c_int, name: &CStr, target: &CStr) -> Result<(), Errno> {
+    const CLONE: usize = 1; // OPEN_TREE_CLONE
+    const FROM_EMPTY_PATH: usize = 4; // MOVE_MOUNT_F_EMPTY_PATH
+    let this_dir = libc::AT_FDCWD as isize as usize;
+    // SAFETY: the texts are NUL-terminated and only read; the rest are numbers.
+    unsafe {
+        let flags = CLONE | libc::O_CLOEXEC as usize;
+        let file = checked(libc::SYS_open_tree, [mount as usize, at(name), flags])?;
+        let moved = checked(libc::SYS_move_mount, [file, at(c""), this_dir, at(target), FROM_EMPTY_PATH]);
+        checked(libc::SYS_close, [file])?;
+        moved.map(drop)
+    }
+}
+
 /// Writes `text` to the file `path` below the directory `dir`.
 pub(super) fn write_file(dir: c_int, path: &CStr, text: &[u8]) -> Result<(), Errno> {
     let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;

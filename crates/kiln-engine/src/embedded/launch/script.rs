@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, NulError, c_char, c_int};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
-use kiln_model::{InstanceOrder, Volatile};
+use kiln_model::{ExecOrder, InstanceOrder, Volatile};
 use zeroize::Zeroize;
 
 use super::Host;
@@ -23,10 +24,23 @@ pub(super) struct Script {
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) workdir: CString,
-    pub(super) program: CString,
+    /// Where its program may be, in the order in which it is looked for.
+    pub(super) programs: Vec<CString>,
     pub(super) argv: TextList,
     pub(super) envp: TextList,
     pub(super) streams: Streams,
+    /// The mount with its list of names, if it has one of its own.
+    pub(super) hosts: Option<c_int>,
+    pub(super) beside: Option<Beside>,
+}
+
+/// Of a child that joins an instance instead of becoming one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside {
+    /// The main process of the instance.
+    pub(super) main: c_int,
+    /// Whether its standard input is to be the terminal that controls it.
+    pub(super) has_terminal: bool,
 }
 
 /// The descriptors a child uses, by number: they are the parent's, which keeps them open until the child has a table of
@@ -36,7 +50,9 @@ pub(super) struct Streams {
     /// The first number the child has no use for.
     pub(super) end: c_int,
     pub(super) channel: c_int,
-    pub(super) null: c_int,
+    /// The parent's end of the channel, of a child that begins with a copy of the parent's table instead of sharing it.
+    pub(super) parents_end: Option<c_int>,
+    pub(super) stdin: c_int,
     pub(super) stdout: c_int,
     pub(super) stderr: c_int,
 }
@@ -44,7 +60,22 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn new(slots: &Slots, slot: &Slot) -> Self {
         let [channel, stdout, stderr] = slot.numbers();
-        Self { end: slots.end(), channel, null: slots.null(), stdout, stderr }
+        Self { end: slots.end(), channel, parents_end: None, stdin: slots.null(), stdout, stderr }
+    }
+
+    /// Of a child that needs more of its parent's descriptors.
+    pub(super) fn copied(
+        [channel, parents_end]: [BorrowedFd<'_>; 2],
+        [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
+    ) -> Self {
+        Self {
+            end: c_int::MAX,
+            channel: channel.as_raw_fd(),
+            parents_end: Some(parents_end.as_raw_fd()),
+            stdin: stdin.as_raw_fd(),
+            stdout: stdout.as_raw_fd(),
+            stderr: stderr.as_raw_fd(),
+        }
     }
 }
 
@@ -106,10 +137,38 @@ impl Script {
             gid: run.gid,
             groups: run.groups.clone(),
             workdir: CString::new(run.workdir.as_str())?,
-            program: CString::new(run.argv.first().map_or("", String::as_str))?,
+            programs: vec![CString::new(run.argv.first().map_or("", String::as_str))?],
             argv: TextList::new(run.argv.iter().cloned())?,
             envp: TextList::new(environment(order))?,
             streams,
+            hosts: None,
+            beside: None,
+        })
+    }
+
+    /// Of a child that joins an instance.
+    pub(super) fn beside(
+        host: Rc<Host>,
+        order: &ExecOrder,
+        beside: Beside,
+        streams: Streams,
+    ) -> Result<Self, NulError> {
+        Ok(Self {
+            host,
+            volatile: Vec::new(),
+            secrets: None,
+            hostname: CString::default(),
+            accounting_uid: 0,
+            uid: order.uid,
+            gid: order.gid,
+            groups: order.groups.clone(),
+            workdir: CString::new(order.workdir.as_str())?,
+            programs: programs(order)?,
+            argv: TextList::new(order.argv.iter().cloned())?,
+            envp: TextList::new(command_environment(order))?,
+            streams,
+            hosts: None,
+            beside: Some(beside),
         })
     }
 }
@@ -124,6 +183,25 @@ fn environment(order: &InstanceOrder) -> impl Iterator<Item = Vec<u8>> {
         defaults.into_iter().filter(|(name, _)| !own.contains_key(name) && !secrets.contains_key(name));
     let all = missing.chain(own.clone()).chain(secrets.clone());
     all.map(|(name, value)| [name.as_bytes(), b"=", value].concat()).collect::<Vec<_>>().into_iter()
+}
+
+/// What has no slash in it is looked for on the PATH, as shells do.
+fn programs(order: &ExecOrder) -> Result<Vec<CString>, NulError> {
+    let name = order.argv.first().map_or("", String::as_str);
+    if name.contains('/') {
+        return Ok(vec![CString::new(name)?]);
+    }
+    let path = order.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    let places = path.split(':').filter(|dir| dir.starts_with('/'));
+    places.map(|dir| CString::new(format!("{}/{name}", dir.trim_end_matches('/')))).collect()
+}
+
+/// Of a command: as of its instance, but for secrets, which are files there.
+fn command_environment(order: &ExecOrder) -> impl Iterator<Item = Vec<u8>> {
+    let defaults = [("PATH", DEFAULT_PATH), ("HOME", "/")];
+    let missing = defaults.into_iter().filter(|(name, _)| !order.env.contains_key(*name));
+    let own = order.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    missing.chain(own).map(|(name, value)| format!("{name}={value}").into_bytes())
 }
 
 /// Parents before children, so that a volatile path inside another is mounted onto it.

@@ -31,7 +31,10 @@ pub(super) unsafe fn spawn(script: &Script, stack: &Stack, cgroup: BorrowedFd<'_
     let (stack, stack_size) = stack.for_clone();
     // SAFETY: all zeroes is a valid value of this plain struct, and means "nothing special".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    let shared = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PIDFD | NAMESPACES;
+    // A child that joins an instance enters those of the instance.
+    let namespaces = if script.beside.is_some() { 0 } else { NAMESPACES };
+    let files = if script.streams.parents_end.is_some() { 0 } else { libc::CLONE_FILES };
+    let shared = libc::CLONE_VM | libc::CLONE_PIDFD | files | namespaces;
     arguments.flags = shared as u64 | INTO_CGROUP;
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;

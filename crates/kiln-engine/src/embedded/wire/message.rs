@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_model::{InstanceId, InstanceOrder, InstanceStatus};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus, NeedName};
 use serde::{Deserialize, Serialize};
 
 /// Something asked of a keeper.
@@ -14,7 +14,7 @@ pub(crate) struct Request {
     pub(crate) call: Call,
 }
 
-/// What can be asked. All but `Sockets` is for control only.
+/// What can be asked. All but `Sockets`, `Listeners` and `Store` is for control only.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Call {
@@ -41,6 +41,26 @@ pub(crate) enum Call {
         id: InstanceId,
         /// How many.
         count: u32,
+    },
+    /// What listens inside an instance for what it needs.
+    Listeners {
+        /// Which.
+        id: InstanceId,
+    },
+    /// A connection to a store an instance needs, begun.
+    Store {
+        /// Which instance.
+        id: InstanceId,
+        /// Which of its needs.
+        need: NeedName,
+    },
+    /// Run a command in an instance; its standard streams travel with it. Answered when it has ended; it is killed
+    /// when who asked goes.
+    Exec {
+        /// Which.
+        id: InstanceId,
+        /// What is run.
+        order: ExecOrder,
     },
     /// Who answers.
     Who,
@@ -86,9 +106,13 @@ pub(crate) enum Answer {
         /// Up to where the client knows now.
         until: Cursor,
     },
-    /// To `Sockets`; they travel with it.
+    /// To `Sockets` and `Store`; they travel with it.
     Sockets,
-    /// To `Sockets`: no such instance runs.
+    /// To `Listeners`; they travel with it, in this order.
+    Listeners(Vec<NeedName>),
+    /// To `Exec`: how the command ended.
+    Executed(Exit),
+    /// To `Sockets` and `Exec`: no such instance runs.
     NoSuchInstance,
     /// To `Who`.
     Keeper {

@@ -65,7 +65,7 @@ pub struct SecretTable {
     pub env: Option<String>,
 }
 
-/// How instances are asked whether they are well: over `http`, or with `tcp`.
+/// How instances are asked whether they are well: over `http`, with `tcp`, or by a command (`exec`).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthFile {
@@ -79,6 +79,9 @@ pub struct HealthFile {
     pub contains: Option<String>,
     /// A connection to the port is enough.
     pub tcp: Option<bool>,
+    /// A command that is run inside the instance and exits with 0 if it is well.
+    #[schemars(example = vec!["pg_isready", "-q"])]
+    pub exec: Option<Vec<String>>,
     /// How often; every 500ms if absent.
     #[schemars(example = &"100ms")]
     pub interval: Option<String>,

@@ -4,6 +4,7 @@
 mod check;
 mod contents;
 mod image;
+mod needs;
 mod packages;
 mod paths;
 mod policy;
@@ -30,9 +31,7 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     });
     let route::Routes { http: routes, tcp } = route::routes(file, problems);
     let certificates = route::certificates(file, problems);
-    for name in file.store.keys() {
-        refuse("stores are", &top.key("store").key(name), problems);
-    }
+    needs::stores(file, problems);
     let (drain, keep_warm) = deploy(file, problems);
     let sources = sources(file, problems);
     let policy = policy::policy(file.policy.as_ref(), problems);

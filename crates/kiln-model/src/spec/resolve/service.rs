@@ -1,6 +1,6 @@
 //! `[service.NAME]`.
 
-use super::{Place, Problems, at_least_one, check, image, parse, parse_or, refer, refuse, secrets};
+use super::{Place, Problems, at_least_one, check, image, needs, parse, parse_or, refer, secrets};
 use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
 use crate::{ByteSize, Limits, Millis, Probe, Protocol};
 
@@ -20,7 +20,7 @@ pub(super) fn service(
     let known = refer("image", &file.image, &images, &place.key("image"), problems);
     check::is_port(file.port, &place.key("port"), problems);
     image::environment(&file.env, &place.key("env"), problems);
-    outside(file, all, place, problems);
+    let needs = needs::needs(file, all, place, problems);
     let limits = limits(file, place, problems);
     let protocol = protocol(file.protocol.as_ref(), &place.key("protocol"), problems);
     let health = health(file.health.as_ref(), &place.key("health"), problems);
@@ -37,18 +37,8 @@ pub(super) fn service(
         env: file.env.clone(),
         health,
         secrets,
+        needs,
     })
-}
-
-/// What reaches out of an instance.
-fn outside(file: &ServiceFile, all: &SpecFile, place: &Place, problems: &mut Problems<'_, '_>) {
-    let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
-    for (index, need) in file.needs.iter().enumerate() {
-        let place = place.key("needs").item(index);
-        if refer("store", need, &there, &place, problems) {
-            refuse("reaching stores and other services is", &place, problems);
-        }
-    }
 }
 
 fn protocol(written: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) -> Protocol {
@@ -117,17 +107,20 @@ fn span(text: Option<&String>, default: u64, place: &Place, problems: &mut Probl
 }
 
 fn probe(file: &HealthFile, place: &Place, problems: &mut Problems<'_, '_>) -> Probe {
+    let ways = usize::from(file.http.is_some())
+        + usize::from(file.tcp == Some(true))
+        + usize::from(file.exec.is_some());
+    if ways > 1 {
+        problems.value(place, "instances are asked in one way").expected("either `http`, `tcp` or `exec`");
+    }
     if let Some(path) = &file.http {
-        if file.tcp == Some(true) {
-            problems.value(place, "instances are asked in one way").expected("either `http` or `tcp`");
-        }
         let contains = file.contains.as_ref();
         return Probe::Http(check::probe(path, file.status, contains, &place.key("http"), place, problems));
     }
-    if file.tcp == Some(false) {
+    if file.tcp == Some(false) && file.exec.is_none() {
         problems
             .value(&place.key("tcp"), "no way is left to ask")
-            .expected("`tcp = true`, or `http = \"/\"`");
+            .expected("`tcp = true`, `http = \"/\"` or `exec = [\"…\"]`");
     }
     for (key, given) in [("status", file.status.is_some()), ("contains", file.contains.is_some())] {
         if given {
@@ -135,5 +128,15 @@ fn probe(file: &HealthFile, place: &Place, problems: &mut Problems<'_, '_>) -> P
             problems.key(&place.key(key), message).expected("`http = \"/\"` beside it");
         }
     }
-    Probe::Tcp
+    match &file.exec {
+        Some(argv) => {
+            if argv.first().is_none_or(String::is_empty) {
+                problems
+                    .value(&place.key("exec"), "there is no command")
+                    .expected("a program and its arguments");
+            }
+            Probe::Exec { argv: argv.clone() }
+        }
+        None => Probe::Tcp,
+    }
 }

@@ -45,7 +45,7 @@ impl EdgeProcess {
     fn close_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
         let is_wanted = |door: Door| match door {
             Door::Tcp(port) => table.tcp.iter().any(|route| route.port == port),
-            Door::Http | Door::Https | Door::Metrics => true,
+            Door::Http | Door::Https | Door::Metrics | Door::Inside(_) => true,
         };
         let mut unwanted: Vec<Door> =
             held.listeners.iter().map(|l| l.door).filter(|d| !is_wanted(*d)).collect();

@@ -1,0 +1,117 @@
+//! What comes from inside instances goes to services of their own release and to the stores they need.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use kiln_model::{EdgeFleet, EdgeNeed, InstanceId, RouteTable, Target};
+
+use crate::harness::{Edge, fleet_id};
+use crate::instance::Instance;
+use crate::wire::Client;
+
+/// A caller of a generation that needs this, and where inside of it that is reached.
+fn caller(edge: &Edge, generation: u64, name: &str, need: EdgeNeed) -> (EdgeFleet, SocketAddr) {
+    let id = fleet_id(generation);
+    let instance: InstanceId = id.instance(77);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let name: kiln_model::NeedName = name.parse().unwrap();
+    let mut insides = edge.ports().1.lock().unwrap();
+    insides.listeners.insert(instance.clone(), vec![(name.clone(), listener)]);
+    drop(insides);
+    let fleet = edge.fleet(generation, &[]);
+    (EdgeFleet { callers: vec![instance], needs: BTreeMap::from([(name, need)]), ..fleet }, address)
+}
+
+fn to(fleet: &EdgeFleet) -> EdgeNeed {
+    EdgeNeed::Service { targets: vec![Target { fleet: fleet.id.clone(), weight: 1 }] }
+}
+
+fn ask(address: SocketAddr) -> (u16, String) {
+    let answer = Client::new(TcpStream::connect(address).unwrap()).get("/");
+    (answer.status(), answer.text().to_owned())
+}
+
+#[test]
+fn each_caller_reaches_the_services_of_its_own_release() {
+    let edge = Edge::start();
+    let (old, new) = (Instance::saying("old"), Instance::saying("new"));
+    let (old, new) = (edge.fleet(1, &[&old]), edge.fleet(2, &[&new]));
+    let (old_caller, old_door) = caller(&edge, 3, "api", to(&old));
+    let (new_caller, new_door) = caller(&edge, 4, "api", to(&new));
+    let fleets = vec![old.clone(), new, old_caller, new_caller.clone()];
+    edge.set_table(RouteTable { fleets, ..RouteTable::default() });
+    for _ in 0..20 {
+        assert_eq!(ask(old_door), (200, "old".to_owned()));
+        assert_eq!(ask(new_door), (200, "new".to_owned()));
+    }
+    // Requests of one connection go where the table says when they come.
+    let mut client = Client::new(TcpStream::connect(new_door).unwrap());
+    assert_eq!(client.get("/").text(), "new");
+    let moved = EdgeFleet { needs: BTreeMap::from([("api".parse().unwrap(), to(&old))]), ..new_caller };
+    edge.set_table(RouteTable { fleets: vec![old, moved], ..RouteTable::default() });
+    assert_eq!(client.get("/").text(), "old");
+    let counts = edge.client.counts().unwrap();
+    assert_eq!(counts.fleets[0].failed, 0);
+}
+
+#[test]
+fn a_service_without_instances_is_told_apart_from_one_that_answers() {
+    let edge = Edge::start();
+    let empty = edge.fleet(1, &[]);
+    let (caller, door) = caller(&edge, 2, "api", to(&empty));
+    edge.set_table(RouteTable { fleets: vec![empty, caller], ..RouteTable::default() });
+    assert_eq!(ask(door).0, 503);
+}
+
+#[test]
+fn a_store_gets_bytes_as_they_are_and_one_that_is_down_resets() {
+    let edge = Edge::start();
+    let store = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name: kiln_model::NeedName = "db".parse().unwrap();
+    edge.ports().1.lock().unwrap().stores.insert(name, store.local_addr().unwrap());
+    let (fleet, door) = caller(&edge, 1, "db", EdgeNeed::Store);
+    edge.set_table(RouteTable { fleets: vec![fleet], ..RouteTable::default() });
+    let mut client = TcpStream::connect(door).unwrap();
+    client.write_all(b"\x00\xffquery").unwrap();
+    let (mut stored, _) = store.accept().unwrap();
+    let mut query = [0; 7];
+    stored.read_exact(&mut query).unwrap();
+    assert_eq!(&query, b"\x00\xffquery");
+    stored.write_all(b"rows").unwrap();
+    drop(stored);
+    let mut rows = Vec::new();
+    client.read_to_end(&mut rows).unwrap();
+    assert_eq!(rows, b"rows");
+    // It holds up nobody: it was in flight at no fleet.
+    assert_eq!(edge.client.counts().unwrap().fleets[0].in_flight, 0);
+
+    let before = edge.client.stats().unwrap().failed;
+    drop(store);
+    let mut refused = TcpStream::connect(door).unwrap();
+    refused.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(refused.read(&mut [0]).is_err(), "neither an answer nor a proper end");
+    assert_eq!(edge.client.stats().unwrap().failed, before + 1);
+}
+
+#[test]
+fn an_instance_that_is_no_caller_any_more_is_not_listened_to() {
+    let edge = Edge::start();
+    let api = Instance::saying("api");
+    let api = edge.fleet(1, &[&api]);
+    let (caller, door) = caller(&edge, 2, "api", to(&api));
+    edge.set_table(RouteTable { fleets: vec![api.clone(), caller.clone()], ..RouteTable::default() });
+    assert_eq!(ask(door).0, 200);
+    edge.ports().1.lock().unwrap().listeners.clear();
+    edge.set_table(RouteTable {
+        fleets: vec![api, EdgeFleet { callers: vec![], ..caller }],
+        ..RouteTable::default()
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(door).is_ok() {
+        assert!(Instant::now() < deadline, "it is still listened to");
+    }
+}

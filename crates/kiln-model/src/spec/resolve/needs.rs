@@ -1,0 +1,75 @@
+//! `needs` of services, and `[store.NAME]`.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Place, Problems, parse, refer};
+use crate::spec::{ServiceFile, SpecFile};
+use crate::{MOST_NEEDS, Need, NeedName, StoreName};
+
+/// What is wrong with stores whoever needs them.
+pub(super) fn stores(file: &SpecFile, problems: &mut Problems<'_, '_>) {
+    for (name, store) in &file.store {
+        let place = Place::default().key("store").key(name);
+        if let Err(e) = name.parse::<StoreName>() {
+            problems.key(&place, e.to_string());
+        }
+        if file.service.contains_key(name) {
+            let message = format!("`{name}` is a service, too: whoever needs it could mean either");
+            problems.key(&place, message).expected("another name");
+        }
+        if address(&store.address).is_none() {
+            let message = format!("`{}` is not the address of a store", store.address);
+            problems
+                .value(&place.key("address"), message)
+                .expected("an IP address and a port, like `10.0.0.5:5432` or `localhost:5432`");
+        }
+    }
+}
+
+/// The address of a store. `localhost` is the host's.
+fn address(text: &str) -> Option<SocketAddr> {
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)),
+        None => text.parse().ok()?,
+    };
+    (address.port() != 0).then_some(address)
+}
+
+/// What a service of the spec `all` needs.
+pub(super) fn needs(
+    file: &ServiceFile,
+    all: &SpecFile,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> BTreeMap<NeedName, Need> {
+    let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
+    let mut needs = BTreeMap::new();
+    for (index, name) in file.needs.iter().enumerate() {
+        let place = place.key("needs").item(index);
+        if !refer("store", name, &there, &place, problems) {
+            continue;
+        }
+        let need = match (all.service.get(name), all.store.get(name)) {
+            (Some(service), _) if std::ptr::eq(service, file) => {
+                problems.value(&place, "a service reaches itself anyway, at 127.0.0.1");
+                continue;
+            }
+            (Some(service), _) => Some(Need::Service { port: service.port }),
+            (None, store) => store.and_then(|s| address(&s.address)).map(|address| Need::Store { address }),
+        };
+        // Wrong addresses are reported where they stand.
+        let (Some(need), Some(name)) = (need, parse::<NeedName>(name, &place, problems)) else { continue };
+        if need.ports(file.port).is_empty() {
+            let message = format!("`{name}` is reached on port {}, which is the service's own", file.port);
+            problems.value(&place, message).expected("another port for one of them");
+        }
+        needs.insert(name, need);
+    }
+    if needs.len() > MOST_NEEDS {
+        problems
+            .value(&place.key("needs"), format!("{} needs are more than a service can have", needs.len()))
+            .expected(format!("{MOST_NEEDS} at most"));
+    }
+    needs
+}

@@ -1,0 +1,159 @@
+//! `kiln exec`
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use clap::Args;
+use kiln_model::{
+    ExecRequest, Exit, ExitCode, Failure, InstanceId, LONGEST_PART, OutputStream, SessionPart, SessionParts,
+    Terminal, TerminalSize,
+};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::{output, signals};
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln exec hello-web-3-1 -- sh              look around, with a terminal if there is one
+  kiln exec hello-web-3-1 -- cat /etc/hosts  one command; its exit code is passed on
+  tar c . | kiln exec hello-web-3-1 -- tar xC /tmp";
+
+/// A command inside an instance, which is replaced afterwards
+///
+/// It runs as the instance's user in all of the instance's namespaces, limits and confinement. The instance counts
+/// as touched: when the command has ended, another takes its place, and the log says who did what.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Exec {
+    /// The instance, as `kiln instances` shows it
+    instance: InstanceId,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+    /// No terminal, even if standard input is one
+    #[arg(long, short = 'T')]
+    no_terminal: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the exit code of the command is this one's")]
+pub(crate) fn run(args: Exec, context: &Context) -> Result<(), Failure> {
+    let has_terminal = io::stdin().is_terminal() && !args.no_terminal && !context.output.json;
+    let terminal = has_terminal.then(|| Terminal {
+        kind: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+        size: size().unwrap_or(TerminalSize { rows: 24, columns: 80 }),
+    });
+    let request = ExecRequest { instance: args.instance, argv: args.command, terminal };
+    let stream = context.client()?.exec(&request)?;
+    let raw = has_terminal.then(Raw::begin).flatten();
+    let exit = converse(&stream, has_terminal, context.output.json);
+    drop(raw);
+    let code = match exit? {
+        Exit::NotStarted { cause } => {
+            let message = format!("the command could not be run in {}", request.instance);
+            return Err(Failure::new(ExitCode::Usage, message).because(cause));
+        }
+        Exit::Code { code } => code,
+        Exit::Signal { signal } => 128 + signal,
+        Exit::OutOfMemory { .. } => 128 + 9,
+        Exit::Unknown => ExitCode::Host as i32,
+    };
+    if context.output.json {
+        let _ = output::line(&json!({ "event": "ended", "code": code }).to_string());
+    }
+    std::process::exit(code)
+}
+
+/// Carries everything to and fro until the command has ended.
+fn converse(stream: &UnixStream, has_terminal: bool, json: bool) -> Result<Exit, Failure> {
+    let broken = |e: io::Error| {
+        Failure::new(ExitCode::Host, "the session broke off; the instance is replaced").because(e.to_string())
+    };
+    let to = Arc::new(Mutex::new(stream.try_clone().map_err(broken)?));
+    let typed = to.clone();
+    thread::Builder::new().name("input".into()).spawn(move || carry_input(&typed)).map_err(broken)?;
+    if has_terminal {
+        let resized = to.clone();
+        signals::watch_size(move || {
+            if let Some(size) = size() {
+                say(&resized, &SessionPart::Size(size));
+            }
+        })?;
+    }
+    hear(stream, json).map_err(broken)
+}
+
+fn say(to: &Mutex<UnixStream>, part: &SessionPart) -> bool {
+    let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+    to.write_all(&part.encode()).is_ok()
+}
+
+fn carry_input(to: &Mutex<UnixStream>) {
+    let mut buffer = vec![0; LONGEST_PART / 4];
+    loop {
+        match io::stdin().lock().read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(length) if say(to, &SessionPart::Input(buffer[..length].to_vec())) => {}
+            Ok(_) => return,
+        }
+    }
+    say(to, &SessionPart::InputEnd);
+}
+
+fn hear(mut stream: &UnixStream, json: bool) -> io::Result<Exit> {
+    let (mut parts, mut buffer) = (SessionParts::default(), vec![0; LONGEST_PART]);
+    loop {
+        while let Some(part) = parts.next_part().map_err(io::Error::other)? {
+            match part {
+                SessionPart::Output(stream, bytes) if json => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    let event = json!({ "event": "output", "stream": stream.as_str(), "text": text });
+                    let _ = output::line(&event.to_string());
+                }
+                // With nobody left to read it, the command goes on all the same.
+                SessionPart::Output(OutputStream::Stdout, bytes) => drop(show(&mut io::stdout(), &bytes)),
+                SessionPart::Output(OutputStream::Stderr, bytes) => drop(show(&mut io::stderr(), &bytes)),
+                SessionPart::End(exit) => return Ok(exit),
+                _ => {}
+            }
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => parts.arrived(&buffer[..length]),
+        }
+    }
+}
+
+fn show(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+fn size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(io::stdin().as_fd()).ok()?;
+    Some(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The terminal gives every key to the command, Ctrl-C included, until this is dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn begin() -> Option<Self> {
+        let stdin = io::stdin();
+        let before = tcgetattr(stdin.as_fd()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &self.0);
+    }
+}
