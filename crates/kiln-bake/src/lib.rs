@@ -27,6 +27,7 @@
 //! | `sbom`, `provenance` | what is inside, and what it was made from |
 
 mod accounts;
+pub mod any_bytes;
 mod bake;
 mod build;
 mod content;

@@ -8,8 +8,9 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
+    ("e2fsprogs", "mkfs.ext4, for a disk that can be filled"),
     ("busybox-static", "a small program for instances"),
     ("haproxy", "what the edge makes of ambiguous requests is compared with what it makes of them"),
     ("dpkg", "the judge of our version comparison"),

@@ -17,6 +17,7 @@ use kiln_store::{Store, StoreError};
 use serde_json::{Value, json};
 
 use copyright::Licences;
+pub(crate) use copyright::licences as licences_of;
 pub(crate) use installed::{Installed, installed};
 
 /// The distribution an image is of, as package URLs name it.
