@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         ["setup"] => setup::run(),
         ["tidy"] => tidy::run(),
         ["bench", "engine"] => bench::engine::run(false),
+        // How the one above calls itself, apart.
+        ["bench", "engine-peers", count] => {
+            count.parse().map_err(Into::into).and_then(bench::engine::peers::run)
+        }
         ["bench", "engine", "--json"] => bench::engine::run(true),
         ["bench", "spine"] => bench::run(false),
         ["bench", "spine", "--json"] => bench::run(true),

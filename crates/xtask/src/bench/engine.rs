@@ -1,7 +1,7 @@
 //! The embedded engine beside crun, runc and podman from Debian, and beside what the kernel takes for the same namespaces
 //! and limits.
 
-mod peers;
+pub(crate) mod peers;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

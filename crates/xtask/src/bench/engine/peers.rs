@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +17,28 @@ use crate::run::output;
 /// How many are started at the same time: with more, all of them only become slower.
 const AT_ONCE: usize = 4;
 
+/// Where the v2 tree is beside v1 controllers.
+const BESIDE_V1: &str = "/sys/fs/cgroup/unified";
+
+/// Measures them in a mount namespace without the v2 tree if there are v1 controllers beside it: crun refuses such hosts.
 pub(super) fn measure(count: usize) -> Result<Value> {
+    let this = std::env::current_exe()?;
+    let mut apart = Command::new("unshare");
+    apart.arg("--mount").arg(this).args(["bench", "engine-peers", &count.to_string()]);
+    Ok(serde_json::from_str(&output(&mut apart)?)?)
+}
+
+/// The same, inside of it.
+pub(crate) fn run(count: usize) -> Result<()> {
+    let mounts_of = |process: u32| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    let (this, parent) = (std::process::id(), std::os::unix::process::parent_id());
+    ensure!(
+        mounts_of(this)? != mounts_of(parent)?,
+        "it unmounts things, and must not do so on the host itself"
+    );
+    if Path::new(BESIDE_V1).exists() {
+        quietly(Command::new("umount").arg(BESIDE_V1))?;
+    }
     let dir = std::env::temp_dir().join(format!("kiln-peers-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     let mut peers = json!({});
@@ -25,7 +47,8 @@ pub(super) fn measure(count: usize) -> Result<Value> {
     }
     peers["podman"] = told(podman(&dir, count.min(20)));
     fs::remove_dir_all(&dir)?;
-    Ok(peers)
+    println!("{peers}");
+    Ok(())
 }
 
 fn told(measured: Result<Value>) -> Value {
@@ -44,9 +67,16 @@ fn root(dir: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// What it complains of goes to a file: a container that stays would hold a pipe open.
 fn quietly(command: &mut Command) -> Result<()> {
-    let said = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
-    ensure!(said.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said.stderr).trim());
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("kiln-peers-said-{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let complaints = fs::File::create(&path)?;
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints).status();
+    let said = fs::read_to_string(&path)?;
+    fs::remove_file(&path)?;
+    ensure!(status?.success(), "{command:?}: {}", said.trim());
     Ok(())
 }
 
@@ -58,10 +88,6 @@ fn runtime(name: &str, dir: &Path, count: usize) -> Result<Value> {
     let call = |arguments: &[&str]| {
         let mut command = Command::new(name);
         command.arg("--root").arg(&state);
-        if name == "crun" {
-            // It refuses hosts that have v1 controllers beside a v2 tree.
-            command.args(["--cgroup-manager", "disabled"]);
-        }
         command.args(arguments);
         command
     };
@@ -90,11 +116,18 @@ fn podman(dir: &Path, count: usize) -> Result<Value> {
     quietly(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
     let image = format!("kiln-bench-{}", std::process::id());
     quietly(Command::new("podman").arg("import").arg(&archive).arg(&image))?;
-    let start = |id: String| {
-        let arguments = ["run", "--detach", "--network", "none", "--cgroups", "disabled", "--name"];
-        quietly(Command::new("podman").args(arguments).args([&id, &image, "/bin/sleep", "1000"]))
+    // Limits of open files and processes as they are: podman would raise them to what a host may not allow.
+    let as_it_is = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "none"];
+    let call = |arguments: &[&str]| {
+        let mut command = Command::new("podman");
+        command.args(["--cgroup-manager", "cgroupfs"]).args(arguments);
+        command
     };
-    let delete = |id: String| quietly(Command::new("podman").args(["rm", "--force", "--time", "0", &id]));
+    let start = |id: String| {
+        let mut run = call(&["run", "--detach", "--name", &id]);
+        quietly(run.args(as_it_is).args([&image, "/bin/sleep", "1000"]))
+    };
+    let delete = |id: String| quietly(&mut call(&["rm", "--force", "--time", "0", &id]));
     let measured = timed("podman", count, &start, &delete);
     quietly(Command::new("podman").args(["rmi", "--force", &image]))?;
     measured
