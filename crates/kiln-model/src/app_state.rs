@@ -18,7 +18,8 @@ pub enum FleetPhase {
     Green,
     /// It serves.
     Live,
-    /// It gets no new requests; those it has go on.
+    /// It gets no new requests; those it has go on. So does a fleet while traffic is being switched to it: should the
+    /// switch be given up, nobody knows whether it has had requests.
     Draining,
     /// It is up and idle until then.
     Warm {
@@ -62,6 +63,8 @@ pub struct Fleet {
     pub touched: BTreeMap<u32, Touch>,
     /// Those of them that have a stand-in among the members.
     pub reinforced: BTreeSet<u32>,
+    /// Serial numbers of those observed healthy when traffic was switched to it.
+    pub proven: BTreeSet<u32>,
 }
 
 /// Who has laid hands on an instance, and how.
@@ -103,6 +106,12 @@ impl Fleet {
             self.losses += 1;
             self.last_loss = Some(format!("{}: {cause}", self.id.instance(serial)));
         }
+    }
+
+    fn give_up(&mut self, serial: u32) {
+        self.members.remove(&serial);
+        self.reinforced.remove(&serial);
+        self.touched.remove(&serial);
     }
 
     fn gain(&mut self, new: &[u32]) {
@@ -193,6 +202,12 @@ impl AppState {
                     fleet.gain(new);
                 }
             }
+            Record::Renumbered { fleet, gone, new, .. } => {
+                if let Some(fleet) = self.fleets.get_mut(fleet) {
+                    gone.iter().for_each(|serial| fleet.give_up(*serial));
+                    fleet.gain(new);
+                }
+            }
         }
     }
 
@@ -216,8 +231,10 @@ impl AppState {
     fn step_begun(&mut self, at: Timestamp, generation: Generation, step: usize) {
         let Some(under_way) = self.current(generation) else { return };
         under_way.intent = Some(at);
-        if let Some(Action::Retire { fleets }) = under_way.plan.steps.get(step).map(|s| s.action.clone()) {
-            self.set_phase(&fleets, &FleetPhase::Retiring);
+        match under_way.plan.steps.get(step).map(|s| s.action.clone()) {
+            Some(Action::Retire { fleets }) => self.set_phase(&fleets, &FleetPhase::Retiring),
+            Some(Action::Switch { fleets, .. }) => self.set_phase(&fleets, &FleetPhase::Draining),
+            _ => {}
         }
     }
 
@@ -232,6 +249,7 @@ impl AppState {
             last_loss: None,
             touched: BTreeMap::new(),
             reinforced: BTreeSet::new(),
+            proven: BTreeSet::new(),
         });
     }
 
@@ -273,6 +291,7 @@ impl AppState {
         for fleet in self.fleets.values_mut() {
             if fleets.contains(&fleet.id) {
                 fleet.phase = FleetPhase::Live;
+                fleet.proven.clone_from(&fleet.members);
             } else if fleet.phase == FleetPhase::Live {
                 fleet.phase = FleetPhase::Draining;
             }

@@ -145,6 +145,17 @@ impl InstanceState {
             Self::Ended { .. } => None,
         }
     }
+
+    /// Whether this comes later in a life than `other`. Nobody goes back: of two reports of one instance the one
+    /// that is later in its life is the newer one, in whatever order they arrive.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        let stage = |state: &Self| match state {
+            Self::Running { .. } => 0,
+            Self::Stopping { .. } => 1,
+            Self::Ended { .. } => 2,
+        };
+        stage(self) > stage(other)
+    }
 }
 
 /// One instance as its engine sees it.

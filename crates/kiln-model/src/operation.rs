@@ -116,6 +116,37 @@ pub enum Record {
         /// The serial numbers of those made in their place.
         new: Vec<u32>,
     },
+    /// Members of a fleet that the engine does not know when it is asked what exists, by a new control plane or after
+    /// its own death: whether they ever were is not known. Others take their place, for no id is used twice; it is
+    /// no loss to be held against the fleet.
+    Renumbered {
+        /// When.
+        at: Timestamp,
+        /// The fleet.
+        fleet: FleetId,
+        /// The serial numbers that are given up.
+        gone: Vec<u32>,
+        /// Those that take their place.
+        new: Vec<u32>,
+    },
+}
+
+impl Record {
+    /// The app it is about.
+    pub fn app(&self) -> &AppName {
+        match self {
+            Self::Begun { plan, .. } => &plan.app,
+            Self::Intent { app, .. }
+            | Self::Outcome { app, .. }
+            | Self::Ended { app, .. }
+            | Self::SecretSet { app, .. }
+            | Self::SecretRemoved { app, .. } => app,
+            Self::Replaced { fleet, .. }
+            | Self::Touched { fleet, .. }
+            | Self::Reinforced { fleet, .. }
+            | Self::Renumbered { fleet, .. } => &fleet.app,
+        }
+    }
 }
 
 /// How an operation ended.

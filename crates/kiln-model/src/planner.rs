@@ -21,6 +21,8 @@ pub enum Desired<'a> {
     Abandoned {
         /// The plan that failed.
         failed: Generation,
+        /// How long what is in flight may go on, should it have been given requests.
+        drain: Millis,
     },
     /// Warm fleets whose time is over at this moment are to go, and what an operation that was superseded has left
     /// is to be finished.
@@ -71,9 +73,9 @@ pub fn plan(
         Desired::Serve { release, kind } => {
             (*kind, Some(release.id()), None, serve(app, state, release, generation)?)
         }
-        Desired::Abandoned { failed } => {
+        Desired::Abandoned { failed, drain } => {
             let to = state.traffic.live().cloned();
-            (OperationKind::Abandon, to, Some(*failed), abandon(state, *failed))
+            (OperationKind::Abandon, to, Some(*failed), abandon(state, *failed, *drain))
         }
         Desired::Tidy { at, drain, keep_warm } => {
             let to = state.traffic.live().cloned();
@@ -171,13 +173,22 @@ fn health_deadline(release: &Release) -> Millis {
     Millis(slowest.saturating_mul(3))
 }
 
-fn abandon(state: &AppState, failed: Generation) -> Vec<Step> {
-    let of_the_failed = |f: &&Fleet| f.phase == FleetPhase::Green && f.id.generation == failed;
-    let fleets: Vec<FleetId> = state.fleets.values().filter(of_the_failed).map(|f| f.id.clone()).collect();
-    if fleets.is_empty() {
-        return Vec::new();
+fn abandon(state: &AppState, failed: Generation, drain: Millis) -> Vec<Step> {
+    let of_the_failed = |wanted: FleetPhase| -> Vec<FleetId> {
+        let made = state.fleets.values().filter(|f| f.id.generation == failed && f.phase == wanted);
+        made.map(|f| f.id.clone()).collect()
+    };
+    let draining = of_the_failed(FleetPhase::Draining);
+    let fleets: Vec<FleetId> = of_the_failed(FleetPhase::Green).into_iter().chain(draining.clone()).collect();
+    let mut steps = Vec::new();
+    if !draining.is_empty() {
+        let why = "the switch to it was begun: it may have had requests";
+        steps.push(step(Action::AwaitDrained { fleets: draining, within: drain }, why));
     }
-    vec![step(Action::Retire { fleets }, format!("plan {failed} failed before it could serve"))]
+    if !fleets.is_empty() {
+        steps.push(step(Action::Retire { fleets }, format!("plan {failed} failed before it could serve")));
+    }
+    steps
 }
 
 fn tidy(state: &AppState, at: Timestamp, drain: Millis, keep_warm: Millis) -> Result<Vec<Step>, NothingToDo> {

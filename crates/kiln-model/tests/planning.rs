@@ -177,7 +177,7 @@ fn a_failed_deploy_is_thrown_away_and_the_old_release_still_serves() {
     assert_eq!(world.state.traffic, Traffic::Settled { live: release("1").id() });
     assert_eq!(world.state.to_abandon, Some(plan.generation));
 
-    let clean_up = world.plan(&Desired::Abandoned { failed: plan.generation }).unwrap();
+    let clean_up = world.plan(&Desired::Abandoned { failed: plan.generation, drain: Millis(1_000) }).unwrap();
     assert_eq!(words(&clean_up), ["retire"]);
     world.run(&clean_up);
     assert!(matches!(world.phases()[..], [(1, FleetPhase::Live)]));

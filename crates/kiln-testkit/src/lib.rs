@@ -5,5 +5,6 @@ mod fake_engine;
 pub mod fixture_image;
 pub mod load;
 pub mod sim;
+pub mod storm;
 
 pub use fake_engine::FakeEngine;

@@ -84,9 +84,17 @@ impl Core {
         self.pending.insert(app, Pending { request, by, to });
     }
 
-    /// Gives an operation up, if its release does not serve yet; takes effect with the next turn.
-    pub fn cancel(&mut self, generation: Generation, why: String) {
-        self.cancelled.insert(generation, why);
+    /// Gives an operation up, if it is one that leads to a release and that does not serve yet; takes effect with the
+    /// next turn. Whether it is. (What cleans up is never given up, and neither is what takes an app away.)
+    pub fn cancel(&mut self, generation: Generation, why: String) -> bool {
+        let under_way = self.apps.values().filter_map(|s| s.under_way.as_ref());
+        let may_be = under_way.filter(|u| u.plan.generation == generation).any(|u| {
+            matches!(u.plan.kind, OperationKind::Deploy | OperationKind::Rollback) && !u.has_switched()
+        });
+        if may_be {
+            self.cancelled.insert(generation, why);
+        }
+        may_be
     }
 
     /// Whether the routes of `release` are another app's.
@@ -120,7 +128,8 @@ impl Core {
             return Ok(None);
         }
         if let Some(failed) = self.apps.get(app).and_then(|s| s.to_abandon) {
-            return self.begin_own(app, &Desired::Abandoned { failed });
+            let (drain, _) = self.spans(app);
+            return self.begin_own(app, &Desired::Abandoned { failed, drain });
         }
         if let Some(pending) = self.pending.remove(app) {
             let begun = self.begin_asked(app, pending)?;
@@ -129,14 +138,18 @@ impl Core {
         let at = self.now();
         match self.next_expiry(app) {
             Some(until) if until <= at => {
-                let live =
-                    self.apps.get(app).and_then(|s| s.traffic.live()).and_then(|id| self.releases.get(id));
-                let (drain, keep_warm) = live.map_or((Millis(0), Millis(0)), |r| (r.drain, r.keep_warm));
+                let (drain, keep_warm) = self.spans(app);
                 self.begin_own(app, &Desired::Tidy { at, drain, keep_warm })
             }
             Some(until) => Ok(Some(Wake::At(until))),
             None => Ok(Some(Wake::WhenWoken)),
         }
+    }
+
+    /// How long fleets of an app drain and stay warm, as its live release has it.
+    fn spans(&self, app: &AppName) -> (Millis, Millis) {
+        let live = self.apps.get(app).and_then(|s| s.traffic.live()).and_then(|id| self.releases.get(id));
+        live.map_or((Millis(0), Millis(0)), |r| (r.drain, r.keep_warm))
     }
 
     fn next_expiry(&self, app: &AppName) -> Option<Timestamp> {

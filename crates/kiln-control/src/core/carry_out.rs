@@ -74,6 +74,9 @@ impl Core {
         self.record(&Record::Outcome { at, app: app.clone(), generation, step, note })?;
         let action = &plan.steps[step].action;
         self.tell(generation, Event::StepDone { step: action.to_string(), millis: begun.until(at).0 });
+        if let Action::Retire { fleets } = action {
+            self.forget_fleets(fleets);
+        }
         if let Action::Switch { release, .. } = action {
             self.tell(generation, Event::Switched { release: release.clone() });
             // Whoever asked has what was asked for; draining the old fleet is nobody's wait.
@@ -107,7 +110,7 @@ impl Core {
         match action {
             Action::Provision { fleet, .. } => self.provision(app, fleet),
             Action::AwaitHealthy { fleets, within } => {
-                Ok(self.await_healthy(app, fleets, begun.after(*within)))
+                Ok(self.await_healthy(app, fleets, begun.max(self.started).after(*within)))
             }
             Action::Switch { release, fleets } => self.switch(app, release, fleets, begun),
             Action::AwaitDrained { fleets, within } => self.await_drained(fleets, begun.after(*within)),
@@ -176,7 +179,7 @@ impl Core {
         let green = match self.observe_fleets(app, fleets) {
             Ok(green) => green,
             Err(not) => {
-                let until = begun.after(Self::SWITCH_PATIENCE);
+                let until = begun.max(self.started).after(Self::SWITCH_PATIENCE);
                 let waits = self.now() < until;
                 return Ok(if waits { Came::Waits(Some(until)) } else { Came::Failed(not.to_string()) });
             }
@@ -213,8 +216,12 @@ impl Core {
     }
 
     fn retire(&mut self, fleets: &[FleetId]) -> Result<Came, Trouble> {
-        // The edge must have let go of them first.
+        if !self.knows_what_exists() {
+            return Ok(Came::Waits(None));
+        }
+        // The edge must have let go of them first; members that were replaced go with the others.
         self.publish()?;
+        self.end_strays()?;
         let of_fleets = |(fleet, _): &(FleetId, _)| fleets.contains(fleet);
         let ids: Vec<_> = self.members().filter(of_fleets).map(|(_, id)| id).collect();
         let running: Vec<_> = ids
@@ -223,16 +230,22 @@ impl Core {
             .cloned()
             .collect();
         if !running.is_empty() {
-            if !fleets.iter().all(|f| self.asked_to_end.contains(f)) {
+            if !running.iter().all(|id| self.asked_to_end.contains(id)) {
                 self.world.engine.stop(&running).map_err(|e| Trouble::of(&e))?;
-                self.asked_to_end.extend(fleets.iter().cloned());
+                self.asked_to_end.extend(running);
             }
             return Ok(Came::Waits(None));
         }
         self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
-        self.statuses.retain(|id, _| !ids.contains(id));
-        self.asked_to_end.retain(|f| !fleets.contains(f));
-        self.back_off.retain(|f, _| !fleets.contains(f));
         Ok(Came::Done(None))
+    }
+
+    /// What was known of fleets that are gone. Not before the log says so: until then a late report would find
+    /// nothing that it is older than.
+    fn forget_fleets(&mut self, fleets: &[FleetId]) {
+        let members = self.member_ids();
+        self.statuses.retain(|id, _| members.contains(id));
+        self.asked_to_end.retain(|id| members.contains(id));
+        self.back_off.retain(|f, _| !fleets.contains(f));
     }
 }

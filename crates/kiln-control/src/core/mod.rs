@@ -10,6 +10,7 @@ mod carry_out;
 mod news;
 mod publish;
 mod report;
+mod strays;
 mod touched;
 mod upkeep;
 
@@ -26,6 +27,7 @@ pub use report::InstanceReport;
 
 use crate::world::{Condition, Trouble, World};
 use begin::Pending;
+use strays::{Acquaintance, Strays};
 use upkeep::BackOff;
 
 /// The state machine; see the module's description.
@@ -34,6 +36,8 @@ pub struct Core {
     apps: BTreeMap<AppName, AppState>,
     releases: BTreeMap<ReleaseId, Release>,
     generation: Generation,
+    /// When this core was made: nobody could be asked how he is before.
+    started: Timestamp,
     statuses: BTreeMap<InstanceId, InstanceStatus>,
     conditions: BTreeMap<InstanceId, Condition>,
     /// Members that were running when this core was made: healthy until they say otherwise.
@@ -43,14 +47,14 @@ pub struct Core {
     listeners: BTreeMap<Generation, news::Listener>,
     cancelled: BTreeMap<Generation, String>,
     back_off: BTreeMap<FleetId, BackOff>,
-    /// Fleets whose instances have been asked to end by this core.
-    asked_to_end: BTreeSet<FleetId>,
+    /// Members of retiring fleets that have been asked to end by this core.
+    asked_to_end: BTreeSet<InstanceId>,
     announced: BTreeSet<InstanceId>,
-    /// Ended instances that belong to no fleet any more.
-    strays: Vec<InstanceId>,
     /// How many commands people run in which instances.
     sessions: BTreeMap<InstanceId, u32>,
     parting: touched::Parting,
+    strays: Strays,
+    acquaintance: Acquaintance,
     trouble: Option<(Timestamp, String)>,
 }
 
@@ -60,8 +64,10 @@ impl Core {
     /// # Errors
     /// If the engine does not say what exists, or a release that is in use is not there.
     pub fn new(world: World, records: &[Record]) -> Result<Self, Trouble> {
+        let started = world.clock.now();
         let mut core = Self {
             world,
+            started,
             apps: BTreeMap::new(),
             releases: BTreeMap::new(),
             generation: Generation::default(),
@@ -75,35 +81,28 @@ impl Core {
             back_off: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),
-            strays: Vec::new(),
             sessions: BTreeMap::new(),
             parting: touched::Parting::default(),
+            strays: Strays::default(),
+            acquaintance: Acquaintance::First,
             trouble: None,
         };
         for record in records {
             core.fold(record);
         }
         core.load_releases()?;
-        core.adopt()?;
+        core.get_acquainted()?;
         Ok(core)
     }
 
     /// Does everything that can be done now. Returns when it wants to be called again at the latest.
     pub fn turn(&mut self) -> Option<Timestamp> {
-        self.conditions = self.world.health.conditions();
-        self.announce();
-        self.forget_strays();
-        // One fleet's or one app's trouble is not the others'.
-        let kept = self.keep_whole();
-        let (wake, carried) = self.carry_on();
-        let (look, parted) = match self.part() {
-            Ok(look) => (look, Ok(())),
+        let (wake, result) = match self.get_acquainted().and_then(|()| self.renumber()) {
+            Ok(()) => self.go_on(),
             Err(trouble) => (None, Err(trouble)),
         };
-        let (wake, carried) = (earlier(wake, look), carried.and(parted));
-        self.watch();
         let now = self.now();
-        match kept.and(carried) {
+        match result {
             Ok(()) => {
                 self.trouble = None;
                 wake
@@ -117,42 +116,24 @@ impl Core {
         }
     }
 
-    /// Nobody asks for the ends of instances that were replaced any more.
-    fn forget_strays(&mut self) {
-        let strays = std::mem::take(&mut self.strays);
-        if !strays.is_empty() && self.world.engine.forget(&strays).is_err() {
-            self.strays = strays;
-        }
-    }
-
-    /// Takes account of what the engine says. Of instances that belong to no fleet any more there is nothing to know.
-    pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
-        let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
-        let (ours, strays): (Vec<_>, Vec<_>) = statuses.into_iter().partition(|s| members.contains(&s.id));
-        self.strays.extend(strays.into_iter().filter(|s| s.state.pid().is_none()).map(|s| s.id));
-        for status in ours {
-            self.statuses.insert(status.id.clone(), status);
-        }
+    fn go_on(&mut self) -> (Option<Timestamp>, Result<(), Trouble>) {
+        self.conditions = self.world.health.conditions();
+        self.announce();
+        // One fleet's or one app's trouble is not the others'.
+        let kept = self.keep_whole();
+        let (wake, carried) = self.carry_on();
+        let (look, parted) = match self.part() {
+            Ok(look) => (look, Ok(())),
+            Err(trouble) => (None, Err(trouble)),
+        };
+        let ended = self.end_strays();
+        self.watch();
+        (earlier(wake, look), kept.and(carried).and(parted).and(ended))
     }
 
     /// Forgets what was believed of the edge: another process serves now.
     pub fn edge_is_new(&mut self) {
         self.published = None;
-    }
-
-    /// Takes account of another keeper, where instances are that this one does not know: they are gone.
-    pub fn engine_is_new(&mut self, there: &[InstanceStatus]) {
-        let there: BTreeSet<&InstanceId> = there.iter().map(|status| &status.id).collect();
-        let missing: Vec<InstanceId> =
-            self.members().map(|(_, id)| id).filter(|id| !there.contains(id)).collect();
-        let now = self.now();
-        if !missing.is_empty() {
-            self.presumed_healthy.clear();
-        }
-        for id in missing {
-            let state = kiln_model::InstanceState::Ended { exit: kiln_model::Exit::Unknown };
-            self.statuses.insert(id.clone(), InstanceStatus { id, state, since: now, full: Vec::new() });
-        }
     }
 
     /// The present moment, as the world has it.
@@ -194,19 +175,15 @@ impl Core {
     }
 
     fn fold(&mut self, record: &Record) {
-        let app = match record {
-            // Secrets may be set before there is an app, and change nothing about one.
-            Record::SecretSet { .. } | Record::SecretRemoved { .. } => return,
-            Record::Begun { plan, .. } => &plan.app,
-            Record::Intent { app, .. } | Record::Outcome { app, .. } | Record::Ended { app, .. } => app,
-            Record::Replaced { fleet, .. }
-            | Record::Touched { fleet, .. }
-            | Record::Reinforced { fleet, .. } => &fleet.app,
-        };
+        // Secrets may be set before there is an app, and change nothing about one.
+        if matches!(record, Record::SecretSet { .. } | Record::SecretRemoved { .. }) {
+            return;
+        }
+        self.strays.learn(record);
         if let Record::Begun { plan, .. } = record {
             self.generation = self.generation.max(plan.generation);
         }
-        self.apps.entry(app.clone()).or_default().apply(record);
+        self.apps.entry(record.app().clone()).or_default().apply(record);
     }
 
     /// Keeps at hand every release that a fleet or a route needs.
@@ -223,26 +200,6 @@ impl Core {
                 self.releases.insert(id, release);
             }
         }
-        Ok(())
-    }
-
-    /// Learns what exists. Instances that belong to no fleet are left over from something that was given up.
-    fn adopt(&mut self) -> Result<(), Trouble> {
-        let listed = self.world.engine.list().map_err(|e| Trouble::of(&e))?;
-        let members: BTreeSet<InstanceId> = self.members().map(|(_, id)| id).collect();
-        let (ours, strays): (Vec<_>, Vec<_>) = listed.into_iter().partition(|s| members.contains(&s.id));
-        let strays: Vec<InstanceId> = strays.into_iter().map(|s| s.id).collect();
-        let strays: Vec<InstanceId> = strays.into_iter().filter(|id| !self.adopt_parting(id)).collect();
-        self.world.engine.kill(&strays).map_err(|e| Trouble::of(&e))?;
-        self.world.engine.forget(&strays).map_err(|e| Trouble::of(&e))?;
-        // Those that serve were observed healthy before they did. Of a fleet that has yet to prove itself nothing is
-        // presumed.
-        let in_table = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_in_table());
-        let serving: BTreeSet<InstanceId> = in_table.flat_map(|f| f.instances().map(|(_, id)| id)).collect();
-        let runs = |s: &&InstanceStatus| s.state.pid().is_some() && serving.contains(&s.id);
-        self.presumed_healthy = ours.iter().filter(runs).map(|s| s.id.clone()).collect();
-        self.announced = self.presumed_healthy.clone();
-        self.observe(ours);
         Ok(())
     }
 

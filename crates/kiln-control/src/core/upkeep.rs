@@ -142,16 +142,11 @@ impl Core {
             let (instance, cause) = (fleet.id.instance(loss.serial), loss.cause.clone());
             self.tell_app(&fleet.id.app, Event::InstanceLost { instance, cause });
         }
-        self.throw_away(lost.iter().map(|l| fleet.id.instance(l.serial)).collect())
-    }
-
-    /// The edge lets go of them first, and what still runs may end what it has begun.
-    fn throw_away(&mut self, ids: Vec<InstanceId>) -> Result<(), Trouble> {
+        let ids: Vec<InstanceId> = lost.iter().map(|l| fleet.id.instance(l.serial)).collect();
         self.statuses.retain(|id, _| !ids.contains(id));
-        let published = self.publish();
-        self.world.engine.stop(&ids).map_err(|e| Trouble::of(&e))?;
+        // Ended when the edge has let go of them.
         self.strays.extend(ids);
-        published
+        Ok(())
     }
 
     /// The members that are to be replaced now. Those that ended are; of those that are unwell, one at a time where
@@ -233,8 +228,14 @@ impl Core {
         }
         let orders = self.orders(&fleet.app, state, &missing)?;
         for batch in orders.chunks(Self::BATCH) {
-            let made = self.world.engine.create(batch).map_err(|e| Trouble::of(&e))?;
-            self.observe(made);
+            match self.world.engine.create(batch) {
+                Ok(made) => self.observe(made),
+                Err(error) => {
+                    // Some of them may exist: the engine is asked before anything else is decided.
+                    self.engine_is_new();
+                    return Err(Trouble::of(&error));
+                }
+            }
         }
         Ok(())
     }

@@ -46,7 +46,10 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
             Record::Touched { at, fleet, serial, by, command } => {
                 replacements.push(touch(&lineage, *at, &fleet.instance(*serial), fleet, by, command));
             }
-            Record::Intent { .. } | Record::Outcome { .. } | Record::Reinforced { .. } => {}
+            Record::Intent { .. }
+            | Record::Outcome { .. }
+            | Record::Reinforced { .. }
+            | Record::Renumbered { .. } => {}
             // What is no operation has a line of its own, in its place among those.
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");

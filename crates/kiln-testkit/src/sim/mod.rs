@@ -6,7 +6,7 @@ mod edge;
 mod health;
 mod scenario;
 mod shelf;
-mod words;
+pub(crate) mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +18,7 @@ use kiln_model::{AppName, Generation, Millis, Record, Release, Timestamp};
 pub use edge::FakeEdge;
 pub use health::FakeHealth;
 pub use scenario::play;
+pub(crate) use shelf::opened;
 pub use shelf::{FakeShelf, release};
 
 use crate::FakeEngine;
@@ -185,6 +186,9 @@ impl Sim {
             lines.extend(news.try_iter().filter_map(|n| words::news(&n)));
         }
         lines.push(words::state(&self.core, &self.edge));
-        lines
+        // People know releases by name here, and no scenario changes when the encoding of releases grows.
+        let names = self.shelf.names();
+        let named = |line: String| names.iter().fold(line, |line, (id, name)| line.replace(id, name));
+        lines.into_iter().map(named).collect()
     }
 }

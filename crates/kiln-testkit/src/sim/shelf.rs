@@ -20,6 +20,13 @@ impl FakeShelf {
     pub fn put(&self, release: Release) {
         lock(&self.0).insert(release.id(), release);
     }
+
+    /// The short ids of all releases there and the names of their images.
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        let shelf = lock(&self.0);
+        let name = |r: &Release| r.services.values().next().map_or("?", |s| &s.run.argv[0][5..]).to_owned();
+        shelf.iter().map(|(id, release)| (id.short().to_owned(), name(release))).collect()
+    }
 }
 
 impl Shelf for FakeShelf {
@@ -31,14 +38,18 @@ impl Shelf for FakeShelf {
         Ok(ImageHandle { digest: *digest, metadata: "/nowhere".into(), objects: "/nowhere".into() })
     }
 
-    /// The value of a secret is the name of its version.
     fn secrets(&self, _: &AppName, service: &ReleaseService) -> Result<Vec<SecretOrder>, Trouble> {
-        let order = |(name, pinned): (&SecretName, &PinnedSecret)| {
-            let value = SecretValue::new(pinned.version.as_str().into()).expect("a short value");
-            SecretOrder { name: name.clone(), value, env: pinned.env.clone() }
-        };
-        Ok(service.secrets.iter().map(order).collect())
+        Ok(opened(service))
     }
+}
+
+/// The secrets of a service; the value of each is the name of its version.
+pub(crate) fn opened(service: &ReleaseService) -> Vec<SecretOrder> {
+    let order = |(name, pinned): (&SecretName, &PinnedSecret)| {
+        let value = SecretValue::new(pinned.version.as_str().into()).expect("a short value");
+        SecretOrder { name: name.clone(), value, env: pinned.env.clone() }
+    };
+    service.secrets.iter().map(order).collect()
 }
 
 /// The release of the app `hello` whose only service is `web` and whose image is called `name`.

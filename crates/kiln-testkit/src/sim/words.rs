@@ -15,7 +15,8 @@ pub(super) fn records(records: &[Record]) -> Vec<String> {
     told.map(|(_, r)| record(r)).collect()
 }
 
-fn record(record: &Record) -> String {
+/// One entry in words.
+pub(crate) fn record(record: &Record) -> String {
     match record {
         Record::Begun { by, plan, .. } => {
             let steps: Vec<String> = plan.steps.iter().map(|s| format!("\n      - {}", s.action)).collect();
@@ -42,6 +43,9 @@ fn record(record: &Record) -> String {
         }
         Record::Reinforced { fleet, touched, new, .. } => {
             format!("{fleet}: made {new:?} to stand in for {touched:?}")
+        }
+        Record::Renumbered { fleet, gone, new, .. } => {
+            format!("{fleet}: {gone:?} are not known to the engine, made {new:?}")
         }
     }
 }

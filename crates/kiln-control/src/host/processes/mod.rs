@@ -92,12 +92,10 @@ impl Processes {
     /// Starts again what has died, as long as the host runs.
     pub(crate) fn supervise(&self, driver: &Driver) {
         let mut looked = Instant::now();
-        let mut keeper_is_new = false;
         while !driver.is_stopped() {
-            keeper_is_new |= matches!(self.keeper.revive(), Ok(true));
-            if keeper_is_new && let Ok(there) = self.engine().list() {
-                keeper_is_new = false;
-                lock(&driver.core).engine_is_new(&there);
+            if matches!(self.keeper.revive(), Ok(true)) {
+                // The core asks it what is there.
+                lock(&driver.core).engine_is_new();
                 self.waker.wake();
             }
             if matches!(self.edge.revive(), Ok(true)) {

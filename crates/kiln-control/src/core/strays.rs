@@ -1,0 +1,225 @@
+//! What the engine says exists, and what becomes of instances that belong to no fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_model::{Action, Exit, FleetId, InstanceId, InstanceState, InstanceStatus, Record, Timestamp};
+
+use super::Core;
+use crate::world::Trouble;
+
+/// Whether the engine has said what exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acquaintance {
+    /// It has not, and this core is new: whatever is no member was left by the one before.
+    First,
+    /// It has not: another process works there.
+    Again,
+    /// It has; members it does not know have yet to be given other ids.
+    Listed,
+    /// It has.
+    Known,
+}
+
+/// Instances that belong to no fleet any more.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    /// They run, and are to be ended when the edge has let go of them.
+    running: BTreeSet<InstanceId>,
+    /// They have ended; nobody asks how any more.
+    ended: BTreeSet<InstanceId>,
+    /// What the ids of all fleets there ever were begin with.
+    fleets: BTreeSet<String>,
+}
+
+impl Strays {
+    /// Learns of the fleets a plan makes.
+    pub(super) fn learn(&mut self, record: &Record) {
+        let Record::Begun { plan, .. } = record else { return };
+        for step in &plan.steps {
+            if let Action::Provision { fleet, .. } = &step.action {
+                self.fleets.insert(prefix(fleet));
+            }
+        }
+    }
+
+    /// Takes note of one that is no member of a fleet.
+    fn note(&mut self, status: InstanceStatus) {
+        if status.state.pid().is_none() {
+            self.running.remove(&status.id);
+            self.ended.insert(status.id);
+        } else if self.was_a_member(&status.id) {
+            self.running.insert(status.id);
+        }
+    }
+
+    /// Those of checks are somebody else's; they come to their end there.
+    fn was_a_member(&self, id: &InstanceId) -> bool {
+        id.as_str().rsplit_once('-').is_some_and(|(fleet, _)| self.fleets.contains(fleet))
+    }
+
+    pub(super) fn extend(&mut self, ids: impl IntoIterator<Item = InstanceId>) {
+        self.running.extend(ids);
+    }
+}
+
+/// What the ids of a fleet's instances begin with.
+fn prefix(fleet: &FleetId) -> String {
+    format!("{}-{}-{}", fleet.app, fleet.service, fleet.generation)
+}
+
+impl Core {
+    /// Takes account of what the engine says, in whatever order it arrives.
+    pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
+        let members = self.member_ids();
+        for status in statuses {
+            if !members.contains(&status.id) {
+                self.note_stray(status);
+            } else if self
+                .statuses
+                .get(&status.id)
+                .is_none_or(|known| status.state.is_later_than(&known.state))
+            {
+                self.statuses.insert(status.id.clone(), status);
+            }
+        }
+    }
+
+    /// One that finishes what it has is not ended for being no member any more.
+    fn note_stray(&mut self, status: InstanceStatus) {
+        if status.state.pid().is_none() || !self.parting().contains(&status.id) {
+            self.strays.note(status);
+        }
+    }
+
+    /// Forgets what was believed of instances: another keeper works now.
+    pub fn engine_is_new(&mut self) {
+        self.acquaintance = Acquaintance::Again;
+    }
+
+    /// Whether the engine has said what exists since it was last in doubt.
+    pub(super) fn knows_what_exists(&self) -> bool {
+        self.acquaintance == Acquaintance::Known
+    }
+
+    pub(super) fn member_ids(&self) -> BTreeSet<InstanceId> {
+        self.members().map(|(_, id)| id).collect()
+    }
+
+    /// Learns what exists. What is not there any more has ended, nobody knows how; what belongs to no fleet is left
+    /// over from something that was given up.
+    pub(super) fn get_acquainted(&mut self) -> Result<(), Trouble> {
+        match self.acquaintance {
+            Acquaintance::Known | Acquaintance::Listed => return Ok(()),
+            Acquaintance::First | Acquaintance::Again => {}
+        }
+        let listed = self.world.engine.list().map_err(|e| Trouble::of(&e))?;
+        let there: BTreeSet<InstanceId> = listed.iter().map(|s| s.id.clone()).collect();
+        let now = self.now();
+        for (id, status) in self.statuses.iter_mut().filter(|(id, _)| !there.contains(*id)) {
+            let state = InstanceState::Ended { exit: Exit::Unknown };
+            *status = InstanceStatus { id: id.clone(), state, since: now, full: Vec::new() };
+        }
+        let members = self.member_ids();
+        let (ours, strays): (Vec<_>, Vec<_>) = listed.into_iter().partition(|s| members.contains(&s.id));
+        for stray in strays {
+            match self.acquaintance {
+                // Those of checks, too: whoever waited for them is dead.
+                Acquaintance::First if stray.state.pid().is_some() => {
+                    if !self.adopt_parting(&stray.id) {
+                        self.strays.extend([stray.id]);
+                    }
+                }
+                _ => self.note_stray(stray),
+            }
+        }
+        match self.acquaintance {
+            Acquaintance::First => self.presume(&ours),
+            _ => self.presumed_healthy.retain(|id| there.contains(id)),
+        }
+        self.observe(ours);
+        self.write_off();
+        self.acquaintance = Acquaintance::Listed;
+        Ok(())
+    }
+
+    /// Members of fleets that are being ended, and that are not there, have ended: a report from before that is
+    /// still on its way must not bring them back.
+    fn write_off(&mut self) {
+        let ending = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| !f.phase.is_kept_whole());
+        let ids: Vec<InstanceId> = ending.flat_map(|f| f.instances().map(|(_, id)| id)).collect();
+        let since = self.now();
+        for id in ids {
+            let state = InstanceState::Ended { exit: Exit::Unknown };
+            self.statuses.entry(id.clone()).or_insert(InstanceStatus { id, state, since, full: Vec::new() });
+        }
+    }
+
+    /// Gives members the engine does not know other ids: they may have been made and be gone, and no id is used
+    /// twice.
+    pub(super) fn renumber(&mut self) -> Result<(), Trouble> {
+        if self.acquaintance == Acquaintance::Known {
+            return Ok(());
+        }
+        let unknown = |id: &InstanceId| !self.statuses.contains_key(id);
+        let kept = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_kept_whole());
+        let renumbered: Vec<(FleetId, Vec<u32>, u32)> = kept
+            .map(|f| {
+                let gone: Vec<u32> =
+                    f.instances().filter(|(_, id)| unknown(id)).map(|(serial, _)| serial).collect();
+                // One with a stand-in needs none.
+                let alone = gone.iter().filter(|serial| !f.reinforced.contains(serial)).count();
+                (f.id.clone(), gone, u32::try_from(alone).unwrap_or(u32::MAX))
+            })
+            .filter(|(_, gone, _)| !gone.is_empty())
+            .collect();
+        for (fleet, gone, count) in renumbered {
+            let last =
+                self.apps.get(&fleet.app).and_then(|s| s.fleets.get(&fleet)).map_or(0, |f| f.last_serial);
+            let (at, new) = (self.now(), (last + 1..=last + count).collect());
+            self.record(&Record::Renumbered { at, fleet, gone, new })?;
+        }
+        self.acquaintance = Acquaintance::Known;
+        Ok(())
+    }
+
+    /// Of those that serve, the ones that were healthy at the switch, or have run for so long that they would have
+    /// been given up if they were not, count as healthy until they say otherwise. Of a fleet that has yet to prove
+    /// itself, and of members that were made just now, nothing is presumed.
+    fn presume(&mut self, ours: &[InstanceStatus]) {
+        let running = ours.iter().filter(|s| s.state.pid().is_some());
+        let running: BTreeMap<&InstanceId, Timestamp> = running.map(|s| (&s.id, s.since)).collect();
+        let mut presumed = BTreeSet::new();
+        for fleet in self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_in_table()) {
+            // Traffic is being switched to it, and was not yet: all of it is to be proved.
+            if fleet.proven.is_empty() {
+                continue;
+            }
+            let Some(patience) = self.service(&fleet.id).map(|s| s.start_timeout) else { continue };
+            let tried = |since: Timestamp| since.after(patience) < self.now();
+            let healthy = |serial, id: &InstanceId| {
+                running.get(id).is_some_and(|since| fleet.proven.contains(&serial) || tried(*since))
+            };
+            presumed.extend(fleet.instances().filter(|(s, id)| healthy(*s, id)).map(|(_, id)| id));
+        }
+        self.announced.clone_from(&presumed);
+        self.presumed_healthy = presumed;
+    }
+
+    /// Ends what belongs to no fleet, once the edge sends nothing there any more, and forgets what has ended.
+    pub(super) fn end_strays(&mut self) -> Result<(), Trouble> {
+        if !self.strays.running.is_empty() {
+            self.publish()?;
+            let ids: Vec<InstanceId> = self.strays.running.iter().cloned().collect();
+            self.world.engine.stop(&ids).map_err(|e| Trouble::of(&e))?;
+            // How they end is told by the engine; what has ended already is forgotten now.
+            self.strays.running.clear();
+            self.strays.ended.extend(ids);
+        }
+        if !self.strays.ended.is_empty() {
+            let ids: Vec<InstanceId> = self.strays.ended.iter().cloned().collect();
+            self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
+            self.strays.ended.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! The judge: believes nothing of what the core says of itself, and looks only at what is really there.
+//!
+//! It follows the disk record by record, and is asked at every table the edge takes, at every instance that is
+//! ordered or ended, at every word to those who asked for something, and after every step of the storm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_model::{
+    Action, AppName, Ending, FleetId, Generation, InstanceId, InstanceOrder, Millis, OperationKind, Plan,
+    Record, Release, ReleaseId, RouteTable,
+};
+
+use super::ground::{EdgeTruth, Truth};
+use super::world::prefix;
+
+/// What the judge knows.
+#[derive(Default)]
+pub(super) struct Judge {
+    /// The first promise that was broken.
+    pub(super) breach: Option<String>,
+    pub(super) apps: BTreeMap<AppName, Ledger>,
+    pub(super) ends: BTreeMap<Generation, Ended>,
+    /// Members that answered well at least once, as they were asked.
+    pub(super) proved: BTreeSet<InstanceId>,
+    /// Members that were given up for good reasons.
+    pub(super) lost: BTreeSet<InstanceId>,
+    pub(super) figures: Figures,
+    fleets: BTreeMap<FleetId, ReleaseId>,
+    newest: Generation,
+    drains: BTreeMap<FleetId, Millis>,
+}
+
+/// How often what happened, so that a storm in which nothing happens is noticed.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Figures {
+    /// Plans begun.
+    pub plans: u64,
+    /// Switches of traffic written down.
+    pub switches: u64,
+    /// Plans that failed.
+    pub failures: u64,
+    /// Plans superseded.
+    pub superseded: u64,
+    /// Deaths of the control plane.
+    pub crashes: u64,
+    /// Instances replaced.
+    pub replaced: u64,
+}
+
+/// How an operation ended, as the disk has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Switched,
+    Done,
+    Failed,
+}
+
+/// One app as the disk has it.
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) live: Option<ReleaseId>,
+    pub(super) under_way: Option<Plan>,
+    done: usize,
+    begun: bool,
+}
+
+impl Ledger {
+    /// The step that is being done.
+    fn doing(&self) -> Option<&Action> {
+        let plan = self.under_way.as_ref().filter(|_| self.begun)?;
+        plan.steps.get(self.done).map(|s| &s.action)
+    }
+
+    /// The release that traffic is being switched to right now.
+    fn switching(&self) -> Option<&ReleaseId> {
+        match self.doing() {
+            Some(Action::Switch { release, .. }) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// What may be seen from outside: the releases that may serve, and whether nobody may.
+    fn may_serve(&self) -> (Vec<&ReleaseId>, bool) {
+        let dark = self.live.is_none() || matches!(self.doing(), Some(Action::Unroute));
+        (self.live.iter().chain(self.switching()).collect(), dark)
+    }
+}
+
+impl Judge {
+    pub(super) fn find(&mut self, breach: impl Into<String>) {
+        self.breach.get_or_insert(breach.into());
+    }
+
+    /// One record more is on the disk.
+    pub(super) fn recorded(&mut self, record: &Record, edge: &EdgeTruth) {
+        match record {
+            Record::Begun { plan, .. } => self.begun(plan),
+            Record::Intent { app, generation, step, .. } => self.intended(app, *generation, *step),
+            Record::Outcome { app, generation, step, .. } => self.done(app, *generation, *step, edge),
+            Record::Ended { app, generation, ending, .. } => self.ended(app, *generation, ending),
+            Record::Renumbered { .. }
+            | Record::Touched { .. }
+            | Record::Reinforced { .. }
+            | Record::SecretSet { .. }
+            | Record::SecretRemoved { .. } => {}
+            Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,
+        }
+    }
+
+    fn begun(&mut self, plan: &Plan) {
+        self.figures.plans += 1;
+        if plan.generation <= self.newest {
+            self.find(format!("plan {} begins after plan {}", plan.generation, self.newest));
+        }
+        self.newest = plan.generation;
+        for step in &plan.steps {
+            match &step.action {
+                Action::Provision { fleet, release, .. } => self.provisioned(fleet, release),
+                Action::AwaitDrained { fleets, within } => {
+                    self.drains.extend(fleets.iter().map(|f| (f.clone(), *within)));
+                }
+                _ => {}
+            }
+        }
+        let ledger = self.apps.entry(plan.app.clone()).or_default();
+        let busy = ledger.under_way.replace(plan.clone());
+        (ledger.done, ledger.begun) = (0, false);
+        if let Some(busy) = busy {
+            self.find(format!("plan {} begins while {} is under way", plan.generation, busy.generation));
+        }
+    }
+
+    fn provisioned(&mut self, fleet: &FleetId, release: &ReleaseId) {
+        if self.fleets.insert(fleet.clone(), release.clone()).is_some() {
+            self.find(format!("{fleet} is made twice"));
+        }
+    }
+
+    fn current(&mut self, app: &AppName, generation: Generation, step: usize) -> Option<&mut Ledger> {
+        let ledger = self.apps.entry(app.clone()).or_default();
+        let fits = ledger.under_way.as_ref().is_some_and(|p| p.generation == generation);
+        if !fits || ledger.done != step {
+            self.find(format!("step {step} of plan {generation} is out of turn"));
+            return None;
+        }
+        self.apps.get_mut(app)
+    }
+
+    fn intended(&mut self, app: &AppName, generation: Generation, step: usize) {
+        if let Some(ledger) = self.current(app, generation, step) {
+            ledger.begun = true;
+        }
+    }
+
+    fn done(&mut self, app: &AppName, generation: Generation, step: usize, edge: &EdgeTruth) {
+        let Some(ledger) = self.current(app, generation, step) else { return };
+        let action = ledger.doing().cloned();
+        (ledger.done, ledger.begun) = (step + 1, false);
+        match action {
+            None => self.find(format!("step {step} of plan {generation} is done and never was begun")),
+            Some(Action::Switch { release, .. }) => {
+                ledger.live = Some(release.clone());
+                self.figures.switches += 1;
+                self.ends.insert(generation, Ended::Switched);
+                // An edge that died in this very moment has no table to be looked at.
+                if edge.is_up && edge.table.version > 0 && !self.serves(app, &release, &edge.table) {
+                    self.find(format!("the log says that {app} is switched, and the edge does otherwise"));
+                }
+            }
+            Some(Action::Unroute) => ledger.live = None,
+            Some(_) => {}
+        }
+    }
+
+    fn serves(&self, app: &AppName, release: &ReleaseId, table: &RouteTable) -> bool {
+        let of_app = |f: &&FleetId| f.app == *app;
+        let mut targets = table.routes.iter().flat_map(|r| &r.targets).map(|t| &t.fleet).filter(of_app);
+        targets.all(|f| self.fleets.get(f) == Some(release))
+    }
+
+    fn ended(&mut self, app: &AppName, generation: Generation, ending: &Ending) {
+        let ledger = self.apps.entry(app.clone()).or_default();
+        let Some(plan) = ledger.under_way.take_if(|p| p.generation == generation) else {
+            self.find(format!("plan {generation} ends and was not under way"));
+            return;
+        };
+        let switches = plan.steps.iter().position(|s| matches!(s.action, Action::Switch { .. }));
+        let has_switched = switches.is_some_and(|at| ledger.done > at);
+        let unfinished = ledger.done < plan.steps.len();
+        match ending {
+            Ending::Done if unfinished => self.find(format!("plan {generation} is said to be done")),
+            Ending::Done => drop(self.ends.insert(generation, Ended::Done)),
+            Ending::Failed { .. } => {
+                self.figures.failures += 1;
+                self.ends.insert(generation, Ended::Failed);
+                if has_switched {
+                    self.find(format!("plan {generation} fails after its release serves"));
+                }
+            }
+            Ending::Superseded { .. } => {
+                self.figures.superseded += 1;
+                if plan.kind == OperationKind::Down && ledger.live.is_some() {
+                    self.find(format!("plan {generation} (down) is superseded before it took effect"));
+                }
+            }
+        }
+    }
+
+    /// An instance is ordered that does not exist: a new one, and exactly as its release has it.
+    pub(super) fn ordered(
+        &mut self,
+        order: &InstanceOrder,
+        shelf: &BTreeMap<ReleaseId, Release>,
+        used: &BTreeSet<InstanceId>,
+    ) {
+        if used.contains(&order.id) {
+            self.find(format!("the id {} is used a second time", order.id));
+        }
+        let service = order.release.as_ref().and_then(|id| shelf.get(id)).zip(order.service.as_ref());
+        let service = service.and_then(|(release, name)| release.services.get(name));
+        let fits = service.is_some_and(|s| {
+            s.image == order.image.digest
+                && s.env == order.env
+                && s.run == order.run
+                && s.limits == order.limits
+                && s.volatile == order.volatile
+                && crate::sim::opened(s) == order.secrets
+        });
+        if !fits {
+            self.find(format!("{} is not what its release says", order.id));
+        }
+    }
+}
+
+impl Truth {
+    /// Looks at the table in force.
+    pub(super) fn judge_table(&mut self) {
+        if !self.edge.is_up || self.edge.table.version == 0 {
+            return;
+        }
+        let findings: Vec<String> = self.judge.apps.keys().filter_map(|app| self.wrong_with(app)).collect();
+        findings.into_iter().for_each(|finding| self.judge.find(finding));
+    }
+
+    fn wrong_with(&self, app: &AppName) -> Option<String> {
+        let ledger = &self.judge.apps[app];
+        let (releases, dark) = ledger.may_serve();
+        let host = super::workload::host(app);
+        let routes: Vec<_> =
+            self.edge.table.routes.iter().filter(|r| r.host.as_ref() == Some(&host)).collect();
+        if routes.is_empty() {
+            return (!dark).then(|| format!("{app} has no route at the edge, and {releases:?} should serve"));
+        }
+        let seen: BTreeSet<&ReleaseId> = routes
+            .iter()
+            .flat_map(|r| &r.targets)
+            .filter(|t| t.weight > 0)
+            .filter_map(|t| self.judge.fleets.get(&t.fleet))
+            .collect();
+        let [one] = seen.iter().copied().collect::<Vec<_>>()[..] else {
+            return Some(format!("{app} is served by {seen:?} at the same time"));
+        };
+        if !releases.contains(&one) {
+            return Some(format!("{app} is served by {one}, and {releases:?} should"));
+        }
+        let release = &self.shelf[one];
+        let wanted: BTreeSet<_> = release.routes.values().map(|r| (&r.path, &r.service)).collect();
+        let found: BTreeSet<_> = routes.iter().map(|r| (&r.path, &r.service)).collect();
+        if wanted != found || routes.iter().any(|r| r.targets.len() != 1) {
+            return Some(format!("{app} is served by {one} with the routes {found:?}"));
+        }
+        let first = ledger.live.as_ref() != Some(one);
+        first.then(|| self.not_whole(app, one, release)).flatten()
+    }
+
+    /// Why a release that is about to serve for the first time must not.
+    fn not_whole(&self, app: &AppName, id: &ReleaseId, release: &Release) -> Option<String> {
+        for (name, service) in &release.services {
+            let mut fleets = self.edge.table.fleets.iter().filter(|f| {
+                f.id.app == *app && f.id.service == *name && self.judge.fleets.get(&f.id) == Some(id)
+            });
+            let (Some(fleet), None) = (fleets.next(), fleets.next()) else {
+                return Some(format!("{id} serves, and there is not one fleet of {name}"));
+            };
+            if fleet.instances.len() != service.instances as usize {
+                return Some(format!("{id} serves, and {} is not whole", fleet.id));
+            }
+            if let Some(id) = fleet.instances.iter().find(|id| !self.judge.proved.contains(*id)) {
+                return Some(format!("{id} gets traffic and never answered well"));
+            }
+        }
+        None
+    }
+
+    /// Instances are about to be ended.
+    pub(super) fn judge_end(&mut self, ids: &[InstanceId]) {
+        if !self.edge.is_up {
+            return;
+        }
+        let findings: Vec<String> = ids.iter().filter_map(|id| self.must_not_end(id)).collect();
+        findings.into_iter().for_each(|finding| self.judge.find(finding));
+    }
+
+    fn seems_unwell(&self, id: &InstanceId) -> bool {
+        let runs = self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some());
+        !runs || self.conditions.get(id).is_some_and(|c| !c.healthy)
+    }
+
+    /// Members are given up: those that ended or did not answer, and nobody else.
+    pub(super) fn judge_loss(&mut self, record: &Record) {
+        let Record::Replaced { fleet, lost, .. } = record else { return };
+        for loss in lost {
+            let id = fleet.instance(loss.serial);
+            if !self.seems_unwell(&id) {
+                self.judge.find(format!("{id} is well and is given up: {}", loss.cause));
+            }
+            self.judge.lost.insert(id);
+        }
+    }
+
+    fn must_not_end(&self, id: &InstanceId) -> Option<String> {
+        let runs = self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some());
+        if !runs {
+            return None;
+        }
+        let table = &self.edge.table;
+        let targeted =
+            |f: &FleetId| table.routes.iter().flat_map(|r| &r.targets).any(|t| t.fleet == *f && t.weight > 0);
+        if let Some(fleet) = table.fleets.iter().find(|f| f.instances.contains(id))
+            && targeted(&fleet.id)
+        {
+            return Some(format!("{id} is ended while the edge sends requests there"));
+        }
+        self.too_early(id)
+    }
+
+    /// Why what is in flight at an instance must not be cut yet.
+    pub(super) fn too_early(&self, id: &InstanceId) -> Option<String> {
+        let in_flight = self.edge.in_flight.get(id).copied().unwrap_or(0);
+        // One that does not answer may be thrown away whatever it has begun.
+        let unwell = self.judge.lost.contains(id) || self.seems_unwell(id);
+        let of = |f: &&FleetId| id.as_str().rsplit_once('-').is_some_and(|(p, _)| p == prefix(f));
+        let fleet = self.judge.fleets.keys().find(of)?;
+        let deadline = self.edge.left.get(fleet)?.after(*self.judge.drains.get(fleet)?);
+        (in_flight > 0 && !unwell && self.now < deadline)
+            .then(|| format!("{id} is cut with {in_flight} requests in flight before {deadline}"))
+    }
+}

@@ -1,0 +1,57 @@
+//! What people ask for in a storm: releases good and bad, of apps with several services.
+
+use kiln_model::{AppName, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName, ServiceName};
+
+use super::Chance;
+use crate::sim::release;
+
+/// What the instances of a release are like: as they should be, never well, slow to be well, not to be started one
+/// time in three, ending by themselves one time in two.
+const KINDS: [&str; 10] = ["good", "good", "good", "good", "good", "good", "sick", "slow", "faulty", "brief"];
+
+/// The apps of a storm.
+pub(super) fn apps() -> [AppName; 2] {
+    ["hello", "other"].map(|name| name.parse().expect("a name"))
+}
+
+/// The host under which an app is asked for.
+pub(super) fn host(app: &AppName) -> HostPattern {
+    format!("{app}.example").parse().expect("a host")
+}
+
+/// A release of `app`.
+pub(super) fn a_release(chance: &mut Chance, app: &AppName) -> Release {
+    let kind = chance.pick(&KINDS).copied().unwrap_or("good");
+    let name = format!("{kind}-{}", chance.below(12));
+    let count = |chance: &mut Chance| 1 + u32::try_from(chance.below(3)).unwrap_or(0);
+    let mut release = release(&name, count(chance));
+    release.app = app.clone();
+    let mut route = release.routes.pop_first().expect("it has one").1;
+    route.host = Some(host(app));
+    // The path tells releases apart, so that old routes over a new release would be seen.
+    route.path = format!("/{name}");
+    let front: ServiceName = "web".parse().expect("a name");
+    release.routes.insert("web".parse().expect("a name"), ReleaseRoute { ..route.clone() });
+    for (service, routed) in [("api", true), ("job", false)] {
+        if !chance.one_in(3) {
+            continue;
+        }
+        let mut settings = release.services[&front].clone();
+        settings.instances = count(chance);
+        let service: ServiceName = service.parse().expect("a name");
+        release.services.insert(service.clone(), settings);
+        if routed {
+            let path = format!("/{name}/api");
+            let name: RouteName = "api".parse().expect("a name");
+            release.routes.insert(name, ReleaseRoute { path, service, ..route.clone() });
+        }
+    }
+    // One version of a secret for two releases, another for the next two.
+    let version = format!("s-{:020}", name.len() + name.bytes().last().map_or(0, usize::from) / 2);
+    let version = version.parse().expect("a version");
+    let secrets = [("KEY".parse().expect("a name"), PinnedSecret { version, env: None })];
+    release.services.values_mut().for_each(|s| s.secrets = secrets.clone().into());
+    release.drain = Millis([0, 1_000, 30_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
+    release.keep_warm = Millis([0, 5_000, 600_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
+    release
+}
