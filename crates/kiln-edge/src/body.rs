@@ -115,11 +115,15 @@ impl Body for ResponseBody {
             Self::Own(words) => return Poll::Ready(words.take().map(|w| Ok(Frame::data(w)))),
             Self::Streamed(incoming, lease, shape) => (incoming, lease, shape),
         };
+        if let Some(lease) = lease {
+            lease.ticket().is_asked();
+        }
         let frame = Pin::new(&mut *incoming).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(lease)) = (&frame, &mut *lease)
             && let Some(data) = frame.data_ref()
         {
             lease.passed(data.len());
+            lease.ticket().gave();
         }
         match &frame {
             Poll::Ready(Some(Err(_))) => end(lease, Lease::cut_short),

@@ -99,9 +99,12 @@ impl Connection {
         self.tickets.borrow().iter().filter(|t| t.is_at_a_fleet_gone()).for_each(|t| t.tell());
     }
 
-    /// Ends what was asked to end long enough ago.
-    fn enforce(&self) {
-        let overdue = |t: &Rc<Ticket>| t.told_at().is_some_and(|told| told.elapsed() > Ticket::GRACE);
+    /// Ends what was asked to end long enough ago, and what its client does not take.
+    fn enforce(&self, limits: &Limits) {
+        let overdue = |t: &Rc<Ticket>| {
+            t.told_at().is_some_and(|told| told.elapsed() > Ticket::GRACE)
+                || t.is_stalled(limits.client_stall)
+        };
         let overdue: Vec<Rc<Ticket>> = self.tickets.borrow().iter().filter(|t| overdue(t)).cloned().collect();
         for ticket in overdue {
             if !ticket.abort() {
@@ -186,7 +189,7 @@ impl Connections {
     /// Ends those that overstep the limits.
     pub(crate) fn cut_overdue(&self, limits: &Limits) {
         for connection in self.all.borrow().values() {
-            connection.enforce();
+            connection.enforce(limits);
             if connection.is_wasteful(limits) {
                 connection.abort();
             } else if connection.marks.is_overdue(limits) {

@@ -19,6 +19,9 @@ pub(crate) struct Ticket {
     told: Cell<Option<Instant>>,
     /// Whoever waits for something on behalf of the request: one task at a time.
     waiting: RefCell<Option<Waker>>,
+    /// Since when a piece of the answer waits for the client to take it, if the request is one of several on its
+    /// connection: then the socket does not tell.
+    untaken: Cell<Option<Instant>>,
     /// Ends it the hard way, if it is one of several on its connection.
     abort: RefCell<Option<AbortHandle>>,
 }
@@ -48,6 +51,23 @@ impl Ticket {
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// A piece of the answer has been given.
+    pub(crate) fn gave(&self) {
+        if self.abort.borrow().is_some() {
+            self.untaken.set(Some(Instant::now()));
+        }
+    }
+
+    /// The next one is asked for.
+    pub(crate) fn is_asked(&self) {
+        self.untaken.set(None);
+    }
+
+    /// Whether the client has taken nothing for so long.
+    pub(crate) fn is_stalled(&self, limit: Duration) -> bool {
+        self.untaken.get().is_some_and(|since| since.elapsed() > limit)
     }
 
     /// Since when it has been asked to end.

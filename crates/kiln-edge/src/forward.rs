@@ -15,7 +15,6 @@ use crate::account::Story;
 use crate::balance::NoPick;
 use crate::body::{RequestBody, ResponseBody, Shape};
 use crate::connect::connect;
-use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Totals, Turn};
 use crate::deadline::answer_within;
 use crate::hygiene;
@@ -34,12 +33,11 @@ const TRIED_AT_MOST: usize = 3;
 /// Answers one request, in any case.
 pub(crate) async fn answer(
     worker: Rc<Worker>,
-    connection: Rc<Connection>,
+    mut reply: Reply,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let turn = Turn::begin(worker.totals.clone());
     let version = request.version();
-    let mut reply = Reply::begin(worker.clone(), connection, version);
     reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
     let mut response = match Inbound::read(request, reply.connection(), &worker) {
         Ok(inbound) => Exchange::new(worker.clone(), inbound, turn, reply).run().await,
@@ -59,6 +57,7 @@ pub(crate) async fn answer(
 
 fn note_refusal(worker: &Worker, reply: &mut Reply, refusal: Refusal) {
     worker.registry.causes.count(refusal);
+    reply.answered();
     reply.account.status = refusal.status().as_u16();
     if let Some(story) = &mut reply.account.story {
         story.cause = Some(refusal.cause());

@@ -15,6 +15,7 @@ use crate::client_io::ClientIo;
 use crate::connection::Connection;
 use crate::forward;
 use crate::greet::Greeted;
+use crate::lease::Reply;
 use crate::refusal::Refusal;
 use crate::store;
 use crate::tasks::PerRequest;
@@ -44,8 +45,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greete
 
 async fn one_at_a_time(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
     let (at, from) = (worker.clone(), connection.clone());
-    let service = service_fn(move |request| {
-        let answer = forward::answer(at.clone(), from.clone(), request);
+    let service = service_fn(move |request: Request<Incoming>| {
+        // Now, and not when the answer is first asked for: the task of the request is started next, and its ticket is
+        // to learn of it.
+        let reply = Reply::begin(at.clone(), from.clone(), request.version());
+        let answer = forward::answer(at.clone(), reply, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let limits = &worker.limits;
@@ -77,8 +81,11 @@ async fn figures(worker: Rc<Worker>, io: ClientIo) {
 async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
     connection.marks.multiplex();
     let (at, from) = (worker.clone(), connection.clone());
-    let service = service_fn(move |request| {
-        let answer = forward::answer(at.clone(), from.clone(), request);
+    let service = service_fn(move |request: Request<Incoming>| {
+        // Now, and not when the answer is first asked for: the task of the request is started next, and its ticket is
+        // to learn of it.
+        let reply = Reply::begin(at.clone(), from.clone(), request.version());
+        let answer = forward::answer(at.clone(), reply, request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let limits = &worker.limits;

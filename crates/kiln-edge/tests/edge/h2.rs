@@ -303,6 +303,49 @@ fn a_client_that_only_begins_and_gives_up_is_sent_away() {
     assert!(instance.connections() < 100, "{} requests got through", instance.connections());
 }
 
+#[test]
+fn a_client_that_is_refused_again_and_again_is_still_a_client() {
+    let limits = Limits { wasted_requests: 20, header_read: Duration::from_millis(40), ..Limits::default() };
+    let edge = Edge::with(limits, 1);
+    let fleet = edge.fleet(1, &[&Instance::saying("hi")]);
+    edge.set(vec![route(None, "/here", &[(&fleet.id, 1)])], vec![fleet]);
+    block_on(async {
+        let (mut client, _) = connect(edge.address).await;
+        for _ in 0..100 {
+            assert_eq!(client.send_request(get("/elsewhere")).await.unwrap().status(), 404);
+        }
+        // Longer than it takes to look for who oversteps the limits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(text(client.send_request(get("/here")).await.unwrap()).await, "hi");
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_one_answer_loses_that_one() {
+    let endless = Instance::raw(|connection| {
+        connection.read_head();
+        connection.send("HTTP/1.1 200 OK\r\n\r\n");
+        let block = vec![0; 1 << 16];
+        while std::io::Write::write_all(connection.reader.get_mut(), &block).is_ok() {}
+    });
+    let limits = Limits { client_stall: Duration::from_millis(60), ..Limits::default() };
+    let edge = Edge::with(limits, 1);
+    let (hanging, other) = (edge.fleet(1, &[&endless]), edge.fleet(2, &[&Instance::saying("other")]));
+    let routes = vec![route(None, "/", &[(&hanging.id, 1)]), route(None, "/other", &[(&other.id, 1)])];
+    edge.set(routes, vec![hanging, other]);
+    block_on(async {
+        let (mut client, _) = connect(edge.address).await;
+        let untaken = client.send_request(get("/")).await.unwrap();
+        let control = edge.client.clone();
+        let drained = tokio::task::spawn_blocking(move || {
+            control.wait_drained(&[fleet_id(1)], Duration::from_secs(20)).unwrap().fleets[0].in_flight
+        });
+        assert_eq!(drained.await.unwrap(), 0);
+        assert_eq!(text(client.send_request(get("/other")).await.unwrap()).await, "other");
+        assert!(untaken.into_body().collect().await.is_err());
+    });
+}
+
 /// Four requests at a time over one connection, for as long as `goes_on` says so after each; a connection that is
 /// told to end is followed by another. Fails on any request that is not answered whole.
 pub async fn exchange(address: SocketAddr, goes_on: impl Fn() -> bool) {

@@ -1,7 +1,7 @@
 //! `kiln status`
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use kiln_api::Client;
@@ -32,6 +32,24 @@ pub(crate) struct Status {
     watch: bool,
 }
 
+/// What the edge had counted at a moment.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    requests: u64,
+    failed: u64,
+}
+
+impl Look {
+    /// What came since `before`, in words; another edge begins to count anew.
+    fn since(self, before: Self) -> String {
+        let seconds = (self.at - before.at).as_secs_f64().max(0.001);
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        let (requests, failed) = (rate(self.requests, before.requests), rate(self.failed, before.failed));
+        format!("\n{requests:.0} requests a second, {failed:.0} of them failed")
+    }
+}
+
 /// How often a change is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -48,9 +66,15 @@ pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     // The same host all the time, whichever others come and go.
     let client = context.client()?;
     let mut live = Live::new();
+    let mut before: Option<Look> = None;
     loop {
         let status = ask(&command, &client)?;
-        if live.show(picture(context.output)(&status)).is_err() {
+        let mut picture = picture(context.output)(&status);
+        let look = Look { at: Instant::now(), requests: status.requests, failed: status.failed_requests };
+        if let (false, Some(before)) = (context.output.json, before.replace(look)) {
+            picture.text.push_str(&look.since(before));
+        }
+        if live.show(picture).is_err() {
             return Ok(());
         }
         thread::sleep(LOOK);
@@ -110,4 +134,18 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
 fn row((name, service): (&kiln_model::ServiceName, &kiln_model::ServiceStatus)) -> [String; 4] {
     let ready = format!("{}/{}", service.instances.ready, service.instances.desired);
     [name.to_string(), ready, release(Some(&service.release)).to_owned(), service.image.short()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_what_came_since_the_last_look() {
+        let then = Look { at: Instant::now(), requests: 100, failed: 1 };
+        let now = Look { at: then.at + Duration::from_secs(2), requests: 300, failed: 5 };
+        assert_eq!(now.since(then), "\n100 requests a second, 2 of them failed");
+        let another = Look { requests: 10, failed: 0, ..now };
+        assert_eq!(another.since(then), "\n0 requests a second, 0 of them failed");
+    }
 }

@@ -150,6 +150,16 @@ impl TestHost {
         parent.trim().parse().ok().and_then(Pid::from_raw).expect("a number")
     }
 
+    /// Sends the control plane a signal.
+    pub(crate) fn signal_control(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+    }
+
+    /// Starts another control plane with these arguments, too.
+    pub(crate) fn restart_control_with(&mut self, arguments: &[&str]) {
+        (self.child, self.address) = serve_as(Path::new(KILN), self.root.path(), arguments);
+    }
+
     /// Kills the control plane and nothing else.
     pub(crate) fn kill_control(&mut self) {
         self.child.kill().expect("control can be killed");

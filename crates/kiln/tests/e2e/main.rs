@@ -4,6 +4,7 @@
 
 mod contents;
 mod deploys;
+mod edges;
 mod failures;
 mod hands;
 mod host;

@@ -1,0 +1,111 @@
+//! The edge of a real host: renewed, killed, with more doors than one.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::host::TestHost;
+use crate::project::Project;
+
+/// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
+/// no request fails.
+#[test]
+fn the_edge_is_renewed_under_load_without_a_failure() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let load = host.load();
+    for n in 1..=3u64 {
+        let old = host.process("edge");
+        host.signal_control(Signal::USR2);
+        host.wait_until("the old edge has gone and another is there", || {
+            !std::path::Path::new(&format!("/proc/{}", old.as_raw_nonzero())).exists()
+                && host.find_process("edge").is_some()
+        });
+        assert!(load.wait_for(n * 300, Duration::from_secs(60)), "the load goes on");
+    }
+    let old = host.process("edge");
+    host.leave_control();
+    host.restart_control_with(&["--trust", "127.0.0.1", "--access-log"]);
+    // An edge that is to do something else is another one; the old one sees its connections to their end.
+    host.wait_until("another edge runs alone", || host.find_process("edge").is_some_and(|now| now != old));
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+    assert!(host.page().contains("hello"));
+    host.wait_until("the access log tells of it", || {
+        let log = std::fs::read_to_string(host.root.path().join("run/access.log")).unwrap_or_default();
+        log.lines().any(|line| line.starts_with('{') && line.contains("\"status\":200"))
+    });
+}
+
+/// What a new connection got.
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    // Somebody holds the listening sockets all the time: connecting is never refused.
+    let mut stream = TcpStream::connect(address).expect("an open port at any time");
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Killed, it takes along what was in flight in it and nothing else: who comes after that is served by another one,
+/// and nobody is told that there is no service.
+#[test]
+fn a_killed_edge_loses_only_what_was_in_flight_in_it() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let address: SocketAddr = host.address.trim_start_matches("http://").parse().unwrap();
+    for _ in 0..3 {
+        let edge = host.process("edge");
+        rustix::process::kill_process(edge, Signal::KILL).unwrap();
+        let answer = (0..3).find_map(|_| ask(address).ok().filter(|a| !a.is_empty()));
+        let answer = answer.expect("an answer, at the third time at the latest");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
+    }
+}
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn an_app_has_a_door_with_tls_and_a_plain_one_as_its_spec_says() {
+    let mut host = TestHost::start();
+    host.leave_control();
+    let (https, metrics, raw) = (free(), free(), free());
+    host.restart_control_with(&["--listen-tls", &https.to_string(), "--metrics", &metrics.to_string()]);
+    let project = Project::example("hello");
+    let key = rcgen::generate_simple_self_signed(["hello.example.com".to_owned()]).unwrap();
+    project.write("cert.pem", &key.cert.pem());
+    project.write("key.pem", &key.signing_key.serialize_pem());
+    let spec = format!(
+        "https = \"redirect\"\n\n[route.raw]\nservice = \"web\"\ntcp = {}\n\n[tls]\ncertificates = [{{ cert = \"{dir}/cert.pem\", \
+         key = \"{dir}/key.pem\" }}]\n\n[deploy]",
+        raw.port(),
+        dir = project.dir()
+    );
+    project.edit("kiln.toml", "[deploy]", &spec);
+    host.deploy(&project);
+    let address: SocketAddr = host.address.trim_start_matches("http://").parse().unwrap();
+    let answer = ask(address).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 308 ") && answer.contains("https://a:"), "{answer}");
+    assert!(ask(raw).unwrap().contains("hello"), "the plain door leads to the same service");
+    let tls = ureq::tls::TlsConfig::builder().disable_verification(true).build();
+    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().tls_config(tls).build());
+    let page = agent.get(format!("https://{https}/")).call().unwrap().into_body().read_to_string().unwrap();
+    assert!(page.contains("hello"), "{page}");
+    let asked =
+        ureq::get(format!("http://{metrics}/metrics")).call().unwrap().into_body().read_to_string().unwrap();
+    assert!(asked.contains("kiln_requests_total{app=\"hello\",service=\"web\",release=\"r-"), "{asked}");
+    // A certificate that cannot be used is found before anything is done.
+    project.write("key.pem", "not a key");
+    project.say("another");
+    let refused = host.kiln(&["deploy", project.dir()]);
+    assert_eq!(refused.status.code(), Some(3), "{}", crate::host::said(&refused));
+    project.edit("kiln.toml", &spec, "[deploy]");
+    host.deploy(&project);
+    assert!(TcpStream::connect(raw).is_err(), "the door is closed with the route");
+}
