@@ -4,6 +4,7 @@
 //! store, the keeper, the edge, and the commands people give. [`contract::Host`] is the one door through which they
 //! come in.
 
+mod boundary;
 mod changes;
 pub mod contract;
 mod core;

@@ -28,6 +28,9 @@ pub(crate) struct StoredHistory(pub(crate) Arc<Mutex<OperationLog>>);
 
 impl History for StoredHistory {
     fn append(&mut self, record: &Record) -> Result<(), Trouble> {
+        if let Some(error) = crate::boundary::refused() {
+            return Err(Trouble(format!("could not append to the operation log: {error}")));
+        }
         lock(&self.0).append(record).map(drop).map_err(|e| Trouble::of(&e))
     }
 }

@@ -18,6 +18,8 @@ pub enum Answer {
     Deployed(DeployedAnswer),
     /// To a plan.
     Plan(PlanAnswer),
+    /// To a cancel.
+    Cancelled(CancelAnswer),
     /// To a status.
     Status(StatusAnswer),
     /// To releases, newest first.
@@ -105,6 +107,17 @@ pub struct PlannedStep {
     pub step: String,
     /// Why it is there.
     pub why: String,
+}
+
+/// `kiln cancel --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelAnswer {
+    /// The app.
+    pub app: AppName,
+    /// What is being given up: `deploy` or `rollback`.
+    pub cancelled: String,
+    /// Who asked for it.
+    pub by: String,
 }
 
 /// `kiln status --json`.

@@ -171,6 +171,8 @@ pub struct AppState {
     pub served: Vec<Served>,
     /// Why the last deploy or rollback failed, if none has succeeded since.
     pub last_failure: Option<String>,
+    /// The version of its schema that the data has, as the last release that cared has left it.
+    pub schema: Option<u32>,
     /// A plan that failed and has not been cleaned up after yet.
     pub to_abandon: Option<Generation>,
 }
@@ -263,13 +265,16 @@ impl AppState {
 
     fn step_done(&mut self, at: Timestamp, generation: Generation, step: usize) {
         let Some(under_way) = self.current(generation) else { return };
-        let by = under_way.by.clone();
+        let (by, leaves) = (under_way.by.clone(), under_way.plan.leaves);
         let Some(action) = under_way.plan.steps.get(step).map(|s| s.action.clone()) else { return };
         under_way.done = step + 1;
         under_way.intent = None;
         match action {
             Action::Provision { .. } | Action::AwaitHealthy { .. } => {}
-            Action::Switch { release, fleets } => self.switched(at, &release, &fleets, by),
+            Action::Switch { release, fleets } => {
+                self.switched(at, &release, &fleets, by);
+                self.schema = leaves.or(self.schema);
+            }
             Action::AwaitDrained { fleets, .. } => self.set_phase(&fleets, &FleetPhase::Warm { until: at }),
             Action::KeepWarm { fleets, span } => {
                 self.set_phase(&fleets, &FleetPhase::Warm { until: at.after(span) });

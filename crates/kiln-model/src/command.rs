@@ -29,6 +29,15 @@ pub enum Command {
         app: Option<AppName>,
         /// Which release; the previous one if absent.
         release: Option<String>,
+        /// The version of the schema the data has now, if it is not the one the live release left it at.
+        #[serde(default)]
+        schema: Option<u32>,
+    },
+    /// Give up the deploy or rollback that is under way, whoever asked for it. Answers with
+    /// [`crate::Answer::Cancelled`].
+    Cancel {
+        /// Which app.
+        app: Option<AppName>,
     },
     /// What runs. Answers with [`crate::Answer::Status`].
     Status {

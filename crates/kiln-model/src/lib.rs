@@ -29,6 +29,7 @@ mod probe;
 mod progress;
 mod release;
 mod release_difference;
+mod schema_range;
 mod secret;
 mod session;
 pub mod signal;
@@ -40,10 +41,10 @@ mod tree;
 mod units;
 
 pub use answer::{
-    Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, Counts, DamageEntry, DeployedAnswer, DiffAnswer,
-    DiffEntry, DiffKind, InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer,
-    ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus,
-    StatusAnswer, VerifiedInstance, VerifyAnswer, Waiting,
+    Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
+    DeployedAnswer, DiffAnswer, DiffEntry, DiffKind, InstanceEntry, InstancePhase, LogEntry, PlanAnswer,
+    PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer,
+    SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Served, Touch, UnderWay};
 pub use checker::{Finding, check};
@@ -77,6 +78,7 @@ pub use release::{
     BadRelease, CertificatePaths, PassedCheck, Release, ReleaseRoute, ReleaseService, ReleaseTcpRoute,
 };
 pub use release_difference::{Contents, Difference, Part, differences};
+pub use schema_range::{SchemaRange, WrongSchema};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
 pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,

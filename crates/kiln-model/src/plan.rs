@@ -52,6 +52,9 @@ pub struct Plan {
     pub to: Option<ReleaseId>,
     /// What is done, in this order.
     pub steps: Vec<Step>,
+    /// The version of its schema that the data has once the release serves, if the release says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<u32>,
 }
 
 /// One step and the reason it is there.

@@ -84,7 +84,11 @@ pub fn plan(
         Desired::Absent { drain } => (OperationKind::Down, None, None, absent(state, *drain)?),
     };
     let from = state.traffic.live().cloned();
-    Ok(Plan { generation, parent, app: app.clone(), kind, from, to, steps })
+    let leaves = match desired {
+        Desired::Serve { release, .. } => release.schema.map(|range| range.newest),
+        _ => None,
+    };
+    Ok(Plan { generation, parent, app: app.clone(), kind, from, to, steps, leaves })
 }
 
 fn step(action: Action, why: impl Into<String>) -> Step {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppName, Check, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret, Probe,
-    Protocol, ReleaseId, RouteName, RunSettings, SecretName, ServiceName, Sha256, Volatile,
+    Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -131,6 +131,9 @@ pub struct Release {
     pub drain: Millis,
     /// How long the fleet it replaces stays up after the drain.
     pub keep_warm: Millis,
+    /// The versions of the schema of its data that it works with, if it cares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaRange>,
     /// The rules of the spec's policy it was held against and kept, each in its canonical words.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub policy: BTreeSet<String>,

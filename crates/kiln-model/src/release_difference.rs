@@ -152,6 +152,8 @@ pub fn differences(
     found.maps(Part::Route, &old.tcp, &new.tcp, |r| format!("TCP port {} to {}", r.port, r.service));
     found.note(Part::Deploy, "drain", Some(old.drain.to_string()), Some(new.drain.to_string()));
     found.note(Part::Deploy, "keep_warm", Some(old.keep_warm.to_string()), Some(new.keep_warm.to_string()));
+    let schema = |r: &Release| r.schema.map(|s| format!("{} to {}", s.oldest, s.newest));
+    found.note(Part::Deploy, "schema", schema(old), schema(new));
     found.sets(Part::Policy, &old.policy, &new.policy, |rule| rule.clone());
     found.the_rest(&rest_of_release(old), &rest_of_release(new));
     if found.differences.is_empty() {
@@ -307,7 +309,8 @@ fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
 }
 
 /// The fields of a release that have been compared above.
-const SEEN_OF_RELEASE: [&str; 7] = ["format", "app", "services", "routes", "drain", "keep_warm", "policy"];
+const SEEN_OF_RELEASE: [&str; 8] =
+    ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "policy"];
 const SEEN_OF_SERVICE: [&str; 15] = [
     "image",
     "run",

@@ -53,6 +53,7 @@ fn release(marker: &str) -> Release {
         certificates: vec![],
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
+        schema: None,
         policy: Default::default(),
     }
 }

@@ -379,7 +379,7 @@ fn everything_wrong_is_told_at_once_and_in_the_order_of_the_file() {
             at |1|
         kiln.toml:4:8: `service.web.port` is a string; expected a whole number like `8080`
             at |"x"|
-        kiln.toml:6:1: unknown key `drian`; expected one of `drain`, `keep_warm` or `strategy`; did you mean `drain`?
+        kiln.toml:6:1: unknown key `drian`; expected one of `drain`, `keep_warm`, `schema` or `strategy`; did you mean `drain`?
             at |drian|
         "#);
 }

@@ -49,6 +49,7 @@ fn release() -> Release {
         certificates: vec![],
         drain: Millis(1),
         keep_warm: Millis(2),
+        schema: None,
         policy: Default::default(),
     }
 }

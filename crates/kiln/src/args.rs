@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    audit, bake, completions, deploy, diff, down, edge, exec, image, instances, keeper, lock, log, logs,
-    odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
+    audit, bake, cancel, completions, deploy, diff, down, edge, exec, image, instances, keeper, lock, log,
+    logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -67,6 +67,7 @@ pub(crate) enum Commands {
     Plan(plan::Plan),
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),
+    Cancel(cancel::Cancel),
     Status(status::Status),
     Releases(releases::Releases),
     Image(image::Image),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use kiln_model::{
     AppName, AppState, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind,
-    Plan, Record, Release, RouteConflict, Timestamp, check, plan, route_conflict,
+    Plan, Record, Release, RouteConflict, Timestamp, WrongSchema, check, plan, route_conflict,
 };
 
 use super::news::Listener;
@@ -20,6 +20,8 @@ pub enum Request {
         release: Box<Release>,
         /// [`OperationKind::Deploy`] or [`OperationKind::Rollback`].
         kind: OperationKind,
+        /// The version of the schema the data has, if it is not the one the live release left it at.
+        schema: Option<u32>,
     },
     /// Nothing of the app is to be left running.
     Down {
@@ -38,6 +40,8 @@ pub enum Refusal {
     },
     /// Its routes are another app's.
     Conflict(RouteConflict),
+    /// The data is of a version it does not work with.
+    Schema(WrongSchema),
     /// There is nothing to be removed.
     NothingThere,
     /// The plan would break a promise: a bug.
@@ -51,6 +55,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Busy { with } => write!(f, "{with} is under way"),
             Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Schema(wrong) => wrong.fmt(f),
             Self::NothingThere => write!(f, "there is nothing to be removed"),
             Self::Unsound(findings) => write!(f, "the plan is unsound: {}", findings.join("; ")),
             Self::Unrecorded(cause) => write!(f, "the operation log could not be written: {cause}"),
@@ -92,7 +97,7 @@ impl Core {
             matches!(u.plan.kind, OperationKind::Deploy | OperationKind::Rollback) && !u.has_switched()
         });
         if may_be {
-            self.cancelled.insert(generation, why);
+            self.cancelled.entry(generation).or_insert(why);
         }
         may_be
     }
@@ -212,8 +217,9 @@ impl Core {
         // What is under way now is superseded by what is planned here.
         let state = AppState { under_way: None, ..self.apps.get(app).cloned().unwrap_or_default() };
         let desired = match request {
-            Request::Serve { release, kind } => {
+            Request::Serve { release, kind, schema } => {
                 self.conflict(release).map_err(Refusal::Conflict)?;
+                release.works_with(schema.or(state.schema)).map_err(Refusal::Schema)?;
                 // At hand before any fleet of it exists, so that nothing can fail between the two.
                 self.releases.insert(release.id(), Release::clone(release));
                 Desired::Serve { release, kind: *kind }

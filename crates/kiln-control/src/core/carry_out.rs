@@ -9,6 +9,7 @@ use kiln_model::{
 };
 
 use super::{Core, News, Wake};
+use crate::boundary::between;
 use crate::world::Trouble;
 
 /// How far a step has come.
@@ -231,12 +232,12 @@ impl Core {
             .collect();
         if !running.is_empty() {
             if !running.iter().all(|id| self.asked_to_end.contains(id)) {
-                self.world.engine.stop(&running).map_err(|e| Trouble::of(&e))?;
+                between("stop", || self.world.engine.stop(&running)).map_err(|e| Trouble::of(&e))?;
                 self.asked_to_end.extend(running);
             }
             return Ok(Came::Waits(None));
         }
-        self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
+        between("forget", || self.world.engine.forget(&ids)).map_err(|e| Trouble::of(&e))?;
         Ok(Came::Done(None))
     }
 

@@ -25,6 +25,7 @@ pub use begin::{Refusal, Request};
 pub use news::{News, NewsSender};
 pub use report::InstanceReport;
 
+use crate::boundary::between;
 use crate::world::{Condition, Trouble, World};
 use begin::Pending;
 use strays::{Acquaintance, Strays};
@@ -169,7 +170,7 @@ impl Core {
 
     /// Puts an entry into the history and takes account of it, in this order.
     fn record(&mut self, record: &Record) -> Result<(), Trouble> {
-        self.world.history.append(record)?;
+        between("append", || self.world.history.append(record))?;
         self.fold(record);
         Ok(())
     }

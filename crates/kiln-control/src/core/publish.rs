@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kiln_model::{AppName, AppState, InstanceState, RouteTable, route_table};
 
 use super::Core;
+use crate::boundary::between;
 use crate::world::Trouble;
 
 impl Core {
@@ -41,7 +42,7 @@ impl Core {
         // Whether it got through is not known until it is acknowledged.
         self.published = None;
         let table = RouteTable { version: version + 1, ..table };
-        self.world.edge.set_table(&table)?;
+        between("table", || self.world.edge.set_table(&table))?;
         self.published = Some(table);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::{Action, Exit, FleetId, InstanceId, InstanceState, InstanceStatus, Record, Timestamp};
 
 use super::Core;
+use crate::boundary::between;
 use crate::world::Trouble;
 
 /// Whether the engine has said what exists.
@@ -210,14 +211,14 @@ impl Core {
         if !self.strays.running.is_empty() {
             self.publish()?;
             let ids: Vec<InstanceId> = self.strays.running.iter().cloned().collect();
-            self.world.engine.stop(&ids).map_err(|e| Trouble::of(&e))?;
+            between("stop", || self.world.engine.stop(&ids)).map_err(|e| Trouble::of(&e))?;
             // How they end is told by the engine; what has ended already is forgotten now.
             self.strays.running.clear();
             self.strays.ended.extend(ids);
         }
         if !self.strays.ended.is_empty() {
             let ids: Vec<InstanceId> = self.strays.ended.iter().cloned().collect();
-            self.world.engine.forget(&ids).map_err(|e| Trouble::of(&e))?;
+            between("forget", || self.world.engine.forget(&ids)).map_err(|e| Trouble::of(&e))?;
             self.strays.ended.clear();
         }
         Ok(())

@@ -8,6 +8,7 @@ use kiln_model::{
 };
 
 use super::{Core, earlier};
+use crate::boundary::between;
 use crate::world::{Trouble, Watch};
 
 /// How long a fleet that keeps losing members waits before it gets the next ones.
@@ -228,7 +229,7 @@ impl Core {
         }
         let orders = self.orders(&fleet.app, state, &missing)?;
         for batch in orders.chunks(Self::BATCH) {
-            match self.world.engine.create(batch) {
+            match between("create", || self.world.engine.create(batch)) {
                 Ok(made) => self.observe(made),
                 Err(error) => {
                     // Some of them may exist: the engine is asked before anything else is decided.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
 
+use super::busy::Cancellable;
 use super::processes::inspect_certificate;
 use super::serve::{Asker, Stage};
 use super::{LocalHost, failure};
@@ -41,9 +42,11 @@ impl LocalHost {
         let project = Project::load(dir)?;
         let app = project.spec.app.clone();
         stage.app = Some(app.clone());
-        let _turn = self.busy.take(&app, "deploy", &by.name, self.clock.now())?;
+        let turn = self.busy.take(&app, "deploy", &by.name, self.clock.now())?;
+        let events = Cancellable { events: asker.events, turn: &turn };
+        let asker = &Asker { events: &events, clock: asker.clock };
         let release = self.make_release(&project, locked, asker, stage)?;
-        self.serve(release, OperationKind::Deploy, by, asker, stage, begun)
+        self.serve(release, (OperationKind::Deploy, None), by, asker, stage, begun)
     }
 
     /// Bakes and checks; puts the release on the shelf.

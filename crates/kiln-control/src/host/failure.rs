@@ -20,7 +20,7 @@ pub(crate) fn not_deployed(release: &ReleaseId, cause: String) -> Failure {
 }
 
 pub(crate) fn cancelled() -> Failure {
-    Failure::new(ExitCode::Deploy, "the deploy was cancelled by whoever asked for it")
+    Failure::new(ExitCode::Deploy, "the deploy was cancelled")
 }
 
 pub(crate) fn shutting_down() -> Failure {

@@ -3,6 +3,7 @@
 mod audit;
 mod board;
 mod busy;
+mod cancel;
 mod checks;
 mod deploy;
 mod diff;
@@ -12,6 +13,7 @@ pub(crate) mod failure;
 mod history;
 mod logs;
 mod plan;
+mod preflight;
 mod processes;
 mod queries;
 mod releases;
@@ -269,7 +271,10 @@ impl Host for LocalHost {
         match command {
             Command::Deploy { dir, locked } => self.deploy(&dir, locked, &by, events),
             Command::Plan { dir } => self.plan(&dir, events),
-            Command::Rollback { app, release } => self.rollback(app, release.as_deref(), &by, events),
+            Command::Rollback { app, release, schema } => {
+                self.rollback(app, release.as_deref(), schema, &by, events)
+            }
+            Command::Cancel { app } => self.cancel(app, &by),
             Command::Status { app } => self.status(app),
             Command::Releases { app } => self.releases(app),
             Command::ReleaseShow { app, release } => self.release_show(app, &release),

@@ -6,8 +6,8 @@ use std::path::Path;
 use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, PlanAnswer, PlannedStep};
 
-use super::LocalHost;
 use super::serve::Asker;
+use super::{LocalHost, preflight};
 use crate::contract::EventSink;
 use crate::project::Project;
 use crate::sync::lock;
@@ -25,6 +25,10 @@ impl LocalHost {
         let release = project.spec.release(&of).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
         let core = lock(&self.driver.core);
         core.conflict(&release).map_err(|e| super::serve::refused(crate::core::Refusal::Conflict(e)))?;
+        let found = core.apps().get(&release.app).and_then(|state| state.schema);
+        release.works_with(found).map_err(|e| super::serve::refused(crate::core::Refusal::Schema(e)))?;
+        let state = core.apps().get(&release.app).cloned().unwrap_or_default();
+        preflight::check(&release, &state, &self.store)?;
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
         let (steps, nothing_to_do) = match core.would_do(&release) {
             Ok(plan) => (plan.steps, None),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use kiln_model::{Answer, AppName, ExitCode, Failure, OperationKind, ReleaseId};
 
+use super::busy::Cancellable;
 use super::releases::find;
 use super::serve::{Asker, Stage};
 use super::{LocalHost, failure};
@@ -16,19 +17,20 @@ impl LocalHost {
         &self,
         app: Option<AppName>,
         release: Option<&str>,
+        schema: Option<u32>,
         by: &Caller,
         events: &dyn EventSink,
     ) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let mut stage = Stage { step: "find the release".into(), ..Stage::default() };
-        let result = self.try_rollback(app, release, by, &asker, &mut stage);
+        let result = self.try_rollback(app, (release, schema), by, &asker, &mut stage);
         result.map_err(|failure| self.report(failure, &asker, stage))
     }
 
     fn try_rollback(
         &self,
         app: Option<AppName>,
-        release: Option<&str>,
+        (release, schema): (Option<&str>, Option<u32>),
         by: &Caller,
         asker: &Asker<'_>,
         stage: &mut Stage,
@@ -36,12 +38,14 @@ impl LocalHost {
         let begun = Instant::now();
         let app = self.app(app)?;
         stage.app = Some(app.clone());
-        let _turn = self.busy.take(&app, "rollback", &by.name, self.clock.now())?;
+        let turn = self.busy.take(&app, "rollback", &by.name, self.clock.now())?;
+        let events = Cancellable { events: asker.events, turn: &turn };
+        let asker = &Asker { events: &events, clock: asker.clock };
         let id = self.find_release(&app, release)?;
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
         self.has_its_secrets(&release)?;
-        self.serve(release, OperationKind::Rollback, by, asker, stage, begun)
+        self.serve(release, (OperationKind::Rollback, schema), by, asker, stage, begun)
     }
 
     /// The release meant by `given`: the previous one, or the one whose id begins so.

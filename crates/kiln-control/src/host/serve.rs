@@ -8,7 +8,7 @@ use kiln_model::{
     Stamped,
 };
 
-use super::{LocalHost, failure};
+use super::{LocalHost, failure, preflight};
 use crate::contract::{Caller, EventSink};
 use crate::core::{News, Refusal, Request};
 use crate::sync::lock;
@@ -47,7 +47,7 @@ impl LocalHost {
     pub(super) fn serve(
         &self,
         release: Release,
-        kind: OperationKind,
+        (kind, schema): (OperationKind, Option<u32>),
         by: &Caller,
         asker: &Asker<'_>,
         stage: &mut Stage,
@@ -55,7 +55,9 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         stage.step = "plan".into();
         let (app, id) = (release.app.clone(), release.id());
-        let news = self.request(&app, Request::Serve { release: Box::new(release), kind }, by);
+        let state = lock(&self.driver.core).apps().get(&app).cloned().unwrap_or_default();
+        preflight::check(&release, &state, &self.store)?;
+        let news = self.request(&app, Request::Serve { release: Box::new(release), kind, schema }, by);
         let unchanged = self.follow(&news, asker, stage, &id)?;
         let address = self.address();
         asker.tell(Event::Deployed { release: id.clone(), address: address.clone(), unchanged });
@@ -141,6 +143,7 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
             .hint("`kiln status` shows how far it is; try again when it has ended"),
         Refusal::Conflict(_) => Failure::new(ExitCode::Spec, refusal.to_string())
             .hint("give the route another host or path in kiln.toml"),
+        Refusal::Schema(wrong) => Failure::new(ExitCode::Policy, wrong.to_string()).hint(wrong.hint()),
         Refusal::NothingThere => Failure::new(ExitCode::Usage, refusal.to_string()),
         Refusal::Unsound(_) => Failure::new(ExitCode::Bug, refusal.to_string()),
         Refusal::Unrecorded(_) => Failure::new(ExitCode::Host, refusal.to_string())

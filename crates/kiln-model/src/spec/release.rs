@@ -73,6 +73,7 @@ impl Spec {
             certificates: self.certificates.clone(),
             drain: self.drain,
             keep_warm: self.keep_warm,
+            schema: self.schema,
             policy: of.policy.clone(),
         })
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, Need, NeedName,
-    OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SecretName, ServiceName, Volatile,
+    OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName, ServiceName,
+    Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -28,6 +29,8 @@ pub struct Spec {
     pub drain: Millis,
     /// How long the old fleet stays up after that.
     pub keep_warm: Millis,
+    /// The versions of the schema of its data that it works with.
+    pub schema: Option<SchemaRange>,
     /// Where the contents of images come from.
     pub sources: Sources,
     /// What every image that a service runs is held against.

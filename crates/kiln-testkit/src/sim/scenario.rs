@@ -1,7 +1,7 @@
 //! Scenario files: commands after `>`, what must happen below them. They are read by people who know no Rust.
 
 use kiln_control::Request;
-use kiln_model::{Generation, Millis, OperationKind};
+use kiln_model::{Generation, Millis, OperationKind, Release, SchemaRange};
 
 use super::{Sim, release};
 
@@ -27,9 +27,20 @@ pub fn play(text: &str) -> String {
     out
 }
 
+/// `NAME`, or `NAME:OLDEST-NEWEST` for one that works with these versions of the schema only.
+fn named(name: &str) -> Release {
+    let Some((name, range)) = name.split_once(':') else { return release(name, 3) };
+    let (oldest, newest) = range.split_once('-').expect("two versions");
+    let version = |text: &str| text.parse().expect("a version");
+    Release {
+        schema: Some(SchemaRange { oldest: version(oldest), newest: version(newest) }),
+        ..release(name, 3)
+    }
+}
+
 fn perform(sim: &mut Sim, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let serve = |name: &str, kind| Request::Serve { release: Box::new(release(name, 3)), kind };
+    let serve = |name: &str, kind| Request::Serve { release: Box::new(named(name)), kind, schema: None };
     match words[..] {
         ["deploy", name] => sim.request(serve(name, OperationKind::Deploy)),
         ["rollback", "to", name] => sim.request(serve(name, OperationKind::Rollback)),

@@ -100,6 +100,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         certificates: Vec::new(),
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
+        schema: None,
         policy: Default::default(),
     }
 }

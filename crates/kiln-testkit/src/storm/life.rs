@@ -185,17 +185,17 @@ impl Storm {
         let request = match (roll, back) {
             (0..=5, _) => Request::Down { drain: Millis(5_000) },
             (6..=35, Some(release)) => {
-                Request::Serve { release: Box::new(release), kind: OperationKind::Rollback }
+                Request::Serve { release: Box::new(release), kind: OperationKind::Rollback, schema: None }
             }
             _ => {
                 let release = self.ground.with(|truth| a_release(&mut truth.chance, &app));
                 self.ground.with(|truth| truth.shelf.insert(release.id(), release.clone()));
-                Request::Serve { release: Box::new(release), kind: OperationKind::Deploy }
+                Request::Serve { release: Box::new(release), kind: OperationKind::Deploy, schema: None }
             }
         };
         self.ground.with(|truth| {
             truth.note(|| match &request {
-                Request::Serve { release, kind } => {
+                Request::Serve { release, kind, .. } => {
                     let name = &release.services.values().next().expect("one").run.argv[0];
                     format!("ann asks for a {kind} of {app} to {} ({name})", release.id().short())
                 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod bake;
+pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod diff;
@@ -41,6 +42,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Plan(args) => plan::run(&args, context),
         Commands::Deploy(args) => deploy::run(&args, context),
         Commands::Rollback(args) => rollback::run(args, context),
+        Commands::Cancel(args) => cancel::run(&args, context),
         Commands::Status(args) => status::run(&args, context),
         Commands::Releases(args) => releases::run(args, context),
         Commands::Image(args) => image::run(&args, context),

@@ -20,11 +20,14 @@ Examples:
 pub(crate) struct Rollback {
     /// The release, or the beginning of its id [default: the previous one]
     release: Option<String>,
+    /// The version of the schema that the data has now, where it was brought back to an older one by hand
+    #[arg(long, value_name = "VERSION")]
+    schema: Option<u32>,
     #[command(flatten)]
     named: Named,
 }
 
 pub(crate) fn run(args: Rollback, context: &Context) -> Result<(), Failure> {
     let app = app::name(&args.named);
-    shift::run(&Command::Rollback { app, release: args.release }, context)
+    shift::run(&Command::Rollback { app, release: args.release, schema: args.schema }, context)
 }

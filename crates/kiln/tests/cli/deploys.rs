@@ -164,7 +164,9 @@ fn a_failure_before_the_host_was_asked_still_ends_the_stream() {
 fn a_rollback_may_name_its_release_by_the_beginning() {
     let place = place();
     let _host = place.host("a", |command, _| {
-        let Command::Rollback { app: Some(app), release: given } = command else { panic!("{command:?}") };
+        let Command::Rollback { app: Some(app), release: given, schema: None } = command else {
+            panic!("{command:?}")
+        };
         assert_eq!((app.as_str(), given.as_deref()), ("hello", Some("r-5")));
         let (release, address) = (release('5'), "http://127.0.0.1:8080".to_owned());
         Ok(Answer::Deployed(DeployedAnswer { release, address, unchanged: true, switched_millis: 0 }))

@@ -157,7 +157,8 @@ impl TestHost {
 
     /// Starts another control plane with these arguments, too.
     pub(crate) fn restart_control_with(&mut self, arguments: &[&str]) {
-        (self.child, self.address) = serve_as(Path::new(KILN), self.root.path(), arguments);
+        let (child, address) = serve_as(Path::new(KILN), self.root.path(), arguments, None);
+        (self.child, self.address) = (child, address.expect("kiln serve says where it listens"));
     }
 
     /// Kills the control plane and nothing else.
@@ -185,8 +186,19 @@ impl TestHost {
 
     /// Starts the control plane of another version where one has ended.
     pub(crate) fn restart_control_as(&mut self, program: &Path) {
-        let (child, address) = serve_as(program, self.root.path(), &[]);
-        assert_eq!(address, self.address, "the edge was taken over");
+        self.restart(program, None);
+    }
+
+    /// Starts a control plane that meets its end, or a broken disk, at a place that `KILN_TEST_BOUNDARY` names.
+    pub(crate) fn restart_control_until(&mut self, boundary: &str) {
+        self.restart(Path::new(KILN), Some(boundary));
+    }
+
+    fn restart(&mut self, program: &Path, boundary: Option<&str>) {
+        let (child, address) = serve_as(program, self.root.path(), &[], boundary);
+        // One that is to die may do so before it says where it listens.
+        assert!(address.is_some() || boundary.is_some(), "kiln serve ended");
+        assert_eq!(address.as_ref().unwrap_or(&self.address), &self.address, "the edge was taken over");
         self.child = child;
     }
 }
@@ -235,11 +247,19 @@ pub(crate) fn address(line: &str) -> Option<String> {
 
 /// Starts `kiln serve` and waits until it says where it listens.
 fn serve(root: &Path) -> (Child, String) {
-    serve_as(Path::new(KILN), root, &[])
+    let (mut child, address) = serve_as(Path::new(KILN), root, &[], None);
+    let address = address.unwrap_or_else(|| panic!("kiln serve ended ({:?})", child.wait()));
+    (child, address)
 }
 
-fn serve_as(program: &Path, root: &Path, arguments: &[&str]) -> (Child, String) {
+fn serve_as(
+    program: &Path,
+    root: &Path,
+    arguments: &[&str],
+    boundary: Option<&str>,
+) -> (Child, Option<String>) {
     let mut child = Command::new(program)
+        .envs(boundary.map(|boundary| ("KILN_TEST_BOUNDARY", boundary)))
         .args(["serve", "--listen", "127.0.0.1:0", "--root"])
         .arg(root)
         .args(arguments)
@@ -251,10 +271,11 @@ fn serve_as(program: &Path, root: &Path, arguments: &[&str]) -> (Child, String) 
     let mut said = String::new();
     for line in lines(&mut child) {
         if let Some(address) = address(&line) {
-            return (child, address);
+            return (child, Some(address));
         }
         said.push_str(&line);
         said.push('\n');
     }
-    panic!("kiln serve ended ({:?}):\n{said}", child.wait());
+    eprintln!("kiln serve ended:\n{said}");
+    (child, None)
 }

@@ -2,6 +2,8 @@
 //!
 //! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
 
+mod boundaries;
+mod cancel;
 mod contents;
 mod deploys;
 mod edges;

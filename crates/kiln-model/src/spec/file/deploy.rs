@@ -68,6 +68,20 @@ pub struct DeployFile {
     /// How long the old fleet stays up after that, so that going back is one switch; 10m if absent.
     #[schemars(example = &"10m")]
     pub keep_warm: Option<String>,
+    /// The versions of the schema of its data that the app works with. A rollback past it is refused.
+    pub schema: Option<SchemaFile>,
+}
+
+/// Versions of the schema of the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaFile {
+    /// The oldest version it works with.
+    #[schemars(example = &6)]
+    pub oldest: u32,
+    /// The newest, which is also the one it leaves the data at.
+    #[schemars(example = &7)]
+    pub newest: u32,
 }
 
 /// How the traffic moves.

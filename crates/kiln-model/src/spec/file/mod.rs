@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use check::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
 pub use contents::{BuildFile, CopyFile, DirFile, LinkFile, OwnedDirFile, UserFile};
 pub use deploy::{
-    CanaryFile, CertificateFile, DebianFile, DeployFile, RouteFile, SourcesFile, StoreFile, StrategyFile,
-    TlsFile,
+    CanaryFile, CertificateFile, DebianFile, DeployFile, RouteFile, SchemaFile, SourcesFile, StoreFile,
+    StrategyFile, TlsFile,
 };
 pub use image::{ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
 pub use policy::PolicyFile;

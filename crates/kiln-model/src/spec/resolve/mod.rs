@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::{Place, Problems, Sources, Spec, SpecFile, StrategyFile};
-use crate::Millis;
+use super::{Place, Problems, SchemaFile, Sources, Spec, SpecFile, StrategyFile};
+use crate::{Millis, SchemaRange};
 
 /// The whole spec; `None`, or a spec not to be used, if there are problems.
 pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<Spec> {
@@ -33,9 +33,22 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     let certificates = route::certificates(file, problems);
     needs::stores(file, problems);
     let (drain, keep_warm) = deploy(file, problems);
+    let schema = schema(file, problems);
     let sources = sources(file, problems);
     let policy = policy::policy(file.policy.as_ref(), problems);
-    Some(Spec { app: app?, images, services, routes, tcp, certificates, drain, keep_warm, sources, policy })
+    Some(Spec {
+        app: app?,
+        images,
+        services,
+        routes,
+        tcp,
+        certificates,
+        drain,
+        keep_warm,
+        schema,
+        sources,
+        policy,
+    })
 }
 
 impl SpecFile {
@@ -139,6 +152,17 @@ fn deploy(file: &SpecFile, problems: &mut Problems<'_, '_>) -> (Millis, Millis) 
     let drain = parse_or(deploy.drain.as_ref(), Millis(30_000), &place.key("drain"), problems);
     let keep_warm = parse_or(deploy.keep_warm.as_ref(), Millis(600_000), &place.key("keep_warm"), problems);
     (drain, keep_warm)
+}
+
+fn schema(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<SchemaRange> {
+    let SchemaFile { oldest, newest } = *file.deploy.as_ref()?.schema.as_ref()?;
+    if oldest > newest {
+        let place = Place::default().key("deploy").key("schema");
+        problems
+            .value(&place, format!("`oldest` is {oldest} and `newest` is {newest}"))
+            .expected("an `oldest` that is not newer than `newest`");
+    }
+    Some(SchemaRange { oldest, newest })
 }
 
 fn sources(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Sources {

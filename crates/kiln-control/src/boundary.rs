@@ -1,0 +1,80 @@
+//! The places at which a control plane may die: right before and right after everything it writes or has done.
+//!
+//! For tests, `KILN_TEST_BOUNDARY` makes it die, or makes the disk refuse, at one of them:
+//!
+//! ```text
+//!   count:FILE    each boundary is written into FILE, one a line
+//!   die:N         SIGKILL at the N-th boundary
+//!   refuse:N      the first write at or after the N-th boundary, and the two after it, fail with an error of the disk
+//! ```
+//! Absent, as it always is but there, this is a look at a value that never changes.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a test wants.
+enum Wanted {
+    Nothing,
+    Count(PathBuf),
+    Die(u64),
+    Refuse(u64),
+}
+
+static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
+    let given = std::env::var("KILN_TEST_BOUNDARY").unwrap_or_default();
+    let number = |text: &str| text.parse().ok();
+    match given.split_once(':') {
+        Some(("count", file)) => Wanted::Count(file.into()),
+        Some(("die", n)) => number(n).map_or(Wanted::Nothing, Wanted::Die),
+        Some(("refuse", n)) => number(n).map_or(Wanted::Nothing, Wanted::Refuse),
+        _ => Wanted::Nothing,
+    }
+});
+
+static PASSED: AtomicU64 = AtomicU64::new(0);
+
+/// Does what is written or done, with a boundary on each side of it.
+pub(crate) fn between<T>(what: &'static str, act: impl FnOnce() -> T) -> T {
+    pass(what);
+    let done = act();
+    pass(what);
+    done
+}
+
+/// Whether the disk refuses this write.
+pub(crate) fn refused() -> Option<std::io::Error> {
+    /// How many writes in a row are refused.
+    const WRITES: u64 = 3;
+    static REFUSED: AtomicU64 = AtomicU64::new(0);
+    let Wanted::Refuse(at) = &*WANTED else { return None };
+    let is_time = PASSED.load(Ordering::SeqCst) >= *at;
+    let refuses = is_time && REFUSED.fetch_add(1, Ordering::SeqCst) < WRITES;
+    // EIO, as a disk that is broken for a moment has it.
+    refuses.then(|| std::io::Error::from_raw_os_error(5))
+}
+
+fn pass(what: &'static str) {
+    if matches!(*WANTED, Wanted::Nothing) {
+        return;
+    }
+    let number = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
+    match &*WANTED {
+        Wanted::Count(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            // Whoever counts sees that a line is missing.
+            let _ = file.and_then(|mut file| writeln!(file, "{number} {what}"));
+        }
+        Wanted::Die(at) if number == *at => {
+            let me = rustix::process::getpid();
+            let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+            // Nothing more may be done by this process, however long the signal takes.
+            loop {
+                std::thread::park();
+            }
+        }
+        Wanted::Die(_) | Wanted::Refuse(_) | Wanted::Nothing => {}
+    }
+}

@@ -1,0 +1,151 @@
+//! What cannot succeed is refused before anything is made: both fleets, the one that serves and the one that is to,
+//! have to fit on this host at the same time.
+
+use kiln_model::{AppState, ByteSize, ExitCode, Failure, Release, ServiceName};
+use kiln_store::Store;
+
+/// Memory the kernel and the smallest of programs take for an instance, whatever its limit is.
+const LEAST_PER_INSTANCE: u64 = 1 << 20;
+/// Room on the disk for the log, for what instances print, and for files being written.
+const LEAST_DISK: u64 = 32 << 20;
+
+/// What this host has to offer.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    /// All of its memory.
+    memory: u64,
+    /// What could be given to new programs.
+    available: u64,
+    /// Processes and threads there may be more than there are.
+    tasks: u64,
+    /// Free on the disk of the state directory.
+    disk: u64,
+}
+
+/// What a release takes beyond what is there already.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Needed {
+    instances: u64,
+    /// The most that one instance may use.
+    largest: u64,
+}
+
+impl Needed {
+    /// Services whose fleet is up take nothing more.
+    fn by(release: &Release, state: &AppState) -> Self {
+        let id = release.id();
+        let is_up =
+            |name: &ServiceName| state.fleets.values().any(|f| f.release == id && f.id.service == *name);
+        let new = release.services.iter().filter(|(name, _)| !is_up(name)).map(|(_, service)| service);
+        new.fold(Self::default(), |sum, service| Self {
+            instances: sum.instances + u64::from(service.instances),
+            largest: sum.largest.max(service.limits.memory.0),
+        })
+    }
+}
+
+/// Refuses a release that this host certainly cannot carry beside what runs. Limits are not reservations: that their
+/// sum is more than there is refuses nothing.
+///
+/// # Errors
+/// What is lacking, and how much of it.
+pub(super) fn check(release: &Release, state: &AppState, store: &Store) -> Result<(), Failure> {
+    // What cannot be found out refuses nothing.
+    let Some(machine) = Machine::look(store) else { return Ok(()) };
+    machine.carries(Needed::by(release, state))
+}
+
+impl Machine {
+    fn look(store: &Store) -> Option<Self> {
+        let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+        let most =
+            std::fs::read_to_string("/proc/sys/kernel/threads-max").ok()?.trim().parse::<u64>().ok()?;
+        let numbers = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse::<u64>().ok()?;
+        let disk = rustix::fs::statvfs(store.root()).ok()?;
+        Some(Self {
+            memory: meminfo(&memory, "MemTotal:")?,
+            available: meminfo(&memory, "MemAvailable:")?,
+            tasks: most.min(numbers).saturating_sub(tasks(&load)?),
+            disk: disk.f_bavail.saturating_mul(disk.f_frsize),
+        })
+    }
+
+    fn carries(&self, needed: Needed) -> Result<(), Failure> {
+        let least = needed.instances.saturating_mul(LEAST_PER_INSTANCE);
+        let lacks = |what: String, hint: &str| Err(Failure::new(ExitCode::Host, what).hint(hint));
+        if needed.largest > self.memory {
+            let (largest, memory) = (ByteSize(needed.largest), ByteSize(self.memory));
+            let what = format!("an instance may use {largest} of memory, and this host has {memory}");
+            return lacks(what, "set `memory` of the service in kiln.toml to what it needs");
+        }
+        if least > self.available {
+            let (instances, least) = (needed.instances, ByteSize(least));
+            let available = ByteSize(self.available);
+            let what = format!(
+                "{instances} new instances beside those that serve take {least} of memory at the least, and {available} is free"
+            );
+            return lacks(what, "fewer `instances`, or a host with more memory");
+        }
+        if needed.instances > self.tasks {
+            let (instances, tasks) = (needed.instances, self.tasks);
+            let what = format!(
+                "{instances} new instances need as many processes, and the kernel allows {tasks} more"
+            );
+            return lacks(what, "raise kernel.pid_max and kernel.threads-max");
+        }
+        if needed.instances > 0 && self.disk < LEAST_DISK {
+            let (disk, least) = (ByteSize(self.disk), ByteSize(LEAST_DISK));
+            let what = format!("the disk of the state directory has {disk} left, and a deploy needs {least}");
+            return lacks(what, "free some space there, e.g. with `kiln gc`");
+        }
+        Ok(())
+    }
+}
+
+/// A line of /proc/meminfo in bytes.
+fn meminfo(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// How many processes and threads there are: the number after the slash of /proc/loadavg.
+fn tasks(loadavg: &str) -> Option<u64> {
+    loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: Machine = Machine { memory: 1 << 30, available: 100 << 20, tasks: 500, disk: 1 << 30 };
+
+    fn refusal(machine: Machine, needed: Needed) -> Option<String> {
+        machine.carries(needed).err().map(|failure| failure.message)
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_and_what_may_is_not() {
+        let fits = Needed { instances: 100, largest: 1 << 30 };
+        assert_eq!(refusal(MACHINE, fits), None, "limits are not reservations");
+        let large = refusal(MACHINE, Needed { largest: (1 << 30) + 1, ..fits }).unwrap();
+        assert!(large.contains("this host has 1GiB"), "{large}");
+        let many = refusal(MACHINE, Needed { instances: 101, ..fits }).unwrap();
+        assert!(many.contains("101 new instances") && many.contains("100MiB is free"), "{many}");
+        let numbers = refusal(Machine { tasks: 99, ..MACHINE }, fits).unwrap();
+        assert!(numbers.contains("allows 99 more"), "{numbers}");
+        let full = refusal(Machine { disk: 5 << 20, ..MACHINE }, fits).unwrap();
+        assert!(full.contains("5MiB left"), "{full}");
+        assert_eq!(
+            refusal(Machine { disk: 0, ..MACHINE }, Needed::default()),
+            None,
+            "a warm rollback makes nothing"
+        );
+    }
+
+    #[test]
+    fn the_kernel_is_understood() {
+        assert_eq!(meminfo("MemTotal:  16 kB\nMemAvailable:   3 kB\n", "MemAvailable:"), Some(3072));
+        assert_eq!(tasks("0.01 0.02 0.03 2/345 6789"), Some(345));
+    }
+}
