@@ -20,6 +20,7 @@ mod need;
 mod oci_reference;
 pub mod odds;
 mod operation;
+mod order;
 mod output;
 mod package;
 mod package_rule;
@@ -67,6 +68,7 @@ pub use names::{
 pub use need::{EdgeNeed, Inside, MOST_NEEDS, Need, hosts_file, inside};
 pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
+pub use order::{Circle, layers};
 pub use output::{OutputLine, OutputTime};
 pub use package::{PackageName, PackageRef};
 pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};

@@ -107,18 +107,16 @@ fn serve(
     }
     let mut steps = Vec::new();
     let mut green = Vec::new();
-    for (service, settings) in &release.services {
-        let fleet = match warm(state, &id, service) {
-            Some(fleet) => fleet.id.clone(),
-            None => {
-                let fleet = FleetId { app: app.clone(), service: service.clone(), generation };
-                let size = settings.instances;
-                let provision = Action::Provision { fleet: fleet.clone(), release: id.clone(), size };
-                steps.push(step(provision, format!("no fleet of {} is up", id.short())));
-                fleet
-            }
-        };
-        green.push(fleet);
+    let layers = release.in_order();
+    for (depth, layer) in layers.iter().enumerate() {
+        let fleets: Vec<FleetId> =
+            layer.iter().map(|s| bring_up(app, state, (release, s), generation, &mut steps)).collect();
+        if depth + 1 < layers.len() {
+            let await_healthy =
+                Action::AwaitHealthy { fleets: fleets.clone(), within: health_deadline(release) };
+            steps.push(step(await_healthy, "those that need it come up when it is there"));
+        }
+        green.extend(fleets);
     }
     let within = health_deadline(release);
     steps.push(step(
@@ -134,6 +132,29 @@ fn serve(
     ));
     steps.extend(replace(state, release, &green));
     Ok(steps)
+}
+
+/// The fleet of a service of `release`: one that is up, or one that a step more makes.
+fn bring_up(
+    app: &AppName,
+    state: &AppState,
+    (release, service): (&Release, &crate::ServiceName),
+    generation: Generation,
+    steps: &mut Vec<Step>,
+) -> FleetId {
+    let id = release.id();
+    if let Some(fleet) = warm(state, &id, service) {
+        return fleet.id.clone();
+    }
+    let fleet = FleetId { app: app.clone(), service: service.clone(), generation };
+    let size = release.services.get(service).map_or(0, |settings| settings.instances);
+    let mut why = format!("no fleet of {} is up", id.short());
+    let needed_by: Vec<&str> = release.needed_by(service).iter().map(|s| s.as_str()).collect();
+    if !needed_by.is_empty() {
+        why.push_str(&format!("; needed by {}", needed_by.join(", ")));
+    }
+    steps.push(step(Action::Provision { fleet: fleet.clone(), release: id, size }, why));
+    fleet
 }
 
 /// What becomes of the fleets that are not `green` once the switch is done: the one that served stays warm, those

@@ -12,12 +12,13 @@ mod route;
 mod secrets;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
 use super::{Place, Problems, SchemaFile, Sources, Spec, SpecFile, StrategyFile};
-use crate::{Millis, SchemaRange};
+use crate::spec::ServiceSpec;
+use crate::{Millis, Need, SchemaRange, ServiceName, layers};
 
 /// The whole spec; `None`, or a spec not to be used, if there are problems.
 pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<Spec> {
@@ -29,6 +30,7 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     let services = named(&file.service, &top.key("service"), problems, |_, service, place, problems| {
         service::service(service, file, place, problems)
     });
+    circles(&services, problems);
     let route::Routes { http: routes, tcp } = route::routes(file, problems);
     let certificates = route::certificates(file, problems);
     needs::stores(file, problems);
@@ -152,6 +154,21 @@ fn deploy(file: &SpecFile, problems: &mut Problems<'_, '_>) -> (Millis, Millis) 
     let drain = parse_or(deploy.drain.as_ref(), Millis(30_000), &place.key("drain"), problems);
     let keep_warm = parse_or(deploy.keep_warm.as_ref(), Millis(600_000), &place.key("keep_warm"), problems);
     (drain, keep_warm)
+}
+
+/// Services come up in the order of what they need.
+fn circles(services: &BTreeMap<ServiceName, ServiceSpec>, problems: &mut Problems<'_, '_>) {
+    let needed = |service: &ServiceSpec| -> BTreeSet<ServiceName> {
+        let services = service.needs.iter().filter(|(_, need)| matches!(need, Need::Service { .. }));
+        services.filter_map(|(name, _)| name.as_str().parse().ok()).collect()
+    };
+    let needs = services.iter().map(|(name, service)| (name.clone(), needed(service))).collect();
+    if let Err(circle) = layers(&needs) {
+        let first = circle.0.first().map_or("", |name| name.as_str());
+        problems
+            .value(&Place::default().key("service").key(first).key("needs"), circle.to_string())
+            .expected("services that can come up one after the other");
+    }
 }
 
 fn schema(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<SchemaRange> {
