@@ -51,7 +51,11 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Asked, not killed: one with workers of its own has to end them.
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status();
+        if !asked.is_ok_and(|status| status.success()) {
+            let _ = self.0.kill();
+        }
         let _ = self.0.wait();
     }
 }
@@ -160,7 +164,7 @@ fn haproxy(backend: SocketAddr, dir: &Path) -> Result<Option<Proxy>> {
 
 fn nginx(backend: SocketAddr, dir: &Path) -> Result<Option<Proxy>> {
     let dir_name = dir.display();
-    peer("nginx", &["-g", "daemon off; master_process off;", "-c"], dir, |http, https| {
+    peer("nginx", &["-g", "daemon off;", "-c"], dir, |http, https| {
         format!(
             "worker_processes 2; pid {dir_name}/nginx.pid; error_log /dev/null;\nevents {{ worker_connections 8192; }}\n\
              http {{ access_log off; keepalive_requests 100000000;\nupstream b {{ server {backend}; keepalive 256; }}\n\
