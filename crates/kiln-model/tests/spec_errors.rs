@@ -61,7 +61,7 @@ fn keys_that_do_not_exist() {
             at |imgae|
         ");
     assert_snapshot!(and("[images.api]\nfrom = \"scratch\"\n"), @r"
-        kiln.toml:10:2: unknown key `images`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`; did you mean `image`?
+        kiln.toml:10:2: unknown key `images`; expected one of `app`, `deploy`, `image`, `policy`, `route`, `service`, `sources`, `store` or `tls`; did you mean `image`?
             at |images|
         ");
     assert_snapshot!(and("health = { htpp = \"/\" }\n"), @r"
@@ -373,7 +373,7 @@ fn what_is_for_a_later_version_is_refused() {
 #[test]
 fn everything_wrong_is_told_at_once_and_in_the_order_of_the_file() {
     assert_snapshot!(problems("ap = 1\n[service.web]\nimage = 1\nport = \"x\"\n[deploy]\ndrian = \"1s\"\n"), @r#"
-        kiln.toml:1:1: unknown key `ap`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`; did you mean `app`?
+        kiln.toml:1:1: unknown key `ap`; expected one of `app`, `deploy`, `image`, `policy`, `route`, `service`, `sources`, `store` or `tls`; did you mean `app`?
             at |ap|
         kiln.toml:3:9: `service.web.image` is an integer; expected a string like `"web"`
             at |1|
@@ -387,7 +387,7 @@ fn everything_wrong_is_told_at_once_and_in_the_order_of_the_file() {
 #[test]
 fn columns_count_characters_and_lines_may_end_as_on_windows() {
     assert_snapshot!(problems("app = \"a\"\r\n\"größe\" = 1\r\n"), @r#"
-        kiln.toml:2:1: unknown key `größe`; expected one of `app`, `deploy`, `image`, `route`, `service`, `sources`, `store` or `tls`
+        kiln.toml:2:1: unknown key `größe`; expected one of `app`, `deploy`, `image`, `policy`, `route`, `service`, `sources`, `store` or `tls`
             at |"größe"|
         "#);
     assert_snapshot!(problems("\u{feff}app = 1"), @r#"
