@@ -81,9 +81,15 @@ impl EdgeProcess {
         store.put_state(ADDRESS, &address.to_string()).map_err(|e| failures::store(&e))?;
         let client = EdgeClient::at(&path);
         let edge = Self { path, client, address, command, held: Mutex::new(held) };
-        edge.start_another(&mut lock(&edge.held)).map_err(failure)?;
-        edge.client.counts().map_err(failure)?;
-        Ok(edge)
+        let started = edge.start_another(&mut lock(&edge.held)).and_then(|()| edge.client.counts().map(drop));
+        match started {
+            Ok(()) => Ok(edge),
+            Err(error) => {
+                // Neither a process nor its socket stays of an edge that did not come up.
+                let _ = edge.end();
+                Err(failure(error))
+            }
+        }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
