@@ -334,3 +334,46 @@ fn going_back_during_the_drain_uses_the_draining_fleet() {
     world.run(&back);
     assert!(matches!(world.phases()[..], [(1, FleetPhase::Live), (2, FleetPhase::Warm { .. })]));
 }
+
+#[test]
+fn services_come_up_in_the_order_of_what_they_need() {
+    let mut release = release("one");
+    let (web, api): (ServiceName, ServiceName) = ("web".parse().unwrap(), "api".parse().unwrap());
+    release.services.insert(api, release.services[&web].clone());
+    let need = Need::Service { port: 8080 };
+    release.services.get_mut(&web).unwrap().needs.insert("api".parse().unwrap(), need);
+    let mut world = World::default();
+    let plan = world.plan(&Desired::Serve { release: &release, kind: OperationKind::Deploy }).unwrap();
+    let steps: Vec<String> = plan.steps.iter().map(|s| format!("{}: {}", s.action, s.why)).collect();
+    let begins = |at: usize, words: &str| assert!(steps[at].starts_with(words), "{steps:#?}");
+    begins(0, "provision 3 × api");
+    assert!(steps[0].ends_with("needed by web"), "{steps:#?}");
+    begins(1, "wait until api is healthy");
+    begins(2, "provision 3 × web");
+    begins(3, "wait until api, web is healthy");
+    begins(4, "switch all traffic");
+    world.run(&plan);
+    assert_eq!(world.state.traffic.live(), Some(&release.id()));
+}
+
+#[test]
+fn a_release_that_does_not_know_the_schema_of_the_data_cannot_serve() {
+    let with = |marker: &str, oldest, newest| Release {
+        schema: Some(SchemaRange { oldest, newest }),
+        ..release(marker)
+    };
+    let (one, two, any) = (with("one", 1, 2), with("two", 2, 3), release("any"));
+    let mut world = World::default();
+    assert_eq!(one.works_with(world.state.schema), Ok(()), "nothing is known of the data yet");
+    world.serve(&one);
+    assert_eq!(two.works_with(world.state.schema), Ok(()));
+    world.serve(&two);
+    // Who does not care leaves the data as it is.
+    world.serve(&any);
+    assert_eq!(world.state.schema, Some(3));
+    let refused = one.works_with(world.state.schema).unwrap_err();
+    assert!(refused.to_string().ends_with("works with data of schema 1 to 2, and the data is of schema 3"));
+    assert!(refused.hint().contains("--schema 2"), "{}", refused.hint());
+    assert_eq!(one.works_with(Some(2)), Ok(()), "the data was brought back");
+    assert!(with("new", 7, 8).works_with(Some(3)).unwrap_err().hint().contains("schema 7 or newer"));
+}

@@ -484,3 +484,19 @@ fn an_oci_image_is_named_by_a_path_or_a_reference_and_brings_its_packages() {
             at |["nginx"]|
         "#);
 }
+
+#[test]
+fn services_that_need_each_other_in_a_circle() {
+    let found = with(
+        "port  = 8080\n",
+        "port  = 8080\nneeds = [\"api\"]\n\n[service.api]\nimage = \"web\"\nport = 8081\nneeds = [\"web\"]\n",
+    );
+    assert!(found.contains("`api` -> `web` need each other in a circle"), "{found}");
+    assert!(found.contains("at |[\"web\"]|"), "{found}");
+}
+
+#[test]
+fn a_schema_that_ends_before_it_begins() {
+    let found = and("[deploy]\nschema = { oldest = 3, newest = 2 }\n");
+    assert!(found.contains("`oldest` is 3 and `newest` is 2"), "{found}");
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_control::Core;
-use kiln_model::{AppName, AppState, InstanceId, Record};
+use kiln_model::{AppName, AppState, InstanceId, Record, Waiting};
 
 use super::Breach;
 use super::ground::Truth;
@@ -62,27 +62,31 @@ impl Storm {
 
     fn what_is_left(&self) -> Option<String> {
         let Some(core) = &self.core else { return Some("no control plane could be started".into()) };
+        // Asked first: the core may ask the clock, which is part of what is looked at below.
+        let waiting = core.apps().keys().map(|app| (app.clone(), core.waiting(app))).collect();
         self.ground
             .with(|truth| {
-                truth.not_at_rest(core).or_else(|| truth.left_over(core)).or_else(|| truth.forgotten(core))
+                truth
+                    .not_at_rest(core, &waiting)
+                    .or_else(|| truth.left_over(core))
+                    .or_else(|| truth.forgotten(core))
             })
             .or_else(|| self.who_waits())
     }
 }
 
 impl Truth {
-    fn not_at_rest(&self, core: &Core) -> Option<String> {
+    fn not_at_rest(&self, core: &Core, waiting: &BTreeMap<AppName, Vec<Waiting>>) -> Option<String> {
         for (app, state) in core.apps() {
+            let waits = &waiting[app];
             if let Some(under_way) = &state.under_way {
-                let generation = under_way.plan.generation;
                 return Some(format!(
-                    "plan {generation} of {app} is still under way: {:?}; {:?}",
-                    core.waiting(app),
-                    core.instances()
+                    "plan {} of {app} is still under way: {waits:?}",
+                    under_way.plan.generation
                 ));
             }
-            if let Some(waiting) = core.waiting(app).first() {
-                return Some(format!("{app} waits for {}", waiting.what));
+            if let Some(waits) = waits.first() {
+                return Some(format!("{app} waits for {}", waits.what));
             }
             if state.to_abandon.is_some() {
                 return Some(format!("a failed plan of {app} was never cleaned up after"));
