@@ -103,6 +103,7 @@ pub fn bake(
     clock: &dyn Clock,
 ) -> Result<BTreeMap<ImageName, Baked>, Failure> {
     failure::refuse_memory_disk(store)?;
+    let _use = store.while_in_use().map_err(|e| failure::store(&e))?;
     let teller = Teller { events, clock };
     let old = project.lock()?;
     let orders = orders(project)?;

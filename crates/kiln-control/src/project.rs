@@ -93,6 +93,12 @@ impl Project {
         write().map_err(failed)
     }
 
+    /// The spec and the lock as they are written now, by name.
+    pub(crate) fn texts(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let read = |name: &'static str| Some((name, std::fs::read(self.dir.join(name)).ok()?));
+        ["kiln.toml", "kiln.lock"].into_iter().filter_map(read).collect()
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.dir.join("kiln.lock")
     }

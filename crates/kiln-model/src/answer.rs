@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Difference, ImageDigest, ImageName, InstanceId, PackageRef, PackageRule, Release, ReleaseId,
-    SecretName, SecretVersion, ServiceName, Timestamp, TrafficReport,
+    AppName, Difference, ExportAnswer, GcAnswer, ImageDigest, ImageName, ImportAnswer, InstanceId,
+    LogVerifiedAnswer, PackageRef, PackageRule, Release, ReleaseId, SecretName, SecretVersion, ServiceName,
+    Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -32,6 +33,14 @@ pub enum Answer {
     Diff(DiffAnswer),
     /// To instances, by id.
     Instances(Vec<InstanceEntry>),
+    /// To an export.
+    Exported(ExportAnswer),
+    /// To an import.
+    Imported(ImportAnswer),
+    /// To a collection.
+    Gc(GcAnswer),
+    /// To a look at the log that found nothing wrong.
+    LogVerified(LogVerifiedAnswer),
     /// To a secret that was set.
     Secret(SecretAnswer),
     /// To the secrets there are, by name, the present version of each first.

@@ -185,6 +185,13 @@ impl AppState {
             Record::Intent { at, generation, step, .. } => self.step_begun(*at, *generation, *step),
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
+            Record::Collected { releases, .. } => self.served.retain(|s| !releases.contains(&s.release)),
+            // It can be gone to as if it had served.
+            Record::Imported { at, by, release, .. } => {
+                if !self.served.iter().any(|s| s.release == *release) {
+                    self.served.push(Served { release: release.clone(), first: *at, by: by.clone() });
+                }
+            }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, InstanceId, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName};
+use crate::{AppName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName};
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
 /// one. Where `app` is absent, the only app of the host is meant.
@@ -85,6 +85,33 @@ pub enum Command {
         /// At most so many operations, newest first.
         limit: Option<u32>,
     },
+    /// One release as a file. Answers with [`crate::Answer::Exported`].
+    Export {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which release.
+        release: String,
+        /// The file on the host, absolute.
+        file: PathBuf,
+    },
+    /// A release from a file. Answers with [`crate::Answer::Imported`].
+    Import {
+        /// The file on the host, absolute.
+        file: PathBuf,
+    },
+    /// Let old releases go. Answers with [`crate::Answer::Gc`].
+    Gc {
+        /// So many releases of each app stay.
+        keep: u32,
+        /// Only releases that first served longer ago than this go.
+        older_than: Option<Millis>,
+        /// Caches go as well.
+        caches: bool,
+        /// Only say what would go.
+        dry_run: bool,
+    },
+    /// Follow the hash chain of the operation log. Answers with [`crate::Answer::LogVerified`].
+    LogVerify,
     /// Give a secret a value. Answers with [`crate::Answer::Secret`].
     SecretSet {
         /// Which app.

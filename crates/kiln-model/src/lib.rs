@@ -26,6 +26,7 @@ mod package;
 mod package_rule;
 mod plan;
 mod planner;
+mod portable;
 mod probe;
 mod progress;
 mod release;
@@ -74,6 +75,7 @@ pub use package::{PackageName, PackageRef};
 pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};
 pub use plan::{Action, OperationKind, Plan, Step};
 pub use planner::{Desired, NothingToDo, plan};
+pub use portable::{Amount, ExportAnswer, GcAnswer, ImportAnswer, LogVerifiedAnswer, Swept};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
 pub use release::{

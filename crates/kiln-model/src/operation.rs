@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FleetId, Generation, Plan, SecretName, SecretVersion, Timestamp};
+use crate::{AppName, FleetId, Generation, Plan, ReleaseId, SecretName, SecretVersion, Timestamp};
 
 /// One entry of the operation log. Entries are only ever appended; those written by earlier versions stay readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,28 @@ pub enum Record {
         /// The version of the value.
         version: Option<SecretVersion>,
     },
+    /// Releases were let go, with all that only they needed.
+    Collected {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// The app.
+        app: AppName,
+        /// Which.
+        releases: Vec<ReleaseId>,
+    },
+    /// A release came from a file.
+    Imported {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// The app.
+        app: AppName,
+        /// Which.
+        release: ReleaseId,
+    },
     /// A secret was removed.
     SecretRemoved {
         /// When.
@@ -140,6 +162,8 @@ impl Record {
             | Self::Outcome { app, .. }
             | Self::Ended { app, .. }
             | Self::SecretSet { app, .. }
+            | Self::Collected { app, .. }
+            | Self::Imported { app, .. }
             | Self::SecretRemoved { app, .. } => app,
             Self::Replaced { fleet, .. }
             | Self::Touched { fleet, .. }

@@ -79,6 +79,9 @@ pub enum StoreError {
     /// There is no such release.
     #[error("there is no release {0} in the store")]
     NoSuchRelease(ReleaseId),
+    /// Something is being baked or deployed, and nothing can be swept.
+    #[error("something is being baked, deployed, rolled back or exported on this state directory")]
+    InUse,
     /// There is no such secret, or not in this version.
     #[error("app {app} has no secret {name}{}", version.as_ref().map(|v| format!(" in version {v}")).unwrap_or_default())]
     NoSuchSecret {

@@ -213,7 +213,7 @@ impl Store {
         self.image_dir(digest).join("metadata.erofs")
     }
 
-    fn image_dir(&self, digest: &ImageDigest) -> PathBuf {
+    pub(crate) fn image_dir(&self, digest: &ImageDigest) -> PathBuf {
         self.dir("images").join(digest.hex())
     }
 

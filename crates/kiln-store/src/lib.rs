@@ -13,6 +13,7 @@
 //! ├── packages/<sha256>.deb       packages as the mirror served them
 //! ├── blobs/<sha256>              parts of OCI images as registries served them; `.draft`: on its way
 //! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash
+//! ├── releases/<release id>.documents/  the spec and the lock it was made from
 //! ├── secrets/                    0700: values of secrets, encrypted (`secrets/mod.rs` draws it)
 //! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
 //! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
@@ -23,7 +24,7 @@
 //! ```
 //!
 //! **GC roots**: `releases/` (they name images, which name objects), and packages named by a lock of a release. What
-//! no root leads to may be collected; nothing is collected without being asked for.
+//! no root leads to may be collected (`sweep.rs`); nothing is collected without being asked for.
 //!
 //! **Writes**: every file appears whole or not at all: it is written in `tmp/`, flushed to disk, renamed, and the
 //! directory is flushed. Three exceptions, each with its reason where it is made: the operation log is appended to
@@ -36,6 +37,7 @@ mod blobs;
 mod cache;
 mod documents;
 mod error;
+mod export;
 mod flush;
 mod host_lock;
 mod images;
@@ -47,6 +49,7 @@ mod packages;
 mod presence;
 mod releases;
 mod secrets;
+mod sweep;
 mod temp;
 mod verify;
 mod verity;
@@ -61,6 +64,7 @@ pub use objects::Objects;
 pub use operation_log::OperationLog;
 pub use presence::Wanted;
 pub use secrets::{SecretRecord, SecretsLock};
+pub use sweep::{GRACE, InUse, Keep, Sweeper};
 pub use verify::Damage;
 pub use verity::Verity;
 

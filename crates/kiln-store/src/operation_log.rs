@@ -11,7 +11,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_model::Sha256;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -61,7 +61,7 @@ impl OperationLog {
         let mut log = Self { path, file, end: BEGINNING };
         let bytes = log.bytes()?;
         let whole = without_torn_line(&bytes);
-        log.end = log.follow::<IgnoredAny>(whole, &mut |_, _| {})?;
+        log.end = follow::<IgnoredAny>(&log.path, whole, &mut |_, _| {})?;
         if whole.len() != bytes.len() {
             log.cut()?;
         }
@@ -94,26 +94,35 @@ impl OperationLog {
     /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
     pub fn read<T: DeserializeOwned>(&self) -> Result<Vec<(u64, T)>> {
         let mut entries = Vec::new();
-        let end = self.follow(&self.bytes()?, &mut |seq, entry| entries.push((seq, entry)))?;
+        let end = follow(&self.path, &self.bytes()?, &mut |seq, entry| entries.push((seq, entry)))?;
         if end.hash != self.end.hash {
             return Err(StoreError::damaged(&self.path, "somebody else has written to it"));
         }
         Ok(entries)
     }
 
-    /// Reads all of it again, and follows the chain.
+    /// Reads all of it again, and follows the chain: how many entries there are, and the hash of the last.
     ///
     /// # Errors
     /// As [`OperationLog::read`].
-    pub fn verify(&self) -> Result<()> {
-        self.read::<IgnoredAny>().map(|_| ())
+    pub fn verify(&self) -> Result<(u64, Sha256)> {
+        self.read::<IgnoredAny>()?;
+        Ok((self.end.seq, self.end.hash))
+    }
+
+    /// The same for a log that nobody needs to have opened, and of which nothing is changed.
+    ///
+    /// # Errors
+    /// As [`OperationLog::read`].
+    pub fn inspect(store: &Store) -> Result<(u64, Sha256)> {
+        let path = store.dir("log").join("operations.jsonl");
+        let bytes = read_file(&path)?;
+        let end = follow::<IgnoredAny>(&path, &bytes, &mut |_, _| {})?;
+        Ok((end.seq, end.hash))
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut file = File::open(&self.path).map_err(on("open", &self.path))?;
-        file.read_to_end(&mut bytes).map_err(on("read", &self.path))?;
-        Ok(bytes)
+        read_file(&self.path)
     }
 
     fn write_at_end(&self, bytes: &[u8]) -> Result<()> {
@@ -129,31 +138,35 @@ impl OperationLog {
         let cut = self.file.set_len(self.end.length).and_then(|()| self.file.sync_all());
         cut.map_err(on("cut off the torn end of", &self.path))
     }
+}
 
-    /// Follows the chain through `bytes`, handing out each entry; returns where it ends.
-    fn follow<T: DeserializeOwned>(&self, bytes: &[u8], each: &mut dyn FnMut(u64, T)) -> Result<End> {
-        let mut end = BEGINNING;
-        for text in bytes.split_inclusive(|b| *b == b'\n') {
-            let number = end.seq + 1;
-            let wrong = |what: String| StoreError::damaged(&self.path, format!("line {number} {what}"));
-            let text = text.strip_suffix(b"\n").ok_or_else(|| wrong("has no end".into()))?;
-            let line: Line<T> =
-                serde_json::from_slice(text).map_err(|e| wrong(format!("does not read as an entry: {e}")))?;
-            if line.prev != end.hash {
-                return Err(wrong(format!(
-                    "does not follow the line before it, whose sha256 is {}",
-                    end.hash
-                )));
-            }
-            if line.seq != number {
-                return Err(wrong(format!("has the number {}", line.seq)));
-            }
-            let length = end.length + text.len() as u64 + 1;
-            end = End { seq: number, hash: Sha256::of(text), length };
-            each(number, line.entry);
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path).map_err(on("open", path))?;
+    file.read_to_end(&mut bytes).map_err(on("read", path))?;
+    Ok(bytes)
+}
+
+/// Follows the chain through `bytes`, handing out each entry; returns where it ends.
+fn follow<T: DeserializeOwned>(path: &Path, bytes: &[u8], each: &mut dyn FnMut(u64, T)) -> Result<End> {
+    let mut end = BEGINNING;
+    for text in bytes.split_inclusive(|b| *b == b'\n') {
+        let number = end.seq + 1;
+        let wrong = |what: String| StoreError::damaged(path, format!("line {number} {what}"));
+        let text = text.strip_suffix(b"\n").ok_or_else(|| wrong("has no end".into()))?;
+        let line: Line<T> =
+            serde_json::from_slice(text).map_err(|e| wrong(format!("does not read as an entry: {e}")))?;
+        if line.prev != end.hash {
+            return Err(wrong(format!("does not follow the line before it, whose sha256 is {}", end.hash)));
         }
-        Ok(end)
+        if line.seq != number {
+            return Err(wrong(format!("has the number {}", line.seq)));
+        }
+        let length = end.length + text.len() as u64 + 1;
+        end = End { seq: number, hash: Sha256::of(text), length };
+        each(number, line.entry);
     }
+    Ok(end)
 }
 
 /// The lines that an append may have reported as done.

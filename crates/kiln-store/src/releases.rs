@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use kiln_model::{Release, ReleaseId};
 
-use crate::documents::{names_in, read};
+use crate::documents::{file_name, names_in, read};
+use crate::temp::ensure_dir;
 use crate::{Result, Store, StoreError};
 
 impl Store {
@@ -45,6 +46,29 @@ impl Store {
     pub fn releases(&self) -> Result<Vec<ReleaseId>> {
         let names = names_in(&self.dir("releases"), ".json")?;
         Ok(names.into_iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Keeps a document beside a release: the spec and the lock it was made from.
+    ///
+    /// # Errors
+    /// [`StoreError::BadName`], or what the system refused.
+    pub fn put_release_document(&self, id: &ReleaseId, name: &str, bytes: &[u8]) -> Result<()> {
+        let (dir, name) = (self.release_documents_dir(id), file_name(name)?);
+        ensure_dir(&dir)?;
+        self.write(&dir.join(name), bytes)
+    }
+
+    /// The names of the documents beside a release, sorted.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(crate) fn release_documents(&self, id: &ReleaseId) -> Result<Vec<String>> {
+        let dir = self.release_documents_dir(id);
+        if dir.is_dir() { names_in(&dir, "") } else { Ok(Vec::new()) }
+    }
+
+    pub(crate) fn release_documents_dir(&self, id: &ReleaseId) -> PathBuf {
+        self.dir("releases").join(format!("{id}.documents"))
     }
 
     pub(crate) fn release_path(&self, id: &ReleaseId) -> PathBuf {

@@ -8,8 +8,8 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    audit, bake, cancel, completions, deploy, diff, down, edge, exec, image, instances, keeper, lock, log,
-    logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
+    audit, bake, cancel, completions, deploy, diff, down, edge, exec, export, gc, image, import, instances,
+    keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -79,6 +79,9 @@ pub(crate) enum Commands {
     Secret(secret::Secret),
     Audit(audit::Audit),
     Verify(verify::Verify),
+    Export(export::Export),
+    Import(import::Import),
+    Gc(gc::Gc),
     Down(down::Down),
     Odds(odds::Odds),
     Schema(schema::Schema),

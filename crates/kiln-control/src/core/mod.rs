@@ -175,6 +175,14 @@ impl Core {
         Ok(())
     }
 
+    /// Writes down something that is no operation, and takes account of it.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub fn note(&mut self, record: &Record) -> Result<(), Trouble> {
+        self.record(record)
+    }
+
     fn fold(&mut self, record: &Record) {
         // Secrets may be set before there is an app, and change nothing about one.
         if matches!(record, Record::SecretSet { .. } | Record::SecretRemoved { .. }) {

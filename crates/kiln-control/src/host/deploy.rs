@@ -45,6 +45,7 @@ impl LocalHost {
         let turn = self.busy.take(&app, "deploy", &by.name, self.clock.now())?;
         let events = Cancellable { events: asker.events, turn: &turn };
         let asker = &Asker { events: &events, clock: asker.clock };
+        let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
         let release = self.make_release(&project, locked, asker, stage)?;
         self.serve(release, (OperationKind::Deploy, None), by, asker, stage, begun)
     }
@@ -79,6 +80,9 @@ impl LocalHost {
             .release(&of)
             .map_err(|e| Failure::from_error(ExitCode::Spec, &e).hint("add a [service.NAME] to kiln.toml"))?;
         self.keep_release(&release)?;
+        for (name, text) in project.texts() {
+            self.store.put_release_document(&release.id(), name, &text).map_err(|e| failure::store(&e))?;
+        }
         stage.release = Some(release.id());
         Ok(release)
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Loss, Record, ReleaseId,
-    SecretVersion, ServiceName, Timestamp,
+    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Loss, Record, ReleaseId, ServiceName,
+    Timestamp,
 };
 
 /// Operations and replacements, oldest first.
@@ -51,6 +51,16 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
             | Record::Reinforced { .. }
             | Record::Renumbered { .. } => {}
             // What is no operation has a line of its own, in its place among those.
+            Record::Collected { at, by, app, releases } => {
+                let names: Vec<&str> = releases.iter().map(ReleaseId::short).collect();
+                let entry = note(*at, by, app, "collect".into(), Some(&names.join(" ")));
+                replacements.push(entry);
+            }
+            Record::Imported { at, by, app, release } => {
+                let mut entry = note(*at, by, app, "import".into(), None::<&String>);
+                entry.to = Some(release.clone());
+                replacements.push(entry);
+            }
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");
                 replacements.push(note(*at, by, app, what, version.as_ref()));
@@ -66,7 +76,7 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
     all
 }
 
-fn note(at: Timestamp, by: &str, app: &AppName, what: String, version: Option<&SecretVersion>) -> LogEntry {
+fn note(at: Timestamp, by: &str, app: &AppName, what: String, reason: Option<&impl ToString>) -> LogEntry {
     LogEntry {
         operation: 0,
         at,
@@ -77,7 +87,7 @@ fn note(at: Timestamp, by: &str, app: &AppName, what: String, version: Option<&S
         from: None,
         to: None,
         outcome: "done".into(),
-        reason: version.map(ToString::to_string),
+        reason: reason.map(ToString::to_string),
     }
 }
 

@@ -10,9 +10,11 @@ mod diff;
 mod driver;
 mod exec;
 pub(crate) mod failure;
+mod gc;
 mod history;
 mod logs;
 mod plan;
+mod portable;
 mod preflight;
 mod processes;
 mod queries;
@@ -30,7 +32,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kiln_engine::Engine;
-use kiln_model::{Answer, AppName, Command, ExecRequest, Failure, Millis, Record};
+use kiln_model::{
+    Answer, AppName, Command, ExecRequest, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
+};
 use kiln_store::{HostLock, OperationLog, Store};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
@@ -39,7 +43,7 @@ use crate::core::{Core, News, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
-use crate::world::{Trouble, World};
+use crate::world::{Clock, Trouble, World};
 use busy::Busy;
 use driver::{Driver, Waker};
 pub use processes::EdgeOptions;
@@ -254,6 +258,11 @@ impl LocalHost {
         lock(&self.log).append(record).map(drop).map_err(|e| failure::store(&e))
     }
 
+    fn log_verify(&self) -> Result<Answer, Failure> {
+        let (entries, head) = lock(&self.log).verify().map_err(|e| failure::store(&e))?;
+        Ok(Answer::LogVerified(LogVerifiedAnswer { entries, head }))
+    }
+
     pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
         let records = lock(&self.log).read::<Record>().map_err(|e| failure::store(&e))?;
         Ok(records.into_iter().map(|(_, record)| record).collect())
@@ -282,6 +291,13 @@ impl Host for LocalHost {
             Command::Instances { app, all } => self.instances(app, all),
             Command::Diff { instance } => self.diff(&instance),
             Command::Log { app, limit } => self.log(app, limit),
+            Command::Export { app, release, file } => self.export(app, &release, &file),
+            Command::Import { file } => self.import(&file, &by),
+            Command::Gc { keep, older_than, caches, dry_run } => {
+                let before = older_than.map(|span| Timestamp(self.clock.now().0.saturating_sub(span.0)));
+                self.gc(&gc::Wanted { keep, before, caches, dry_run }, &by)
+            }
+            Command::LogVerify => self.log_verify(),
             Command::SecretSet { app, name, value } => self.secret_set(app, name, &value, &by),
             Command::SecretList { app } => self.secret_list(app),
             Command::SecretRemove { app, name, version } => self.secret_remove(app, name, version, &by),

@@ -53,7 +53,7 @@ impl LocalHost {
     }
 
     /// The release of `app` meant by `given`, whether it ever served or not.
-    fn named(&self, app: &AppName, given: &str) -> Result<Release, Failure> {
+    pub(super) fn named(&self, app: &AppName, given: &str) -> Result<Release, Failure> {
         let ids = self.store.releases().map_err(|e| failure::store(&e))?;
         let id = find(given, ids.iter()).map_err(|e| e.of(app))?;
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;

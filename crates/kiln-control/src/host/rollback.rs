@@ -41,6 +41,7 @@ impl LocalHost {
         let turn = self.busy.take(&app, "rollback", &by.name, self.clock.now())?;
         let events = Cancellable { events: asker.events, turn: &turn };
         let asker = &Asker { events: &events, clock: asker.clock };
+        let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
         let id = self.find_release(&app, release)?;
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;

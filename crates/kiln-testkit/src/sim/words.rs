@@ -32,6 +32,8 @@ pub(crate) fn record(record: &Record) -> String {
             Ending::Superseded { by } => format!("plan {generation}: superseded by plan {by}"),
             Ending::Failed { step, cause } => format!("plan {generation}: failed at `{step}`: {cause}"),
         },
+        Record::Collected { releases, .. } => format!("{} releases are collected", releases.len()),
+        Record::Imported { release, .. } => format!("release {release} is imported"),
         Record::SecretSet { name, .. } => format!("secret {name} is set"),
         Record::SecretRemoved { name, .. } => format!("secret {name} is removed"),
         Record::Replaced { fleet, lost, new, .. } => {

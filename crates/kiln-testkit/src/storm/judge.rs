@@ -101,6 +101,8 @@ impl Judge {
             Record::Renumbered { .. }
             | Record::Touched { .. }
             | Record::Reinforced { .. }
+            | Record::Collected { .. }
+            | Record::Imported { .. }
             | Record::SecretSet { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,

@@ -1,9 +1,11 @@
 //! `kiln log`
 
 use clap::Args;
-use kiln_model::{Answer, Command, Failure, LogEntry};
+use kiln_model::{Answer, Command, ExitCode, Failure, LogEntry, LogVerifiedAnswer};
+use kiln_store::OperationLog;
 
 use crate::context::{Context, unexpected};
+use crate::offline;
 use crate::table::table;
 use crate::words::{moment, release};
 
@@ -16,11 +18,39 @@ pub(crate) struct Log {
     /// At most so many operations
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<u32>,
+    /// Follow the hash chain of the whole log instead, and name the first line that is damaged
+    #[arg(long)]
+    verify: bool,
 }
 
 pub(crate) fn run(args: &Log, context: &Context) -> Result<(), Failure> {
+    if args.verify {
+        return verify(context);
+    }
     match context.ask(&Command::Log { app: args.app.clone(), limit: args.limit })? {
         Answer::Log(log) => context.output.result(&log, || words_for(&log)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// By the host, or, where none runs (one does not start on a log that is damaged), from the state directory.
+fn verify(context: &Context) -> Result<(), Failure> {
+    let answer = match context.client() {
+        Ok(client) => client.run(&Command::LogVerify, &mut |_| {})?,
+        Err(unreachable) => {
+            let root = context.root_without_host().filter(|root| root.is_dir()).ok_or(unreachable)?;
+            let looked = OperationLog::inspect(&offline::store(&root)?);
+            let (entries, head) = looked.map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+            Answer::LogVerified(LogVerifiedAnswer { entries, head })
+        }
+    };
+    match answer {
+        Answer::LogVerified(sound) => context.output.result(&sound, || {
+            format!(
+                "{} entries, each with the hash of the one before; the last is {}",
+                sound.entries, sound.head
+            )
+        }),
         other => Err(unexpected(&other)),
     }
 }

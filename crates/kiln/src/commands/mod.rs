@@ -9,7 +9,10 @@ pub(crate) mod diff;
 pub(crate) mod down;
 pub(crate) mod edge;
 pub(crate) mod exec;
+pub(crate) mod export;
+pub(crate) mod gc;
 pub(crate) mod image;
+pub(crate) mod import;
 pub(crate) mod instances;
 pub(crate) mod keeper;
 pub(crate) mod lock;
@@ -51,6 +54,9 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Exec(args) => exec::run(args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),
+        Commands::Export(args) => export::run(args, context),
+        Commands::Import(args) => import::run(&args, context),
+        Commands::Gc(args) => gc::run(&args, context),
         Commands::Secret(args) => secret::run(args, context),
         Commands::Audit(args) => audit::run(&args, context),
         Commands::Verify(args) => verify::run(&args, context),

@@ -64,6 +64,22 @@ impl TestHost {
         Self { root, address, child, traces }
     }
 
+    /// Starts a host that has nothing yet, and no network but its own loopback: only its socket is reached from here.
+    pub(crate) fn start_empty_without_network() -> Self {
+        let traces = Traces::before();
+        let root = TempDir::new().expect("a temporary directory");
+        let program = root.path().with_extension("without-network");
+        let script = format!(
+            "#!/bin/sh\nexec unshare -n sh -c 'busybox ip link set lo up && exec {KILN} \"$@\"' sh \"$@\"\n"
+        );
+        std::fs::write(&program, script).expect("a script can be written");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("a mode");
+        let (child, address) = serve_as(&program, root.path(), &[]);
+        std::fs::remove_file(&program).expect("a file that is there");
+        Self { root, address, child, traces }
+    }
+
     /// Runs `kiln` against this host.
     pub(crate) fn kiln(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("kiln can be run")

@@ -11,6 +11,7 @@ mod failures;
 mod hands;
 mod host;
 mod luck;
+mod portable;
 mod project;
 mod releases;
 mod secrets;

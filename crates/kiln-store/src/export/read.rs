@@ -1,0 +1,252 @@
+//! Reading one, into the store.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+
+use kiln_model::{AppName, ImageDigest, ImageRecord, ObjectDigest, Release, ReleaseId, Sha256};
+use sha2::Digest as _;
+
+use super::{FORMAT, MANIFEST, Manifest, Member};
+use crate::{Batch, Result, Store, StoreError};
+
+/// The most that is taken of what is held in memory.
+const MANIFEST_BYTES: u64 = 64 << 20;
+const DOCUMENT_BYTES: u64 = 64 << 20;
+const METADATA_BYTES: u64 = 512 << 20;
+/// The most members; an image of a whole distribution has a tenth of it.
+const MEMBERS: usize = 2_000_000;
+
+impl Store {
+    /// Takes the release in `from` into the store; which one it is. `path` is what `from` is called, for messages.
+    /// `sound` judges the metadata of images before they are kept: a kernel is going to mount them.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] with the member and the byte at fault; otherwise what the system refused. Then there
+    /// is no such release here; what has been taken of it may be collected.
+    pub fn import_release(
+        &self,
+        from: &mut dyn Read,
+        path: &Path,
+        sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
+    ) -> Result<(AppName, ReleaseId)> {
+        let mut archive = tar::Archive::new(from);
+        let mut place = Place { path, member: MANIFEST.into(), offset: 0 };
+        let entries = archive.entries().map_err(|e| place.unreadable(&e))?;
+        let mut import = Import::new(self)?;
+        let mut manifest: Option<Manifest> = None;
+        let mut next = 0;
+        for entry in entries {
+            let mut entry = entry.map_err(|e| place.unreadable(&e))?;
+            place.offset = entry.raw_file_position();
+            let name = entry.path().map_err(|e| place.unreadable(&e))?.to_string_lossy().into_owned();
+            match &manifest {
+                None => manifest = Some(read_manifest(&mut entry, &name, &place)?),
+                Some(known) => {
+                    let expected =
+                        known.members.get(next).ok_or_else(|| place.wrong("more follows after it"))?;
+                    place.member.clone_from(&expected.path);
+                    if name != expected.path || entry.size() != expected.bytes {
+                        let problem =
+                            format!("expected {} bytes, found `{name}`, {}", expected.bytes, entry.size());
+                        return Err(place.wrong(&problem));
+                    }
+                    import.take(expected, &mut entry, &place)?;
+                    next += 1;
+                }
+            }
+        }
+        let manifest =
+            manifest.ok_or_else(|| place.wrong("there is none: this is no export of a release"))?;
+        if let Some(missing) = manifest.members.get(next) {
+            place.member.clone_from(&missing.path);
+            return Err(place.wrong("the file ends before it"));
+        }
+        import.finish(&manifest, &place, sound)
+    }
+}
+
+/// Where in the file reading is, for messages.
+struct Place<'a> {
+    path: &'a Path,
+    member: String,
+    offset: u64,
+}
+
+impl Place<'_> {
+    fn wrong(&self, problem: &str) -> StoreError {
+        let Self { member, offset, .. } = self;
+        StoreError::damaged(self.path, format!("member `{member}` at byte {offset}: {problem}"))
+    }
+
+    fn unreadable(&self, error: &io::Error) -> StoreError {
+        self.wrong(&format!("it cannot be read: {error}"))
+    }
+}
+
+fn read_manifest(entry: &mut dyn Read, name: &str, place: &Place<'_>) -> Result<Manifest> {
+    if name != MANIFEST {
+        return Err(place.wrong(&format!("`{name}` comes first: this is no export of a release")));
+    }
+    let bytes = all(entry, MANIFEST_BYTES, place)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|e| place.wrong(&format!("it does not read: {e}")))?;
+    if manifest.format != FORMAT {
+        return Err(place.wrong(&format!("it has format {}, and this Kiln reads {FORMAT}", manifest.format)));
+    }
+    if manifest.members.len() > MEMBERS {
+        return Err(place.wrong("it lists too many members"));
+    }
+    Ok(manifest)
+}
+
+/// All that a reader yields, if it is not more than `most`.
+fn all(from: &mut dyn Read, most: u64, place: &Place<'_>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(most + 1).read_to_end(&mut bytes).map_err(|e| place.unreadable(&e))?;
+    if bytes.len() as u64 > most { Err(place.wrong("it is too large")) } else { Ok(bytes) }
+}
+
+/// Hashes what passes.
+struct Hashing<'a> {
+    from: &'a mut dyn Read,
+    hasher: sha2::Sha256,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// What has been taken so far.
+struct Import<'a> {
+    store: &'a Store,
+    batch: Batch,
+    release: Option<Release>,
+    documents: BTreeMap<String, Vec<u8>>,
+    images: BTreeMap<ImageDigest, Image>,
+}
+
+#[derive(Default)]
+struct Image {
+    objects: std::collections::BTreeSet<ObjectDigest>,
+    record: Option<ImageRecord>,
+    metadata: Vec<u8>,
+}
+
+impl<'a> Import<'a> {
+    fn new(store: &'a Store) -> Result<Self> {
+        let (documents, images) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { store, batch: store.objects().batch()?, release: None, documents, images })
+    }
+
+    fn take(&mut self, member: &Member, entry: &mut dyn Read, place: &Place<'_>) -> Result<()> {
+        let mut hashing = Hashing { from: entry, hasher: sha2::Sha256::new() };
+        self.keep(&member.path, &mut hashing, place)?;
+        let found = Sha256(hashing.hasher.finalize().into());
+        if found == member.sha256 { Ok(()) } else { Err(place.wrong(&format!("its sha256 is {found}"))) }
+    }
+
+    fn keep(&mut self, path: &str, from: &mut dyn Read, place: &Place<'_>) -> Result<()> {
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["release.json"] => {
+                let bytes = all(from, DOCUMENT_BYTES, place)?;
+                self.release = Some(Release::decode(&bytes).map_err(|e| place.wrong(&e.to_string()))?);
+            }
+            ["documents", name] => {
+                self.documents.insert(name.to_owned(), all(from, DOCUMENT_BYTES, place)?);
+            }
+            ["images", digest, name] => self.keep_of_image(digest, name, from, place)?,
+            ["objects", prefix, rest] => {
+                let named: ObjectDigest = digest(&format!("{prefix}{rest}"), place)?;
+                let (found, _) = self.batch.put_reader(from).map_err(|e| place.of(e))?;
+                if found != named {
+                    return Err(place.wrong(&format!("its content is {found}")));
+                }
+            }
+            ["packages", name] => {
+                let hash = digest(name.strip_suffix(".deb").unwrap_or(name), place)?;
+                self.store.put_package(&hash, from).map_err(|e| place.of(e))?;
+            }
+            _ => return Err(place.wrong("no member has such a name")),
+        }
+        Ok(())
+    }
+
+    fn keep_of_image(&mut self, hex: &str, name: &str, from: &mut dyn Read, place: &Place<'_>) -> Result<()> {
+        let image = self.images.entry(digest(hex, place)?).or_default();
+        match name {
+            "objects" => {
+                let text = String::from_utf8_lossy(&all(from, DOCUMENT_BYTES, place)?).into_owned();
+                image.objects = text.lines().map(|line| digest(line, place)).collect::<Result<_>>()?;
+            }
+            "record.json" => {
+                let record = serde_json::from_slice(&all(from, DOCUMENT_BYTES, place)?);
+                image.record = Some(record.map_err(|e| place.wrong(&format!("it does not read: {e}")))?);
+            }
+            "metadata.erofs" => image.metadata = all(from, METADATA_BYTES, place)?,
+            _ => return Err(place.wrong("no member has such a name")),
+        }
+        Ok(())
+    }
+
+    /// Objects first, then images, then the release.
+    fn finish(
+        self,
+        manifest: &Manifest,
+        place: &Place<'_>,
+        sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
+    ) -> Result<(AppName, ReleaseId)> {
+        let place = Place { path: place.path, member: "release.json".into(), offset: place.offset };
+        let release = self.release.ok_or_else(|| place.wrong("it is missing"))?;
+        if (release.id(), &release.app) != (manifest.release.clone(), &manifest.app) {
+            return Err(place.wrong(&format!("it is {}, not {}", release.id(), manifest.release)));
+        }
+        self.batch.commit()?;
+        for (digest, image) in &self.images {
+            let place =
+                Place { path: place.path, member: format!("images/{}", digest.hex()), offset: place.offset };
+            let record = image.record.as_ref().filter(|r| r.digest == *digest);
+            let record = record.ok_or_else(|| place.wrong("its record is missing or another image's"))?;
+            for object in image.objects.iter().chain(record.documents.values()) {
+                if !self.store.objects().path(object).is_file() {
+                    return Err(place.wrong(&format!("object {object} of it is missing")));
+                }
+            }
+            sound(&image.metadata).map_err(|problem| place.wrong(&problem))?;
+            self.store.put_image_objects(digest, &image.objects)?;
+            self.store.put_image(&image.metadata, record).map_err(|e| place.of(e))?;
+        }
+        for service in release.services.values() {
+            self.store.handle(&service.image).map_err(|e| place.of(e))?;
+        }
+        let id = release.id();
+        for (name, bytes) in &self.documents {
+            self.store.put_release_document(&id, name, bytes).map_err(|e| place.of(e))?;
+        }
+        self.store.put_release(&release)?;
+        Ok((release.app, id))
+    }
+}
+
+impl Place<'_> {
+    /// An error of the store that is the file's fault.
+    fn of(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::NoSpace { .. } => error,
+            StoreError::Io { .. } => {
+                let cause = std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}"));
+                self.wrong(&format!("{error}{cause}"))
+            }
+            error => self.wrong(&error.to_string()),
+        }
+    }
+}
+
+fn digest<T: std::str::FromStr>(text: &str, place: &Place<'_>) -> Result<T> {
+    text.parse().map_err(|_| place.wrong(&format!("`{text}` is no digest")))
+}

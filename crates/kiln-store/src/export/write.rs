@@ -1,0 +1,126 @@
+//! Writing one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use kiln_model::{ImageDigest, ReleaseId, Sha256};
+
+use super::{FORMAT, MANIFEST, Manifest, Member};
+use crate::error::on;
+use crate::packages::sha256_of;
+use crate::{Result, Store, StoreError};
+
+impl Store {
+    /// Writes a release with all it needs to `out`; `log` is what the operation log has of it. The same release and
+    /// log give the same bytes. `path` is what `out` is called, for messages.
+    ///
+    /// # Errors
+    /// If something that belongs to it is not here or damaged, or the system refuses.
+    pub fn export_release(
+        &self,
+        id: &ReleaseId,
+        log: &[u8],
+        out: &mut dyn Write,
+        path: &Path,
+    ) -> Result<u64> {
+        let release = self.release(id)?;
+        let mut sources: Vec<(String, Source)> = vec![("release.json".into(), self.release_path(id).into())];
+        for (name, source) in self.documents_of(id, log)? {
+            sources.push((format!("documents/{name}"), source));
+        }
+        let images: BTreeSet<ImageDigest> = release.services.values().map(|s| s.image).collect();
+        let (mut objects, mut packages) = (BTreeSet::new(), BTreeSet::new());
+        for image in &images {
+            // Compares the metadata with its digest.
+            self.handle(image)?;
+            let record = self.image(image)?.ok_or(StoreError::NoSuchImage(*image))?;
+            let dir = self.image_dir(image);
+            let listed = self.image_objects(image)?;
+            objects.extend(listed.ok_or_else(|| StoreError::damaged(&dir.join("objects"), "it is missing"))?);
+            objects.extend(record.documents.values().copied());
+            packages.extend(self.packages_of(image)?.unwrap_or_default());
+            for name in ["objects", "record.json", "metadata.erofs"] {
+                sources.push((format!("images/{}/{name}", image.hex()), dir.join(name).into()));
+            }
+        }
+        for object in objects {
+            let hex = object.hex();
+            sources
+                .push((format!("objects/{}/{}", &hex[..2], &hex[2..]), self.objects().path(&object).into()));
+        }
+        for package in packages.into_iter().filter(|p| self.package_path(p).is_file()) {
+            sources.push((format!("packages/{package}.deb"), self.package_path(&package).into()));
+        }
+        let members =
+            sources.iter().map(|(name, source)| member(name, source)).collect::<Result<Vec<_>>>()?;
+        let manifest = Manifest { format: FORMAT, app: release.app, release: id.clone(), members };
+        let written = archive(&manifest, &sources, out);
+        written.map_err(on("write", path))
+    }
+
+    fn documents_of(&self, id: &ReleaseId, log: &[u8]) -> Result<BTreeMap<String, Source>> {
+        let mut documents: BTreeMap<String, Source> = BTreeMap::new();
+        for name in self.release_documents(id)? {
+            let path = self.release_documents_dir(id).join(&name);
+            documents.insert(name, path.into());
+        }
+        if !log.is_empty() {
+            documents.insert("log.jsonl".into(), Source::Bytes(log.to_vec()));
+        }
+        Ok(documents)
+    }
+}
+
+/// Where the content of a member comes from.
+enum Source {
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+fn member(name: &str, source: &Source) -> Result<Member> {
+    let (bytes, sha256) = match source {
+        Source::Bytes(bytes) => (bytes.len() as u64, Sha256::of(bytes)),
+        Source::File(path) => {
+            let meta = fs::metadata(path).map_err(on("look for", path))?;
+            let hash = sha256_of(path)?.ok_or_else(|| StoreError::damaged(path, "it is missing"))?;
+            (meta.len(), hash)
+        }
+    };
+    Ok(Member { path: name.to_owned(), bytes, sha256 })
+}
+
+fn archive(manifest: &Manifest, sources: &[(String, Source)], out: &mut dyn Write) -> io::Result<u64> {
+    let mut tar = tar::Builder::new(out);
+    let text = serde_json::to_vec(manifest)?;
+    append(&mut tar, MANIFEST, text.len() as u64, &mut text.as_slice())?;
+    for ((name, source), member) in sources.iter().zip(&manifest.members) {
+        match source {
+            Source::Bytes(bytes) => append(&mut tar, name, member.bytes, &mut bytes.as_slice())?,
+            Source::File(path) => append(&mut tar, name, member.bytes, &mut File::open(path)?)?,
+        }
+    }
+    tar.finish()?;
+    Ok(manifest.members.iter().map(|m| m.bytes).sum())
+}
+
+fn append<W: Write>(
+    tar: &mut tar::Builder<W>,
+    name: &str,
+    bytes: u64,
+    content: &mut dyn io::Read,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes);
+    header.set_mode(0o600);
+    header.set_mtime(0);
+    header.set_entry_type(tar::EntryType::Regular);
+    tar.append_data(&mut header, name, content)
+}

@@ -1,0 +1,292 @@
+//! Letting go of what nothing needs any more.
+//!
+//! A release leads to images, an image to objects and packages. What no release that is kept leads to is swept, but
+//! for images younger than [`GRACE`]: somebody may have baked one to deploy it next. While a sweep goes on nobody
+//! bakes or deploys ([`Store::while_in_use`]), so nothing that is being made can be taken for garbage.
+//!
+//! The order makes it safe to die anywhere: a release goes before its images, an image's record before its files, all
+//! of them before objects. What is left of a sweep that was broken off leads nowhere, and the next one takes it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use kiln_model::{ImageDigest, ImageRecord, InstanceId, ObjectDigest, ReleaseId, Sha256, Swept};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::documents::names_in;
+use crate::error::{if_present, on};
+use crate::temp::sync_dir;
+use crate::{Result, Store, StoreError};
+
+/// How long an image that no release needs is left alone.
+pub const GRACE: Duration = Duration::from_secs(3600);
+
+/// What a sweep must leave.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// Releases to keep; all others go.
+    pub releases: BTreeSet<ReleaseId>,
+    /// Instances whose output stays; that of all others goes.
+    pub outputs: BTreeSet<InstanceId>,
+    /// Whether caches go as well.
+    pub caches: bool,
+}
+
+/// The right to sweep.
+#[derive(Debug)]
+pub struct Sweeper {
+    store: Store,
+    _file: File,
+}
+
+impl Sweeper {
+    /// Removes everything that `keep` does not lead to; with `dry_run`, only says what that is.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it cannot be told what a kept release needs, and then nothing was removed;
+    /// otherwise what the system refused.
+    pub fn sweep(&self, keep: &Keep, dry_run: bool) -> Result<Swept> {
+        self.store.sweep(keep, dry_run)
+    }
+}
+
+/// Held while something is baked or deployed.
+#[derive(Debug)]
+pub struct InUse {
+    _file: File,
+}
+
+impl Store {
+    /// Keeps sweeps away; waits for one that goes on.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn while_in_use(&self) -> Result<InUse> {
+        let (file, path) = self.use_lock()?;
+        flock(&file, FlockOperation::LockShared).map_err(|e| on("lock", &path)(e.into()))?;
+        Ok(InUse { _file: file })
+    }
+
+    fn use_lock(&self) -> Result<(File, PathBuf)> {
+        let path = self.run_dir().join("in-use");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        Ok((opened.map_err(on("open the lock", &path))?, path))
+    }
+
+    /// The right to sweep: while it is held, nothing is baked or deployed.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if something is; otherwise what the system refused.
+    pub fn sweeper(&self) -> Result<Sweeper> {
+        let (file, path) = self.use_lock()?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Sweeper { store: self.clone(), _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse),
+            Err(e) => Err(on("lock", &path)(e.into())),
+        }
+    }
+
+    /// The instances whose output is here, sorted.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn outputs(&self) -> Result<Vec<InstanceId>> {
+        let names = names_in(&self.output_dir(), ".log")?;
+        Ok(names.into_iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    fn sweep(&self, keep: &Keep, dry_run: bool) -> Result<Swept> {
+        let marked = self.needed_by(keep)?;
+        let mut broom = Broom { dry_run, swept: Swept::default() };
+        for id in self.releases()?.into_iter().filter(|id| !keep.releases.contains(id)) {
+            broom.release(self, &id)?;
+        }
+        self.sweep_images(&marked, &mut broom)?;
+        self.sweep_objects(&marked, &mut broom)?;
+        self.sweep_packages(&marked, &mut broom)?;
+        for name in names_in(&self.output_dir(), ".log")? {
+            if name.parse::<InstanceId>().is_ok_and(|id| !keep.outputs.contains(&id)) {
+                broom.file("output", &self.output_dir().join(format!("{name}.log")))?;
+            }
+        }
+        if keep.caches {
+            for kind in names_in(&self.dir("cache"), "")? {
+                broom.files("cache", &self.dir("cache").join(kind))?;
+            }
+        }
+        Ok(broom.swept)
+    }
+
+    fn needed_by(&self, keep: &Keep) -> Result<Marked> {
+        let mut marked = Marked { packages: Some(BTreeSet::new()), ..Marked::default() };
+        for id in &keep.releases {
+            marked.images.extend(self.release(id)?.services.values().map(|s| s.image));
+        }
+        for image in self.images()? {
+            if is_young(&self.image_dir(&image).join("record.json"))? {
+                marked.images.insert(image);
+            }
+        }
+        for image in marked.images.clone() {
+            let Some(objects) = self.image_objects(&image)? else {
+                let list = self.image_dir(&image).join("objects");
+                return Err(StoreError::damaged(&list, "it is missing, so nothing can be swept"));
+            };
+            marked.objects.extend(objects);
+            let record = self.image(&image)?.ok_or(StoreError::NoSuchImage(image))?;
+            marked.objects.extend(record.documents.values().copied());
+            marked.packages = match (marked.packages.take(), self.packages_of(&image)?) {
+                (Some(mut all), Some(more)) => {
+                    all.extend(more);
+                    Some(all)
+                }
+                // Where it is not known which packages an image needs, all stay.
+                _ => None,
+            };
+        }
+        Ok(marked)
+    }
+
+    /// The hashes of everything an image was made from, as its documents have them; none if it has none.
+    pub(crate) fn packages_of(&self, image: &ImageDigest) -> Result<Option<BTreeSet<Sha256>>> {
+        let mut found = BTreeSet::new();
+        let mut any = false;
+        for name in [ImageRecord::SBOM, ImageRecord::PROVENANCE] {
+            let Some(bytes) = self.image_document(image, name)? else { continue };
+            let Ok(document) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
+            any = true;
+            hashes(&document, &mut found);
+        }
+        Ok(any.then_some(found))
+    }
+
+    fn sweep_images(&self, marked: &Marked, broom: &mut Broom) -> Result<()> {
+        for name in names_in(&self.dir("images"), "")? {
+            let Ok(digest) = name.parse::<ImageDigest>() else { continue };
+            let dir = self.image_dir(&digest);
+            if !marked.images.contains(&digest) && !is_young(&dir)? {
+                broom.image(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_objects(&self, marked: &Marked, broom: &mut Broom) -> Result<()> {
+        for prefix in names_in(self.objects_dir(), "")? {
+            let dir = self.objects_dir().join(&prefix);
+            for rest in names_in(&dir, "")? {
+                let object = format!("{prefix}{rest}").parse::<ObjectDigest>();
+                if object.is_ok_and(|o| !marked.objects.contains(&o)) {
+                    broom.file("object", &dir.join(&rest))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_packages(&self, marked: &Marked, broom: &mut Broom) -> Result<()> {
+        let Some(needed) = &marked.packages else { return Ok(()) };
+        for name in names_in(&self.dir("packages"), ".deb")? {
+            let Ok(hash) = name.parse::<Sha256>() else { continue };
+            let path = self.package_path(&hash);
+            if !needed.contains(&hash) && !is_young(&path)? {
+                broom.file("package", &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Marked {
+    images: BTreeSet<ImageDigest>,
+    objects: BTreeSet<ObjectDigest>,
+    /// None if it is not known.
+    packages: Option<BTreeSet<Sha256>>,
+}
+
+/// Removes, or counts what it would.
+struct Broom {
+    dry_run: bool,
+    swept: Swept,
+}
+
+impl Broom {
+    fn release(&mut self, store: &Store, id: &ReleaseId) -> Result<()> {
+        self.swept.releases.insert(id.clone());
+        if self.dry_run {
+            return Ok(());
+        }
+        let path = store.release_path(id);
+        remove(&path)?;
+        sync_dir(path.parent().unwrap_or(&path))?;
+        let documents = store.release_documents_dir(id);
+        match fs::remove_dir_all(&documents) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(on("remove", &documents)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The record first: without it there is no image, only files.
+    fn image(&mut self, dir: &Path) -> Result<()> {
+        let bytes = size(&dir.join("metadata.erofs"))?;
+        self.count("image", bytes);
+        if self.dry_run {
+            return Ok(());
+        }
+        let record = dir.join("record.json");
+        if if_present(fs::metadata(&record)).map_err(on("look for", &record))?.is_some() {
+            remove(&record)?;
+            sync_dir(dir)?;
+        }
+        fs::remove_dir_all(dir).map_err(on("remove", dir))
+    }
+
+    fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
+        self.count(kind, size(path)?);
+        if self.dry_run { Ok(()) } else { remove(path) }
+    }
+
+    fn files(&mut self, kind: &'static str, dir: &Path) -> Result<()> {
+        names_in(dir, "")?.iter().try_for_each(|name| self.file(kind, &dir.join(name)))
+    }
+
+    fn count(&mut self, kind: &'static str, bytes: u64) {
+        let amount = self.swept.amounts.entry(kind.to_owned()).or_default();
+        amount.count += 1;
+        amount.bytes += bytes;
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(on("remove", path)),
+    }
+}
+
+fn size(path: &Path) -> Result<u64> {
+    let found = if_present(fs::metadata(path)).map_err(on("look for", path))?;
+    Ok(found.map_or(0, |m| m.len()))
+}
+
+/// Whether it was written lately; what is not there is not young.
+fn is_young(path: &Path) -> Result<bool> {
+    let Some(meta) = if_present(fs::metadata(path)).map_err(on("look for", path))? else { return Ok(false) };
+    let written = meta.modified().map_err(on("look for", path))?;
+    // A clock that went back makes everything young: nothing is lost by that.
+    Ok(SystemTime::now().duration_since(written).map_or(true, |age| age < GRACE))
+}
+
+/// Everything in a document that is the sha256 of something.
+fn hashes(value: &serde_json::Value, found: &mut BTreeSet<Sha256>) {
+    match value {
+        serde_json::Value::String(text) => found.extend(text.parse::<Sha256>()),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| hashes(item, found)),
+        serde_json::Value::Object(fields) => fields.values().for_each(|field| hashes(field, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,120 @@
+//! What a sweep takes, and what it leaves.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use kiln_model::{ImageDigest, ImageRecord, Release, ReleaseId, RunSettings, Sha256};
+use kiln_store::{GRACE, Keep, Store, StoreError, Verity};
+use support::Scratch;
+
+fn age(path: &Path) {
+    let old = SystemTime::now() - 2 * GRACE;
+    fs::File::open(path).unwrap().set_modified(old).unwrap();
+}
+
+/// An image of two objects, one of them every image's; and a release made from it.
+fn with_release(store: &Store, name: &str) -> (ImageDigest, ReleaseId) {
+    let metadata = format!("metadata of {name}").into_bytes();
+    let run = RunSettings {
+        argv: vec!["/bin/app".into()],
+        user: "root".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        env: Default::default(),
+        workdir: "/".into(),
+        stop_signal: 15,
+        stop_grace: kiln_model::Millis(1),
+    };
+    let document = store.objects().put_bytes(format!("sbom of {name}").as_bytes()).unwrap().0;
+    let record = ImageRecord {
+        format: Default::default(),
+        digest: ImageDigest(Verity::of(&metadata).0),
+        name: "web".parse().unwrap(),
+        metadata_bytes: 1,
+        content_bytes: 1,
+        entries: 1,
+        packages: vec![],
+        run,
+        volatile: vec![],
+        inputs: Sha256::of(name.as_bytes()),
+        documents: [("notes".to_owned(), document)].into(),
+    };
+    let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
+    let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
+    store.put_image_objects(&record.digest, &BTreeSet::from([own, shared])).unwrap();
+    store.put_image(&metadata, &record).unwrap();
+    let dir = store.root().join("images").join(record.digest.hex());
+    age(&dir.join("record.json"));
+    age(&dir);
+    let text = include_str!("../../kiln-model/tests/fixtures/release-2.json");
+    let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();
+    release.services.values_mut().next().unwrap().image = record.digest;
+    (record.digest, store.put_release(&release).unwrap())
+}
+
+fn objects(store: &Store) -> usize {
+    let prefixes = fs::read_dir(store.objects_dir()).unwrap().map(|e| e.unwrap().path());
+    prefixes.map(|p| fs::read_dir(p).unwrap().count()).sum()
+}
+
+#[test]
+fn what_no_kept_release_leads_to_is_swept_and_the_rest_is_whole() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((old, old_release), (new, new_release)) = (with_release(&store, "old"), with_release(&store, "new"));
+    assert_eq!(objects(&store), 5);
+    let keep = Keep { releases: BTreeSet::from([new_release.clone()]), ..Keep::default() };
+    let sweeper = store.sweeper().unwrap();
+    let dry = sweeper.sweep(&keep, true).unwrap();
+    assert_eq!((dry.releases.len(), objects(&store), store.images().unwrap().len()), (1, 5, 2));
+    let swept = sweeper.sweep(&keep, false).unwrap();
+    assert_eq!(swept, dry, "a dry run tells the truth");
+    assert_eq!(swept.amounts["object"].count, 2);
+    assert_eq!(swept.amounts["image"].count, 1);
+    assert_eq!(store.images().unwrap(), [new]);
+    assert!(matches!(store.release(&old_release), Err(StoreError::NoSuchRelease(_))));
+    assert!(matches!(store.handle(&old), Err(StoreError::NoSuchImage(_))));
+    assert_eq!(store.verify().unwrap(), []);
+    assert!(store.release(&new_release).is_ok() && store.has_objects_of(&new).unwrap());
+    assert_eq!(sweeper.sweep(&keep, false).unwrap().amounts, Default::default(), "nothing is left to sweep");
+}
+
+#[test]
+fn an_image_that_was_just_baked_is_left_alone() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (image, _) = with_release(&store, "new");
+    let record = store.root().join("images").join(image.hex()).join("record.json");
+    fs::File::open(&record).unwrap().set_modified(SystemTime::now()).unwrap();
+    store.sweeper().unwrap().sweep(&Keep::default(), false).unwrap();
+    assert_eq!((store.images().unwrap(), objects(&store)), (vec![image], 3));
+}
+
+#[test]
+fn nothing_is_swept_while_somebody_bakes() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let baking = store.while_in_use().unwrap();
+    let another = store.while_in_use().unwrap();
+    assert!(matches!(store.sweeper(), Err(StoreError::InUse)));
+    drop((baking, another));
+    assert!(store.sweeper().is_ok());
+}
+
+/// Broken off after any removal, a sweep has left nothing that a kept release lacks, and the next one ends it.
+#[test]
+fn a_sweep_that_cannot_tell_what_is_needed_removes_nothing() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((_, _), (new, new_release)) = (with_release(&store, "old"), with_release(&store, "new"));
+    fs::remove_file(store.root().join("images").join(new.hex()).join("objects")).unwrap();
+    let keep = Keep { releases: BTreeSet::from([new_release]), ..Keep::default() };
+    let refused = store.sweeper().unwrap().sweep(&keep, false).unwrap_err();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    assert_eq!((objects(&store), store.images().unwrap().len(), store.releases().unwrap().len()), (5, 2, 2));
+}

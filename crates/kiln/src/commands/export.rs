@@ -1,0 +1,45 @@
+//! `kiln export`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_model::{Answer, Command, ExitCode, Failure};
+
+use crate::app;
+use crate::args::Named;
+use crate::context::{Context, unexpected};
+use crate::words::bytes;
+
+const EXAMPLES: &str = "\
+Examples:
+  kiln export r-5d0c -o hello.kiln     images, packages, spec, lock and log of a release, as one file
+  kiln import hello.kiln               on another machine, without network: the same release id
+
+No secret is in the file. A release names versions, and the same value is the same version everywhere:
+`kiln secret set` on the other machine is enough.";
+
+/// A release with all it needs, as one file
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Export {
+    /// The release, or the beginning of its id
+    release: String,
+    /// The file to write
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    named: Named,
+}
+
+pub(crate) fn run(args: Export, context: &Context) -> Result<(), Failure> {
+    let file = std::path::absolute(&args.output).map_err(|e| {
+        Failure::new(ExitCode::Usage, format!("`{}` is no path", args.output.display()))
+            .because(e.to_string())
+    })?;
+    match context.ask(&Command::Export { app: app::name(&args.named), release: args.release, file })? {
+        Answer::Exported(done) => context.output.result(&done, || {
+            format!("{} is in {}, {}", done.release, done.file.display(), bytes(done.bytes))
+        }),
+        other => Err(unexpected(&other)),
+    }
+}

@@ -1,0 +1,115 @@
+//! Releases that travel, releases that go, and the log that says so.
+
+use std::fs;
+use std::path::Path;
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+/// Promise 3: recreated on an empty machine without network, with the same id, and serving.
+#[test]
+fn a_release_is_recreated_on_an_empty_machine_without_network() {
+    let there = tempfile::TempDir::new().unwrap();
+    let file = there.path().join("hello.kiln");
+    let file = file.to_str().unwrap();
+    let project = Project::example("hello");
+    project.say("that travels");
+    let release = {
+        let host = TestHost::start();
+        let release = host.deploy(&project);
+        let exported = host.json(&["export", &release[..10], "-o", file]);
+        assert_eq!(exported["release"], release.as_str());
+        let again = format!("{file}.again");
+        host.json(&["export", &release, "-o", &again]);
+        assert!(fs::read(file).unwrap() == fs::read(&again).unwrap(), "the same release, the same bytes");
+        release
+    };
+    let names = std::process::Command::new("tar").args(["-tf", file]).output().unwrap();
+    let names = String::from_utf8(names.stdout).unwrap();
+    assert!(
+        names.starts_with("manifest.json\nrelease.json\ndocuments/kiln.lock\ndocuments/kiln.toml\n"),
+        "{names}"
+    );
+    assert!(names.contains("packages/") && names.contains("documents/log.jsonl"), "{names}");
+
+    let empty = TestHost::start_empty_without_network();
+    damaged_files_are_refused(&empty, Path::new(file), there.path());
+    assert!(!empty.kiln(&["releases"]).status.success(), "nothing of a damaged file is a release");
+    let imported = empty.json(&["import", file]);
+    assert_eq!(
+        (&imported["release"], &imported["missing_secrets"]),
+        (&release.as_str().into(), &serde_json::json!([]))
+    );
+    let served = empty.kiln(&["rollback", &release, "--app", "hello"]);
+    assert!(served.status.success(), "{}", said(&served));
+    assert_eq!(empty.live(), release);
+    assert_eq!(
+        empty.json(&["status"])["services"]["web"]["instances"],
+        serde_json::json!({"desired": 4, "ready": 4})
+    );
+    assert_eq!(empty.json(&["releases", "show", &release])["release"], release.as_str());
+}
+
+/// Every kind of damage names the place, and nothing is imported.
+fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
+    let whole = fs::read(file).unwrap();
+    let damaged = there.join("damaged.kiln");
+    let refused = |bytes: &[u8], says: &str| {
+        fs::write(&damaged, bytes).unwrap();
+        let output = host.kiln(&["import", damaged.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        let text = said(&output);
+        assert!(text.contains(says) && text.contains("at byte"), "`{says}` is not said:\n{text}");
+    };
+    refused(&whole[..whole.len() / 2], "member `");
+    refused(b"not an archive at all", "manifest.json");
+    refused(&[], "this is no export of a release");
+    let at = whole.windows(9).position(|w| w == b"that trav").expect("the page is an object of its own");
+    let mut flipped = whole.clone();
+    flipped[at] ^= 1;
+    refused(&flipped, "its ");
+    let mut flipped = whole.clone();
+    let at = whole.windows(11).rposition(|w| w == b"\"format\":2,").expect("the release");
+    flipped[at + 9] = b'3';
+    refused(&flipped, "member `release.json`");
+}
+
+#[test]
+fn old_releases_go_when_asked_and_never_what_is_needed() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "instances = 4", "instances = 1");
+    let mut releases = Vec::new();
+    for n in 0..4 {
+        project.say(&format!("release {n}"));
+        releases.push(host.deploy(&project));
+    }
+    let before = host.json(&["releases"]);
+    let dry = host.json(&["gc", "--keep", "1", "--dry-run"]);
+    assert_eq!((&dry["dry_run"], &dry["releases"]), (&true.into(), &sorted(&releases[..2])), "{dry}");
+    assert_eq!(host.json(&["releases"]), before, "a dry run changes nothing");
+    let gone = host.json(&["gc", "--keep", "1"]);
+    assert_eq!(gone["releases"], sorted(&releases[..2]), "{gone}");
+    assert_eq!(host.json(&["releases"]).as_array().unwrap().len(), 2, "the live one and the one before stay");
+    assert_eq!(host.kiln(&["rollback", &releases[0]]).status.code(), Some(2));
+    assert!(host.kiln(&["rollback"]).status.success());
+    assert_eq!(host.page(), "<h1>hello release 2</h1>\n");
+    assert_eq!(host.json(&["gc", "--keep", "0"])["releases"], serde_json::json!([]), "nothing more can go");
+    assert!(said(&host.kiln(&["log"])).contains("collect"));
+
+    let sound = host.json(&["log", "--verify"]);
+    assert!(sound["entries"].as_u64().unwrap() > 20, "{sound}");
+    let log = host.root.path().join("log/operations.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replacen("release", "relaese", 3)).unwrap();
+    let damaged = host.kiln(&["log", "--verify"]);
+    assert_eq!(damaged.status.code(), Some(9), "{}", said(&damaged));
+    assert!(said(&damaged).contains("line "), "{}", said(&damaged));
+    fs::write(&log, text).unwrap();
+}
+
+fn sorted(releases: &[String]) -> serde_json::Value {
+    let mut releases = releases.to_vec();
+    releases.sort();
+    serde_json::json!(releases)
+}
