@@ -75,8 +75,9 @@ impl TestHost {
         std::fs::write(&program, script).expect("a script can be written");
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .expect("a mode");
-        let (child, address) = serve_as(&program, root.path(), &[]);
+        let (child, address) = serve_as(&program, root.path(), &[], None);
         std::fs::remove_file(&program).expect("a file that is there");
+        let address = address.expect("a host that says where it listens");
         Self { root, address, child, traces }
     }
 
