@@ -84,6 +84,11 @@ fn old_releases_go_when_asked_and_never_what_is_needed() {
         project.say(&format!("release {n}"));
         releases.push(host.deploy(&project));
     }
+    host.wait_until("only the live release and the one before have instances", || {
+        let instances = host.json(&["instances"]);
+        let mut running = instances.as_array().expect("instances").iter();
+        running.all(|i| releases[2..].iter().any(|r| i["release"] == r.as_str()))
+    });
     let before = host.json(&["releases"]);
     let dry = host.json(&["gc", "--keep", "1", "--dry-run"]);
     assert_eq!((&dry["dry_run"], &dry["releases"]), (&true.into(), &sorted(&releases[..2])), "{dry}");
