@@ -1,0 +1,26 @@
+//! What is wrong with how an app is to come up and take over.
+
+use kiln_model::Spec;
+
+/// The problems of a good spec with more lines at its end, where `[service.web]` is still open.
+fn and(lines: &str) -> String {
+    let good = "app = \"hello\"\n[image.web]\nfrom = \"debian:bookworm\"\nrun = [\"/usr/sbin/nginx\"]\n\
+                [service.web]\nimage = \"web\"\nport = 8080\n";
+    let text = format!("{good}{lines}");
+    let error = Spec::parse("kiln.toml", &text).expect_err("a bad spec");
+    let line = |p: &kiln_model::SpecProblem| format!("{p}\n    at |{}|", &p.source[p.span.clone()]);
+    error.problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn services_that_need_each_other_in_a_circle() {
+    let found = and("needs = [\"api\"]\n\n[service.api]\nimage = \"web\"\nport = 8081\nneeds = [\"web\"]\n");
+    assert!(found.contains("`api` -> `web` need each other in a circle"), "{found}");
+    assert!(found.contains("at |[\"web\"]|"), "{found}");
+}
+
+#[test]
+fn a_schema_that_ends_before_it_begins() {
+    let found = and("[deploy]\nschema = { oldest = 3, newest = 2 }\n");
+    assert!(found.contains("`oldest` is 3 and `newest` is 2"), "{found}");
+}
