@@ -41,15 +41,20 @@ fn wait_for_more(bench: &Bench, id: &InstanceId) {
     }
 }
 
-/// Every number that was written is kept, on both streams.
-fn nothing_is_missing(bench: &Bench, id: &InstanceId) {
+/// Every number that was written is kept once, on both streams, but for what a keeper had read and not yet appended
+/// when it was killed: one stretch a stream and kill.
+fn nothing_else_is_missing(bench: &Bench, id: &InstanceId, kills: usize) {
     let output = bench.output(id);
-    let mut numbers: Vec<usize> = output.lines().filter_map(|l| l.parse().ok()).collect();
-    numbers.sort_unstable();
-    let most = *numbers.last().unwrap();
+    let numbers: Vec<usize> = output.lines().filter_map(|l| l.parse().ok()).collect();
+    let most = *numbers.iter().max().unwrap();
+    let (mut stretches, mut is_whole) = (0, true);
     for n in 1..most {
-        assert_eq!(numbers.iter().filter(|m| **m == n).count(), 2, "{n} of {most}:\n{output}");
+        let kept = numbers.iter().filter(|m| **m == n).count();
+        assert!(kept <= 2, "{n} is there {kept} times:\n{output}");
+        stretches += usize::from(is_whole && kept < 2);
+        is_whole = kept == 2;
     }
+    assert!(stretches <= 2 * kills, "{stretches} stretches are missing after {kills} kills:\n{output}");
 }
 
 #[test]
@@ -72,7 +77,7 @@ fn instances_live_on_and_are_told_and_heard_as_before() {
     assert_eq!(bench.ending(&orders[1].id), Exit::Signal { signal: 9 });
     kill(pids[2] as i32);
     assert_eq!(bench.ending(&orders[2].id), Exit::Signal { signal: 9 });
-    orders.iter().for_each(|order| nothing_is_missing(&bench, &order.id));
+    orders.iter().for_each(|order| nothing_else_is_missing(&bench, &order.id, 3));
     assert!(bench.output(&orders[0].id).ends_with("told\n"));
     assert_eq!(fs::read_to_string(bench.run_dir().join("keeper.log")).unwrap(), "");
 }
@@ -119,7 +124,7 @@ fn its_holder_may_be_killed_instead() {
     bench.next_keeper(before);
     kill(pid as i32);
     assert_eq!(bench.ending(&order.id), Exit::Signal { signal: 9 });
-    nothing_is_missing(&bench, &order.id);
+    nothing_else_is_missing(&bench, &order.id, 1);
 }
 
 #[test]
@@ -136,7 +141,7 @@ fn instances_outlive_both_and_are_found_by_the_next_that_is_started() {
     assert_eq!(state(&bench, &order.id), InstanceState::Running { pid });
     wait_for_more(&bench, &order.id);
     assert!(kept > 0 && count(&bench, &order.id) > kept);
-    nothing_is_missing(&bench, &order.id);
+    nothing_else_is_missing(&bench, &order.id, 1);
     signal(other as i32, Signal::USR1);
     assert_eq!(bench.ending(&ends.id), Exit::Code { code: 42 }, "although it is nobody's child here");
 }
@@ -201,7 +206,8 @@ fn another_program_goes_on_with_everything() {
     bench.next_keeper(before);
     assert_eq!(state(&bench, &orders[1].id), InstanceState::Running { pid: pids[1] });
     bench.engine.kill(&[orders[1].id.clone()]).unwrap();
-    orders.iter().for_each(|order| nothing_is_missing(&bench, &order.id));
+    nothing_else_is_missing(&bench, &orders[0].id, 0);
+    nothing_else_is_missing(&bench, &orders[1].id, 1);
 }
 
 #[test]

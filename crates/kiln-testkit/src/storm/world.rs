@@ -119,6 +119,8 @@ impl History for Ground {
                 Strike::FailsBefore | Strike::FailsAfter => {
                     truth.note(|| "bad luck: an append fails".into());
                     if matches!(strike, Strike::FailsAfter) {
+                        // Judged now: what was known of its members dies with the control plane.
+                        truth.judge_loss(record);
                         truth.ghost = Some(record.clone());
                     }
                     return Err(Trouble("bad luck: the disk".into()));
@@ -129,6 +131,7 @@ impl History for Ground {
             truth.note(|| crate::sim::words::record(record));
             let lost = truth.sabotage == Some(Sabotage::ForgetfulDisk) && truth.chance.one_in(4);
             if !lost {
+                truth.judge_loss(record);
                 truth.written(record.clone());
             }
             if matches!(strike, Strike::CrashAfter) {
@@ -143,7 +146,6 @@ impl History for Ground {
 impl Truth {
     /// One more record is on the disk.
     pub(super) fn written(&mut self, record: Record) {
-        self.judge_loss(&record);
         self.judge.recorded(&record, &self.edge);
         self.disk.push(record);
     }
