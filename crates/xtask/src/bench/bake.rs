@@ -19,7 +19,7 @@ const MADE: [&str; 3] = ["objects", "images", "inputs"];
 pub(crate) fn run(as_json: bool) -> Result<()> {
     setup::ensure_installed(&setup::BAKE_PEERS)?;
     visibly(cargo().args(["build", "--release", "--package", "kiln"]))?;
-    visibly(cargo().args(["build", "--release", "--package", "kiln-bake", "--example", "measure"]))?;
+    visibly(cargo().args(["build", "--release", "--package", "kiln-bake", "--example", "time_parts"]))?;
     let bench = Bench::new()?;
     let mmdebstrap = bench.mmdebstrap()?;
     let buildah = bench.buildah()?;
@@ -271,7 +271,7 @@ impl Bench {
 
     /// What only a process that has the library can time.
     fn in_process(&self) -> Result<Vec<Value>> {
-        let example = workspace().join("target/release/examples/measure");
+        let example = workspace().join("target/release/examples/time_parts");
         let text = output(Command::new(example).arg(self.store()).arg(self.dir.join("other/kiln.lock")))?;
         let mut cases = Vec::new();
         for line in text.lines() {

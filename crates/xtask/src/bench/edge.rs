@@ -154,7 +154,7 @@ fn peer(
 fn haproxy(backend: SocketAddr, dir: &Path) -> Result<Option<Proxy>> {
     peer("haproxy", &["-db", "-f"], dir, |http, https| {
         format!(
-            "global\n  nbthread 2\n  maxconn 20000\ndefaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  \
+            "global\n  nbthread 2\n  maxconn 5000\ndefaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  \
              timeout connect 5s\n  http-reuse always\nfrontend f\n  bind {http}\n  bind {https} ssl crt {}/both.pem alpn \
              h2,http/1.1\n  default_backend b\nbackend b\n  server s {backend}\n",
             dir.display()
