@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus, NeedName};
 
 /// Something that makes and destroys instances.
 ///
@@ -98,6 +98,30 @@ pub trait Execution: Send {
     /// # Errors
     /// [`EngineError::NoSuchInstance`] if the instance does not run, or the engine cannot be reached.
     fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, EngineError>;
+}
+
+/// The way to sockets in the networks of instances, for a process without privilege. It can do nothing else.
+pub trait Broker: Send + Sync {
+    /// As [`Engine::sockets`]. Batches of 16 to 64 are the cheapest for each.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchInstance`] if it does not run, [`EngineError::Unreachable`] if nobody answers.
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError>;
+
+    /// What listens inside an instance for what it needs: non-blocking TCP listeners, each with the need it is for, in
+    /// the order of the needs and their ports. They listen since before its program ran. Asked for again, they are the
+    /// same.
+    ///
+    /// # Errors
+    /// As for [`Broker::sockets`].
+    fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError>;
+
+    /// A connection to a store that an instance needs: begun, and to be waited for. It leads where the instance's order
+    /// says; whoever asks has no say in that.
+    ///
+    /// # Errors
+    /// As for [`Broker::sockets`]; if the instance needs no such store; if the system refuses at once.
+    fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError>;
 }
 
 /// Why an engine did not do what it was asked.

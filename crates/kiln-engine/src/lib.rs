@@ -5,4 +5,4 @@
 mod contract;
 pub mod embedded;
 
-pub use contract::{Engine, EngineError, Execution};
+pub use contract::{Broker, Engine, EngineError, Execution};

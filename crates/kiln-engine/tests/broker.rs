@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use common::Bench;
 use kiln_engine::embedded::{Embedded, broker};
-use kiln_engine::{Engine, EngineError};
+use kiln_engine::{Broker, Engine, EngineError};
 use kiln_model::{InstanceId, InstanceOrder};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 

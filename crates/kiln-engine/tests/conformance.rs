@@ -3,7 +3,8 @@
 mod common;
 
 use common::Bench;
-use kiln_engine::Engine;
+use kiln_engine::embedded::broker;
+use kiln_engine::{Broker, Engine};
 use kiln_model::{ExecOrder, InstanceId, InstanceOrder};
 use kiln_testkit::conformance::{self, Command, Harness, Program};
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 impl Harness for Bench {
     fn engine(&self) -> &dyn Engine {
         &self.engine
+    }
+
+    fn broker(&self) -> Box<dyn Broker> {
+        Box::new(broker::Client::connect(&broker::socket_path(&self.run_dir())).unwrap())
     }
 
     fn order(&self, id: &str, program: Program) -> InstanceOrder {
@@ -34,6 +39,9 @@ impl Harness for Bench {
             Command::Exits(code) => vec!["/bin/sh".into(), "-c".into(), format!("exit {code}")],
             Command::Runs => vec!["sleep".into(), "1000".into()],
             Command::Missing => vec!["missing".into()],
+            Command::Tells { need, port, text } => {
+                vec!["/bin/sh".into(), "-c".into(), format!("echo {text} | nc {need} {port}")]
+            }
         };
         self.image.command(argv)
     }

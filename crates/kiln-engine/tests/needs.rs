@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use common::Bench;
+use kiln_engine::Broker;
 use kiln_engine::embedded::broker;
 use kiln_model::{Exit, Inside, InstanceOrder};
 

@@ -70,7 +70,7 @@ pub use need::{EdgeNeed, Inside, MOST_NEEDS, Need, hosts_file, inside};
 pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
 pub use order::{Circle, layers};
-pub use output::{OutputLine, OutputTime};
+pub use output::{OutputLine, OutputTime, WholeLine, WholeLines};
 pub use package::{PackageName, PackageRef};
 pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};
 pub use plan::{Action, OperationKind, Plan, Step};

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   2026-09-21T14:13:20.042000000Z stdout F a whole line
-//!   2026-09-21T14:13:20.043000000Z stderr P the first part of a line that is too long, or never ended
+//!   2026-09-21T14:13:20.043000000Z stderr P the first part of a line that is long, or was written bit by bit
+//!   2026-09-21T14:13:20.044000000Z stderr F , and its end
 //! ```
 
 use std::fmt;
@@ -79,6 +80,60 @@ impl<'a> OutputLine<'a> {
     }
 }
 
+/// One line as the instance wrote it, of one or more that are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeLine {
+    /// When its beginning was read from the instance.
+    pub at: OutputTime,
+    /// Where the instance wrote it to.
+    pub stream: OutputStream,
+    /// Whether its end is not there (yet).
+    pub is_partial: bool,
+    /// What it wrote, without the newline; not necessarily UTF-8.
+    pub text: Vec<u8>,
+}
+
+/// Puts the lines of one instance together, which are kept in parts.
+#[derive(Debug, Default)]
+pub struct WholeLines {
+    begun: [Option<WholeLine>; 2],
+}
+
+impl WholeLines {
+    /// No line is put together beyond this many bytes: instances are not trusted.
+    const LONGEST: usize = 1 << 20;
+
+    /// Takes the next kept line; gives the whole one it completes. One that is too long is given in parts.
+    pub fn take(&mut self, line: &OutputLine<'_>) -> Option<WholeLine> {
+        let slot = &mut self.begun[usize::from(line.stream == OutputStream::Stderr)];
+        let mut whole = slot.take().unwrap_or_else(|| WholeLine {
+            at: line.at,
+            stream: line.stream,
+            is_partial: true,
+            text: Vec::new(),
+        });
+        whole.text.extend_from_slice(line.text);
+        whole.is_partial = line.is_partial;
+        if whole.is_partial && whole.text.len() < Self::LONGEST {
+            *slot = Some(whole);
+            return None;
+        }
+        Some(whole)
+    }
+
+    /// Those that were begun and have no end, the older one first: nothing more is to come, or nobody wants to wait.
+    pub fn rest(&mut self) -> Vec<WholeLine> {
+        let mut rest: Vec<WholeLine> = self.begun.iter_mut().filter_map(Option::take).collect();
+        rest.sort_by_key(|line| line.at);
+        rest
+    }
+
+    /// Whether a line was begun and has no end.
+    pub fn are_begun(&self) -> bool {
+        self.begun.iter().any(Option::is_some)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -107,6 +162,46 @@ mod tests {
         }
         assert_eq!(OutputLine::parse(b"2026-09-21T14:13:20Z stdout X x"), None);
         assert_eq!(OutputLine::parse(b"1926-09-21T14:13:20Z stdout F x"), None);
+    }
+
+    #[test]
+    fn parts_are_put_together_stream_by_stream() {
+        use OutputStream::{Stderr, Stdout};
+        let kept = [
+            (Stdout, true, "a"),
+            (Stderr, false, "x"),
+            (Stdout, true, "b"),
+            (Stderr, true, "y"),
+            (Stdout, false, "c"),
+        ];
+        let mut lines = WholeLines::default();
+        let mut whole = Vec::new();
+        for (n, (stream, is_partial, text)) in (0..).zip(kept) {
+            whole.extend(lines.take(&OutputLine {
+                at: OutputTime(n),
+                stream,
+                is_partial,
+                text: text.as_bytes(),
+            }));
+        }
+        assert!(lines.are_begun());
+        whole.extend(lines.rest());
+        assert!(!lines.are_begun() && lines.rest().is_empty());
+        let told: Vec<_> = whole
+            .iter()
+            .map(|l| (l.at.0, l.is_partial, String::from_utf8_lossy(&l.text).into_owned()))
+            .collect();
+        assert_eq!(told, [(1, false, "x".into()), (0, false, "abc".into()), (3, true, "y".to_owned())]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_given_in_parts() {
+        let mut lines = WholeLines::default();
+        let part = vec![b'x'; 16 << 10];
+        let line =
+            OutputLine { at: OutputTime(0), stream: OutputStream::Stdout, is_partial: true, text: &part };
+        let given: Vec<WholeLine> = (0..64).filter_map(|_| lines.take(&line)).collect();
+        assert!(given.len() == 1 && given[0].is_partial && given[0].text.len() == WholeLines::LONGEST);
     }
 
     proptest! {

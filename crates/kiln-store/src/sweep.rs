@@ -21,6 +21,9 @@ use crate::error::{if_present, on};
 use crate::temp::sync_dir;
 use crate::{Result, Store, StoreError};
 
+/// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
+const OUTPUT_PARTS: [&str; 3] = [".log", ".log.1", ".log.new"];
+
 /// How long an image that no release needs is left alone.
 pub const GRACE: Duration = Duration::from_secs(3600);
 
@@ -107,9 +110,11 @@ impl Store {
         self.sweep_images(&marked, &mut broom)?;
         self.sweep_objects(&marked, &mut broom)?;
         self.sweep_packages(&marked, &mut broom)?;
-        for name in names_in(&self.output_dir(), ".log")? {
-            if name.parse::<InstanceId>().is_ok_and(|id| !keep.outputs.contains(&id)) {
-                broom.file("output", &self.output_dir().join(format!("{name}.log")))?;
+        for part in OUTPUT_PARTS {
+            for name in names_in(&self.output_dir(), part)? {
+                if name.parse::<InstanceId>().is_ok_and(|id| !keep.outputs.contains(&id)) {
+                    broom.file("output", &self.output_dir().join(format!("{name}{part}")))?;
+                }
             }
         }
         if keep.caches {

@@ -1,12 +1,16 @@
 //! An engine without machines: it remembers what it was told, and does what the test says.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kiln_engine::{Engine, EngineError, Execution};
-use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Timestamp};
+use kiln_engine::{Broker, Engine, EngineError, Execution};
+use kiln_model::{
+    ExecOrder, Exit, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, NeedName, Timestamp,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Cloneable handle: all clones are the same engine. Nothing happens in it by itself, but that an instance told to
@@ -29,6 +33,8 @@ struct State {
     stubborn: BTreeSet<InstanceId>,
     fleeting: BTreeMap<InstanceId, Exit>,
     connections: BTreeMap<InstanceId, u32>,
+    /// What listens for what each running instance needs, in the order of needs and ports.
+    listeners: BTreeMap<InstanceId, Vec<Listening>>,
     next_pid: u32,
     now: u64,
     down: bool,
@@ -53,6 +59,7 @@ impl State {
             Some(cause) => self.set(&order.id, InstanceState::Ended { exit: Exit::NotStarted { cause } }),
             None => {
                 self.next_pid += 1;
+                self.listeners.insert(order.id.clone(), Listening::for_needs(&order.needs));
                 let running = self.set(&order.id, InstanceState::Running { pid: 1000 + self.next_pid });
                 if let Some(exit) = self.fleeting.remove(&order.id) {
                     self.end(&order.id, exit);
@@ -65,6 +72,7 @@ impl State {
     fn end(&mut self, id: &InstanceId, exit: Exit) {
         if self.instances.get(id).is_some_and(|s| s.state.pid().is_some()) {
             self.set(id, InstanceState::Ended { exit });
+            self.listeners.remove(id);
         }
     }
 }
@@ -209,7 +217,8 @@ impl Engine for FakeEngine {
         }
     }
 
-    /// Knows `echo` and its words, `exit` and a code, and `run`; nothing else is in its images.
+    /// Knows `echo` and its words, `exit` and a code, `tell` and a need, a port and a word, and `run`; nothing else is
+    /// in its images.
     fn exec(
         &self,
         id: &InstanceId,
@@ -224,6 +233,7 @@ impl Engine for FakeEngine {
                 let _ = rustix::io::write(&stdout, format!("{}\n", words.join(" ")).as_bytes());
                 Some(Exit::Code { code: 0 })
             }
+            ["tell", need, port, text] => Some(self.tell(id, need, port, text)),
             ["exit", code] => Some(Exit::Code { code: code.parse().unwrap_or(2) }),
             ["run"] => None,
             _ => Some(Exit::NotStarted { cause: format!("could not execute {}", order.argv.join(" ")) }),
@@ -258,6 +268,71 @@ impl Execution for FakeExecution {
     }
 }
 
+impl Broker for FakeEngine {
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
+        Engine::sockets(self, id, count)
+    }
+
+    fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError> {
+        let state = self.reach("get what listens inside an instance")?;
+        let listening = state.listeners.get(id).ok_or_else(|| EngineError::NoSuchInstance(id.clone()))?;
+        listening
+            .iter()
+            .map(|l| Ok((l.need.clone(), l.listener.try_clone().map_err(unreachable)?.into())))
+            .collect()
+    }
+
+    fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError> {
+        let state = self.reach("connect to a store")?;
+        if !state.listeners.contains_key(id) {
+            return Err(EngineError::NoSuchInstance(id.clone()));
+        }
+        let needs = state.orders.get(id).into_iter().flat_map(|order| &order.needs);
+        let address = needs.filter(|n| n.name == *need).find_map(|n| n.store);
+        let address = address.ok_or_else(|| unreachable(std::io::ErrorKind::NotFound.into()))?;
+        let connection = TcpStream::connect(address).map_err(unreachable)?;
+        connection.set_nonblocking(true).map_err(unreachable)?;
+        Ok(connection.into())
+    }
+}
+
+/// A port of a need. A fake instance has no network of its own: any free port of this process's will do.
+#[derive(Debug)]
+struct Listening {
+    need: NeedName,
+    port: u16,
+    listener: TcpListener,
+}
+
+impl Listening {
+    fn for_needs(needs: &[Inside]) -> Vec<Self> {
+        let of = |need: &Inside| need.ports.iter().map(|port| (need.name.clone(), *port)).collect::<Vec<_>>();
+        let listen = |(need, port)| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.set_nonblocking(true).expect("a socket");
+            Self { need, port, listener }
+        };
+        needs.iter().flat_map(of).map(listen).collect()
+    }
+}
+
+impl FakeEngine {
+    fn tell(&self, id: &InstanceId, need: &str, port: &str, text: &str) -> Exit {
+        let state = self.state();
+        let listening = state.listeners.get(id).into_iter().flatten();
+        let mut wanted = listening.filter(|l| l.need.as_str() == need && l.port.to_string() == port);
+        let said = wanted.next().and_then(|l| l.listener.local_addr().ok()).map(|address| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(format!("{text}\n").as_bytes())
+        });
+        Exit::Code { code: if matches!(said, Some(Ok(()))) { 0 } else { 1 } }
+    }
+}
+
+fn unreachable(source: std::io::Error) -> EngineError {
+    EngineError::Unreachable { engine: "fake", attempted: "reach what an instance needs", source }
+}
+
 /// A socket of this process's own network: a fake instance has none.
 fn socket() -> Result<OwnedFd, EngineError> {
     let made = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None);
@@ -276,6 +351,10 @@ mod tests {
     impl Harness for FakeEngine {
         fn engine(&self) -> &dyn Engine {
             self
+        }
+
+        fn broker(&self) -> Box<dyn Broker> {
+            Box::new(self.clone())
         }
 
         fn order(&self, id: &str, program: Program) -> InstanceOrder {
@@ -298,6 +377,9 @@ mod tests {
                 Command::Exits(code) => vec!["exit".into(), code.to_string()],
                 Command::Runs => vec!["run".into()],
                 Command::Missing => vec!["missing".into()],
+                Command::Tells { need, port, text } => {
+                    vec!["tell".into(), need.into(), port.to_string(), text.into()]
+                }
             };
             let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
             ExecOrder { argv, env, uid: 0, gid: 0, groups, workdir, has_terminal: false }

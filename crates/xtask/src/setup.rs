@@ -34,6 +34,15 @@ pub(crate) const BAKE_PEERS: [(&str, &str); 4] = [
     ("time", "what a process and its children took"),
 ];
 
+/// What `bench engine` compares with, and needs for it.
+pub(crate) const ENGINE_PEERS: [(&str, &str); 5] = [
+    ("crun", "starts containers, as podman has it do"),
+    ("runc", "starts containers, as docker has it do"),
+    ("podman", "starts containers, with everything around them"),
+    ("util-linux", "unshare, for a place without the v2 tree, which crun refuses beside v1 controllers"),
+    ("busybox-static", "the program in all of them"),
+];
+
 pub(crate) fn run() -> Result<()> {
     ensure_installed(&PACKAGES)
 }

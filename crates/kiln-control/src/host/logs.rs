@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_model::{
     Answer, AppName, Event, ExitCode, Failure, InstanceId, OutputLine, OutputStream, ReleaseId, ServiceName,
-    Timestamp,
+    Timestamp, WholeLine, WholeLines,
 };
 
 use super::LocalHost;
@@ -39,9 +40,9 @@ struct Line {
     text: String,
 }
 
-impl From<OutputLine<'_>> for Line {
-    fn from(line: OutputLine<'_>) -> Self {
-        let text = String::from_utf8_lossy(line.text).into_owned();
+impl From<WholeLine> for Line {
+    fn from(line: WholeLine) -> Self {
+        let text = String::from_utf8_lossy(&line.text).into_owned();
         Self { at: Timestamp(line.at.0 / 1_000_000), stream: line.stream, text }
     }
 }
@@ -98,7 +99,7 @@ impl LocalHost {
         };
         let mut lineage = None;
         let mut lines = Vec::new();
-        for (instance, path) in files(&dir).map_err(failed)? {
+        for (instance, paths) in files(&dir).map_err(failed)? {
             if wanted.instance.as_ref().is_some_and(|i| *i != instance) {
                 continue;
             }
@@ -115,7 +116,7 @@ impl LocalHost {
                 }
             };
             if wanted.is_about(origin.as_ref()) {
-                let new = reading.read(&path).map_err(failed)?;
+                let new = reading.read(&instance, &paths, wanted.follow).map_err(failed)?;
                 lines.extend(new.into_iter().map(|line| Written {
                     instance: instance.clone(),
                     origin: origin.clone(),
@@ -137,58 +138,81 @@ impl Wanted {
     }
 }
 
-/// How far each file has been read.
+/// How far the output of each instance has been read.
 #[derive(Default)]
 struct Reading {
-    offsets: BTreeMap<PathBuf, u64>,
+    files: BTreeMap<InstanceId, Files>,
     origins: BTreeMap<InstanceId, Option<Origin>>,
 }
 
+/// The files of one instance, by what they are: when one is set aside it gets another name.
+#[derive(Default)]
+struct Files {
+    offsets: BTreeMap<u64, u64>,
+    lines: WholeLines,
+}
+
 impl Reading {
-    fn read(&mut self, path: &PathBuf) -> std::io::Result<Vec<Line>> {
+    /// What there is to read of an instance. A line that was begun is waited for, but not for long.
+    fn read(&mut self, instance: &InstanceId, paths: &[PathBuf], waits: bool) -> std::io::Result<Vec<Line>> {
+        let files = self.files.entry(instance.clone()).or_default();
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        for path in paths {
+            bytes += files.read(path, &mut lines)?;
+        }
+        if !waits || bytes == 0 {
+            lines.extend(files.lines.rest());
+        }
+        Ok(lines.into_iter().map(Line::from).collect())
+    }
+}
+
+impl Files {
+    /// How many bytes were new.
+    fn read(&mut self, path: &PathBuf, lines: &mut Vec<WholeLine>) -> std::io::Result<u64> {
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(e) => return Err(e),
         };
-        let offset = self.offsets.entry(path.clone()).or_default();
-        if file.metadata()?.len() < *offset {
-            // It was rotated: this is another file.
+        let meta = file.metadata()?;
+        let offset = self.offsets.entry(meta.ino()).or_default();
+        if meta.len() < *offset {
+            // Another file, to which the number of one that is gone was given.
             *offset = 0;
         }
+        let before = *offset;
         file.seek(SeekFrom::Start(*offset))?;
         let mut reader = BufReader::new(file);
-        let mut lines = Vec::new();
         loop {
             let mut line = Vec::new();
             let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
             // A line without its end is still being written.
             if read == 0 || (line.last() != Some(&b'\n') && read as u64 != MAX_LINE) {
-                return Ok(lines);
+                return Ok(*offset - before);
             }
             *offset += read as u64;
             line.pop();
-            lines.extend(OutputLine::parse(&line).map(Line::from));
+            lines.extend(OutputLine::parse(&line).and_then(|line| self.lines.take(&line)));
         }
     }
 }
 
-/// The output files of all instances, older parts first.
-fn files(dir: &std::path::Path) -> std::io::Result<Vec<(InstanceId, PathBuf)>> {
-    let mut files = Vec::new();
+/// The output files of each instance, older parts first.
+fn files(dir: &std::path::Path) -> std::io::Result<BTreeMap<InstanceId, Vec<PathBuf>>> {
+    let mut files: BTreeMap<InstanceId, Vec<PathBuf>> = BTreeMap::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let (stem, rotated) = match name.strip_suffix(".log.1") {
-            Some(stem) => (stem, true),
-            None => (name.strip_suffix(".log").unwrap_or_default(), false),
-        };
-        if let Ok(id) = stem.parse::<InstanceId>() {
-            files.push((id, !rotated, path));
+        let stem = name.strip_suffix(".log.1").or_else(|| name.strip_suffix(".log"));
+        if let Some(Ok(id)) = stem.map(str::parse) {
+            files.entry(id).or_default().push(path);
         }
     }
-    files.sort();
-    Ok(files.into_iter().map(|(id, _, path)| (id, path)).collect())
+    // By name, `.log` comes before `.log.1`.
+    files.values_mut().for_each(|paths| paths.sort_by(|a, b| b.cmp(a)));
+    Ok(files)
 }
 
 fn event(written: Written) -> Event {
@@ -199,4 +223,40 @@ fn event(written: Written) -> Event {
         };
     let Line { at, stream, text } = written.line;
     Event::Output { app, service, release, instance: written.instance, stream, written: at, line: text }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn line(at: u64, is_partial: bool, text: &str) -> Vec<u8> {
+        let mut line = Vec::new();
+        let (at, text) = (kiln_model::OutputTime(at), text.as_bytes());
+        OutputLine { at, stream: OutputStream::Stdout, is_partial, text }.encode(&mut line);
+        line
+    }
+
+    #[test]
+    fn a_log_that_is_followed_is_told_once_also_when_it_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, old) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
+        let id: InstanceId = "a".parse().unwrap();
+        let mut reading = Reading::default();
+        let mut read = || {
+            let files = files(dir.path()).unwrap();
+            let lines = reading.read(&id, &files[&id], true).unwrap();
+            lines.into_iter().map(|l| l.text).collect::<Vec<_>>()
+        };
+        fs::write(&log, [line(1, false, "one"), line(2, true, "tw")].concat()).unwrap();
+        assert_eq!(read(), ["one"]);
+        let more = [fs::read(&log).unwrap(), line(3, false, "o")].concat();
+        fs::write(&log, more).unwrap();
+        fs::rename(&log, &old).unwrap();
+        fs::write(&log, line(4, true, "three, slowly")).unwrap();
+        assert_eq!(read(), ["two"]);
+        assert_eq!(read(), ["three, slowly"], "nobody waits for ever");
+        assert_eq!(read(), [""; 0]);
+    }
 }

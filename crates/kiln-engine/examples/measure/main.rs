@@ -1,5 +1,5 @@
 //! How long instances take, as `cargo xtask bench engine` asks: one JSON object of measurements on standard output.
-//! As root: `cargo run --release -p kiln-engine --example measure`.
+//! As root: `cargo run --release -p kiln-engine --example measure [-- --short]`; short is without the 5000.
 
 mod bare;
 mod fleet;
@@ -26,13 +26,14 @@ fn main() -> Result<()> {
         let config = Config { run_dir: run_dir.into(), output_dir: output_dir.into(), edge_uid: None };
         return Ok(keeper::run(&config)?);
     }
+    let is_short = arguments.first().is_some_and(|a| a == "--short");
     let dir = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
     let run_dir = dir.join("run");
     let started = Command::new(std::env::current_exe()?).arg(&run_dir).arg(dir.join("output")).status()?;
     if !started.success() {
         return Err("the keeper did not start".into());
     }
-    let measured = measure(&run_dir);
+    let measured = measure(&run_dir, is_short);
     Embedded::connect(&run_dir)?.shutdown()?;
     std::fs::remove_dir_all(&dir)?;
     println!("{}", measured?);
@@ -44,18 +45,38 @@ fn server(image: &FixtureImage, name: &str) -> InstanceOrder {
     image.order(name, &["/bin/httpd", "-f", "-p", "80"])
 }
 
-fn measure(run_dir: &Path) -> Result<Value> {
+fn measure(run_dir: &Path, is_short: bool) -> Result<Value> {
     let (engine, image) = (Embedded::connect(run_dir)?, FixtureImage::new());
     // Keeps the image's template alive, as a running fleet does.
     engine.create(&[server(&image, "warm")])?;
     let single = one_at_a_time(&engine, &image)?;
     let replaced = replacements(&engine, &image)?;
-    let mut fleets = Vec::new();
-    for count in [100, 1000, 5000] {
-        fleets.push(fleet::measure(&engine, run_dir, &image, count)?);
+    // In turns, so that neither has the better memory: what the kernel has never touched costs more.
+    let mut thousands = Vec::new();
+    let mut bare = Vec::new();
+    for _ in 0..ROUNDS {
+        thousands.push(fleet::measure(&engine, run_dir, &image, 1000)?);
+        bare.push(bare::measure(1000)?);
     }
-    let bare = bare::measure(1000)?;
-    Ok(json!({ "first_answer": single, "replaced": replaced, "fleets": fleets, "bare_1000": bare }))
+    let few = fleet::measure(&engine, run_dir, &image, 100)?;
+    let many = if is_short { Value::Null } else { fleet::measure(&engine, run_dir, &image, 5000)? };
+    let fleets = [few, medians(thousands), many];
+    Ok(json!({ "first_answer": single, "replaced": replaced, "fleets": fleets, "bare_1000": medians(bare) }))
+}
+
+/// How often a thousand are started and ended.
+const ROUNDS: usize = 5;
+
+/// The median of each figure.
+fn medians(rounds: Vec<Value>) -> Value {
+    let mut all = rounds.first().cloned().unwrap_or_default();
+    for (key, value) in all.as_object_mut().into_iter().flatten().filter(|(_, v)| v.is_f64() || v.is_u64()) {
+        let mut values: Vec<f64> = rounds.iter().filter_map(|round| round[key].as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        *value = json!(values[values.len() / 2]);
+    }
+    all["rounds"] = json!(rounds);
+    all
 }
 
 /// From the call to the engine until a request is answered.

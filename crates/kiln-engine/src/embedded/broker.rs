@@ -12,7 +12,7 @@ use kiln_model::{InstanceId, NeedName};
 use super::client::{sockets, unexpected, unreachable};
 use super::line::Lines;
 use super::wire::{Answer, BROKER_SOCKET, Call};
-use crate::EngineError;
+use crate::{Broker, EngineError};
 
 /// Where the broker of a keeper listens.
 pub fn socket_path(run_dir: &Path) -> PathBuf {
@@ -31,21 +31,14 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, EngineError> {
         Lines::open(path).map(Self).map_err(unreachable("speak with its broker"))
     }
+}
 
-    /// `count` unconnected, non-blocking TCP sockets inside the instance's network. Blocks for as long as the keeper
-    /// takes: tens of microseconds for a few. Batches of 16 to 64 are the cheapest for each.
-    ///
-    /// # Errors
-    /// [`EngineError::NoSuchInstance`] if it does not run, [`EngineError::Unreachable`] if the keeper does not answer.
-    pub fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
+impl Broker for Client {
+    fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         sockets(&self.0, id, count)
     }
 
-    /// What listens inside an instance for what it needs: non-blocking TCP listeners, with the need each is for.
-    ///
-    /// # Errors
-    /// As for [`Client::sockets`].
-    pub fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError> {
+    fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError> {
         let attempted = "get what listens inside an instance";
         let asked = self.0.ask(Call::Listeners { id: id.clone() }, Duration::ZERO);
         match asked.map_err(unreachable(attempted))? {
@@ -57,11 +50,7 @@ impl Client {
         }
     }
 
-    /// A connection to a store that an instance needs: begun, and to be waited for. It leads where the release says.
-    ///
-    /// # Errors
-    /// As for [`Client::sockets`]; if the instance needs no such store; if the system refuses at once.
-    pub fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError> {
+    fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError> {
         let attempted = "connect to a store";
         let call = Call::Store { id: id.clone(), need: need.clone() };
         match self.0.ask(call, Duration::ZERO).map_err(unreachable(attempted))? {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
-use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256};
+use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256, WholeLine, WholeLines};
 use kiln_testkit::fixture_image::FixtureImage;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, setrlimit};
 use tempfile::TempDir;
@@ -140,9 +140,13 @@ impl Bench {
 
     /// Everything an instance has written, both streams.
     pub fn output(&self, id: &InstanceId) -> String {
-        let kept = fs::read(self.dir.path().join(format!("output/{id}.log"))).unwrap_or_default();
-        let lines = kept.split(|b| *b == b'\n').filter_map(OutputLine::parse);
-        lines.map(|line| format!("{}\n", String::from_utf8_lossy(line.text))).collect()
+        let kept = [".log.1", ".log"]
+            .map(|part| fs::read(self.dir.path().join(format!("output/{id}{part}"))).unwrap_or_default());
+        let mut lines = WholeLines::default();
+        let parts = kept.iter().flat_map(|k| k.split(|b| *b == b'\n')).filter_map(OutputLine::parse);
+        let mut whole: Vec<WholeLine> = parts.filter_map(|line| lines.take(&line)).collect();
+        whole.extend(lines.rest());
+        whole.into_iter().map(|line| format!("{}\n", String::from_utf8_lossy(&line.text))).collect()
     }
 
     /// The control groups of this keeper that are there.

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Begins a command; the second value is where it writes to.
-fn begin(harness: &dyn Harness, id: &InstanceId, command: Command) -> (Box<dyn Execution>, File) {
+pub(super) fn begin(harness: &dyn Harness, id: &InstanceId, command: Command) -> (Box<dyn Execution>, File) {
     let (stdin, _) = pipe().expect("a pipe");
     let (output, stdout) = pipe().expect("a pipe");
     let stderr: OwnedFd = stdout.try_clone().expect("a descriptor");
@@ -32,7 +32,7 @@ fn begin(harness: &dyn Harness, id: &InstanceId, command: Command) -> (Box<dyn E
     (execution, output.into())
 }
 
-fn end(execution: &mut dyn Execution) -> Exit {
+pub(super) fn end(execution: &mut dyn Execution) -> Exit {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(exit) = execution.wait(Duration::from_secs(5)).expect("an instance that runs") {

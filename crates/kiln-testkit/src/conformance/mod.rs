@@ -6,11 +6,12 @@
 mod creating;
 mod ending;
 mod executing;
+mod needs;
 mod sockets;
 mod telling;
 mod watch;
 
-use kiln_engine::Engine;
+use kiln_engine::{Broker, Engine};
 use kiln_model::{ExecOrder, InstanceId, InstanceOrder};
 
 /// How an instance behaves.
@@ -41,12 +42,24 @@ pub enum Command {
     Runs,
     /// Is not in the image.
     Missing,
+    /// Connects to something its instance needs, sends this and a newline, and ends when the other side does.
+    Tells {
+        /// The name of the need.
+        need: &'static str,
+        /// One of its ports.
+        port: u16,
+        /// What is sent.
+        text: &'static str,
+    },
 }
 
 /// An engine under test, and what it takes to test it.
 pub trait Harness {
     /// The engine; it has no instances at first.
     fn engine(&self) -> &dyn Engine;
+
+    /// Another connection to its broker.
+    fn broker(&self) -> Box<dyn Broker>;
 
     /// An order for an instance that behaves so.
     fn order(&self, id: &str, program: Program) -> InstanceOrder;
@@ -67,7 +80,8 @@ pub trait Harness {
 
 type Case = (&'static str, fn(&dyn Harness));
 
-const CASES: &[&[Case]] = &[creating::CASES, ending::CASES, telling::CASES, sockets::CASES, executing::CASES];
+const CASES: &[&[Case]] =
+    &[creating::CASES, ending::CASES, telling::CASES, sockets::CASES, needs::CASES, executing::CASES];
 
 /// Puts engines to all cases, each to a new one.
 ///

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, Sockets, Trust};
+use kiln_engine::Broker;
 use kiln_engine::embedded::broker;
 use kiln_model::{ExitCode, Failure, InstanceId, NeedName};
 

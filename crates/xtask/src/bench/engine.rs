@@ -7,12 +7,14 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::run::{cargo, output, visibly, workspace};
+use crate::setup;
 
 /// How many containers the peers are timed with; they are compared by what one takes.
 const CONTAINERS: usize = 100;
 
 /// Times instances: one, a thousand, five thousand.
 pub(crate) fn run(as_json: bool) -> Result<()> {
+    setup::ensure_installed(&setup::ENGINE_PEERS)?;
     let program = ["--release", "--package", "kiln-engine", "--example", "measure"];
     visibly(cargo().arg("build").args(program))?;
     let measured =

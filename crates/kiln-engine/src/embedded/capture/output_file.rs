@@ -3,20 +3,31 @@
 //! ```text
 //!   <output dir>/<instance id>.log      what was written last, up to 16 MiB
 //!   <output dir>/<instance id>.log.1    what was written before that, up to 16 MiB; absent as long as all fits
+//!   <output dir>/<instance id>.log.new  for a moment, while one takes the place of the other
 //! ```
+//! What is older than both is gone; how much, the first line of the newer one says.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use kiln_model::InstanceId;
-use rustix::fs::{Mode, OFlags, fstat, open, openat, renameat};
+use kiln_model::{InstanceId, OutputTime};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, ftruncate, open, openat, renameat, statat};
+use rustix::io::Errno;
+
+use super::note::Note;
 
 /// The directory of output, held open.
 #[derive(Debug)]
 pub(crate) struct OutputDir {
     dir: OwnedFd,
     most: u64,
+}
+
+/// Where lines go: a file, and how long it is without them.
+pub(super) struct Place {
+    file: OwnedFd,
+    pub(super) offset: u64,
 }
 
 /// How much a file may hold before it is set aside.
@@ -29,56 +40,143 @@ impl OutputDir {
         Ok(Self { dir: open(path, flags, Mode::empty())?, most: MOST })
     }
 
-    /// Appends lines to an instance's file. It is opened for that only: an idle instance costs no descriptor.
-    pub(super) fn append(&self, id: &InstanceId, lines: &[u8]) -> io::Result<()> {
+    /// Where the next lines of an instance go, made of `more` bytes: a full file is set aside before. Opened for that
+    /// only: an idle instance costs no descriptor.
+    pub(super) fn place(&self, id: &InstanceId, more: usize, now: OutputTime) -> io::Result<Place> {
         let name = format!("{id}.log");
-        let mut file = self.open_file(&name)?;
-        let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        if size > 0 && size + lines.len() as u64 > self.most {
-            renameat(&self.dir, &name, &self.dir, format!("{name}.1"))?;
-            file = self.open_file(&name)?;
+        let place = self.end_of(&name)?;
+        if place.offset == 0 || place.offset + more as u64 <= self.most {
+            return Ok(place);
         }
-        write_all(&file, lines)
+        self.set_aside(&name, place, now)?;
+        self.end_of(&name)
     }
 
-    fn open_file(&self, name: &str) -> io::Result<OwnedFd> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(&self.dir, name, flags, Mode::from_raw_mode(0o640))?)
+    /// Where lines were going when a keeper was killed.
+    pub(super) fn place_again(&self, id: &InstanceId, offset: u64) -> io::Result<Place> {
+        let place = self.end_of(&format!("{id}.log"))?;
+        Ok(Place { offset: offset.min(place.offset), ..place })
+    }
+
+    fn end_of(&self, name: &str) -> io::Result<Place> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.dir, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                // A keeper may have been killed when it had set aside the one and not yet put the other in its place.
+                let _ = renameat(&self.dir, format!("{name}.new"), &self.dir, name);
+                openat(&self.dir, name, flags | OFlags::CREATE, Mode::from_raw_mode(0o640))?
+            }
+            other => other?,
+        };
+        let offset = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        Ok(Place { file, offset })
+    }
+
+    fn set_aside(&self, name: &str, full: Place, now: OutputTime) -> io::Result<()> {
+        let (old, new) = (format!("{name}.1"), format!("{name}.new"));
+        let going =
+            statat(&self.dir, &old, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |s| s.st_size.unsigned_abs());
+        let gone = Note::gone(&full.beginning()?) + going;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.dir, &new, flags, Mode::from_raw_mode(0o640))?;
+        if gone > 0 {
+            Place { file, offset: 0 }.write(&Note::Gone(gone).line(now))?;
+        }
+        renameat(&self.dir, name, &self.dir, &old)?;
+        Ok(renameat(&self.dir, &new, &self.dir, name)?)
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(file, bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
+impl Place {
+    /// Writes lines there, all of them or none. Doing it again with the same lines changes nothing.
+    pub(super) fn write(&self, lines: &[u8]) -> io::Result<()> {
+        let written = self.write_all(lines);
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            ftruncate(&self.file, self.offset)?;
         }
+        written
     }
-    Ok(())
+
+    fn write_all(&self, mut lines: &[u8]) -> io::Result<()> {
+        let mut offset = self.offset;
+        while !lines.is_empty() {
+            match rustix::io::pwrite(&self.file, lines, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    lines = &lines[written..];
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Enough of the file's beginning for a note.
+    fn beginning(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; Note::LONGEST];
+        let length = rustix::io::pread(&self.file, &mut bytes[..], 0)?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
 
     use super::*;
 
+    const NOW: OutputTime = OutputTime(0);
+
+    fn id() -> InstanceId {
+        "app-web-1-1".parse().unwrap()
+    }
+
     #[test]
-    fn a_full_file_is_set_aside_and_the_one_before_it_goes() {
-        let path = std::env::temp_dir().join(format!("kiln-output-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        let output = OutputDir { most: 10, ..OutputDir::open(&path).unwrap() };
-        let id = "app-web-1-1".parse().unwrap();
-        for line in ["first\n", "2nd\n", "third\n", "4th\n", "fifth\n"] {
-            output.append(&id, line.as_bytes()).unwrap();
-        }
-        let read = |name: &str| fs::read_to_string(path.join(name)).unwrap();
+    fn a_full_file_is_set_aside_and_how_much_went_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        let append =
+            |line: &str| output.place(&id(), line.len(), NOW).unwrap().write(line.as_bytes()).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        ["first\n", "2nd\n", "third\n"].into_iter().for_each(append);
         assert_eq!(
-            (read("app-web-1-1.log").as_str(), read("app-web-1-1.log.1").as_str()),
-            ("fifth\n", "third\n4th\n")
+            (read("app-web-1-1.log.1"), read("app-web-1-1.log")),
+            ("first\n2nd\n".into(), "third\n".into())
         );
-        fs::remove_dir_all(&path).unwrap();
+        append("fourth\n");
+        assert_eq!(read("app-web-1-1.log.1"), "third\n");
+        let log = read("app-web-1-1.log");
+        assert!(log.contains("10 bytes of older output are gone") && log.ends_with("\nfourth\n"), "{log}");
+        append("fifth\n");
+        assert!(read("app-web-1-1.log").contains("16 bytes of older output are gone"));
+    }
+
+    #[test]
+    fn what_was_set_aside_by_one_that_was_killed_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        fs::write(dir.path().join("app-web-1-1.log.new"), "a note\n").unwrap();
+        output.place(&id(), 1, NOW).unwrap().write(b"a\n").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("app-web-1-1.log")).unwrap(), "a note\na\n");
+    }
+
+    #[test]
+    fn half_a_write_is_none_and_a_whole_one_again_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = OutputDir::open(dir.path()).unwrap();
+        let path = dir.path().join("app-web-1-1.log");
+        output.place(&id(), 4, NOW).unwrap().write(b"one\n").unwrap();
+        let place = output.place(&id(), 4, NOW).unwrap();
+        // Its beginning is there, as of a keeper that was killed in the middle.
+        fs::File::options().write(true).open(&path).unwrap().write_at(b"tw", place.offset).unwrap();
+        let again = output.place_again(&id(), place.offset).unwrap();
+        again.write(b"two\n").unwrap();
+        again.write(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_model::{InstanceId, Limits};
@@ -41,9 +41,19 @@ impl Groups {
         Ok(Self { unified, v1: v1.collect::<Result<_, _>>()? })
     }
 
-    /// Makes the groups of an instance, with its limits.
-    pub(crate) fn create(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
-        self.all().try_for_each(|h| h.create(id.as_str(), limits))
+    /// Makes the v2 group of an instance, with the limits that are set there.
+    pub(crate) fn create_leaf(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
+        self.unified.create(id.as_str(), limits)
+    }
+
+    /// Makes the other groups of an instance, with its other limits.
+    pub(crate) fn create_others(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
+        self.v1.iter().try_for_each(|h| h.create(id.as_str(), limits))
+    }
+
+    /// Our directories in the v1 hierarchies: a process joins a group there by itself.
+    pub(crate) fn others(&self) -> Vec<BorrowedFd<'_>> {
+        self.v1.iter().map(|h| h.dir.as_fd()).collect()
     }
 
     /// The v2 group of an instance, to be born into.
@@ -194,7 +204,8 @@ mod tests {
         let groups = Groups::open(&this_hosts(), &name).expect("these tests need root");
         let id: InstanceId = "app-web-1-1".parse().unwrap();
         let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7 };
-        groups.create(&id, &limits).unwrap();
+        groups.create_leaf(&id, &limits).unwrap();
+        groups.create_others(&id, &limits).unwrap();
         let pids = groups.all().find(|h| h.controllers.contains(&Controller::Pids)).unwrap();
         assert_eq!(pids.read("app-web-1-1/pids.max").unwrap().trim(), "7");
         assert!(!groups.ran_out_of_memory(&id));

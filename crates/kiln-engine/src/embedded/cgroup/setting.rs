@@ -53,9 +53,7 @@ pub(super) fn in_v1(controller: Controller, limits: &Limits) -> Vec<Setting> {
             Setting::new("memory.limit_in_bytes", limits.memory.0),
             Setting::optional("memory.memsw.limit_in_bytes", limits.memory.0),
         ],
-        Controller::Cpu => {
-            vec![Setting::new("cpu.cfs_period_us", PERIOD), Setting::new("cpu.cfs_quota_us", quota(limits))]
-        }
+        Controller::Cpu => vec![Setting::new("cpu.cfs_quota_us", quota(limits))],
         Controller::Pids => vec![Setting::new("pids.max", limits.pids)],
     }
 }
@@ -81,7 +79,7 @@ mod tests {
     fn half_a_cpu_is_half_of_every_period() {
         let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10 };
         assert_eq!(in_v2(Controller::Cpu, &limits), [Setting::new("cpu.max", "50000 100000")]);
-        assert_eq!(in_v1(Controller::Cpu, &limits)[1], Setting::new("cpu.cfs_quota_us", 50_000));
+        assert_eq!(in_v1(Controller::Cpu, &limits)[0], Setting::new("cpu.cfs_quota_us", 50_000));
         let least = Limits { cpu_millis: 0, ..limits };
         assert_eq!(quota(&least), LEAST_QUOTA, "zero never means unlimited");
     }

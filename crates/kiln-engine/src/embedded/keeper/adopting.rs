@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use super::super::capture::OutputPipe;
 use super::super::launch::MainProcess;
 use super::descriptors::{Inheritance, Mark};
+use super::holder::complain;
 use super::instance::{Instance, Phase};
 use super::journal::{Left, Past, Trace};
 use super::poll::Source;
@@ -20,6 +21,10 @@ const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 impl Keeper {
     /// Goes on with every instance there is, remembers those that have ended, and removes what belongs to neither.
     pub(super) fn adopt(&mut self, left: Left, mut inheritance: Inheritance) -> Result<(), KeeperError> {
+        if let Err(why) = self.transit.finish(&self.output) {
+            // An instance that cannot log goes on serving.
+            complain(&format!("could not keep what another keeper had read: {why}\n"));
+        }
         let Past { traces, statuses, .. } = match left {
             Left::Nothing => Past::default(),
             Left::Unfinished(past) => past,

@@ -107,7 +107,7 @@ fn pause(millis: i64) {
 }
 
 /// To the log: there is nobody else to tell.
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // SAFETY: standard error is open as long as this process lives.
     let stderr = unsafe { BorrowedFd::borrow_raw(2) };
     let _ = rustix::io::write(stderr, text.as_bytes());

@@ -82,7 +82,7 @@ impl Keeper {
         }
         let owed = match call {
             Call::Create(orders) => match self.create(orders) {
-                Ok(ids) => Until::Settled(ids),
+                Ok(ids) => Until::Settled(ids, 0),
                 Err(why) => return self.reply(conversation, number, Answer::Refused(why), Vec::new()),
             },
             Call::Kill(ids) => Until::Gone(self.kill(&ids)),
@@ -240,7 +240,7 @@ impl Keeper {
     pub(super) fn answer(&mut self) {
         let now = Instant::now();
         let waiting = std::mem::take(&mut self.waiting);
-        for each in waiting {
+        for mut each in waiting {
             match each.answer(&self.register, |n| self.instances.contains_key(&n), now) {
                 Some(answer) => self.reply_and_go_on(each.conversation, each.number, answer),
                 None => self.waiting.push(each),

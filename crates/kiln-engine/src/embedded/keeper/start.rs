@@ -13,7 +13,7 @@ use kiln_model::Sha256;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
-use super::super::capture::OutputDir;
+use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::{Groups, Layout};
 use super::super::launch::{Host, Slots, undumpable};
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
@@ -128,6 +128,7 @@ fn keep(
         Outcome::Ended => {
             // Before its connections, which close with this process and its holder: who waits for their end can
             // start the next keeper.
+            let _ = fs::remove_file(config.run_dir.join(Transit::NAME));
             drop(ManuallyDrop::into_inner(lock));
             Ok(())
         }
@@ -154,9 +155,9 @@ struct Parts {
 impl Parts {
     fn prepare(config: &Config, lock: OwnedFd, doors: Option<[OwnedFd; 2]>) -> Result<Self, KeeperError> {
         let null = File::options().read(true).write(true).open("/dev/null");
-        let slots = null.and_then(|null| Slots::reserve(null.as_fd()));
-        let slots = slots.map_err(|e| KeeperError::new("reserve descriptors", e))?;
         let groups = open_groups(&config.run_dir)?;
+        let slots = null.and_then(|null| Slots::reserve(null.as_fd(), &groups.others()));
+        let slots = slots.map_err(|e| KeeperError::new("reserve descriptors", e))?;
         let host = Host::learn().map_err(|e| KeeperError::new("learn about this host", e))?;
         let output = OutputDir::open(&config.output_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.output_dir.display()), e))?;
@@ -172,7 +173,11 @@ impl Parts {
     fn assemble(self, config: &Config) -> Result<(OwnedFd, Keeper), KeeperError> {
         let journal = Journal::open(&config.run_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.run_dir.display()), e))?;
-        let keeper = Keeper::new(self.host, self.slots, self.groups, self.output, self.doors, journal)
+        let transit = Transit::open(&config.run_dir).map_err(|e| {
+            KeeperError::new(format!("open {}/{}", config.run_dir.display(), Transit::NAME), e)
+        })?;
+        let output = (self.output, transit);
+        let keeper = Keeper::new(self.host, self.slots, self.groups, output, self.doors, journal)
             .map_err(|e| KeeperError::new("prepare to wait for events", e))?;
         Ok((self.lock, keeper))
     }

@@ -49,7 +49,7 @@ impl Keeper {
             let what = what.to_owned();
             move |e: io::Error| format!("could not {what}: {e}")
         };
-        self.groups.create(&order.id, &order.limits).map_err(with("make its control groups"))?;
+        self.groups.create_leaf(&order.id, &order.limits).map_err(with("make its control groups"))?;
         let stdout =
             self.open_output(number, OutputStream::Stdout).map_err(with("make a pipe for its output"))?;
         let stderr =
@@ -163,10 +163,12 @@ impl Keeper {
         let Phase::Live(main) = &instance.phase else { return };
         let Some(exit) = main.reap(&self.host) else { return };
         self.poll.remove(main.pidfd());
-        let id = instance.id.clone();
+        let (id, is_killed) = (instance.id.clone(), instance.is_killed);
         let exit = instance.verdict(exit, || self.groups.ran_out_of_memory(&id));
         // With the init of its process namespace all its processes are gone; this is for what was moved in.
-        let _ = self.groups.kill(id.as_str());
+        if !is_killed {
+            let _ = self.groups.kill(id.as_str());
+        }
         self.journal_exit(&id, &exit);
         self.set_phase(number, leaving(exit));
         self.remove_rest(number);
@@ -176,7 +178,7 @@ impl Keeper {
         let Some(instance) = self.instances.get_mut(&number) else { return };
         let id = instance.id.clone();
         let Some(pipe) = instance.output(stream) else { return };
-        if pipe.turn(&id, &self.output) {
+        if pipe.turn(&id, &self.output, &mut self.transit) {
             self.poll.remove(pipe.reader());
             *instance.output(stream) = None;
             self.remove_rest(number);
@@ -198,6 +200,7 @@ impl Keeper {
         }
         match self.groups.remove(instance.id.as_str()) {
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < *deadline => {
+                let _ = self.groups.kill(instance.id.as_str());
                 self.alarms.insert((Instant::now() + REMOVE_AGAIN, Alarm::Remove(number)));
             }
             _ => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use kiln_model::{InstanceId, Timestamp};
 
-use super::super::capture::OutputDir;
+use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::Groups;
 use super::super::launch::{Host, Launcher, Slots};
 use super::super::wire::Answer;
@@ -31,6 +31,8 @@ pub(super) struct Keeper {
     pub(super) launcher: Launcher,
     pub(super) groups: Groups,
     pub(super) output: OutputDir,
+    /// What has left a pipe and is not yet in its file.
+    pub(super) transit: Transit,
     pub(super) register: Register,
     /// Those that have not ended, by number.
     pub(super) instances: HashMap<u64, Instance>,
@@ -95,7 +97,7 @@ impl Keeper {
         host: Rc<Host>,
         slots: Slots,
         groups: Groups,
-        output: OutputDir,
+        (output, transit): (OutputDir, Transit),
         doors: [Door; 2],
         journal: Journal,
     ) -> io::Result<Self> {
@@ -112,6 +114,7 @@ impl Keeper {
             host,
             groups,
             output,
+            transit,
             register: Register::new(identity()),
             instances: HashMap::new(),
             numbers: HashMap::new(),

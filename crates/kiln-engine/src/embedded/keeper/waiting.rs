@@ -21,8 +21,8 @@ pub(super) struct Waiting {
 /// What an answer waits for.
 #[derive(Debug)]
 pub(super) enum Until {
-    /// All these run or have failed to.
-    Settled(Vec<InstanceId>),
+    /// All these run or have failed to; so many at the beginning are known to.
+    Settled(Vec<InstanceId>, usize),
     /// Nothing is left of these. By number: an instance of the same id may have been ordered since.
     Gone(Vec<u64>),
     /// Something has changed, or the time has come.
@@ -32,13 +32,17 @@ pub(super) enum Until {
 impl Waiting {
     /// The answer, if it is time for it.
     pub(super) fn answer(
-        &self,
+        &mut self,
         register: &Register,
         is_there: impl Fn(u64) -> bool,
         now: Instant,
     ) -> Option<Answer> {
-        match &self.until {
-            Until::Settled(ids) => settled(register, ids).map(Answer::Statuses),
+        match &mut self.until {
+            Until::Settled(ids, known) => {
+                // Thousands may be waited for; each turn asks for one, mostly.
+                *known += ids[*known..].iter().take_while(|id| is_settled(register, id)).count();
+                (*known == ids.len()).then(|| Answer::Statuses(settled(register, ids)))
+            }
             Until::Gone(numbers) => (!numbers.iter().any(|n| is_there(*n))).then_some(Answer::Done),
             Until::Changed(since, deadline) => {
                 let (statuses, until) = register.changes(*since);
@@ -48,10 +52,13 @@ impl Waiting {
     }
 }
 
-fn settled(register: &Register, ids: &[InstanceId]) -> Option<Vec<InstanceStatus>> {
-    ids.iter()
-        .map(|id| if register.knows(id) { register.status(id).cloned() } else { Some(forgotten(id)) })
-        .collect()
+/// One that is not known any more was.
+fn is_settled(register: &Register, id: &InstanceId) -> bool {
+    register.status(id).is_some() || !register.knows(id)
+}
+
+fn settled(register: &Register, ids: &[InstanceId]) -> Vec<InstanceStatus> {
+    ids.iter().map(|id| register.status(id).cloned().unwrap_or_else(|| forgotten(id))).collect()
 }
 
 /// Of an instance that ended and was forgotten while somebody else still waited for it.

@@ -11,13 +11,14 @@ use std::ffi::{c_int, c_long, c_ulong};
 
 use super::hosts;
 use super::raw::{self, Errno};
-use super::script::{Beside, Script, Streams, Tmpfs};
+use super::script::{Beside, Script, Span, Streams, Tmpfs};
 use super::step::{Failed, Report, Step};
 
 /// Leave an id as it is.
 const KEEP: c_ulong = u32::MAX as c_ulong;
-/// Where a child keeps its end of the channel.
+/// Where a child keeps its end of the channel, and its list of names.
 const CHANNEL: c_int = 3;
+const NAMES: c_int = 4;
 
 /// Carries out the script; the last step is the program itself.
 pub(super) extern "C" fn perform(script: &Script) -> ! {
@@ -56,18 +57,30 @@ fn prepare(script: &Script) -> Result<(), Failed> {
 
 /// Everything a new instance has of its own.
 fn make_instance(script: &Script) -> Result<(), Failed> {
+    at(Step::Network, numbers(libc::SYS_unshare, [libc::CLONE_NEWNET as c_ulong]))?;
     mount_volatile(&script.volatile)?;
     if let Some(secrets) = &script.secrets {
         at(Step::Secrets, secrets.give())?;
     }
     mount_proc(script)?;
-    if let Some(mount) = script.hosts {
-        at(Step::Hosts, raw::attach_file(mount, hosts::NAME, c"/etc/hosts"))?;
+    if script.streams.names.is_some() {
+        at(Step::Hosts, raw::attach_file(NAMES, hosts::NAME, c"/etc/hosts"))?;
     }
     at(Step::Loopback, raw::loopback_up())?;
     at(Step::Hostname, raw::set_hostname(&script.hostname))?;
+    join_groups(script)?;
     enter_user_namespace(script)?;
     at(Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))
+}
+
+/// The control groups it was not born into, which its parent made meanwhile. A thread that moves itself keeps nobody
+/// else on the host from forking while it does.
+fn join_groups(script: &Script) -> Result<(), Failed> {
+    wait_for_word()?;
+    for (n, dir) in script.groups_to_join.iter().enumerate() {
+        nth(Step::ControlGroups, n, raw::write_file(*dir, &script.join_by, b"0"))?;
+    }
+    Ok(())
 }
 
 /// Everything an instance has already: its process namespace was entered at birth. The user namespace comes last,
@@ -144,6 +157,10 @@ fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
 /// Until the parent has done what only it can do: id maps, and limits the child was not born under.
 fn wait_for_parent() -> Result<(), Failed> {
     at(Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
+    wait_for_word()
+}
+
+fn wait_for_word() -> Result<(), Failed> {
     match raw::read_byte(CHANNEL) {
         Ok(1) => Ok(()),
         // The parent is gone, or does not want it any more.
@@ -169,37 +186,46 @@ fn limits(script: &Script) -> Result<(), Errno> {
 /// A table of its own.
 fn descriptors(script: &Script) -> Result<(), Errno> {
     match script.streams.parents_end {
-        None => own_descriptors(script.streams)?,
-        Some(parents_end) => copied_descriptors(script.streams, parents_end)?,
+        None => own_descriptors(script.streams, &script.closes),
+        Some(parents_end) => copied_descriptors(script.streams, parents_end),
     }
-    Ok(())
 }
 
 /// A copy of the parent's table, of which more is needed: the rest of it goes when the program is executed.
 fn copied_descriptors(streams: Streams, parents_end: c_int) -> Result<(), Errno> {
     // Or the end of the parent would go unnoticed.
     numbers(libc::SYS_close, [parents_end as c_ulong])?;
-    for (from, to) in [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)] {
-        numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
-    }
-    let closes_on_execution = libc::O_CLOEXEC as c_ulong;
-    numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution])?;
+    own_streams(streams)?;
     let (from, to_the_last) = (CHANNEL as c_ulong, u32::MAX as c_ulong);
     numbers(libc::SYS_close_range, [from, to_the_last, libc::CLOSE_RANGE_CLOEXEC as c_ulong]).map(drop)
 }
 
-/// A table with the standard streams and the channel in it, and nothing else: of the parent's not even the numbers
-/// above those that are needed are copied. Nothing that is opened later stays open.
-fn own_descriptors(streams: Streams) -> Result<(), Errno> {
+/// A table with the standard streams and what is needed until the program is executed, and nothing else: of the parent's
+/// not even the numbers above those are copied. Nothing that is opened later stays open.
+fn own_descriptors(streams: Streams, closes: &[Span]) -> Result<(), Errno> {
     const UNSHARE: c_ulong = libc::CLOSE_RANGE_UNSHARE as c_ulong;
-    let to_the_last = u32::MAX as c_ulong;
-    numbers(libc::SYS_close_range, [streams.end as c_ulong, to_the_last, UNSHARE])?;
+    numbers(libc::SYS_close_range, [streams.end as c_ulong, u32::MAX as c_ulong, UNSHARE])?;
+    own_streams(streams)?;
+    match streams.names {
+        Some(names) => {
+            numbers(libc::SYS_dup3, [names as c_ulong, NAMES as c_ulong, libc::O_CLOEXEC as c_ulong])?;
+        }
+        None => {
+            numbers(libc::SYS_close_range, [NAMES as c_ulong, NAMES as c_ulong, 0])?;
+        }
+    }
+    closes.iter().try_for_each(|Span(first, last)| {
+        numbers(libc::SYS_close_range, [c_ulong::from(*first), c_ulong::from(*last), 0]).map(drop)
+    })
+}
+
+/// Standard streams and channel, where they belong.
+fn own_streams(streams: Streams) -> Result<(), Errno> {
     for (from, to) in [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)] {
         numbers(libc::SYS_dup3, [from as c_ulong, to, 0])?;
     }
     let closes_on_execution = libc::O_CLOEXEC as c_ulong;
-    numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution])?;
-    numbers(libc::SYS_close_range, [CHANNEL as c_ulong + 1, to_the_last, 0]).map(drop)
+    numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution]).map(drop)
 }
 
 /// Full again in a new user namespace; it can be emptied only while its owner still is privileged there.

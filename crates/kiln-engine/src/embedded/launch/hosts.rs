@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use kiln_model::{Inside, hosts_file};
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, openat};
@@ -24,7 +24,7 @@ pub(super) struct Hosts(HashMap<String, OwnedFd>);
 
 impl Hosts {
     /// The mount for an instance with these needs; none if it has none, and its image's own file will do.
-    pub(super) fn of(&mut self, needs: &[Inside]) -> Result<Option<RawFd>, LaunchError> {
+    pub(super) fn of(&mut self, needs: &[Inside]) -> Result<Option<BorrowedFd<'_>>, LaunchError> {
         if needs.is_empty() {
             return Ok(None);
         }
@@ -37,7 +37,7 @@ impl Hosts {
             let mount = make(&text).map_err(|e| LaunchError::new("make its list of names", e))?;
             self.0.insert(text.clone(), mount);
         }
-        Ok(self.0.get(&text).map(AsRawFd::as_raw_fd))
+        Ok(self.0.get(&text).map(AsFd::as_fd))
     }
 }
 

@@ -32,8 +32,13 @@ pub(crate) struct Launcher {
     hosts: Hosts,
     /// Of launches that are over, for the next ones.
     stacks: Vec<Stack>,
-    /// Whether the process is in the mount namespace of a template.
-    is_away: bool,
+    /// Where the process is, if not in the host's mount namespace.
+    away: Option<Away>,
+}
+
+enum Away {
+    In(Rc<Template>),
+    Somewhere,
 }
 
 impl Launcher {
@@ -47,7 +52,7 @@ impl Launcher {
             templates: HashMap::new(),
             hosts: Hosts::default(),
             stacks: Vec::new(),
-            is_away: false,
+            away: None,
         }
     }
 
@@ -60,19 +65,17 @@ impl Launcher {
     ) -> Result<Launching, LaunchError> {
         sensible(order)?;
         let ids = self.ids.of_app(&order.app).ok_or_else(no_ids_left)?;
-        self.is_away = true;
-        let template = self.template(order, ids)?;
-        template.enter().map_err(|e| LaunchError::new("enter the mount namespace of its image", e))?;
+        let template = self.enter(order, ids)?;
         own_streams(&[&stdout, &stderr], ids.outside(order.run.uid), ids.outside(order.run.gid))
             .map_err(|e| LaunchError::new("give it its standard streams", e))?;
         let (channel, theirs) = channel().map_err(|e| LaunchError::new("make a channel to it", e))?;
-        let slot = self.slots.fill([theirs, stdout, stderr]);
+        let names = self.hosts.of(&order.needs)?;
+        let has_names = names.is_some();
+        let slot = self.slots.fill([theirs, stdout, stderr], names);
         let slot = slot.map_err(|e| LaunchError::new("give it its descriptors", e))?;
-        let streams = Streams::new(&self.slots, &slot);
+        let streams = (Streams::new(&self.slots, &slot, has_names), self.slots.kept());
         let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
-        let mut script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
-        script.hosts = self.hosts.of(&order.needs)?;
-        script.streams.parents_end = script.hosts.map(|_| channel.as_raw_fd());
+        let script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
         let stack = self.stack()?;
         let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
         // SAFETY: the launch below keeps script and stack until its child has done with them.
@@ -81,7 +84,7 @@ impl Launcher {
         let main = MainProcess::new(child.pidfd, child.pid, template);
         let mut launching = Launching::new(main, (channel, Some(slot)), script, stack, Some(ids));
         launching.is_to_listen(&order.needs);
-        launching.join(groups, &order.id);
+        launching.make_groups(groups, order);
         Ok(launching)
     }
 
@@ -134,11 +137,23 @@ impl Launcher {
 
     /// Returns to the host's mount namespace: a template whose instances are gone goes only when nobody is in it.
     pub(crate) fn rest(&mut self) {
-        if self.is_away {
-            self.is_away = self.host.return_to_mounts().is_err();
+        if self.away.is_some() {
+            self.away = self.host.return_to_mounts().is_err().then_some(Away::Somewhere);
             // A child that becomes another user changes this for the memory it shares with its parent.
             undumpable();
         }
+    }
+
+    /// Goes to the mount namespace of an image, if it is not there.
+    fn enter(&mut self, order: &InstanceOrder, ids: AppIds) -> Result<Rc<Template>, LaunchError> {
+        // Whatever fails: where it is then is not known.
+        let before = self.away.replace(Away::Somewhere);
+        let template = self.template(order, ids)?;
+        if !matches!(&before, Some(Away::In(there)) if Rc::ptr_eq(there, &template)) {
+            template.enter().map_err(|e| LaunchError::new("enter the mount namespace of its image", e))?;
+        }
+        self.away = Some(Away::In(template.clone()));
+        Ok(template)
     }
 
     fn stack(&mut self) -> Result<Stack, LaunchError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use kiln_model::{Inside, InstanceId};
+use kiln_model::{Inside, InstanceId, InstanceOrder};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -96,6 +96,15 @@ impl Launching {
     pub(super) fn join(&mut self, groups: &Groups, id: &InstanceId) {
         if let Err(e) = groups.join(id, self.main.pid()) {
             self.give_up(LaunchError::new("join its control groups", e));
+        }
+    }
+
+    /// Makes the groups the child was not born into, while it prepares itself, and tells it to join them.
+    pub(super) fn make_groups(&mut self, groups: &Groups, order: &InstanceOrder) {
+        let made = groups.create_others(&order.id, &order.limits);
+        let told = made.and_then(|()| Ok(send(&self.channel, b"j", SendFlags::NOSIGNAL)?));
+        if let Err(e) = told {
+            self.give_up(LaunchError::new("make its control groups", e));
         }
     }
 

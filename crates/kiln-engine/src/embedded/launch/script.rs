@@ -29,8 +29,11 @@ pub(super) struct Script {
     pub(super) argv: TextList,
     pub(super) envp: TextList,
     pub(super) streams: Streams,
-    /// The mount with its list of names, if it has one of its own.
-    pub(super) hosts: Option<c_int>,
+    /// The directories of the v1 control groups it joins, and the file in each by which it does.
+    pub(super) groups_to_join: Vec<c_int>,
+    pub(super) join_by: CString,
+    /// What it closes of the part of its parent's table that it begins with.
+    pub(super) closes: Vec<Span>,
     pub(super) beside: Option<Beside>,
 }
 
@@ -41,6 +44,30 @@ pub(super) struct Beside {
     pub(super) main: c_int,
     /// Whether its standard input is to be the terminal that controls it.
     pub(super) has_terminal: bool,
+}
+
+/// Numbers of descriptors, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span(pub(super) u32, pub(super) u32);
+
+impl Span {
+    /// Below are the standard streams, and where a child keeps its channel and its list of names.
+    pub(super) const FIRST: u32 = 5;
+
+    /// All that a child does not use itself, but for these.
+    fn all_but(kept: &[c_int]) -> Vec<Self> {
+        let mut kept: Vec<u32> = kept.iter().map(|n| n.unsigned_abs()).collect();
+        kept.sort_unstable();
+        let (mut spans, mut next) = (Vec::new(), Self::FIRST);
+        for n in kept {
+            if next < n {
+                spans.push(Self(next, n - 1));
+            }
+            next = next.max(n + 1);
+        }
+        spans.push(Self(next, u32::MAX));
+        spans
+    }
 }
 
 /// The descriptors a child uses, by number: they are the parent's, which keeps them open until the child has a table of
@@ -55,12 +82,15 @@ pub(super) struct Streams {
     pub(super) stdin: c_int,
     pub(super) stdout: c_int,
     pub(super) stderr: c_int,
+    /// The mount with its list of names, if it has one of its own.
+    pub(super) names: Option<c_int>,
 }
 
 impl Streams {
-    pub(super) fn new(slots: &Slots, slot: &Slot) -> Self {
-        let [channel, stdout, stderr] = slot.numbers();
-        Self { end: slots.end(), channel, parents_end: None, stdin: slots.null(), stdout, stderr }
+    pub(super) fn new(slots: &Slots, slot: &Slot, has_names: bool) -> Self {
+        let [channel, stdout, stderr, names] = slot.numbers();
+        let names = has_names.then_some(names);
+        Self { end: slots.end(), channel, parents_end: None, stdin: slots.null(), stdout, stderr, names }
     }
 
     /// Of a child that needs more of its parent's descriptors.
@@ -75,6 +105,7 @@ impl Streams {
             stdin: stdin.as_raw_fd(),
             stdout: stdout.as_raw_fd(),
             stderr: stderr.as_raw_fd(),
+            names: None,
         }
     }
 }
@@ -124,7 +155,7 @@ impl Script {
         order: &InstanceOrder,
         ids: AppIds,
         accounting_uid: u32,
-        streams: Streams,
+        (streams, groups_to_join): (Streams, Vec<c_int>),
     ) -> Result<Self, NulError> {
         let run = &order.run;
         Ok(Self {
@@ -141,7 +172,9 @@ impl Script {
             argv: TextList::new(run.argv.iter().cloned())?,
             envp: TextList::new(environment(order))?,
             streams,
-            hosts: None,
+            closes: Span::all_but(&groups_to_join),
+            groups_to_join,
+            join_by: CString::new(format!("{}/tasks", order.id))?,
             beside: None,
         })
     }
@@ -167,7 +200,9 @@ impl Script {
             argv: TextList::new(order.argv.iter().cloned())?,
             envp: TextList::new(command_environment(order))?,
             streams,
-            hosts: None,
+            groups_to_join: Vec::new(),
+            join_by: CString::default(),
+            closes: Vec::new(),
             beside: Some(beside),
         })
     }
@@ -227,4 +262,17 @@ fn tmpfs(path: &str, size: u64, (uid, gid): (u32, u32)) -> Result<Tmpfs, NulErro
 /// Directories that everybody may write to on any machine.
 fn is_shared_by_custom(path: &str) -> bool {
     matches!(path, "/tmp" | "/var/tmp" | "/dev/shm" | "/run/lock" | "/var/lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_not_closed_and_everything_else_is() {
+        let last = u32::MAX;
+        assert_eq!(Span::all_but(&[]), [Span(5, last)]);
+        assert_eq!(Span::all_but(&[7, 5, 6]), [Span(8, last)]);
+        assert_eq!(Span::all_but(&[9, 6]), [Span(5, 5), Span(7, 8), Span(10, last)]);
+    }
 }

@@ -8,9 +8,10 @@ use super::stack::Stack;
 
 /// What a child gets of its own at birth. Not a user namespace: the others must belong to the host's, so that even
 /// full capabilities inside cannot mount or reconfigure anything. Not a control group namespace either: the child
-/// makes that once it is in all its groups.
+/// makes that once it is in all its groups. Not a network: that takes as long as everything else together, and the child
+/// makes it while its parent does something else.
 const NAMESPACES: libc::c_int =
-    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET;
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 
 /// `CLONE_INTO_CGROUP`, which does not fit the type libc gives it.
 const INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -5,6 +5,7 @@
 #[repr(u8)]
 pub(super) enum Step {
     Signals,
+    Network,
     Volatile,
     Secrets,
     Proc,
@@ -18,6 +19,7 @@ pub(super) enum Step {
     AccountingUser,
     UserNamespace,
     WaitForMaps,
+    ControlGroups,
     ControlGroupNamespace,
     Join,
     Ids,
@@ -30,8 +32,9 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 23] = [
+    const ALL: [Step; 25] = [
         Step::Signals,
+        Step::Network,
         Step::Volatile,
         Step::Secrets,
         Step::Proc,
@@ -45,6 +48,7 @@ impl Step {
         Step::AccountingUser,
         Step::UserNamespace,
         Step::WaitForMaps,
+        Step::ControlGroups,
         Step::ControlGroupNamespace,
         Step::Join,
         Step::Ids,
@@ -60,6 +64,7 @@ impl Step {
     pub(super) fn words(self) -> &'static str {
         match self {
             Step::Signals => "reset its signals",
+            Step::Network => "make its network",
             Step::Volatile => "mount the volatile path",
             Step::Secrets => "give it its secrets in /run/secrets",
             Step::Proc => "mount /proc",
@@ -73,6 +78,7 @@ impl Step {
             Step::AccountingUser => "become the user its namespaces are charged to",
             Step::UserNamespace => "make its user namespace",
             Step::WaitForMaps => "get its users mapped",
+            Step::ControlGroups => "join its control groups",
             Step::ControlGroupNamespace => "make its control group namespace",
             Step::Join => "enter the namespaces of the instance",
             Step::Ids => "become its user",
