@@ -5,12 +5,13 @@ mod common;
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, kill, signal, status_of};
-use kiln_engine::embedded::broker;
+use kiln_engine::embedded::{Embedded, UpgradeError, broker};
 use kiln_engine::{Broker, Engine};
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -125,14 +126,20 @@ fn a_keeper_killed_again_and_again_keeps_every_line_of_a_flood() {
     fs::write(format!("/proc/{pid}/root/tmp/end"), "").unwrap();
     assert_eq!(bench.ending(&order.id), Exit::Code { code: 0 });
     let output = bench.output(&order.id);
-    let numbers: Vec<u64> = output.lines().filter_map(|l| l.parse().ok()).collect();
-    let first = *numbers.first().unwrap();
-    let is_bounded = first > 0;
-    assert!(!is_bounded || output.contains("bytes of older output are gone"), "it begins with {first}");
-    let wrong = numbers.windows(2).position(|pair| pair[1] != pair[0] + 1);
-    assert_eq!(wrong.map(|at| &numbers[at.saturating_sub(2)..][..5]), None, "it goes on with another number");
-    assert_eq!(output.lines().last().unwrap(), format!("end {}", numbers.last().unwrap() + 1));
-    let torn = output.lines().find(|l| l.starts_with('x') && !l.ends_with("yz"));
+    // Of more than is kept, the first line is what is left of one whose beginning is gone.
+    let is_bounded = output.contains("bytes of older output are gone");
+    let lines: Vec<&str> = output.lines().skip(usize::from(is_bounded)).collect();
+    let numbers: Vec<u64> = lines.iter().filter_map(|l| l.parse().ok()).collect();
+    assert!(is_bounded || numbers[0] == 0, "it begins with {}", numbers[0]);
+    if let Some(at) = numbers.windows(2).position(|pair| pair[1] != pair[0] + 1) {
+        panic!(
+            "at {at} of {}: {:?}",
+            numbers.len(),
+            &numbers[at.saturating_sub(2)..(at + 4).min(numbers.len())]
+        );
+    }
+    assert_eq!(lines.last().unwrap(), &format!("end {}", numbers.last().unwrap() + 1));
+    let torn = lines.iter().find(|l| l.starts_with('x') && !l.ends_with("yz"));
     assert_eq!(torn, None, "a line that was written in parts");
 }
 
@@ -275,20 +282,39 @@ fn a_program_that_cannot_go_on_leaves_the_old_one_at_work() {
     let bench = Bench::new();
     let order = counter(&bench, "a");
     let pid = bench.run(&order);
-    assert!(bench.engine.upgrade(Path::new("/does/not/exist")).is_err());
+    let missing = bench.engine.upgrade(Path::new("/does/not/exist"));
+    assert!(matches!(missing, Err(UpgradeError::Program { .. })), "{missing:?}");
     let broken = bench.dir.path().join("broken");
     fs::write(&broken, "not a program").unwrap();
     let before = bench.keeper_pid();
-    let asked = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| bench.engine.upgrade(&broken));
-        asked.join().unwrap()
-    });
-    assert!(asked.is_err());
+    let asked = bench.engine.upgrade(&broken);
+    assert!(matches!(asked, Err(UpgradeError::NotExecuted { .. })), "{asked:?}");
     bench.next_keeper(before);
     assert_eq!(state(&bench, &order.id), InstanceState::Running { pid });
     wait_for_more(&bench, &order.id);
     let log = fs::read_to_string(bench.run_dir().join("keeper.log")).unwrap();
     assert!(log.contains("could not execute") && log.contains("broken"), "{log}");
+}
+
+/// A keeper of a version that speaks another language: it ends every conversation.
+#[test]
+fn a_keeper_that_does_not_understand_is_told_from_one_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("keeper.sock")).unwrap();
+    let listening = std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            if stream.read(&mut [0; 1024]).is_ok_and(|n| n == 0) {
+                return;
+            }
+        }
+    });
+    let engine = Embedded::connect(dir.path()).unwrap();
+    let asked = engine.upgrade(Path::new(env!("CARGO_BIN_EXE_keeper-for-tests")));
+    assert!(matches!(asked, Err(UpgradeError::NotUnderstood)), "{asked:?}");
+    drop(UnixStream::connect(dir.path().join("keeper.sock")));
+    listening.join().unwrap();
+    let asked = engine.upgrade(Path::new(env!("CARGO_BIN_EXE_keeper-for-tests")));
+    assert!(matches!(asked, Err(UpgradeError::Unreachable { .. })), "{asked:?}");
 }
 
 /// Where this keeper's groups are in the tree that kills.

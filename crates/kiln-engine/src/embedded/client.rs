@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -57,20 +57,23 @@ impl Embedded {
     /// new one answers; whether there is a new one. Instances do not notice.
     ///
     /// # Errors
-    /// [`EngineError::Unreachable`] if the keeper does not answer, refuses, or still runs the same program after a
-    /// while, because the other cannot be executed: `keeper.log` in its run directory says why.
-    pub fn upgrade(&self, program: &Path) -> Result<bool, EngineError> {
-        let attempted = "go on with another program";
-        let wanted = program_mark(program).map_err(unreachable(attempted))?;
-        if self.runs(wanted, attempted)? {
+    /// Why it does not; then the keeper that was there goes on.
+    pub fn upgrade(&self, program: &Path) -> Result<bool, UpgradeError> {
+        let on = |source| UpgradeError::Program { program: program.to_owned(), source };
+        let wanted = program_mark(program).map_err(on)?;
+        if self.runs(wanted)? {
             return Ok(false);
         }
-        let program = program.canonicalize().map_err(unreachable(attempted))?;
-        self.done(attempted, Call::Succeed { program })?;
+        let program = program.canonicalize().map_err(on)?;
+        match self.ask_for_upgrade(Call::Succeed { program: program.clone() })? {
+            Answer::Done => {}
+            Answer::Refused(why) => return Err(UpgradeError::Refused(why)),
+            _ => return Err(UpgradeError::NotUnderstood),
+        }
         let deadline = Instant::now() + UPGRADE;
-        while !self.runs(wanted, attempted)? {
+        while !self.runs(wanted)? {
             if Instant::now() >= deadline {
-                return Err(unreachable(attempted)(io::ErrorKind::TimedOut.into()));
+                return Err(UpgradeError::NotExecuted { program });
             }
             std::thread::park_timeout(Duration::from_millis(2));
         }
@@ -78,13 +81,24 @@ impl Embedded {
     }
 
     /// Whether the keeper that answers runs a program.
-    fn runs(&self, wanted: (u64, u64), attempted: &'static str) -> Result<bool, EngineError> {
-        match self.ask(attempted, Call::Who)? {
+    fn runs(&self, wanted: (u64, u64)) -> Result<bool, UpgradeError> {
+        match self.ask_for_upgrade(Call::Who)? {
             // A keeper that is just making room for the next one is gone when it is looked at.
             Answer::Keeper { pid } => {
                 Ok(program_mark(Path::new(&format!("/proc/{pid}/exe"))).ok() == Some(wanted))
             }
-            other => Err(unexpected(attempted, other)),
+            _ => Err(UpgradeError::NotUnderstood),
+        }
+    }
+
+    /// A keeper ends conversations it does not understand.
+    fn ask_for_upgrade(&self, call: Call) -> Result<Answer, UpgradeError> {
+        match self.lines.ask(call, Duration::ZERO) {
+            Ok((answer, _)) => Ok(answer),
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidData) => {
+                Err(UpgradeError::NotUnderstood)
+            }
+            Err(source) => Err(UpgradeError::Unreachable { source }),
         }
     }
 
@@ -126,6 +140,37 @@ impl Embedded {
             other => Err(unexpected(attempted, other)),
         }
     }
+}
+
+/// Why a keeper is not continued by another program. It goes on itself, and so do all instances.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The other program cannot be looked at.
+    #[error("could not look at the program {}", program.display())]
+    Program {
+        /// Its path.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// It speaks another language: its version is too old, or too new.
+    #[error("it does not understand what it is asked")]
+    NotUnderstood,
+    /// It has a reason.
+    #[error("it refuses: {0}")]
+    Refused(String),
+    /// It tried, and still runs its own program.
+    #[error("it could not execute {}", program.display())]
+    NotExecuted {
+        /// The other program.
+        program: PathBuf,
+    },
+    /// It does not answer.
+    #[error("it does not answer")]
+    Unreachable {
+        /// What the system answered.
+        source: io::Error,
+    },
 }
 
 impl Engine for Embedded {

@@ -27,4 +27,4 @@ mod line;
 mod seccomp;
 mod wire;
 
-pub use client::Embedded;
+pub use client::{Embedded, UpgradeError};

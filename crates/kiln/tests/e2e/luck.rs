@@ -276,6 +276,32 @@ fn a_newer_version_takes_the_keeper_over() {
     assert_eq!(load.stop().failures, []);
 }
 
+/// What is found is a keeper that speaks another language: who it is, that nothing is lost, and what to do.
+#[test]
+fn a_keeper_of_another_language_is_named_with_the_next_step() {
+    let root = TempDir::new().unwrap();
+    let run = root.path().join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    // It is this process: it holds the lock, and ends every conversation.
+    let me = std::process::id();
+    std::fs::write(run.join("keeper.lock"), format!("{me}\n")).unwrap();
+    let lock = std::fs::File::options().write(true).open(run.join("keeper.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(run.join("keeper.sock")).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let root = root.path().to_str().unwrap();
+    let serve =
+        Command::new(KILN).args(["serve", "--listen", "127.0.0.1:0", "--root", root]).output().unwrap();
+    let said = String::from_utf8(serve.stderr).unwrap();
+    let this = std::env::current_exe().unwrap();
+    assert_eq!(serve.status.code(), Some(9), "{said}");
+    let keeper = format!("the keeper that runs (process {me}, {})", this.display());
+    assert!(said.contains(&format!("{keeper} cannot be continued by this version of Kiln")), "{said}");
+    assert!(said.contains("it does not understand what it is asked"), "{said}");
+    let next = format!("its instances run on: start that version (`{} serve`)", this.display());
+    assert!(said.contains(&next), "{said}");
+}
+
 /// Whoever asks a second time to take everything down is told the same.
 #[test]
 fn down_may_be_asked_for_while_a_deploy_waits() {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_engine::embedded::Embedded;
+use kiln_engine::embedded::{Embedded, UpgradeError};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{ExitCode, Failure, InstanceStatus};
 use kiln_store::Store;
@@ -24,16 +24,16 @@ impl KeeperProcess {
     /// Starts a keeper, or takes over the one that runs already.
     pub(crate) fn start(program: &Path, store: &Store) -> Result<Self, Failure> {
         let (program, root) = (program.to_owned(), store.root().to_owned());
-        let (engine, is_new) = take_over_or_spawn(&program, &root, &store.run_dir()).map_err(|trouble| {
-            Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
-                .because(trouble.to_string())
+        let found = Found::in_dir(&store.run_dir());
+        let started = take_over_or_spawn(&program, &root, &store.run_dir());
+        let (engine, is_new) = started.map_err(|trouble| match &found {
+            Some(found) if found.is_there() => found.refusal(&UpgradeError::NotUnderstood, &program),
+            _ => Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
+                .because(trouble.to_string()),
         })?;
         if !is_new {
-            engine.upgrade(&program).map_err(|e| {
-                Failure::new(ExitCode::Host, "could not hand the instances over to a keeper of this version")
-                    .because(Trouble::of(&e).to_string())
-                    .hint("they run on; start the version that made them, or end them with its `kiln down`")
-            })?;
+            let found = Found::in_dir(&store.run_dir()).or(found).unwrap_or_default();
+            engine.upgrade(&program).map_err(|e| found.refusal(&e, &program))?;
         }
         Ok(Self { program, root, engine: Arc::new(engine), is_new })
     }
@@ -64,6 +64,58 @@ impl KeeperProcess {
         if self.is_new() {
             let _ = self.end();
         }
+    }
+}
+
+/// A keeper that was there before, as its lock tells of it.
+#[derive(Debug, Default)]
+struct Found {
+    pid: Option<u32>,
+    /// What it runs.
+    program: Option<PathBuf>,
+    run_dir: PathBuf,
+}
+
+impl Found {
+    fn in_dir(run_dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(run_dir.join("keeper.lock")).ok()?;
+        let pid = text.trim().parse().ok()?;
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        Some(Self { pid: Some(pid), program: Some(program), run_dir: run_dir.to_owned() })
+    }
+
+    fn is_there(&self) -> bool {
+        let now = self.pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
+        now.is_some() && now == self.program
+    }
+
+    /// That instances run on is true of every reason; what to do next depends on it.
+    fn refusal(&self, why: &UpgradeError, ours: &Path) -> Failure {
+        let theirs =
+            self.program.as_ref().map_or("the version that started it".into(), |p| p.display().to_string());
+        let log = self.run_dir.join("keeper.log");
+        let next = match why {
+            UpgradeError::NotUnderstood => {
+                format!(
+                    "start that version (`{theirs} serve`), or end them with it (`{theirs} down`) and start this one"
+                )
+            }
+            UpgradeError::NotExecuted { .. } | UpgradeError::Program { .. } => {
+                format!(
+                    "{} says why; put {} where root can execute it and start it again",
+                    log.display(),
+                    ours.display()
+                )
+            }
+            UpgradeError::Refused(_) => "start this version again when that reason is gone".to_owned(),
+            UpgradeError::Unreachable { .. } => {
+                format!("start this version again; if it stays so, {} may tell why", log.display())
+            }
+        };
+        let whose = self.pid.map_or(String::new(), |pid| format!(" (process {pid}, {theirs})"));
+        let message = format!("the keeper that runs{whose} cannot be continued by this version of Kiln");
+        let failure = Failure::new(ExitCode::Host, message).because(Trouble::of(why).to_string());
+        failure.hint(format!("its instances run on: {next}"))
     }
 }
 
