@@ -18,7 +18,7 @@ mod shelf;
 mod sync;
 mod world;
 
-pub use core::{Core, InstanceReport, News, NewsSender, Refusal, Request};
+pub use core::{Core, InstanceReport, News, NewsSender, Precedence, Refusal, Request};
 pub use health::Prober;
 pub use host::verify::store as verify_store;
 pub use host::{EdgeOptions, HostConfig, LocalHost, secrets};

@@ -65,16 +65,17 @@ pub trait Shelf: Send + Sync {
 
 /// The data plane as the core sees it.
 pub trait Edge: Send + Sync {
-    /// Puts a table in force; when this returns, no new request is routed by an older one.
+    /// Puts a table in force; when this returns, no new request is routed by an older one. The version it is in force
+    /// under is told: an older one than asked for, if the same was put in force before and nobody knew.
     ///
     /// # Errors
-    /// If the edge does not answer; then the table may or may not be in force.
+    /// If the edge does not answer within a moment; then the table may or may not be in force.
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble>;
 
     /// What is in flight.
     ///
     /// # Errors
-    /// If the edge does not answer.
+    /// If the edge does not answer within a moment.
     fn counts(&self) -> Result<EdgeCounts, Trouble>;
 
     /// Asks to be woken when nothing is in flight at these fleets any more. Returns at once.

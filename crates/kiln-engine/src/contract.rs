@@ -14,6 +14,13 @@ pub trait Engine: Send + Sync {
     /// The engine's name, for people: `embedded`, `fake`.
     fn name(&self) -> &'static str;
 
+    /// A name for what the engine remembers. As long as it is the same, an id that `list` does not tell of and that
+    /// nobody had forgotten was never made.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn memory(&self) -> Result<String, EngineError>;
+
     /// Makes instances, and returns when each either runs its program or is known not to: one status per order, in
     /// order ([`kiln_model::InstanceState::Ended`] with [`kiln_model::Exit::NotStarted`] for those that failed; the
     /// failure of one is not the failure of the others). An order whose id is known already makes nothing and is

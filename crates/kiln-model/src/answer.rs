@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Difference, ExportAnswer, GcAnswer, ImageDigest, ImageName, ImportAnswer, InstanceId,
-    LogVerifiedAnswer, PackageRef, PackageRule, Release, ReleaseId, SecretName, SecretVersion, ServiceName,
-    Timestamp, TrafficReport,
+    Action, AppName, Difference, ExportAnswer, GcAnswer, ImageDigest, ImageName, ImportAnswer, InstanceId,
+    LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase, Release, ReleaseId, SecretName, SecretVersion,
+    ServiceName, Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -19,6 +19,8 @@ pub enum Answer {
     Deployed(DeployedAnswer),
     /// To a plan.
     Plan(PlanAnswer),
+    /// To a wait for something that went well.
+    Waited(WaitAnswer),
     /// To a cancel.
     Cancelled(CancelAnswer),
     /// To a status.
@@ -90,6 +92,9 @@ pub struct DeployedAnswer {
     pub unchanged: bool,
     /// From the command until all new requests went to it, in milliseconds.
     pub switched_millis: u64,
+    /// What did not go well after the switch, if anything: the release serves all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `kiln plan --json`.
@@ -116,6 +121,27 @@ pub struct PlannedStep {
     pub step: String,
     /// Why it is there.
     pub why: String,
+    /// The part of the plan it belongs to.
+    pub phase: PlanPhase,
+    /// The service it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The step for programs.
+    pub action: Action,
+}
+
+/// `kiln wait --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitAnswer {
+    /// The app.
+    pub app: AppName,
+    /// The operation that has ended; none if nothing was under way.
+    pub operation: Option<u64>,
+    /// The release that serves.
+    pub serving: Option<ReleaseId>,
+    /// What did not go well after the switch, if anything: the release serves all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `kiln cancel --json`.

@@ -6,14 +6,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Ending, FleetId, Generation, InstanceId, OperationKind, Plan, Record, ReleaseId, Timestamp,
-    Traffic,
+    Action, Ending, FleetId, Generation, HookId, HookMoment, InstanceId, OperationKind, Plan, Record,
+    ReleaseId, Timestamp, Traffic,
 };
 
 /// What a fleet is for at present. Only `Live` receives new requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum FleetPhase {
+    /// Its turn to be brought up has not come.
+    Planned,
     /// It is being brought up.
     Green,
     /// It serves.
@@ -33,7 +35,7 @@ pub enum FleetPhase {
 impl FleetPhase {
     /// Whether members that are lost are made again. A draining fleet is, too: going back to it must be possible.
     pub fn is_kept_whole(&self) -> bool {
-        *self != Self::Retiring
+        !matches!(self, Self::Planned | Self::Retiring)
     }
 
     /// Whether the edge may hold connections to it.
@@ -131,12 +133,34 @@ pub struct UnderWay {
     pub done: usize,
     /// When the step after these was begun, if it was.
     pub intent: Option<Timestamp>,
+    /// Which memory the engine had then, where that matters.
+    pub memory: Option<String>,
 }
 
 impl UnderWay {
     /// The step to be done, or being done.
     pub fn step(&self) -> Option<&Action> {
         self.plan.steps.get(self.done).map(|s| &s.action)
+    }
+
+    /// The hook that has been begun and has not ended, as far as is known, with the release it is one of.
+    pub fn hook(&self) -> Option<(&HookId, &ReleaseId)> {
+        match self.step() {
+            Some(Action::RunHook { hook, release, .. }) if self.intent.is_some() => Some((hook, release)),
+            _ => None,
+        }
+    }
+
+    /// Whether somebody waits for it: what cleans up is nobody's.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self.plan.kind, OperationKind::Deploy | OperationKind::Rollback | OperationKind::Down)
+    }
+
+    /// Whether a newer one may take its place before its release serves. Not in the moment of the switch, which is
+    /// short: what the edge does then is only known when it is over.
+    pub fn may_be_superseded(&self) -> bool {
+        let switches = matches!(self.step(), Some(Action::Switch { .. })) && self.intent.is_some();
+        matches!(self.plan.kind, OperationKind::Deploy | OperationKind::Rollback) && !switches
     }
 
     /// Whether new requests already go to the release the plan leads to.
@@ -182,7 +206,9 @@ impl AppState {
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Begun { by, plan, .. } => self.begin(plan, by),
-            Record::Intent { at, generation, step, .. } => self.step_begun(*at, *generation, *step),
+            Record::Intent { at, generation, step, memory, .. } => {
+                self.step_begun(*at, *generation, *step, memory.as_ref());
+            }
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
             Record::Collected { releases, .. } => self.served.retain(|s| !releases.contains(&s.release)),
@@ -228,7 +254,8 @@ impl AppState {
         if plan.parent.is_some() && plan.parent == self.to_abandon {
             self.to_abandon = None;
         }
-        self.under_way = Some(UnderWay { plan: plan.clone(), by: by.to_owned(), done: 0, intent: None });
+        self.under_way =
+            Some(UnderWay { plan: plan.clone(), by: by.to_owned(), done: 0, intent: None, memory: None });
         // A fleet exists from the moment its plan does: a crash before its first instance leaves no question open.
         for step in &plan.steps {
             if let Action::Provision { fleet, release, size } = &step.action {
@@ -237,10 +264,12 @@ impl AppState {
         }
     }
 
-    fn step_begun(&mut self, at: Timestamp, generation: Generation, step: usize) {
+    fn step_begun(&mut self, at: Timestamp, generation: Generation, step: usize, memory: Option<&String>) {
         let Some(under_way) = self.current(generation) else { return };
         under_way.intent = Some(at);
+        under_way.memory = memory.cloned();
         match under_way.plan.steps.get(step).map(|s| s.action.clone()) {
+            Some(Action::Provision { fleet, .. }) => self.set_phase(&[fleet], &FleetPhase::Green),
             Some(Action::Retire { fleets }) => self.set_phase(&fleets, &FleetPhase::Retiring),
             Some(Action::Switch { fleets, .. }) => self.set_phase(&fleets, &FleetPhase::Draining),
             _ => {}
@@ -251,7 +280,7 @@ impl AppState {
         self.fleets.entry(id.clone()).or_insert_with(|| Fleet {
             id: id.clone(),
             release: release.clone(),
-            phase: FleetPhase::Green,
+            phase: FleetPhase::Planned,
             members: (1..=size).collect(),
             last_serial: size,
             losses: 0,
@@ -278,6 +307,12 @@ impl AppState {
         under_way.intent = None;
         match action {
             Action::Provision { .. } | Action::AwaitHealthy { .. } => {}
+            // It may have been what brings the data to the release's schema: not known, so it counts.
+            Action::RunHook { hook, .. } => {
+                if hook.moment == HookMoment::Before {
+                    self.schema = leaves.or(self.schema);
+                }
+            }
             Action::Switch { release, fleets } => {
                 self.switched(at, &release, &fleets, by);
                 self.schema = leaves.or(self.schema);

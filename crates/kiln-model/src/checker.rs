@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Action, AppState, FleetId, FleetPhase, OperationKind, Plan, ReleaseId};
+use crate::{Action, AppState, FleetId, FleetPhase, HookId, HookMoment, OperationKind, Plan, ReleaseId};
 
 /// Something wrong with a plan. A plan with findings is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,14 @@ enum Belief {
 /// Follows `plan` from `state` step by step and reports every promise it would break.
 pub fn check(plan: &Plan, state: &AppState) -> Vec<Finding> {
     let live = state.traffic.live().cloned();
-    let mut walk = Walk { fleets: beliefs(state), serving: live, findings: Vec::new(), step: 0 };
+    let mut walk = Walk {
+        plan,
+        fleets: beliefs(state),
+        serving: live,
+        hooks: BTreeSet::new(),
+        findings: Vec::new(),
+        step: 0,
+    };
     if let Some(u) = &state.under_way {
         walk.find(format!("operation {} of this app is still under way", u.plan.generation));
     }
@@ -53,19 +60,22 @@ fn beliefs(state: &AppState) -> BTreeMap<FleetId, Belief> {
         FleetPhase::Green | FleetPhase::Warm { .. } => Belief::Up,
         FleetPhase::Live => Belief::Serving,
         FleetPhase::Draining => Belief::Draining,
-        FleetPhase::Retiring => Belief::Idle,
+        // What was never begun can only be removed.
+        FleetPhase::Planned | FleetPhase::Retiring => Belief::Idle,
     };
     state.fleets.iter().map(|(id, f)| (id.clone(), belief(&f.phase))).collect()
 }
 
-struct Walk {
+struct Walk<'a> {
+    plan: &'a Plan,
     fleets: BTreeMap<FleetId, Belief>,
     serving: Option<ReleaseId>,
+    hooks: BTreeSet<&'a HookId>,
     findings: Vec<Finding>,
     step: usize,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
     fn find(&mut self, problem: String) {
         self.findings.push(Finding { step: self.step, problem });
     }
@@ -83,7 +93,7 @@ impl Walk {
         }
     }
 
-    fn follow(&mut self, action: &Action) {
+    fn follow(&mut self, action: &'a Action) {
         match action {
             Action::Provision { fleet, size, .. } => {
                 if *size == 0 {
@@ -93,6 +103,7 @@ impl Walk {
                     self.find(format!("{fleet} exists already"));
                 }
             }
+            Action::RunHook { hook, release, run, .. } => self.run_hook(hook, release, run.is_empty()),
             Action::AwaitHealthy { fleets, .. } => {
                 let up = [Belief::Up, Belief::Healthy, Belief::Draining];
                 self.advance(fleets, &up, Belief::Healthy, "awaited");
@@ -115,6 +126,31 @@ impl Walk {
             Action::Retire { fleets } => {
                 self.advance(fleets, &[Belief::Up, Belief::Healthy, Belief::Idle], Belief::Gone, "removed");
             }
+        }
+    }
+
+    /// Hooks belong to the release a deploy leads to. What migrates comes before what is made to run on it, and both
+    /// before the switch; what comes after must not come before.
+    fn run_hook(&mut self, hook: &'a HookId, release: &ReleaseId, is_empty: bool) {
+        let Plan { kind, app, generation, to, .. } = self.plan;
+        let is_of_plan = *kind == OperationKind::Deploy && hook.app == *app && hook.generation == *generation;
+        if !is_of_plan || to.as_ref() != Some(release) {
+            self.find(format!("{} is no hook of this plan", hook.instance()));
+        }
+        if is_empty {
+            self.find(format!("{} would run nothing", hook.instance()));
+        }
+        if !self.hooks.insert(hook) {
+            self.find(format!("{} would be run twice", hook.instance()));
+        }
+        let serves = self.serving.as_ref() == Some(release);
+        match hook.moment {
+            HookMoment::Before if serves => self.find(format!("{} would come too late", hook.instance())),
+            HookMoment::Before if self.fleets.contains_key(&hook.fleet()) => {
+                self.find(format!("{} would come up before {} has run", hook.fleet(), hook.instance()));
+            }
+            HookMoment::After if !serves => self.find(format!("{} would come too early", hook.instance())),
+            HookMoment::Before | HookMoment::After => {}
         }
     }
 

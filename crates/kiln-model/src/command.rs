@@ -17,6 +17,9 @@ pub enum Command {
         dir: PathBuf,
         /// Fail rather than change `kiln.lock`.
         locked: bool,
+        /// Take the place of a deploy or rollback that is under way and does not serve yet.
+        #[serde(default)]
+        supersede: bool,
     },
     /// What a deploy would do, without doing it. Answers with [`crate::Answer::Plan`].
     Plan {
@@ -32,6 +35,17 @@ pub enum Command {
         /// The version of the schema the data has now, if it is not the one the live release left it at.
         #[serde(default)]
         schema: Option<u32>,
+        /// Take the place of a deploy or rollback that is under way and does not serve yet.
+        #[serde(default)]
+        supersede: bool,
+    },
+    /// Follow what is under way to its end, whoever asked for it, or tell how an operation ended. Streams its events,
+    /// answers with [`crate::Answer::Waited`].
+    Wait {
+        /// Which app.
+        app: Option<AppName>,
+        /// The number of the operation; what is under way if absent.
+        operation: Option<u64>,
     },
     /// Give up the deploy or rollback that is under way, whoever asked for it. Answers with
     /// [`crate::Answer::Cancelled`].

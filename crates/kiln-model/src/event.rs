@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, BakedImage, Failure, InstanceId, OutputStream, Progress, ReleaseId, ServiceName, Timestamp,
+    AppName, BakedImage, Failure, HookMoment, InstanceId, OutputStream, Progress, ReleaseId, ServiceName,
+    Timestamp,
 };
 
 /// One event with its moment.
@@ -71,6 +72,17 @@ pub enum Event {
         /// Why.
         cause: String,
     },
+    /// A hook has ended.
+    HookEnded {
+        /// The instance it ran in.
+        instance: InstanceId,
+        /// The service whose hook it is.
+        service: ServiceName,
+        /// When it is run.
+        moment: HookMoment,
+        /// What went wrong, if anything did.
+        problem: Option<String>,
+    },
     /// All new requests go to this release from now on.
     Switched {
         /// The release.
@@ -84,6 +96,9 @@ pub enum Event {
         address: String,
         /// Whether it was already serving, so that nothing had to be done.
         unchanged: bool,
+        /// What did not go well after the switch, if anything: the release serves all the same.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// It went wrong. Last of a deploy or rollback that did.
     Failed {

@@ -12,6 +12,7 @@ mod edge_table;
 mod event;
 mod failure;
 mod healthy;
+mod hook;
 mod image;
 mod instance;
 mod lock;
@@ -46,7 +47,7 @@ pub use answer::{
     Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
     DeployedAnswer, DiffAnswer, DiffEntry, DiffKind, InstanceEntry, InstancePhase, LogEntry, PlanAnswer,
     PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer,
-    SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, Waiting,
+    SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Served, Touch, UnderWay};
 pub use checker::{Finding, check};
@@ -59,6 +60,7 @@ pub use edge_table::{
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
+pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};
 pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
 pub use instance::{ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
@@ -73,7 +75,7 @@ pub use order::{Circle, layers};
 pub use output::{OutputLine, OutputTime, WholeLine, WholeLines};
 pub use package::{PackageName, PackageRef};
 pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};
-pub use plan::{Action, OperationKind, Plan, Step};
+pub use plan::{Action, OperationKind, Plan, PlanPhase, Step};
 pub use planner::{Desired, NothingToDo, plan};
 pub use portable::{Amount, ExportAnswer, GcAnswer, ImportAnswer, LogVerifiedAnswer, Swept};
 pub use probe::{Check, HttpProbe, Probe};

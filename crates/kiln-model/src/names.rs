@@ -114,7 +114,8 @@ name!(
     }
 );
 name!(
-    /// One instance, for ever: `<app>-<service>-<generation>-<serial>`. Never used twice, also a valid hostname.
+    /// One instance, for ever: `<app>-<service>-<generation>-<serial>`, or `…-before<n>` and `…-after<n>` for hooks.
+    /// Never used twice, also a valid hostname.
     InstanceId, "instance id", "1 to 63 of a-z, 0-9 and -, starting with a letter", |s| {
         let b = s.as_bytes();
         (1..=63).contains(&b.len())
@@ -186,6 +187,11 @@ impl FleetId {
     /// The id of the `serial`-th instance ever made for this fleet, counted from 1.
     pub fn instance(&self, serial: u32) -> InstanceId {
         InstanceId(format!("{}-{}-{}-{serial}", self.app, self.service, self.generation))
+    }
+
+    /// The id of the instance in which the plan that provisions this fleet runs a hook of its service.
+    pub fn hook(&self, moment: crate::HookMoment, number: u32) -> InstanceId {
+        InstanceId(format!("{}-{}-{}-{moment}{number}", self.app, self.service, self.generation))
     }
 }
 

@@ -30,6 +30,9 @@ pub enum Record {
         generation: Generation,
         /// The step's index in the plan.
         step: usize,
+        /// Of a hook: which memory the engine had. As long as it has the same one, what it does not know never was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<String>,
     },
     /// A step has been done.
     Outcome {
@@ -179,7 +182,8 @@ impl Record {
 pub enum Ending {
     /// All steps are done.
     Done,
-    /// The release serves; what was still to be done is done by the plan that came after it.
+    /// A newer plan took its place: what was still to be done is done by that one, and what it has made and does not
+    /// serve goes.
     Superseded {
         /// That plan.
         by: Generation,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FleetId, Generation, Millis, ReleaseId, ServiceName};
+use crate::{AppName, FleetId, Generation, HookId, HookMoment, Millis, ReleaseId, ServiceName};
 
 /// What an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +79,18 @@ pub enum Action {
         /// How many.
         size: u32,
     },
+    /// Runs a command once, in an instance of its own, and waits for its end. One before the switch that does not end
+    /// with success fails the plan; one after it is told of.
+    RunHook {
+        /// Which.
+        hook: HookId,
+        /// The release it is a hook of.
+        release: ReleaseId,
+        /// Program and arguments.
+        run: Vec<String>,
+        /// How long it may take.
+        within: Millis,
+    },
     /// Waits until every instance of these fleets is healthy.
     AwaitHealthy {
         /// Which.
@@ -116,6 +128,52 @@ pub enum Action {
     },
 }
 
+/// The parts of a plan, in the order in which they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanPhase {
+    /// The new release comes up beside the one that serves; nobody notices.
+    Prepare,
+    /// New requests go over, from one moment to the next.
+    Switch,
+    /// What was replaced finishes what it has, and goes.
+    Finish,
+}
+
+impl fmt::Display for PlanPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Prepare => "prepare: nobody notices, and if anything fails, all of it is thrown away",
+            Self::Switch => "switch: from one moment to the next",
+            Self::Finish => "finish: the new release serves",
+        })
+    }
+}
+
+impl Plan {
+    /// The part in which a step is.
+    pub fn phase(&self, step: usize) -> PlanPhase {
+        let switch =
+            self.steps.iter().position(|s| matches!(s.action, Action::Switch { .. } | Action::Unroute));
+        match switch {
+            Some(switch) if step == switch => PlanPhase::Switch,
+            Some(switch) if step < switch => PlanPhase::Prepare,
+            _ => PlanPhase::Finish,
+        }
+    }
+}
+
+impl Action {
+    /// The service it is about, if it is about one.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Provision { fleet, .. } => Some(&fleet.service),
+            Self::RunHook { hook, .. } => Some(&hook.service),
+            _ => None,
+        }
+    }
+}
+
 fn names(fleets: &[FleetId]) -> String {
     // A service may have two fleets that drain.
     let services: BTreeSet<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
@@ -127,6 +185,14 @@ impl fmt::Display for Action {
         match self {
             Self::Provision { fleet, release, size } => {
                 write!(f, "provision {size} × {} of {}", fleet.service, release.short())
+            }
+            Self::RunHook { hook, run, within, .. } => {
+                let (service, run) = (&hook.service, run.join(" "));
+                let when = match hook.moment {
+                    HookMoment::Before => "before the switch",
+                    HookMoment::After => "after the switch",
+                };
+                write!(f, "run `{run}` of {service} {when}, at most {within}")
             }
             Self::AwaitHealthy { fleets, within } => {
                 write!(f, "wait until {} is healthy, at most {within}", names(fleets))

@@ -1,10 +1,11 @@
 //! From the observed world to the desired one: [`plan`] is pure and makes every choice there is to make.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::{
-    Action, AppName, AppState, Fleet, FleetId, FleetPhase, Generation, Millis, OperationKind, Plan, Release,
-    ReleaseId, Step, Timestamp,
+    Action, AppName, AppState, Fleet, FleetId, FleetPhase, Generation, Hook, HookId, HookMoment, Millis,
+    OperationKind, Plan, Release, ReleaseId, ServiceName, Step, Timestamp,
 };
 
 /// What is asked for.
@@ -71,7 +72,8 @@ pub fn plan(
 ) -> Result<Plan, NothingToDo> {
     let (kind, to, parent, steps) = match desired {
         Desired::Serve { release, kind } => {
-            (*kind, Some(release.id()), None, serve(app, state, release, generation)?)
+            let steps = serve(app, state, (release, *kind), generation)?;
+            (*kind, Some(release.id()), None, steps)
         }
         Desired::Abandoned { failed, drain } => {
             let to = state.traffic.live().cloned();
@@ -98,19 +100,27 @@ fn step(action: Action, why: impl Into<String>) -> Step {
 fn serve(
     app: &AppName,
     state: &AppState,
-    release: &Release,
+    (release, kind): (&Release, OperationKind),
     generation: Generation,
 ) -> Result<Vec<Step>, NothingToDo> {
     let id = release.id();
     if state.traffic.live() == Some(&id) {
         return Err(NothingToDo::AlreadyLive(id));
     }
-    let mut steps = Vec::new();
+    let (mut steps, left) = leftover(state);
+    let hooks = Hooked { app, release, id: &id, generation, runs: kind == OperationKind::Deploy };
+    let up = warm(state, &id);
     let mut green = Vec::new();
     let layers = release.in_order();
     for (depth, layer) in layers.iter().enumerate() {
-        let fleets: Vec<FleetId> =
-            layer.iter().map(|s| bring_up(app, state, (release, s), generation, &mut steps)).collect();
+        steps.extend(layer.iter().flat_map(|service| hooks.of(service, HookMoment::Before)));
+        let fleets: Vec<FleetId> = layer
+            .iter()
+            .map(|service| match up.get(service) {
+                Some(fleet) => (*fleet).clone(),
+                None => bring_up(app, (release, &id, service), generation, &mut steps),
+            })
+            .collect();
         if depth + 1 < layers.len() {
             let await_healthy =
                 Action::AwaitHealthy { fleets: fleets.clone(), within: health_deadline(release) };
@@ -124,28 +134,63 @@ fn serve(
         "only a fleet observed healthy may receive traffic",
     ));
     steps.push(step(
-        Action::Switch { release: id, fleets: green.clone() },
+        Action::Switch { release: id.clone(), fleets: green.clone() },
         match state.traffic.live() {
             Some(live) => format!("{} serves until this moment", live.short()),
             None => "nothing serves yet".to_owned(),
         },
     ));
-    steps.extend(replace(state, release, &green));
+    steps.extend(layers.iter().flatten().flat_map(|service| hooks.of(service, HookMoment::After)));
+    let done_with: BTreeSet<&FleetId> = green.iter().chain(&left).collect();
+    steps.extend(replace(state, release, &done_with));
     Ok(steps)
 }
 
-/// The fleet of a service of `release`: one that is up, or one that a step more makes.
+/// What a plan that was superseded before it served has left: it goes first, to make room.
+fn leftover(state: &AppState) -> (Vec<Step>, Vec<FleetId>) {
+    let never_served = |f: &&Fleet| matches!(f.phase, FleetPhase::Planned | FleetPhase::Green);
+    let left: Vec<FleetId> = state.fleets.values().filter(never_served).map(|f| f.id.clone()).collect();
+    let why = "the plan that was to make it was superseded";
+    let retire = (!left.is_empty()).then(|| step(Action::Retire { fleets: left.clone() }, why));
+    (retire.into_iter().collect(), left)
+}
+
+/// The hooks of a release that takes over.
+struct Hooked<'a> {
+    app: &'a AppName,
+    release: &'a Release,
+    id: &'a ReleaseId,
+    generation: Generation,
+    /// Whether they are run: going back runs none.
+    runs: bool,
+}
+
+impl Hooked<'_> {
+    fn of(&self, service: &ServiceName, moment: HookMoment) -> Vec<Step> {
+        let hooks = self.release.services.get(service).filter(|_| self.runs).map(|s| s.hooks.at(moment));
+        let one = |(hook, number): (&Hook, u32)| {
+            let (app, service, generation) = (self.app.clone(), service.clone(), self.generation);
+            let id = HookId { app, service, generation, moment, number };
+            let (release, run) = (self.id.clone(), hook.run.clone());
+            let why = match moment {
+                HookMoment::Before => {
+                    "a fleet comes up over what this leaves; if it fails, nothing has changed hands"
+                }
+                HookMoment::After => "the release serves; if it fails, that is told and it serves on",
+            };
+            step(Action::RunHook { hook: id, release, run, within: hook.timeout }, why)
+        };
+        hooks.unwrap_or_default().iter().zip(1..).map(one).collect()
+    }
+}
+
+/// A step that makes a fleet for a service of `release`.
 fn bring_up(
     app: &AppName,
-    state: &AppState,
-    (release, service): (&Release, &crate::ServiceName),
+    (release, id, service): (&Release, &ReleaseId, &ServiceName),
     generation: Generation,
     steps: &mut Vec<Step>,
 ) -> FleetId {
-    let id = release.id();
-    if let Some(fleet) = warm(state, &id, service) {
-        return fleet.id.clone();
-    }
     let fleet = FleetId { app: app.clone(), service: service.clone(), generation };
     let size = release.services.get(service).map_or(0, |settings| settings.instances);
     let mut why = format!("no fleet of {} is up", id.short());
@@ -153,15 +198,15 @@ fn bring_up(
     if !needed_by.is_empty() {
         why.push_str(&format!("; needed by {}", needed_by.join(", ")));
     }
-    steps.push(step(Action::Provision { fleet: fleet.clone(), release: id, size }, why));
+    steps.push(step(Action::Provision { fleet: fleet.clone(), release: id.clone(), size }, why));
     fleet
 }
 
-/// What becomes of the fleets that are not `green` once the switch is done: the one that served stays warm, those
+/// What becomes of the fleets that are not `done_with` once the switch is done: the one that served stays warm, those
 /// from before it go.
-fn replace(state: &AppState, release: &Release, green: &[FleetId]) -> Vec<Step> {
+fn replace(state: &AppState, release: &Release, done_with: &BTreeSet<&FleetId>) -> Vec<Step> {
     let others = |wanted: &dyn Fn(&FleetPhase) -> bool| -> Vec<FleetId> {
-        let is_other = |f: &&Fleet| wanted(&f.phase) && !green.contains(&f.id);
+        let is_other = |f: &&Fleet| wanted(&f.phase) && !done_with.contains(&f.id);
         state.fleets.values().filter(is_other).map(|f| f.id.clone()).collect()
     };
     let in_table = others(&FleetPhase::is_in_table);
@@ -184,12 +229,12 @@ fn replace(state: &AppState, release: &Release, green: &[FleetId]) -> Vec<Step> 
     steps
 }
 
-/// A fleet of `release` that is still up.
-fn warm<'a>(state: &'a AppState, release: &ReleaseId, service: &crate::ServiceName) -> Option<&'a Fleet> {
-    state.fleets.values().find(|f| {
-        let is_up = matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining);
-        is_up && f.release == *release && f.id.service == *service
-    })
+/// The fleets of `release` that are still up.
+fn warm<'a>(state: &'a AppState, release: &ReleaseId) -> BTreeMap<&'a ServiceName, &'a FleetId> {
+    let is_up = |f: &&Fleet| matches!(f.phase, FleetPhase::Warm { .. } | FleetPhase::Draining);
+    let of_release = state.fleets.values().filter(|f| f.release == *release).filter(is_up);
+    // The first of two is as good as the second.
+    of_release.rev().map(|f| (&f.id.service, &f.id)).collect()
 }
 
 /// An instance that fails is made again, so a fleet gets the time of three starts of its slowest service.
@@ -199,12 +244,13 @@ fn health_deadline(release: &Release) -> Millis {
 }
 
 fn abandon(state: &AppState, failed: Generation, drain: Millis) -> Vec<Step> {
-    let of_the_failed = |wanted: FleetPhase| -> Vec<FleetId> {
-        let made = state.fleets.values().filter(|f| f.id.generation == failed && f.phase == wanted);
+    let of_the_failed = |wanted: &[FleetPhase]| -> Vec<FleetId> {
+        let made = state.fleets.values().filter(|f| f.id.generation == failed && wanted.contains(&f.phase));
         made.map(|f| f.id.clone()).collect()
     };
-    let draining = of_the_failed(FleetPhase::Draining);
-    let fleets: Vec<FleetId> = of_the_failed(FleetPhase::Green).into_iter().chain(draining.clone()).collect();
+    let draining = of_the_failed(&[FleetPhase::Draining]);
+    let never_served = of_the_failed(&[FleetPhase::Planned, FleetPhase::Green]);
+    let fleets: Vec<FleetId> = never_served.into_iter().chain(draining.clone()).collect();
     let mut steps = Vec::new();
     if !draining.is_empty() {
         let why = "the switch to it was begun: it may have had requests";
@@ -221,6 +267,7 @@ fn tidy(state: &AppState, at: Timestamp, drain: Millis, keep_warm: Millis) -> Re
         state.fleets.values().filter(|f| wanted(&f.phase)).map(|f| f.id.clone()).collect()
     };
     let left = those(&|phase| *phase == FleetPhase::Draining);
+    let never_served = those(&|phase| matches!(phase, FleetPhase::Planned | FleetPhase::Green));
     let over = those(&|phase| match phase {
         FleetPhase::Warm { until } => *until <= at,
         phase => *phase == FleetPhase::Retiring,
@@ -230,6 +277,10 @@ fn tidy(state: &AppState, at: Timestamp, drain: Millis, keep_warm: Millis) -> Re
         let why = "the operation that began to drain it was superseded";
         steps.push(step(Action::AwaitDrained { fleets: left.clone(), within: drain }, why));
         steps.push(step(Action::KeepWarm { fleets: left, span: keep_warm }, why));
+    }
+    if !never_served.is_empty() {
+        let why = "the plan that was to make it was superseded";
+        steps.push(step(Action::Retire { fleets: never_served }, why));
     }
     if !over.is_empty() {
         steps.push(step(Action::Retire { fleets: over }, "its time as a warm fleet is over"));

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret, Probe,
-    Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName, ServiceName, Sha256, Volatile,
+    AppName, Check, Hooks, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret,
+    Probe, Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName, ServiceName, Sha256,
+    Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -71,6 +72,9 @@ pub struct ReleaseService {
     /// What they reach beyond themselves, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub needs: BTreeMap<NeedName, Need>,
+    /// What is run once when the release takes over.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
 }
 
 /// One route of a release.

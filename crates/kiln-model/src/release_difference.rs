@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName};
+use crate::{HookMoment, ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName};
 
 /// Which part of a release differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub enum Part {
     Health,
     /// A check the image has passed.
     Check,
+    /// What is run once when the release takes over.
+    Hook,
     /// A route.
     Route,
     /// How the release takes over.
@@ -63,6 +65,7 @@ impl fmt::Display for Part {
             Self::Volatile => "volatile",
             Self::Health => "health",
             Self::Check => "check",
+            Self::Hook => "hook",
             Self::Route => "route",
             Self::Deploy => "deploy",
             Self::Policy => "policy",
@@ -255,6 +258,7 @@ fn service(
     };
     found.maps(Part::Volatile, &paths(a), &paths(b), String::clone);
     found.maps(Part::Health, &health(a), &health(b), String::clone);
+    found.maps(Part::Hook, &hooks(a), &hooks(b), String::clone);
     found.sets(Part::Check, &a.checks, &b.checks, |c| c.check.clone());
     found.the_rest(&rest_of_service(a), &rest_of_service(b));
 }
@@ -271,6 +275,16 @@ fn run(service: &ReleaseService) -> BTreeMap<&'static str, String> {
         ("stop_grace", run.stop_grace.to_string()),
     ]
     .into()
+}
+
+fn hooks(service: &ReleaseService) -> BTreeMap<String, String> {
+    let of = |moment: HookMoment| {
+        let all = service.hooks.at(moment).iter().zip(1..);
+        all.map(move |(h, n)| {
+            (format!("{moment} {n}"), format!("{} (at most {})", h.run.join(" "), h.timeout))
+        })
+    };
+    of(HookMoment::Before).chain(of(HookMoment::After)).collect()
 }
 
 fn limits(service: &ReleaseService) -> BTreeMap<&'static str, String> {
@@ -311,7 +325,8 @@ fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
 /// The fields of a release that have been compared above.
 const SEEN_OF_RELEASE: [&str; 8] =
     ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "policy"];
-const SEEN_OF_SERVICE: [&str; 15] = [
+const SEEN_OF_SERVICE: [&str; 16] = [
+    "hooks",
     "image",
     "run",
     "env",

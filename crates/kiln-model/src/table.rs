@@ -37,7 +37,7 @@ pub fn route_table(
             let needs: BTreeMap<NeedName, EdgeNeed> = service
                 .needs
                 .iter()
-                .map(|(name, need)| (name.clone(), edge_need(name, need, fleet, state)))
+                .map(|(name, need)| (name.clone(), edge_need(name, need, &fleet.release, state)))
                 .collect();
             let callers = fleet.instances().map(|(_, id)| id).filter(|id| !needs.is_empty() && running(id));
             let callers = callers.collect();
@@ -51,6 +51,7 @@ pub fn route_table(
                 needs,
             });
         }
+        table.fleets = with_hook(table.fleets, state, releases, &running);
         if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
             table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));
             table.tcp.extend(release.tcp.values().map(|route| TcpRoute {
@@ -64,6 +65,37 @@ pub fn route_table(
     table
 }
 
+/// A hook reaches what its service needs while it runs: it calls as a member of the fleet that its plan makes.
+fn with_hook(
+    mut fleets: Vec<EdgeFleet>,
+    state: &AppState,
+    releases: &BTreeMap<ReleaseId, Release>,
+    running: impl Fn(&InstanceId) -> bool,
+) -> Vec<EdgeFleet> {
+    let Some((hook, release)) = state.under_way.as_ref().and_then(|u| u.hook()) else { return fleets };
+    let service = releases.get(release).and_then(|r| r.services.get(&hook.service));
+    let Some(service) = service.filter(|s| !s.needs.is_empty() && running(&hook.instance())) else {
+        return fleets;
+    };
+    let (id, caller) = (hook.fleet(), hook.instance());
+    if let Some(fleet) = fleets.iter_mut().find(|f| f.id == id) {
+        fleet.callers.push(caller);
+        return fleets;
+    }
+    let needs = service.needs.iter();
+    let needs = needs.map(|(name, need)| (name.clone(), edge_need(name, need, release, state))).collect();
+    fleets.push(EdgeFleet {
+        id,
+        port: service.port,
+        instances: Vec::new(),
+        release: Some(release.clone()),
+        protocol: service.protocol,
+        callers: vec![caller],
+        needs,
+    });
+    fleets
+}
+
 fn service_of<'a>(fleet: &Fleet, releases: &'a BTreeMap<ReleaseId, Release>) -> Option<&'a ReleaseService> {
     releases.get(&fleet.release)?.services.get(&fleet.id.service)
 }
@@ -73,19 +105,17 @@ fn service_of<'a>(fleet: &Fleet, releases: &'a BTreeMap<ReleaseId, Release>) -> 
 fn is_known(fleet: &Fleet, releases: &BTreeMap<ReleaseId, Release>) -> bool {
     let has_needs = |r: &Release| r.services.values().any(|s| !s.needs.is_empty());
     fleet.phase.is_in_table()
-        || fleet.phase != FleetPhase::Retiring && releases.get(&fleet.release).is_some_and(has_needs)
+        || fleet.phase.is_kept_whole() && releases.get(&fleet.release).is_some_and(has_needs)
 }
 
 /// Services are those of the caller's own release: what is between services moves with releases as what comes from
 /// users does.
-fn edge_need(name: &NeedName, need: &Need, caller: &Fleet, state: &AppState) -> EdgeNeed {
+fn edge_need(name: &NeedName, need: &Need, release: &ReleaseId, state: &AppState) -> EdgeNeed {
     match need {
         Need::Store { .. } => EdgeNeed::Store,
         Need::Service { .. } => {
             let is_meant = |f: &&Fleet| {
-                f.release == caller.release
-                    && f.id.service.as_str() == name.as_str()
-                    && f.phase != FleetPhase::Retiring
+                f.release == *release && f.id.service.as_str() == name.as_str() && f.phase.is_kept_whole()
             };
             let targets = state.fleets.values().filter(is_meant);
             let targets = targets.map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect();

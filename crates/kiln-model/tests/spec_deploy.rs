@@ -20,6 +20,19 @@ fn services_that_need_each_other_in_a_circle() {
 }
 
 #[test]
+fn hooks_that_cannot_be_run() {
+    let found = and("hooks = { before = [{ run = [] }, { run = [\"migrate\"], timeout = \"1ms\" }] }\n");
+    assert!(found.contains("`service.web.hooks.before[0].run` is empty"), "{found}");
+    assert!(found.contains("`migrate` is not an absolute path"), "{found}");
+    assert!(found.contains("`service.web.hooks.before[1].timeout` is too short"), "{found}");
+    let many = vec!["{ run = [\"/bin/x\"] }"; 17].join(", ");
+    let found = and(&format!("hooks = {{ after = [{many}] }}\n"));
+    assert!(found.contains("17 hooks are more than a service can have"), "{found}");
+    let found = and("hooks = { befor = [] }\n");
+    assert!(found.contains("befor"), "{found}");
+}
+
+#[test]
 fn a_schema_that_ends_before_it_begins() {
     let found = and("[deploy]\nschema = { oldest = 3, newest = 2 }\n");
     assert!(found.contains("`oldest` is 3 and `newest` is 2"), "{found}");

@@ -35,6 +35,8 @@ struct State {
     connections: BTreeMap<InstanceId, u32>,
     /// What listens for what each running instance needs, in the order of needs and ports.
     listeners: BTreeMap<InstanceId, Vec<Listening>>,
+    /// How often it has forgotten everything.
+    lives: u32,
     next_pid: u32,
     now: u64,
     down: bool,
@@ -114,6 +116,14 @@ impl FakeEngine {
         self.0.news.notify_all();
     }
 
+    /// The machine is started anew: nothing runs, and nothing is remembered.
+    pub fn start_anew(&self) {
+        let mut state = self.state();
+        state.lives += 1;
+        state.instances.clear();
+        state.changes.clear();
+    }
+
     /// What was ordered under this id, if anything was.
     pub fn order(&self, id: &InstanceId) -> Option<InstanceOrder> {
         self.state().orders.get(id).cloned()
@@ -142,6 +152,10 @@ impl FakeEngine {
 impl Engine for FakeEngine {
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn memory(&self) -> Result<String, EngineError> {
+        Ok(self.reach("tell what it remembers")?.lives.to_string())
     }
 
     fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {

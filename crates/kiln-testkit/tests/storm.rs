@@ -68,13 +68,16 @@ fn the_promises_hold_in_every_storm() {
     let figures = live_through(seeds()).unwrap_or_else(|breach| panic!("{}", tell(&breach)));
     let sum = |of: fn(&Figures) -> u64| figures.iter().map(of).sum::<u64>();
     let (switches, failures, crashes) = (sum(|f| f.switches), sum(|f| f.failures), sum(|f| f.crashes));
+    let (hooks, superseded) = (sum(|f| f.hooks), sum(|f| f.superseded));
     println!("{} storms: {switches} switches, {failures} failures, {crashes} deaths", figures.len());
+    println!("{hooks} hooks went well, {superseded} plans were superseded");
     // Storms in which nothing happens prove nothing.
     let storms = figures.len() as u64;
     assert!(
         switches > storms && failures > storms / 2 && crashes > storms,
         "{switches} {failures} {crashes}"
     );
+    assert!(hooks > storms / 4 && superseded > storms / 4, "{hooks} {superseded}");
 }
 
 /// A world that lies is found out: the judge is not blind.

@@ -9,7 +9,7 @@ use kiln_edge::Network;
 
 use crate::commands::{
     audit, bake, cancel, completions, deploy, diff, down, edge, exec, export, gc, image, import, instances,
-    keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify,
+    keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify, wait,
 };
 
 const EXAMPLES: &str = "\
@@ -67,6 +67,7 @@ pub(crate) enum Commands {
     Plan(plan::Plan),
     Deploy(deploy::Deploy),
     Rollback(rollback::Rollback),
+    Wait(wait::Wait),
     Cancel(cancel::Cancel),
     Status(status::Status),
     Releases(releases::Releases),

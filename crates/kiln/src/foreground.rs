@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn deploy() -> Command {
-        Command::Deploy { dir: "/app".into(), locked: false }
+        Command::Deploy { dir: "/app".into(), locked: false, supersede: false }
     }
 
     #[test]

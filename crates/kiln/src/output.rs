@@ -45,6 +45,11 @@ pub(crate) fn line(text: &str) -> Result<(), Closed> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Closed)
 }
 
+/// What did not go well although the command did what it was asked.
+pub(crate) fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| aside(&format!("warning: {warning}")));
+}
+
 /// A line for people on stderr. With nobody left to read it, it is not worth ending for.
 pub(crate) fn aside(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -8,7 +8,6 @@ import psycopg2
 
 RELEASE = os.environ["RELEASE"]
 DATABASE = os.environ["DATABASE"]
-TABLE = "CREATE TABLE IF NOT EXISTS orders (id serial PRIMARY KEY, release text NOT NULL)"
 connections = threading.local()
 
 
@@ -60,14 +59,5 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def prepare():
-    """Two instances may make the table at the same time; one of them is told that it is there."""
-    try:
-        query(TABLE)
-    except psycopg2.Error as error:
-        print(f"the table could not be made: {error}", flush=True)
-
-
 if __name__ == "__main__":
-    prepare()
     Server(("0.0.0.0", 8000), Api).serve_forever()

@@ -4,12 +4,20 @@ use std::fmt;
 
 use kiln_model::{
     AppName, AppState, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind,
-    Plan, Record, Release, RouteConflict, Timestamp, WrongSchema, check, plan, route_conflict,
+    Plan, Record, Release, ReleaseId, RouteConflict, Timestamp, WrongSchema, check, plan, route_conflict,
 };
 
-use super::news::Listener;
 use super::{Core, News, NewsSender, Wake};
 use crate::world::Trouble;
+
+/// What becomes of a request while something else is under way that does not serve yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precedence {
+    /// It is refused.
+    Yields,
+    /// It takes its place.
+    Supersedes,
+}
 
 /// Something asked of the core for one app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +30,24 @@ pub enum Request {
         kind: OperationKind,
         /// The version of the schema the data has, if it is not the one the live release left it at.
         schema: Option<u32>,
+        /// Whether it takes the place of what is under way.
+        precedence: Precedence,
     },
     /// Nothing of the app is to be left running.
     Down {
         /// How long what is in flight may go on.
         drain: Millis,
     },
+}
+
+impl Request {
+    fn supersedes(&self) -> bool {
+        matches!(self, Self::Serve { precedence: Precedence::Supersedes, .. })
+    }
+
+    fn leads_to(&self, to: Option<&ReleaseId>) -> bool {
+        matches!(self, Self::Serve { release, .. } if to == Some(&release.id()))
+    }
 }
 
 /// Why a request was not begun.
@@ -71,19 +91,29 @@ pub(super) struct Pending {
 }
 
 impl Core {
-    /// Asks for something; `to` is told all about it, the end last. Takes effect with the next turn.
+    /// Asks for something; `to` is told all about it, the end last. Takes effect with the next turn. Who asks for the
+    /// very release that is on its way follows that.
     pub fn request(&mut self, app: AppName, request: Request, by: String, to: NewsSender) {
-        if self.pending.contains_key(&app) {
-            let _ = to.send(News::Refused(Refusal::Busy { with: "another request".into() }));
-            return;
+        let refuse = |to: NewsSender, with: String| drop(to.send(News::Refused(Refusal::Busy { with })));
+        let supersedes = request.supersedes();
+        if let Some(waiting) = self.pending.get(&app) {
+            if !supersedes {
+                return refuse(to, format!("another request, of {},", waiting.by));
+            }
+            if let Some(waiting) = self.pending.remove(&app) {
+                refuse(waiting.to, format!("a newer request, of {by},"));
+            }
         }
-        if let Some(u) = self.apps.get(&app).and_then(|s| s.under_way.as_ref()) {
-            let for_people =
-                matches!(u.plan.kind, OperationKind::Deploy | OperationKind::Rollback | OperationKind::Down);
-            if for_people && !u.has_switched() {
-                let with = format!("{} {}, asked for by {},", u.plan.kind, u.plan.generation, u.by);
-                let _ = to.send(News::Refused(Refusal::Busy { with }));
+        if let Some(u) = self.apps.get(&app).and_then(|s| s.under_way.as_ref())
+            && u.is_for_people()
+            && !u.has_switched()
+        {
+            if request.leads_to(u.plan.to.as_ref()) {
+                self.follow(&app, to);
                 return;
+            }
+            if !supersedes || u.plan.kind == OperationKind::Down {
+                return refuse(to, format!("{} {}, asked for by {},", u.plan.kind, u.plan.generation, u.by));
             }
         }
         self.pending.insert(app, Pending { request, by, to });
@@ -123,8 +153,10 @@ impl Core {
     /// Begins what is next for `app`, if its turn has come. `None` if there is something to carry out.
     pub(super) fn begin_next(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
         if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref()) {
-            let kind = under_way.plan.kind;
-            let may_supersede = kind == OperationKind::Retire || under_way.has_switched();
+            let wants_to = self.pending.get(app).is_some_and(|pending| pending.request.supersedes());
+            let may_supersede = under_way.plan.kind == OperationKind::Retire
+                || under_way.has_switched()
+                || wants_to && under_way.may_be_superseded();
             let pending = if may_supersede { self.pending.remove(app) } else { None };
             if let Some(pending) = pending {
                 // What is under way goes on if nothing comes of the request.
@@ -161,8 +193,10 @@ impl Core {
         let until = |phase: &FleetPhase| match phase {
             FleetPhase::Warm { until } => Some(*until),
             // Left by an operation that was superseded.
-            FleetPhase::Draining | FleetPhase::Retiring => Some(Timestamp(0)),
-            FleetPhase::Green | FleetPhase::Live => None,
+            FleetPhase::Draining | FleetPhase::Retiring | FleetPhase::Planned | FleetPhase::Green => {
+                Some(Timestamp(0))
+            }
+            FleetPhase::Live => None,
         };
         self.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
     }
@@ -186,7 +220,11 @@ impl Core {
         let Pending { request, by, to } = pending;
         let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
-                let _ = to.send(News::Serves { release, unchanged: true });
+                // Whoever wants what serves to serve on wants nothing else to take its place.
+                if let (true, Some(u)) = (request.supersedes(), self.apps[app].under_way.as_ref()) {
+                    self.cancel(u.plan.generation, format!("it was superseded: {by} wants what serves"));
+                }
+                let _ = to.send(News::Serves { release, unchanged: true, warnings: Vec::new() });
                 return Ok(false);
             }
             Err(Refused::Because(refusal)) => {
@@ -196,28 +234,44 @@ impl Core {
             Ok(plan) => plan,
         };
         let generation = plan.generation;
-        let superseded = self.apps.get(app).and_then(|s| s.under_way.as_ref()).map(|u| u.plan.generation);
         let steps = plan.steps.iter().map(|s| s.action.to_string()).collect();
         let release = plan.to.clone();
-        let ended =
-            superseded.map_or(Ok(()), |old| self.end(app, old, Ending::Superseded { by: generation }));
+        let ended = self.supersede(app, generation, &by);
         if let Err(trouble) = ended.and_then(|()| self.begin(plan, by)) {
             let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0.clone())));
             return Err(trouble);
         }
         let _ = to.send(News::Begun(generation));
-        self.listeners.insert(generation, Listener { app: app.clone(), to, failed: None });
+        self.join(app, generation, to);
         if let Some(release) = release {
             self.tell(generation, Event::Planned { release, steps });
         }
         Ok(true)
     }
 
+    /// Ends what is under way for `app`, if anything is, in favour of the plan `by`, and tells whoever waits for it.
+    fn supersede(&mut self, app: &AppName, by: Generation, who: &str) -> Result<(), Trouble> {
+        let Some(old) = self.apps.get(app).and_then(|s| s.under_way.clone()) else { return Ok(()) };
+        let generation = old.plan.generation;
+        self.end(app, generation, Ending::Superseded { by })?;
+        self.let_go_of_hook(app, old.step());
+        match old.plan.to.clone() {
+            Some(release) if old.has_switched() => {
+                if let (Some((hook, _)), Some(audience)) = (old.hook(), self.listeners.get_mut(&generation)) {
+                    audience.warnings.push(format!("hook {} was ended by plan {by}", hook.instance()));
+                }
+                self.tell_serves(generation, release);
+            }
+            _ => self.tell_last(generation, News::Superseded { by, who: who.to_owned() }),
+        }
+        Ok(())
+    }
+
     fn plan_asked(&mut self, app: &AppName, request: &Request) -> Result<Plan, Refused> {
         // What is under way now is superseded by what is planned here.
         let state = AppState { under_way: None, ..self.apps.get(app).cloned().unwrap_or_default() };
         let desired = match request {
-            Request::Serve { release, kind, schema } => {
+            Request::Serve { release, kind, schema, .. } => {
                 self.conflict(release).map_err(Refusal::Conflict)?;
                 release.works_with(schema.or(state.schema)).map_err(Refusal::Schema)?;
                 // At hand before any fleet of it exists, so that nothing can fail between the two.

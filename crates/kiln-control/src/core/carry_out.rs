@@ -5,7 +5,7 @@
 
 use kiln_model::{
     Action, AppName, AppState, Ending, Event, FleetId, Generation, Healthy, Millis, NotHealthy,
-    OperationKind, Plan, Record, ReleaseId, Timestamp,
+    OperationKind, Plan, Record, ReleaseId, Step, Timestamp,
 };
 
 use super::{Core, News, Wake};
@@ -13,7 +13,7 @@ use crate::boundary::between;
 use crate::world::Trouble;
 
 /// How far a step has come.
-enum Came {
+pub(super) enum Came {
     /// It is done; what is worth noting of it.
     Done(Option<String>),
     /// It waits, at most until then.
@@ -57,8 +57,9 @@ impl Core {
         step: usize,
         action: &Action,
     ) -> Result<Timestamp, Trouble> {
+        let memory = self.memory_for(action)?;
         let at = self.now();
-        self.record(&Record::Intent { at, app: app.clone(), generation, step })?;
+        self.record(&Record::Intent { at, app: app.clone(), generation, step, memory })?;
         self.tell(generation, Event::StepBegun { step: action.to_string() });
         Ok(at)
     }
@@ -72,21 +73,48 @@ impl Core {
         note: Option<String>,
     ) -> Result<(), Trouble> {
         let (at, generation) = (self.now(), plan.generation);
-        self.record(&Record::Outcome { at, app: app.clone(), generation, step, note })?;
+        self.record(&Record::Outcome { at, app: app.clone(), generation, step, note: note.clone() })?;
         let action = &plan.steps[step].action;
         self.tell(generation, Event::StepDone { step: action.to_string(), millis: begun.until(at).0 });
+        self.let_go_of_hook(app, Some(action));
         if let Action::Retire { fleets } = action {
             self.forget_fleets(fleets);
         }
         if let Action::Switch { release, .. } = action {
             self.tell(generation, Event::Switched { release: release.clone() });
-            // Whoever asked has what was asked for; draining the old fleet is nobody's wait.
-            self.tell_last(generation, News::Serves { release: release.clone(), unchanged: false });
         }
+        if let (Action::RunHook { .. }, Some(listener)) = (action, self.listeners.get_mut(&generation)) {
+            listener.warnings.extend(note);
+        }
+        self.tell_if_it_serves(plan, step + 1);
         Ok(())
     }
 
+    /// Whoever asked has what was asked for once the release serves and its hooks are through; draining the old fleet
+    /// is nobody's wait.
+    pub(super) fn tell_if_it_serves(&mut self, plan: &Plan, done: usize) {
+        let is_hook = |step: Option<&Step>| matches!(step, Some(Step { action: Action::RunHook { .. }, .. }));
+        let switched = plan.steps[..done].iter().find_map(|s| match &s.action {
+            Action::Switch { release, .. } => Some(release.clone()),
+            _ => None,
+        });
+        if let (Some(release), false) = (switched, is_hook(plan.steps.get(done))) {
+            self.tell_serves(plan.generation, release);
+        }
+    }
+
+    pub(super) fn tell_serves(&mut self, generation: Generation, release: ReleaseId) {
+        if let Some(listener) = self.listeners.get_mut(&generation) {
+            let warnings = std::mem::take(&mut listener.warnings);
+            self.tell_last(generation, News::Serves { release, unchanged: false, warnings });
+        }
+    }
+
     fn complete(&mut self, app: &AppName, plan: &Plan) -> Result<(), Trouble> {
+        if plan.kind == OperationKind::Abandon {
+            // It is told that nothing is left: what ran for a hook is nobody's, and goes as strays do.
+            self.end_strays()?;
+        }
         self.end(app, plan.generation, Ending::Done)?;
         self.tell_last(plan.generation, News::Ended);
         if let (OperationKind::Abandon, Some(parent)) = (plan.kind, plan.parent)
@@ -101,6 +129,7 @@ impl Core {
         let step = action.to_string();
         let ending = Ending::Failed { step: step.clone(), cause: cause.clone() };
         self.end(app, plan.generation, ending)?;
+        self.let_go_of_hook(app, Some(action));
         if let Some(listener) = self.listeners.get_mut(&plan.generation) {
             listener.failed = Some((step, cause));
         }
@@ -110,6 +139,9 @@ impl Core {
     fn act(&mut self, app: &AppName, action: &Action, begun: Timestamp) -> Result<Came, Trouble> {
         match action {
             Action::Provision { fleet, .. } => self.provision(app, fleet),
+            Action::RunHook { hook, release, run, within } => {
+                self.run_hook(hook, (release, run), begun, *within)
+            }
             Action::AwaitHealthy { fleets, within } => {
                 Ok(self.await_healthy(app, fleets, begun.max(self.started).after(*within)))
             }

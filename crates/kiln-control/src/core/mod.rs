@@ -7,6 +7,7 @@
 
 mod begin;
 mod carry_out;
+mod hook;
 mod news;
 mod publish;
 mod report;
@@ -21,7 +22,7 @@ use kiln_model::{
     ReleaseId, RouteTable, Timestamp,
 };
 
-pub use begin::{Refusal, Request};
+pub use begin::{Precedence, Refusal, Request};
 pub use news::{News, NewsSender};
 pub use report::InstanceReport;
 
@@ -45,7 +46,7 @@ pub struct Core {
     presumed_healthy: BTreeSet<InstanceId>,
     published: Option<RouteTable>,
     pending: BTreeMap<AppName, Pending>,
-    listeners: BTreeMap<Generation, news::Listener>,
+    listeners: BTreeMap<Generation, news::Audience>,
     cancelled: BTreeMap<Generation, String>,
     back_off: BTreeMap<FleetId, BackOff>,
     /// Members of retiring fleets that have been asked to end by this core.

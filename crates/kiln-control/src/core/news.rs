@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
-use kiln_model::{AppName, Event, Generation, ReleaseId, Stamped};
+use kiln_model::{AppName, Event, Generation, OperationKind, ReleaseId, Stamped};
 
 use super::{Core, Refusal};
 
@@ -11,6 +11,8 @@ use super::{Core, Refusal};
 pub enum News {
     /// It has begun, as this plan.
     Begun(Generation),
+    /// It is under way already, as this plan: how it goes on is told from here.
+    Follows(Generation),
     /// Something happened.
     Event(Stamped),
     /// The release serves all new requests. Last of an operation that went well.
@@ -19,6 +21,8 @@ pub enum News {
         release: ReleaseId,
         /// Whether it did before.
         unchanged: bool,
+        /// What did not go well after the switch.
+        warnings: Vec<String>,
     },
     /// All steps are done. Last of an operation that leads to no release.
     Ended,
@@ -29,6 +33,13 @@ pub enum News {
         /// Why.
         cause: String,
     },
+    /// A newer one took its place before its release served. Last of an operation to which that happened.
+    Superseded {
+        /// The newer one.
+        by: Generation,
+        /// Who asked for it.
+        who: String,
+    },
     /// It was never begun.
     Refused(Refusal),
 }
@@ -36,28 +47,68 @@ pub enum News {
 /// Where news goes. A listener that has gone is no longer told.
 pub type NewsSender = Sender<News>;
 
-/// Somebody who listens to an operation.
-pub(super) struct Listener {
-    pub(super) app: AppName,
-    pub(super) to: NewsSender,
+/// Those who listen to an operation: whoever asked for it, and whoever came later.
+pub(super) struct Audience {
+    app: AppName,
+    to: Vec<NewsSender>,
     /// A failure that is told when what the operation made is gone.
     pub(super) failed: Option<(String, String)>,
+    /// What did not go well after the switch.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Core {
+    /// One more listens to the operation of `generation`, which is about `app`.
+    pub(super) fn join(&mut self, app: &AppName, generation: Generation, to: NewsSender) -> &mut Audience {
+        let audience = self.listeners.entry(generation).or_insert_with(|| Audience {
+            app: app.clone(),
+            to: Vec::new(),
+            failed: None,
+            warnings: Vec::new(),
+        });
+        audience.to.push(to);
+        audience
+    }
+
+    /// Has `to` told how what is under way for `app` goes on and ends, whoever asked for it; which operation it is.
+    /// `None` if nobody waits for anything there.
+    pub fn follow(&mut self, app: &AppName, to: NewsSender) -> Option<Generation> {
+        let state = self.apps.get(app)?;
+        let plan = state.under_way.as_ref()?.plan.clone();
+        let (failure, done) = (state.last_failure.clone(), state.under_way.as_ref()?.done);
+        match (plan.kind, plan.parent) {
+            (OperationKind::Deploy | OperationKind::Rollback | OperationKind::Down, _) => {
+                let _ = to.send(News::Follows(plan.generation));
+                self.join(app, plan.generation, to);
+                self.tell_if_it_serves(&plan, done);
+                Some(plan.generation)
+            }
+            // What failed is told when its remains are gone.
+            (OperationKind::Abandon, Some(failed)) => {
+                let _ = to.send(News::Follows(failed));
+                let audience = self.join(app, failed, to);
+                audience.failed.get_or_insert((String::new(), failure.unwrap_or_default()));
+                Some(failed)
+            }
+            (OperationKind::Abandon | OperationKind::Retire, _) => None,
+        }
+    }
+
     /// Tells whoever listens to the operation of `generation`.
     pub(super) fn tell(&mut self, generation: Generation, event: Event) {
         let at = self.now();
-        if let Some(listener) = self.listeners.get(&generation) {
-            // Who has gone need not be told.
-            let _ = listener.to.send(News::Event(Stamped { at, event }));
+        if let Some(audience) = self.listeners.get(&generation) {
+            for to in &audience.to {
+                // Who has gone need not be told.
+                let _ = to.send(News::Event(Stamped { at, event: event.clone() }));
+            }
         }
     }
 
     /// Tells whoever listens the last there is to tell.
     pub(super) fn tell_last(&mut self, generation: Generation, news: News) {
-        if let Some(listener) = self.listeners.remove(&generation) {
-            let _ = listener.to.send(news);
+        for to in self.listeners.remove(&generation).into_iter().flat_map(|audience| audience.to) {
+            let _ = to.send(news.clone());
         }
     }
 

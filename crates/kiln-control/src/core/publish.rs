@@ -42,8 +42,9 @@ impl Core {
         // Whether it got through is not known until it is acknowledged.
         self.published = None;
         let table = RouteTable { version: version + 1, ..table };
-        between("table", || self.world.edge.set_table(&table))?;
-        self.published = Some(table);
+        let counts = between("table", || self.world.edge.set_table(&table))?;
+        // The very same may have been put in force before, and that acknowledged late.
+        self.published = Some(RouteTable { version: counts.version, ..table });
         Ok(())
     }
 

@@ -92,6 +92,7 @@ impl Core {
         {
             let until = match action {
                 kiln_model::Action::AwaitHealthy { within, .. }
+                | kiln_model::Action::RunHook { within, .. }
                 | kiln_model::Action::AwaitDrained { within, .. } => Some(since.after(*within)),
                 _ => None,
             };

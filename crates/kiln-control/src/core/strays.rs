@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_model::{Action, Exit, FleetId, InstanceId, InstanceState, InstanceStatus, Record, Timestamp};
+use kiln_model::{
+    Action, Exit, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
+};
 
 use super::Core;
 use crate::boundary::between;
@@ -37,8 +39,10 @@ impl Strays {
     pub(super) fn learn(&mut self, record: &Record) {
         let Record::Begun { plan, .. } = record else { return };
         for step in &plan.steps {
-            if let Action::Provision { fleet, .. } = &step.action {
-                self.fleets.insert(prefix(fleet));
+            match &step.action {
+                Action::Provision { fleet, .. } => drop(self.fleets.insert(prefix(fleet))),
+                Action::RunHook { hook, .. } => drop(self.fleets.insert(prefix(&hook.fleet()))),
+                _ => {}
             }
         }
     }
@@ -86,7 +90,7 @@ impl Core {
     }
 
     /// One that finishes what it has is not ended for being no member any more.
-    fn note_stray(&mut self, status: InstanceStatus) {
+    pub(super) fn note_stray(&mut self, status: InstanceStatus) {
         if status.state.pid().is_none() || !self.parting().contains(&status.id) {
             self.strays.note(status);
         }
@@ -102,8 +106,9 @@ impl Core {
         self.acquaintance == Acquaintance::Known
     }
 
+    /// Every instance that should exist: members of fleets, and those in which hooks run.
     pub(super) fn member_ids(&self) -> BTreeSet<InstanceId> {
-        self.members().map(|(_, id)| id).collect()
+        self.members().map(|(_, id)| id).chain(self.hook_instances()).collect()
     }
 
     /// Learns what exists. What is not there any more has ended, nobody knows how; what belongs to no fleet is left
@@ -146,7 +151,8 @@ impl Core {
     /// Members of fleets that are being ended, and that are not there, have ended: a report from before that is
     /// still on its way must not bring them back.
     fn write_off(&mut self) {
-        let ending = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| !f.phase.is_kept_whole());
+        let ending =
+            self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase == FleetPhase::Retiring);
         let ids: Vec<InstanceId> = ending.flat_map(|f| f.instances().map(|(_, id)| id)).collect();
         let since = self.now();
         for id in ids {

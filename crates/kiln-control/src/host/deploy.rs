@@ -9,9 +9,10 @@ use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKin
 
 use super::busy::Cancellable;
 use super::processes::inspect_certificate;
-use super::serve::{Asker, Stage};
+use super::serve::{Asker, Stage, Wish};
 use super::{LocalHost, failure};
 use crate::contract::{Caller, EventSink};
+use crate::core::Precedence;
 use crate::pipeline;
 use crate::project::Project;
 use crate::world::Clock;
@@ -20,20 +21,20 @@ impl LocalHost {
     pub(crate) fn deploy(
         &self,
         dir: &Path,
-        locked: bool,
+        (locked, precedence): (bool, Precedence),
         by: &Caller,
         events: &dyn EventSink,
     ) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let mut stage = Stage { step: "read the spec".into(), ..Stage::default() };
-        let result = self.try_deploy(dir, locked, by, &asker, &mut stage);
+        let result = self.try_deploy(dir, (locked, precedence), by, &asker, &mut stage);
         result.map_err(|failure| self.report(failure, &asker, stage))
     }
 
     fn try_deploy(
         &self,
         dir: &Path,
-        locked: bool,
+        (locked, precedence): (bool, Precedence),
         by: &Caller,
         asker: &Asker<'_>,
         stage: &mut Stage,
@@ -42,12 +43,29 @@ impl LocalHost {
         let project = Project::load(dir)?;
         let app = project.spec.app.clone();
         stage.app = Some(app.clone());
-        let turn = self.busy.take(&app, "deploy", &by.name, self.clock.now())?;
+        let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
+        let what = "deploy";
+        let (turn, release) = match precedence {
+            Precedence::Yields => {
+                let turn = self.busy.take(&app, what, &by.name, self.clock.now())?;
+                let events = Cancellable { events: asker.events, turn: &turn };
+                let making = Asker { events: &events, clock: asker.clock };
+                let release = self.make_release(&project, locked, &making, stage)?;
+                if let Some(who) = turn.superseded_by() {
+                    return Err(failure::superseded(&who));
+                }
+                (turn, release)
+            }
+            // What is under way goes on until there is something to take its place.
+            Precedence::Supersedes => {
+                let release = self.make_release(&project, locked, asker, stage)?;
+                (self.busy.take_over(&app, what, &by.name, self.clock.now()), release)
+            }
+        };
         let events = Cancellable { events: asker.events, turn: &turn };
         let asker = &Asker { events: &events, clock: asker.clock };
-        let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
-        let release = self.make_release(&project, locked, asker, stage)?;
-        self.serve(release, (OperationKind::Deploy, None), by, asker, stage, begun)
+        let wish = Wish { kind: OperationKind::Deploy, schema: None, precedence };
+        self.serve(release, wish, by, asker, stage, begun)
     }
 
     /// Bakes and checks; puts the release on the shelf.

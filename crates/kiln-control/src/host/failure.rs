@@ -17,9 +17,15 @@ pub(crate) fn store(error: &StoreError) -> Failure {
     }
 }
 
-pub(crate) fn not_deployed(release: &ReleaseId, cause: String) -> Failure {
-    let message = format!("release {} was not deployed; its fleet was thrown away", release.short());
+pub(crate) fn not_deployed(release: Option<&ReleaseId>, cause: String) -> Failure {
+    let release = release.map_or_else(|| "the release".to_owned(), |r| format!("release {}", r.short()));
+    let message = format!("{release} was not deployed; its fleet was thrown away");
     Failure::new(ExitCode::Deploy, message).because(cause).hint("`kiln logs` shows what its instances wrote")
+}
+
+pub(crate) fn superseded(by: &str) -> Failure {
+    Failure::new(ExitCode::Deploy, format!("the deploy was superseded by {by}"))
+        .hint("`kiln wait` follows what is under way now, `kiln log` shows who asked for it")
 }
 
 pub(crate) fn cancelled() -> Failure {

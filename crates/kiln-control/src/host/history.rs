@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, InstanceId, LogEntry, Loss, Record, ReleaseId, ServiceName,
-    Timestamp,
+    Action, AppName, Ending, FleetId, Generation, HookMoment, InstanceId, LogEntry, Loss, Record, ReleaseId,
+    ServiceName, Timestamp,
 };
 
 /// Operations and replacements, oldest first.
@@ -12,7 +12,9 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
     let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
     let mut replacements = Vec::new();
     let lineage = Lineage::of(records);
+    let mut switches = Switches::default();
     for record in records {
+        switches.learn(record);
         match record {
             Record::Begun { at, by, plan } => {
                 let entry = LogEntry {
@@ -37,7 +39,8 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
             Record::Ended { at, generation, ending, .. } => {
                 if let Some(entry) = entries.get_mut(generation) {
                     entry.ended = Some(*at);
-                    (entry.outcome, entry.reason) = outcome(ending, entry.reason.take());
+                    (entry.outcome, entry.reason) =
+                        outcome(ending, switches.has_served(*generation), entry.reason.take());
                 }
             }
             Record::Replaced { at, fleet, lost, new } => {
@@ -153,9 +156,35 @@ pub(crate) fn losses(records: &[Record]) -> impl Iterator<Item = (Timestamp, Ins
     })
 }
 
-fn outcome(ending: &Ending, note: Option<String>) -> (String, Option<String>) {
+/// Which operations came as far as their switch, if they had one.
+#[derive(Default)]
+struct Switches(BTreeMap<Generation, Option<usize>>);
+
+impl Switches {
+    fn learn(&mut self, record: &Record) {
+        match record {
+            Record::Begun { plan, .. } => {
+                let is_switch = |step: &kiln_model::Step| matches!(step.action, Action::Switch { .. });
+                self.0.insert(plan.generation, plan.steps.iter().position(is_switch));
+            }
+            Record::Outcome { generation, step, .. } if self.0.get(generation) == Some(&Some(*step)) => {
+                self.0.insert(*generation, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn has_served(&self, generation: Generation) -> bool {
+        !matches!(self.0.get(&generation), Some(Some(_)))
+    }
+}
+
+fn outcome(ending: &Ending, has_served: bool, note: Option<String>) -> (String, Option<String>) {
     match ending {
         Ending::Done => ("done".into(), note),
+        Ending::Superseded { by } if !has_served => {
+            ("superseded".into(), Some(format!("operation {by} took its place before it served")))
+        }
         Ending::Superseded { by } => ("done".into(), Some(format!("the drain went on in operation {by}"))),
         Ending::Failed { step, cause } => ("failed".into(), Some(format!("{step}: {cause}"))),
     }
@@ -180,10 +209,13 @@ impl Lineage {
         for record in records {
             let Record::Begun { plan, .. } = record else { continue };
             for step in &plan.steps {
-                if let Action::Provision { fleet, release, .. } = &step.action {
-                    let key = (fleet.app.clone(), fleet.generation);
-                    lineage.0.entry(key).or_default().push((fleet.service.clone(), release.clone()));
-                }
+                let (fleet, release) = match &step.action {
+                    Action::Provision { fleet, release, .. } => (fleet.clone(), release),
+                    Action::RunHook { hook, release, .. } => (hook.fleet(), release),
+                    _ => continue,
+                };
+                let fleets = lineage.0.entry((fleet.app, fleet.generation)).or_default();
+                fleets.push((fleet.service, release.clone()));
             }
         }
         lineage
@@ -193,7 +225,7 @@ impl Lineage {
     pub(crate) fn origin(&self, id: &InstanceId) -> Option<Origin> {
         let (rest, serial) = id.as_str().rsplit_once('-')?;
         let (_, generation) = rest.rsplit_once('-')?;
-        let (serial, generation) = (serial.parse().ok()?, Generation(generation.parse().ok()?));
+        let (place, generation) = (Place::of(serial)?, Generation(generation.parse().ok()?));
         let of_generation = self.0.iter().filter(|((_, g), _)| *g == generation);
         of_generation
             .flat_map(|((app, _), fleets)| {
@@ -201,12 +233,36 @@ impl Lineage {
             })
             .find(|(app, service, _)| {
                 let fleet = FleetId { app: (*app).clone(), service: (*service).clone(), generation };
-                fleet.instance(serial) == *id
+                place.in_fleet(&fleet) == *id
             })
             .map(|(app, service, release)| Origin {
                 app: app.clone(),
                 service: service.clone(),
                 release: release.clone(),
             })
+    }
+}
+
+/// What the last part of an instance's id says: a member of its fleet, or where a hook of its service ran.
+enum Place {
+    Member(u32),
+    Hook(HookMoment, u32),
+}
+
+impl Place {
+    fn of(last: &str) -> Option<Self> {
+        let hook = |moment: HookMoment| {
+            let number = last.strip_prefix(&moment.to_string())?;
+            Some(Self::Hook(moment, number.parse().ok()?))
+        };
+        let member = last.parse().ok().map(Self::Member);
+        member.or_else(|| hook(HookMoment::Before)).or_else(|| hook(HookMoment::After))
+    }
+
+    fn in_fleet(&self, fleet: &FleetId) -> InstanceId {
+        match self {
+            Self::Member(serial) => fleet.instance(*serial),
+            Self::Hook(moment, number) => fleet.hook(*moment, *number),
+        }
     }
 }

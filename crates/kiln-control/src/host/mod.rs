@@ -23,6 +23,7 @@ mod rollback;
 pub mod secrets;
 mod serve;
 pub(crate) mod verify;
+mod wait;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ use kiln_store::{HostLock, OperationLog, Store};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::contract::{Caller, EventSink, Host, Session};
-use crate::core::{Core, News, Refusal, Request};
+use crate::core::{Core, News, Precedence, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
@@ -234,7 +235,7 @@ impl LocalHost {
         const LOOK_UP: Duration = Duration::from_millis(100);
         loop {
             match news.recv_timeout(LOOK_UP) {
-                Ok(News::Begun(_) | News::Event(_)) => {}
+                Ok(News::Begun(_) | News::Follows(_) | News::Event(_)) => {}
                 Ok(last) => return Some(last),
                 Err(RecvTimeoutError::Timeout) if !self.driver.is_stopped() => {}
                 Err(_) => return None,
@@ -275,14 +276,21 @@ type Body = Box<dyn FnOnce() + Send>;
 /// How long what is in flight may go on when a host is told to end.
 const DOWN_DRAIN: Millis = Millis(5_000);
 
+fn precedence(supersede: bool) -> Precedence {
+    if supersede { Precedence::Supersedes } else { Precedence::Yields }
+}
+
 impl Host for LocalHost {
     fn run(&self, command: Command, by: Caller, events: &dyn EventSink) -> Result<Answer, Failure> {
         match command {
-            Command::Deploy { dir, locked } => self.deploy(&dir, locked, &by, events),
-            Command::Plan { dir } => self.plan(&dir, events),
-            Command::Rollback { app, release, schema } => {
-                self.rollback(app, release.as_deref(), schema, &by, events)
+            Command::Deploy { dir, locked, supersede } => {
+                self.deploy(&dir, (locked, precedence(supersede)), &by, events)
             }
+            Command::Plan { dir } => self.plan(&dir, events),
+            Command::Rollback { app, release, schema, supersede } => {
+                self.rollback(app, release.as_deref(), (schema, precedence(supersede)), &by, events)
+            }
+            Command::Wait { app, operation } => self.wait(app, operation, events),
             Command::Cancel { app } => self.cancel(app, &by),
             Command::Status { app } => self.status(app),
             Command::Releases { app } => self.releases(app),

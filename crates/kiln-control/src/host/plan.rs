@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_model::spec::Ingredients;
-use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, PlanAnswer, PlannedStep};
+use kiln_model::{
+    Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Plan, PlanAnswer, PlannedStep,
+};
 
+use super::LocalHost;
 use super::serve::Asker;
-use super::{LocalHost, preflight};
 use crate::contract::EventSink;
 use crate::project::Project;
 use crate::sync::lock;
@@ -28,18 +30,31 @@ impl LocalHost {
         let found = core.apps().get(&release.app).and_then(|state| state.schema);
         release.works_with(found).map_err(|e| super::serve::refused(crate::core::Refusal::Schema(e)))?;
         let state = core.apps().get(&release.app).cloned().unwrap_or_default();
-        preflight::check(&release, &state, &self.store)?;
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
-        let (steps, nothing_to_do) = match core.would_do(&release) {
-            Ok(plan) => (plan.steps, None),
-            Err(nothing) => (Vec::new(), Some(nothing.to_string())),
+        let (plan, nothing_to_do) = match core.would_do(&release) {
+            Ok(plan) => (Some(plan), None),
+            Err(nothing) => (None, Some(nothing.to_string())),
         };
         let old = from.as_ref().and_then(|id| core.release(id).cloned());
         drop(core);
+        if plan.is_some() {
+            self.preflight(&release, &state, OperationKind::Deploy)?;
+        }
         let changes = changes::between(old.as_ref(), &release, &self.store);
-        let steps =
-            steps.into_iter().map(|s| PlannedStep { step: s.action.to_string(), why: s.why }).collect();
+        let steps = plan.iter().flat_map(|plan| (0..plan.steps.len()).map(|at| planned(plan, at))).collect();
         let to = release.id();
         Ok(Answer::Plan(PlanAnswer { app: release.app, from, to, nothing_to_do, changes, steps }))
+    }
+}
+
+/// A step as it is shown: in words, and for programs in parts.
+fn planned(plan: &Plan, at: usize) -> PlannedStep {
+    let step = &plan.steps[at];
+    PlannedStep {
+        step: step.action.to_string(),
+        why: step.why.clone(),
+        phase: plan.phase(at),
+        service: step.action.service().cloned(),
+        action: step.action.clone(),
     }
 }

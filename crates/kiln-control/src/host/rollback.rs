@@ -6,9 +6,10 @@ use kiln_model::{Answer, AppName, ExitCode, Failure, OperationKind, ReleaseId};
 
 use super::busy::Cancellable;
 use super::releases::find;
-use super::serve::{Asker, Stage};
+use super::serve::{Asker, Stage, Wish};
 use super::{LocalHost, failure};
 use crate::contract::{Caller, EventSink};
+use crate::core::Precedence;
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -17,20 +18,20 @@ impl LocalHost {
         &self,
         app: Option<AppName>,
         release: Option<&str>,
-        schema: Option<u32>,
+        (schema, precedence): (Option<u32>, Precedence),
         by: &Caller,
         events: &dyn EventSink,
     ) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let mut stage = Stage { step: "find the release".into(), ..Stage::default() };
-        let result = self.try_rollback(app, (release, schema), by, &asker, &mut stage);
+        let result = self.try_rollback(app, (release, schema, precedence), by, &asker, &mut stage);
         result.map_err(|failure| self.report(failure, &asker, stage))
     }
 
     fn try_rollback(
         &self,
         app: Option<AppName>,
-        (release, schema): (Option<&str>, Option<u32>),
+        (release, schema, precedence): (Option<&str>, Option<u32>, Precedence),
         by: &Caller,
         asker: &Asker<'_>,
         stage: &mut Stage,
@@ -38,7 +39,10 @@ impl LocalHost {
         let begun = Instant::now();
         let app = self.app(app)?;
         stage.app = Some(app.clone());
-        let turn = self.busy.take(&app, "rollback", &by.name, self.clock.now())?;
+        let turn = match precedence {
+            Precedence::Yields => self.busy.take(&app, "rollback", &by.name, self.clock.now())?,
+            Precedence::Supersedes => self.busy.take_over(&app, "rollback", &by.name, self.clock.now()),
+        };
         let events = Cancellable { events: asker.events, turn: &turn };
         let asker = &Asker { events: &events, clock: asker.clock };
         let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
@@ -46,7 +50,8 @@ impl LocalHost {
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
         self.has_its_secrets(&release)?;
-        self.serve(release, (OperationKind::Rollback, schema), by, asker, stage, begun)
+        let wish = Wish { kind: OperationKind::Rollback, schema, precedence };
+        self.serve(release, wish, by, asker, stage, begun)
     }
 
     /// The release meant by `given`: the previous one, or the one whose id begins so.

@@ -1,16 +1,17 @@
 //! Having the core make a release serve, and telling whoever asked how it goes.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use kiln_model::{
-    Answer, AppName, DeployedAnswer, Event, ExitCode, Failure, Generation, OperationKind, Release, ReleaseId,
-    Stamped,
+    Answer, AppName, AppState, DeployedAnswer, Event, ExitCode, Failure, Generation, InstanceId,
+    OperationKind, Release, ReleaseId, Stamped,
 };
 
 use super::{LocalHost, failure, preflight};
 use crate::contract::{Caller, EventSink};
-use crate::core::{News, Refusal, Request};
+use crate::core::{News, Precedence, Refusal, Request};
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -34,6 +35,23 @@ impl Asker<'_> {
     }
 }
 
+/// How a release is to serve.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) kind: OperationKind,
+    /// The version of the schema the data has, if it is not the one the live release left it at.
+    pub(super) schema: Option<u32>,
+    pub(super) precedence: Precedence,
+}
+
+/// How something that was followed ended, if it ended well.
+pub(super) struct Followed {
+    /// Whether it was so before.
+    pub(super) unchanged: bool,
+    /// What did not go well after the switch.
+    pub(super) warnings: Vec<String>,
+}
+
 /// How far a deploy came before it failed, for the event that says so.
 #[derive(Default)]
 pub(super) struct Stage {
@@ -47,7 +65,7 @@ impl LocalHost {
     pub(super) fn serve(
         &self,
         release: Release,
-        (kind, schema): (OperationKind, Option<u32>),
+        wish: Wish,
         by: &Caller,
         asker: &Asker<'_>,
         stage: &mut Stage,
@@ -56,13 +74,42 @@ impl LocalHost {
         stage.step = "plan".into();
         let (app, id) = (release.app.clone(), release.id());
         let state = lock(&self.driver.core).apps().get(&app).cloned().unwrap_or_default();
-        preflight::check(&release, &state, &self.store)?;
-        let news = self.request(&app, Request::Serve { release: Box::new(release), kind, schema }, by);
-        let unchanged = self.follow(&news, asker, stage, &id)?;
+        if state.traffic.live() != Some(&id) {
+            self.preflight(&release, &state, wish.kind)?;
+        }
+        let Wish { kind, schema, precedence } = wish;
+        let request = Request::Serve { release: Box::new(release), kind, schema, precedence };
+        let news = self.request(&app, request, by);
+        let Followed { unchanged, warnings } = self.follow(&news, asker, stage, Some(&id))?;
         let address = self.address();
-        asker.tell(Event::Deployed { release: id.clone(), address: address.clone(), unchanged });
+        let event = Event::Deployed {
+            release: id.clone(),
+            address: address.clone(),
+            unchanged,
+            warnings: warnings.clone(),
+        };
+        asker.tell(event);
         let switched_millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(Answer::Deployed(DeployedAnswer { release: id, address, unchanged, switched_millis }))
+        Ok(Answer::Deployed(DeployedAnswer { release: id, address, unchanged, switched_millis, warnings }))
+    }
+
+    /// Refuses what cannot succeed.
+    pub(super) fn preflight(
+        &self,
+        release: &Release,
+        state: &AppState,
+        kind: OperationKind,
+    ) -> Result<(), Failure> {
+        preflight::check(release, state, &self.store)?;
+        preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
+        // What served over its stores before may do so again; whoever goes back has no time to lose.
+        if kind == OperationKind::Deploy { preflight::stores::check(release) } else { Ok(()) }
+    }
+
+    /// The ports the edge listens on for routes of releases that serve.
+    fn ports_held(&self) -> BTreeSet<u16> {
+        let core = lock(&self.driver.core);
+        core.published().iter().flat_map(|table| &table.tcp).map(|route| route.port).collect()
     }
 
     /// Asks the core for something.
@@ -73,30 +120,40 @@ impl LocalHost {
         news
     }
 
-    /// Passes news on until the release serves; whether it did before.
-    fn follow(
+    /// Passes news on until what is asked for is done.
+    pub(super) fn follow(
         &self,
         news: &Receiver<News>,
         asker: &Asker<'_>,
         stage: &mut Stage,
-        release: &ReleaseId,
-    ) -> Result<bool, Failure> {
+        release: Option<&ReleaseId>,
+    ) -> Result<Followed, Failure> {
         const LOOK_UP: Duration = Duration::from_millis(100);
-        let mut generation = None;
+        let (mut generation, mut failed_hook) = (None, None);
         loop {
             match news.recv_timeout(LOOK_UP) {
                 Ok(News::Begun(begun)) => generation = Some(begun),
+                // Who only follows gives nothing up by leaving.
+                Ok(News::Follows(_)) => {}
                 Ok(News::Event(stamped)) => {
-                    if let Event::StepBegun { step } = &stamped.event {
-                        stage.step.clone_from(step);
+                    match &stamped.event {
+                        Event::StepBegun { step } => stage.step.clone_from(step),
+                        Event::HookEnded { instance, problem: Some(_), .. } => {
+                            failed_hook = Some(instance.clone());
+                        }
+                        _ => {}
                     }
                     asker.events.event(stamped);
                 }
-                Ok(News::Serves { unchanged, .. }) => return Ok(unchanged),
-                Ok(News::Ended) => return Ok(false),
+                Ok(News::Serves { unchanged, warnings, .. }) => return Ok(Followed { unchanged, warnings }),
+                Ok(News::Ended) => return Ok(Followed { unchanged: false, warnings: Vec::new() }),
                 Ok(News::Failed { step, cause }) => {
                     stage.step = step;
-                    return Err(failure::not_deployed(release, cause));
+                    let failure = failure::not_deployed(release, cause);
+                    return Err(self.with_output(failure, failed_hook.as_ref()));
+                }
+                Ok(News::Superseded { by, who }) => {
+                    return Err(failure::superseded(&format!("operation {by} of {who}")));
                 }
                 Ok(News::Refused(refusal)) => return Err(refused(refusal)),
                 Err(RecvTimeoutError::Timeout) if self.driver.is_stopped() => {
@@ -106,6 +163,16 @@ impl LocalHost {
                 Err(RecvTimeoutError::Disconnected) => return Err(failure::shutting_down()),
             }
         }
+    }
+
+    /// What a hook that failed has written last says more than its exit code.
+    fn with_output(&self, mut failure: Failure, hook: Option<&InstanceId>) -> Failure {
+        let Some(hook) = hook else { return failure };
+        let tail = self.tail(hook, 12);
+        if !tail.is_empty() {
+            failure = failure.because(format!("its output ends with:\n{}", tail.join("\n")));
+        }
+        failure.hint(format!("`kiln logs --instance {hook}` shows all of its output"))
     }
 
     fn cancel_if_gone(&self, generation: Option<Generation>, asker: &Asker<'_>) {
@@ -139,8 +206,7 @@ impl LocalHost {
 
 pub(super) fn refused(refusal: Refusal) -> Failure {
     match refusal {
-        Refusal::Busy { .. } => Failure::new(ExitCode::Busy, refusal.to_string())
-            .hint("`kiln status` shows how far it is; try again when it has ended"),
+        Refusal::Busy { .. } => Failure::new(ExitCode::Busy, refusal.to_string()).hint(super::busy::WAYS),
         Refusal::Conflict(_) => Failure::new(ExitCode::Spec, refusal.to_string())
             .hint("give the route another host or path in kiln.toml"),
         Refusal::Schema(wrong) => Failure::new(ExitCode::Policy, wrong.to_string()).hint(wrong.hint()),

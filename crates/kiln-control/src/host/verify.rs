@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the file system at its root: every name, kind, mode, owner, time, size and target | its image's metadata, hashed first |
 //! | what is mounted over it | what its release declares as volatile, and what every instance has |
+//! | the arguments and the environment its main process was started with, its limits of memory, CPU and processes | its release |
 //! | that its root cannot be written, its user, its capabilities, `no_new_privs`, seccomp | its release, and what every instance has |
 //!
 //! Instances of one image share one root mount; a mount is compared once, however many see it.
@@ -78,6 +79,7 @@ impl Roots<'_> {
         let volatile = service.volatile.iter().map(|v| v.path.as_str());
         let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).collect();
         let mut differs = running.differs(&service.run, &allowed);
+        differs.extend(running.is_not_as_ordered(service));
         match self.root(&running, service) {
             Ok(root) => differs.extend(root),
             Err(_) if !running.is_there() => return None,

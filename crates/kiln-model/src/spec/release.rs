@@ -126,5 +126,6 @@ fn without_proof(service: &ServiceSpec, image: &ImageRecord) -> ReleaseService {
         needs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: BTreeSet::new(),
+        hooks: service.hooks.clone(),
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, CertificatePaths, Check, HostPattern, HttpsRule, ImageName, Limits, Millis, Need, NeedName,
-    OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName, ServiceName,
-    Volatile,
+    AppName, CertificatePaths, Check, Hooks, HostPattern, HttpsRule, ImageName, Limits, Millis, Need,
+    NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName,
+    ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -184,6 +184,8 @@ pub struct ServiceSpec {
     pub secrets: BTreeMap<SecretName, Option<String>>,
     /// What they reach beyond themselves, by name.
     pub needs: BTreeMap<NeedName, Need>,
+    /// What is run once when a release takes over.
+    pub hooks: Hooks,
 }
 
 /// How instances are asked whether they are well.

@@ -15,6 +15,8 @@ pub struct FakeEdge(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     table: RouteTable,
+    /// All tables there ever were, oldest first.
+    tables: Vec<RouteTable>,
     in_flight: BTreeMap<Generation, u64>,
     down: bool,
 }
@@ -23,6 +25,11 @@ impl FakeEdge {
     /// The table in force.
     pub fn table(&self) -> RouteTable {
         lock(&self.0).table.clone()
+    }
+
+    /// All tables there ever were, oldest first.
+    pub fn tables(&self) -> Vec<RouteTable> {
+        lock(&self.0).tables.clone()
     }
 
     /// Makes so many requests be in flight at the fleets of a generation.
@@ -62,6 +69,7 @@ impl Edge for FakeEdge {
         if !state.down {
             assert!(table.version > state.table.version, "a table that is not newer: {table:?}");
             state.table = table.clone();
+            state.tables.push(table.clone());
         }
         state.counts()
     }

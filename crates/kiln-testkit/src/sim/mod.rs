@@ -131,6 +131,14 @@ impl Sim {
         self.settle();
     }
 
+    /// Somebody else wants to know how what is under way goes on.
+    pub fn follow(&mut self) {
+        let (to, news) = channel();
+        self.core.follow(&Self::app(), to);
+        self.news.push(news);
+        self.settle();
+    }
+
     /// Gives up what is under way.
     pub fn cancel(&mut self) {
         let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());

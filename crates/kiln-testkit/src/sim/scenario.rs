@@ -1,7 +1,7 @@
 //! Scenario files: commands after `>`, what must happen below them. They are read by people who know no Rust.
 
-use kiln_control::Request;
-use kiln_model::{Generation, Millis, OperationKind, Release, SchemaRange};
+use kiln_control::{Precedence, Request};
+use kiln_model::{Generation, Hook, Millis, OperationKind, Release, SchemaRange};
 
 use super::{Sim, release};
 
@@ -38,12 +38,51 @@ fn named(name: &str) -> Release {
     }
 }
 
+/// The release called `name`, with hooks: `before:COMMAND` or `after:COMMAND`, each at most a minute.
+fn hooked(name: &str, words: &[&str]) -> Release {
+    let mut release = named(name);
+    for word in words {
+        let (moment, command) = word.split_once(':').expect("before:COMMAND or after:COMMAND");
+        let hook = Hook { run: vec![format!("/bin/{command}")], timeout: Millis(60_000) };
+        let hooks = &mut release.services.values_mut().next().expect("one").hooks;
+        if moment == "before" { hooks.before.push(hook) } else { hooks.after.push(hook) }
+    }
+    release
+}
+
 fn perform(sim: &mut Sim, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let serve = |name: &str, kind| Request::Serve { release: Box::new(named(name)), kind, schema: None };
+    let serve = |name: &str, hooks: &[&str], kind, precedence| Request::Serve {
+        release: Box::new(hooked(name, hooks)),
+        kind,
+        schema: None,
+        precedence,
+    };
     match words[..] {
-        ["deploy", name] => sim.request(serve(name, OperationKind::Deploy)),
-        ["rollback", "to", name] => sim.request(serve(name, OperationKind::Rollback)),
+        ["deploy", name, ref hooks @ ..] => {
+            sim.request(serve(name, hooks, OperationKind::Deploy, Precedence::Yields));
+        }
+        ["supersede", "with", name, ref hooks @ ..] => {
+            sim.request(serve(name, hooks, OperationKind::Deploy, Precedence::Supersedes));
+        }
+        ["rollback", "to", name, ref hooks @ ..] => {
+            sim.request(serve(name, hooks, OperationKind::Rollback, Precedence::Yields));
+        }
+        ["follow"] => sim.follow(),
+        ["start-anew"] => {
+            sim.engine.start_anew();
+            sim.crash();
+        }
+        ["exit-and-crash", instance, code] => {
+            let code = code.parse().expect("an exit code");
+            sim.engine.end_with_code(&instance.parse().expect("an instance"), code);
+            sim.crash();
+        }
+        ["exit", instance, code] => {
+            let code = code.parse().expect("an exit code");
+            sim.engine.end_with_code(&instance.parse().expect("an instance"), code);
+            sim.settle();
+        }
         ["down"] => sim.request(Request::Down { drain: Millis(5_000) }),
         ["cancel"] => sim.cancel(),
         ["crash"] => sim.crash(),

@@ -83,6 +83,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         needs: std::collections::BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: Default::default(),
+        hooks: Default::default(),
     };
     let web: kiln_model::ServiceName = "web".parse().expect("a name");
     let route = ReleaseRoute {

@@ -55,6 +55,13 @@ pub(crate) fn record(record: &Record) -> String {
 pub(super) fn news(news: &News) -> Option<String> {
     match news {
         News::Begun(_) | News::Event(_) => None,
+        News::Follows(generation) => {
+            Some(format!("ann is told: it is plan {generation}, which is under way"))
+        }
+        News::Superseded { by, .. } => Some(format!("ann is told: superseded by plan {by}")),
+        News::Serves { unchanged: false, warnings, .. } if !warnings.is_empty() => {
+            Some(format!("ann is told: it serves, but {}", warnings.join("; ")))
+        }
         News::Serves { unchanged: false, .. } => Some("ann is told: it serves".into()),
         News::Serves { unchanged: true, .. } => Some("ann is told: it serves already".into()),
         News::Ended => Some("ann is told: done".into()),
@@ -72,6 +79,7 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
     };
     let fleets = state.fleets.values().map(|f| {
         let phase = match &f.phase {
+            FleetPhase::Planned => "planned",
             FleetPhase::Green => "green",
             FleetPhase::Live => "live",
             FleetPhase::Draining => "draining",

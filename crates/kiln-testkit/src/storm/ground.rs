@@ -30,6 +30,8 @@ pub(super) struct Truth {
     /// What has changed and was not told yet.
     pub(super) reports: Vec<InstanceStatus>,
     pub(super) keeper_is_up: bool,
+    /// How many keepers have died, and with them what they remembered.
+    pub(super) keepers: u32,
     pub(super) edge: EdgeTruth,
     pub(super) watched: BTreeMap<InstanceId, Watch>,
     pub(super) conditions: BTreeMap<InstanceId, Condition>,
@@ -53,6 +55,8 @@ pub(super) struct Machine {
     pub(super) well_from: Option<Timestamp>,
     /// When it ends by itself.
     pub(super) ends_at: Option<Timestamp>,
+    /// How it does.
+    ends_with: Exit,
 }
 
 /// The edge as it really is.
@@ -86,6 +90,7 @@ impl Ground {
             used: BTreeSet::new(),
             reports: Vec::new(),
             keeper_is_up: true,
+            keepers: 0,
             edge: EdgeTruth { is_up: true, ..EdgeTruth::default() },
             watched: BTreeMap::new(),
             conditions: BTreeMap::new(),
@@ -138,7 +143,9 @@ impl Truth {
             () if is_kind("slow") => Some(now.after(kiln_model::Millis(2_000 + lag))),
             () => Some(now.after(kiln_model::Millis(lag))),
         };
-        let ends_at = (is_kind("brief") && self.chance.one_in(2)).then(|| Timestamp(now.0 + 500 + lag));
+        let ends = is_kind("brief") && self.chance.one_in(2) || is_kind("hook") && !is_kind("hangs");
+        let ends_at = ends.then(|| Timestamp(now.0 + 500 + lag));
+        let ends_with = Exit::Code { code: i32::from(is_kind("fails") && self.chance.one_in(2)) };
         let fails = (is_kind("faulty") && self.chance.one_in(3)) || self.chance.one_in(self.weather.starts);
         let state = if fails {
             InstanceState::Ended { exit: Exit::NotStarted { cause: "bad luck".into() } }
@@ -147,7 +154,7 @@ impl Truth {
         };
         let status =
             InstanceStatus { id: order.id.clone(), state: state.clone(), since: now, full: Vec::new() };
-        let machine = Machine { status: status.clone(), well_from, ends_at };
+        let machine = Machine { status: status.clone(), well_from, ends_at, ends_with };
         self.machines.insert(order.id.clone(), machine);
         self.note(|| format!("the engine makes {}: {state:?}", order.id));
         self.reports.push(status.clone());
@@ -158,6 +165,7 @@ impl Truth {
     pub(super) fn end(&mut self, id: &InstanceId, exit: Exit) {
         if self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some()) {
             self.note(|| format!("{id} ends: it {exit}"));
+            self.judge.has_ended(id, &exit);
             self.set(id, InstanceState::Ended { exit });
             self.edge.in_flight.remove(id);
         }
@@ -181,8 +189,9 @@ impl Truth {
     pub(super) fn pass_away(&mut self) {
         let now = self.now;
         let due = |m: &&Machine| m.ends_at.is_some_and(|at| at <= now) && m.status.state.pid().is_some();
-        let ids: Vec<InstanceId> = self.machines.values().filter(due).map(|m| m.status.id.clone()).collect();
-        ids.iter().for_each(|id| self.end(id, Exit::Code { code: 0 }));
+        let ending = self.machines.values().filter(due).map(|m| (m.status.id.clone(), m.ends_with.clone()));
+        let ending: Vec<(InstanceId, Exit)> = ending.collect();
+        ending.into_iter().for_each(|(id, exit)| self.end(&id, exit));
     }
 
     /// Whether an instance would answer.

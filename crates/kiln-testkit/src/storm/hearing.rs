@@ -29,26 +29,27 @@ impl Listener {
 
     /// Why what is told is not true.
     fn hear(&mut self, news: &News, truth: &Truth) -> Option<String> {
-        let last = !matches!(news, News::Begun(_) | News::Event(_));
+        let last = !matches!(news, News::Begun(_) | News::Follows(_) | News::Event(_));
         if last && std::mem::replace(&mut self.told, true) {
             return Some(format!("ann is told the last twice: {news:?}"));
         }
         let end = self.generation.and_then(|g| truth.judge.ends.get(&g)).copied();
         let live = truth.judge.apps.get(&self.app).and_then(|ledger| ledger.live.as_ref());
         let is_true = match news {
-            News::Begun(generation) => {
+            News::Begun(generation) | News::Follows(generation) => {
                 self.generation = Some(*generation);
                 true
             }
             News::Event(_) => true,
-            News::Serves { release, unchanged: true } => {
+            News::Serves { release, unchanged: true, .. } => {
                 self.asked.as_ref() == Some(release) && live == Some(release)
             }
-            News::Serves { release, unchanged: false } => {
+            News::Serves { release, unchanged: false, .. } => {
                 self.asked.as_ref() == Some(release) && matches!(end, Some(Ended::Switched | Ended::Done))
             }
             News::Ended => end == Some(Ended::Done),
             News::Failed { .. } => end == Some(Ended::Failed) && !truth.is_anything_left_of(self.generation),
+            News::Superseded { .. } => end == Some(Ended::Superseded),
             News::Refused(_) => self.generation.is_none(),
         };
         (!is_true)

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, InstanceId, InstanceOrder, Millis, OperationKind, Plan,
-    Record, Release, ReleaseId, RouteTable,
+    Action, AppName, Ending, Exit, FleetId, Generation, HookMoment, InstanceId, InstanceOrder, Millis,
+    OperationKind, Plan, Record, Release, ReleaseId, RouteTable,
 };
 
 use super::ground::{EdgeTruth, Truth};
@@ -25,6 +25,8 @@ pub(super) struct Judge {
     /// Members that were given up for good reasons.
     pub(super) lost: BTreeSet<InstanceId>,
     pub(super) figures: Figures,
+    /// Instances that ended by themselves and said that all went well.
+    succeeded: BTreeSet<InstanceId>,
     fleets: BTreeMap<FleetId, ReleaseId>,
     newest: Generation,
     drains: BTreeMap<FleetId, Millis>,
@@ -45,6 +47,8 @@ pub struct Figures {
     pub crashes: u64,
     /// Instances replaced.
     pub replaced: u64,
+    /// Hooks that went well.
+    pub hooks: u64,
 }
 
 /// How an operation ended, as the disk has it.
@@ -53,6 +57,7 @@ pub(super) enum Ended {
     Switched,
     Done,
     Failed,
+    Superseded,
 }
 
 /// One app as the disk has it.
@@ -160,6 +165,13 @@ impl Judge {
         (ledger.done, ledger.begun) = (step + 1, false);
         match action {
             None => self.find(format!("step {step} of plan {generation} is done and never was begun")),
+            Some(Action::RunHook { hook, .. }) => {
+                let succeeded = self.succeeded.contains(&hook.instance());
+                self.figures.hooks += u64::from(succeeded);
+                if hook.moment == HookMoment::Before && !succeeded {
+                    self.find(format!("the log says that {} is done, and it is not", hook.instance()));
+                }
+            }
             Some(Action::Switch { release, .. }) => {
                 ledger.live = Some(release.clone());
                 self.figures.switches += 1;
@@ -201,6 +213,7 @@ impl Judge {
             }
             Ending::Superseded { .. } => {
                 self.figures.superseded += 1;
+                self.ends.entry(generation).or_insert(Ended::Superseded);
                 if plan.kind == OperationKind::Down && ledger.live.is_some() {
                     self.find(format!("plan {generation} (down) is superseded before it took effect"));
                 }
@@ -220,16 +233,59 @@ impl Judge {
         }
         let service = order.release.as_ref().and_then(|id| shelf.get(id)).zip(order.service.as_ref());
         let service = service.and_then(|(release, name)| release.services.get(name));
-        let fits = service.is_some_and(|s| {
+        let hook = order.id.as_str().rsplit_once('-').filter(|(_, last)| last.starts_with(['a', 'b']));
+        let run = service.map(|s| match hook {
+            Some(_) => kiln_model::RunSettings { argv: order.run.argv.clone(), ..s.run.clone() },
+            None => s.run.clone(),
+        });
+        let fits = service.zip(run).is_some_and(|(s, run)| {
             s.image == order.image.digest
                 && s.env == order.env
-                && s.run == order.run
+                && run == order.run
                 && s.limits == order.limits
                 && s.volatile == order.volatile
                 && crate::sim::opened(s) == order.secrets
         });
         if !fits {
             self.find(format!("{} is not what its release says", order.id));
+        }
+    }
+}
+
+impl Judge {
+    /// An instance has ended by itself, or was ended.
+    pub(super) fn has_ended(&mut self, id: &InstanceId, exit: &Exit) {
+        if exit.is_success() {
+            self.succeeded.insert(id.clone());
+        }
+    }
+
+    /// The core that lives orders an instance. One for a hook only while the plan that has it is at that very step;
+    /// a member of a fleet only when the hooks its plan has for the service before it have done well.
+    pub(super) fn called_for(&mut self, order: &InstanceOrder) {
+        let Some(plan) = self.apps.get(&order.app).map(|ledger| (ledger.under_way.as_ref(), ledger.doing()))
+        else {
+            return;
+        };
+        let is_hook =
+            order.id.as_str().rsplit_once('-').is_some_and(|(_, last)| last.starts_with(['a', 'b']));
+        let finding = match plan {
+            (_, Some(Action::RunHook { hook, .. })) if is_hook && hook.instance() == order.id => None,
+            _ if is_hook => Some(format!("{} is made, and no plan is at that step", order.id)),
+            (Some(plan), _) => plan.steps.iter().find_map(|step| match &step.action {
+                Action::RunHook { hook, .. }
+                    if hook.moment == HookMoment::Before
+                        && order.id.as_str().starts_with(&format!("{}-", prefix(&hook.fleet())))
+                        && !self.succeeded.contains(&hook.instance()) =>
+                {
+                    Some(format!("{} is made before {} has done well", order.id, hook.instance()))
+                }
+                _ => None,
+            }),
+            (None, _) => None,
+        };
+        if let Some(finding) = finding {
+            self.find(finding);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 
-use kiln_control::{Core, Request};
+use kiln_control::{Core, Precedence, Request};
 use kiln_model::{Generation, InstanceState, InstanceStatus, Millis, OperationKind, ReleaseId, Timestamp};
 
 use super::ground::Ground;
@@ -86,10 +86,9 @@ impl Storm {
             }
             truth.conditions.clear();
             truth.watched.clear();
-            if !truth.keeper_is_up {
-                // Nobody is left to tell, and nobody to be told.
-                truth.reports.clear();
-            }
+            // What a keeper that is dead had to tell was for the one who listened to it.
+            let machines = &truth.machines;
+            truth.reports.retain(|report| machines.contains_key(&report.id));
             // What was reported as not written may be there after all.
             if let Some(ghost) = truth.ghost.take()
                 && truth.chance.one_in(2)
@@ -179,18 +178,21 @@ impl Storm {
             .and_then(|core| core.apps().get(&app))
             .map(|state| state.served.iter().map(|s| s.release.clone()).collect())
             .unwrap_or_default();
+        let precedence = if chance(4) == 0 { Precedence::Supersedes } else { Precedence::Yields };
         let roll = chance(100);
         let back =
             self.ground.with(|truth| truth.chance.pick(&served).and_then(|r| truth.shelf.get(r)).cloned());
         let request = match (roll, back) {
             (0..=5, _) => Request::Down { drain: Millis(5_000) },
             (6..=35, Some(release)) => {
-                Request::Serve { release: Box::new(release), kind: OperationKind::Rollback, schema: None }
+                let kind = OperationKind::Rollback;
+                Request::Serve { release: Box::new(release), kind, schema: None, precedence }
             }
             _ => {
                 let release = self.ground.with(|truth| a_release(&mut truth.chance, &app));
                 self.ground.with(|truth| truth.shelf.insert(release.id(), release.clone()));
-                Request::Serve { release: Box::new(release), kind: OperationKind::Deploy, schema: None }
+                let kind = OperationKind::Deploy;
+                Request::Serve { release: Box::new(release), kind, schema: None, precedence }
             }
         };
         self.ground.with(|truth| {

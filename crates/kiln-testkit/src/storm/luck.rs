@@ -37,6 +37,7 @@ impl Truth {
     pub(super) fn keeper_dies(&mut self, heard: bool) {
         self.note(|| "the keeper dies".into());
         self.keeper_is_up = false;
+        self.keepers += 1;
         self.machines.clear();
         if !heard {
             self.reports.clear();

@@ -1,6 +1,9 @@
 //! What people ask for in a storm: releases good and bad, of apps with several services.
 
-use kiln_model::{AppName, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName, ServiceName};
+use kiln_model::{
+    AppName, Hook, HookMoment, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName,
+    ServiceName,
+};
 
 use super::Chance;
 use crate::sim::release;
@@ -51,7 +54,28 @@ pub(super) fn a_release(chance: &mut Chance, app: &AppName) -> Release {
     let version = version.parse().expect("a version");
     let secrets = [("KEY".parse().expect("a name"), PinnedSecret { version, env: None })];
     release.services.values_mut().for_each(|s| s.secrets = secrets.clone().into());
+    a_hook(chance, &mut release);
     release.drain = Millis([0, 1_000, 30_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
     release.keep_warm = Millis([0, 5_000, 600_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
     release
+}
+
+/// What a hook is like: as it should be, failing one time in two, never ending.
+const HOOKS: [&str; 5] = ["good", "good", "good", "fails", "hangs"];
+
+/// Some releases have hooks; the name of each says what becomes of it.
+fn a_hook(chance: &mut Chance, release: &mut Release) {
+    for service in release.services.values_mut() {
+        for moment in [HookMoment::Before, HookMoment::After] {
+            if !chance.one_in(6) {
+                continue;
+            }
+            let kind = chance.pick(&HOOKS).copied().unwrap_or("good");
+            let hook = Hook { run: vec![format!("/bin/hook-{kind}")], timeout: Millis(3_000) };
+            match moment {
+                HookMoment::Before => service.hooks.before.push(hook),
+                HookMoment::After => service.hooks.after.push(hook),
+            }
+        }
+    }
 }

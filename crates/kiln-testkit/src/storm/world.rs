@@ -254,8 +254,13 @@ impl Engine for Ground {
         "storm"
     }
 
+    fn memory(&self) -> Result<String, EngineError> {
+        self.engine("tell what it remembers", || None, |truth| truth.keepers.to_string())
+    }
+
     fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {
         let late = || Some(Late::Create(orders.to_vec()));
+        self.with(|truth| orders.iter().for_each(|order| truth.judge.called_for(order)));
         self.engine("make instances", late, |truth| orders.iter().map(|o| truth.make(o)).collect())
     }
 

@@ -24,9 +24,13 @@ pub(crate) struct Deploy {
     /// Fail rather than change kiln.lock
     #[arg(long)]
     locked: bool,
+    /// Take the place of a deploy or rollback that is under way and does not serve yet, once the images are there
+    #[arg(long)]
+    supersede: bool,
 }
 
 pub(crate) fn run(args: &Deploy, context: &Context) -> Result<(), Failure> {
     let dir = app::checked_directory(&args.directory.directory)?;
-    shift::run(&Command::Deploy { dir, locked: args.locked }, context)
+    let Deploy { locked, supersede, .. } = *args;
+    shift::run(&Command::Deploy { dir, locked, supersede }, context)
 }

@@ -29,6 +29,7 @@ mod shift;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod verify;
+pub(crate) mod wait;
 
 use kiln_model::Failure;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Plan(args) => plan::run(&args, context),
         Commands::Deploy(args) => deploy::run(&args, context),
         Commands::Rollback(args) => rollback::run(args, context),
+        Commands::Wait(args) => wait::run(&args, context),
         Commands::Cancel(args) => cancel::run(&args, context),
         Commands::Status(args) => status::run(&args, context),
         Commands::Releases(args) => releases::run(args, context),

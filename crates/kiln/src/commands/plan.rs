@@ -1,7 +1,7 @@
 //! `kiln plan`
 
 use clap::Args;
-use kiln_model::{Answer, Command, Failure, PlanAnswer};
+use kiln_model::{Answer, Command, Failure, PlanAnswer, PlannedStep};
 
 use crate::args::Directory;
 use crate::context::{Context, unexpected};
@@ -42,8 +42,23 @@ fn words_for(plan: &PlanAnswer) -> String {
     if let Some(why) = &plan.nothing_to_do {
         text.push_str(&format!("nothing to do: {why}\n"));
     }
-    for (index, step) in plan.steps.iter().enumerate() {
-        text.push_str(&format!("{:>3}. {}\n     because {}\n", index + 1, step.step, step.why));
+    text + &tree(&plan.steps)
+}
+
+/// The steps in their order, below the part of the plan they belong to.
+fn tree(steps: &[PlannedStep]) -> String {
+    let mut text = String::new();
+    // What makes room is done first, whatever else its like are.
+    let mut phase = None;
+    let last_of = |at: usize| steps.get(at + 1).is_none_or(|next| next.phase != steps[at].phase);
+    for (at, step) in steps.iter().enumerate() {
+        if phase != Some(step.phase) {
+            phase = Some(step.phase);
+            text.push_str(&format!("{}\n", step.phase));
+        }
+        let (branch, below) = if last_of(at) { ("└─", "  ") } else { ("├─", "│ ") };
+        text.push_str(&format!("{branch} {}. {}\n", at + 1, step.step));
+        text.push_str(&format!("{below}    because {}\n", step.why));
     }
     text
 }

@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 use kiln_model::{
-    Answer, Command, Difference, Failure, Part, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseState,
+    Answer, Command, Difference, Failure, HookMoment, Part, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry,
+    ReleaseState,
 };
 
 use crate::app;
@@ -107,6 +108,10 @@ fn in_full(answer: &ReleaseAnswer) -> String {
         lines.extend(
             service.secrets.iter().map(|(name, pinned)| format!("  secret   {name} {}", pinned.version)),
         );
+        for moment in [HookMoment::Before, HookMoment::After] {
+            let hooks = service.hooks.at(moment).iter();
+            lines.extend(hooks.map(|h| format!("  {moment:<8} {}, at most {}", h.run.join(" "), h.timeout)));
+        }
         lines.extend(service.checks.iter().map(|check| format!("  passed   {}", check.check)));
     }
     for (name, route) in &release.routes {

@@ -23,11 +23,15 @@ pub(crate) struct Rollback {
     /// The version of the schema that the data has now, where it was brought back to an older one by hand
     #[arg(long, value_name = "VERSION")]
     schema: Option<u32>,
+    /// Take the place of a deploy or rollback that is under way and does not serve yet
+    #[arg(long)]
+    supersede: bool,
     #[command(flatten)]
     named: Named,
 }
 
 pub(crate) fn run(args: Rollback, context: &Context) -> Result<(), Failure> {
     let app = app::name(&args.named);
-    shift::run(&Command::Rollback { app, release: args.release, schema: args.schema }, context)
+    let Rollback { release, schema, supersede, .. } = args;
+    shift::run(&Command::Rollback { app, release, schema, supersede }, context)
 }

@@ -19,6 +19,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
     if !context.output.json {
         let _ = output::line(&summary(&deployed));
     }
+    output::warn(&deployed.warnings);
     Ok(())
 }
 
@@ -68,7 +69,7 @@ fn now() -> Timestamp {
 
 /// The end of a deploy or rollback that went well.
 pub(crate) fn summary(deployed: &DeployedAnswer) -> String {
-    let DeployedAnswer { release, address, unchanged, switched_millis } = deployed;
+    let DeployedAnswer { release, address, unchanged, switched_millis, .. } = deployed;
     if *unchanged {
         format!("{} serves already at {address}; nothing to do", release.short())
     } else {

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Up, context: &Context) -> Result<(), Failure> {
         false => progress::reporter(context.output),
     };
     let mut local = Local::start(context, root, &args.edge, reporter)?;
-    let deployed = local.foreground.run(Command::Deploy { dir, locked: false }, IMPATIENT);
+    let deployed = local.foreground.run(Command::Deploy { dir, locked: false, supersede: false }, IMPATIENT);
     let (result, already) = match deployed {
         Ended { result: Ok(Answer::Deployed(deployed)), interrupted: false } => {
             if !context.output.json {

@@ -17,6 +17,9 @@ pub(crate) fn finished(event: &Event) -> Option<String> {
         }
         Event::StepDone { step, millis } => Some(format!("{step} ({})", span(*millis))),
         Event::InstanceLost { instance, cause } => Some(format!("instance {instance} was lost: {cause}")),
+        Event::HookEnded { instance, problem: Some(problem), .. } => {
+            Some(format!("hook {instance} failed: {problem}"))
+        }
         Event::Switched { release } => Some(format!("all new requests go to {}", release.short())),
         Event::Output { written, instance, stream, line, .. } => {
             Some(output_line(*written, instance, *stream, line))
@@ -24,6 +27,7 @@ pub(crate) fn finished(event: &Event) -> Option<String> {
         Event::Progress(_)
         | Event::Planned { .. }
         | Event::StepBegun { .. }
+        | Event::HookEnded { problem: None, .. }
         | Event::InstanceReady { .. }
         | Event::Deployed { .. }
         | Event::Failed { .. } => None,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
 use kiln_model::{
-    Answer, Command, Counts, Event, ImageDigest, InstanceEntry, InstancePhase, LogEntry, OutputStream,
-    PlanAnswer, PlannedStep, ReleaseEntry, ReleaseId, ReleaseState, ServiceStatus, Sha256, Stamped,
-    StatusAnswer, Timestamp, TrafficReport, Waiting,
+    Action, Answer, Command, Counts, Event, FleetId, Generation, ImageDigest, InstanceEntry, InstancePhase,
+    LogEntry, Millis, OutputStream, PlanAnswer, PlanPhase, PlannedStep, ReleaseEntry, ReleaseId,
+    ReleaseState, ServiceStatus, Sha256, Stamped, StatusAnswer, Timestamp, TrafficReport, Waiting,
 };
 
 use crate::harness::{Place, SPEC};
@@ -313,17 +313,37 @@ fn a_plan_says_what_and_why() {
     let dir = place.path();
     let _host = place.host("a", move |command, _| {
         assert_eq!(command, Command::Plan { dir: dir.clone() });
-        let step = |step: &str, why: &str| PlannedStep { step: step.into(), why: why.into() };
+        let fleet = FleetId {
+            app: "hello".parse().unwrap(),
+            service: "web".parse().unwrap(),
+            generation: Generation(9),
+        };
+        let steps = [
+            (
+                Action::Provision { fleet: fleet.clone(), release: release('7'), size: 4 },
+                "no fleet of it is up",
+            ),
+            (Action::AwaitHealthy { fleets: vec![fleet.clone()], within: Millis(90_000) }, "only then"),
+            (
+                Action::Switch { release: release('7'), fleets: vec![fleet] },
+                "r-5555 serves until this moment",
+            ),
+        ];
+        let phases = [PlanPhase::Prepare, PlanPhase::Prepare, PlanPhase::Switch];
+        let planned = |((action, why), phase): ((Action, &str), PlanPhase)| PlannedStep {
+            step: action.to_string(),
+            why: why.into(),
+            phase,
+            service: action.service().cloned(),
+            action,
+        };
         Ok(Answer::Plan(PlanAnswer {
             app: "hello".parse().unwrap(),
             from: Some(release('5')),
             to: release('7'),
             nothing_to_do: None,
             changes: vec!["image of web: ba7816bf8f01 -> 5feceb66ffc8".into()],
-            steps: vec![
-                step("provision 4 × web of r-777777777777", "no fleet of r-777777777777 is up"),
-                step("switch all traffic to r-777777777777", "r-555555555555 serves until this moment"),
-            ],
+            steps: steps.into_iter().zip(phases).map(planned).collect(),
         }))
     });
     assert_snapshot!(place.kiln(&["plan"]), @r"

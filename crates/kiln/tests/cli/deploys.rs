@@ -50,8 +50,17 @@ fn succeed(events: &dyn EventSink) -> Result<Answer, Failure> {
     first_half(events);
     tell(events, Event::Switched { release: release('7') });
     let (release, address, unchanged) = (release('7'), "http://127.0.0.1:8080".to_owned(), false);
-    tell(events, Event::Deployed { release: release.clone(), address: address.clone(), unchanged });
-    Ok(Answer::Deployed(DeployedAnswer { release, address, unchanged, switched_millis: 5100 }))
+    tell(
+        events,
+        Event::Deployed { release: release.clone(), address: address.clone(), unchanged, warnings: vec![] },
+    );
+    Ok(Answer::Deployed(DeployedAnswer {
+        release,
+        address,
+        unchanged,
+        switched_millis: 5100,
+        warnings: vec![],
+    }))
 }
 
 fn fail(events: &dyn EventSink) -> Result<Answer, Failure> {
@@ -78,7 +87,7 @@ fn a_deploy_that_goes_well() {
     let place = place();
     let dir = place.path();
     let _host = place.host("a", move |command, events| {
-        assert_eq!(command, Command::Deploy { dir: dir.clone(), locked: false });
+        assert_eq!(command, Command::Deploy { dir: dir.clone(), locked: false, supersede: false });
         succeed(events)
     });
     assert_snapshot!(place.kiln(&["deploy"]), @r"
@@ -164,12 +173,19 @@ fn a_failure_before_the_host_was_asked_still_ends_the_stream() {
 fn a_rollback_may_name_its_release_by_the_beginning() {
     let place = place();
     let _host = place.host("a", |command, _| {
-        let Command::Rollback { app: Some(app), release: given, schema: None } = command else {
+        let Command::Rollback { app: Some(app), release: given, schema: None, supersede: false } = command
+        else {
             panic!("{command:?}")
         };
         assert_eq!((app.as_str(), given.as_deref()), ("hello", Some("r-5")));
         let (release, address) = (release('5'), "http://127.0.0.1:8080".to_owned());
-        Ok(Answer::Deployed(DeployedAnswer { release, address, unchanged: true, switched_millis: 0 }))
+        Ok(Answer::Deployed(DeployedAnswer {
+            release,
+            address,
+            unchanged: true,
+            switched_millis: 0,
+            warnings: vec![],
+        }))
     });
     assert_snapshot!(place.kiln(&["rollback", "r-5"]), @r"
         status: 0

@@ -72,6 +72,14 @@ impl Postgres {
         }
     }
 
+    /// The one value a query answers with.
+    fn ask(&self, query: &str) -> String {
+        let arguments = ["-d", "shop", "-At", "-c", query];
+        let output = self.command("psql").args(self.connection()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     fn end(&mut self) {
         if let Some(mut server) = self.server.take() {
             kill_process(Pid::from_child(&server), Signal::INT).unwrap();
@@ -160,6 +168,8 @@ fn services_talk_to_those_of_their_own_release_and_data_stays() {
     }
     assert!(seen.len() >= 3, "{} requests saw only releases {seen:?}", answers.len());
 
+    migrated_once_for_each_deploy(&host, &postgres, &project);
+
     // The database is away: a clear refusal, and everything goes on when it is back.
     postgres.end();
     let quick: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -170,6 +180,23 @@ fn services_talk_to_those_of_their_own_release_and_data_stays() {
     let orders = || ask(&agent, &url, false).ok().and_then(|(_, body)| body["orders"].as_u64());
     host.wait_until("orders are there again", || orders().is_some_and(|n| n >= 1));
     reaches_only_what_it_needs(&host, &postgres);
+}
+
+/// Going back migrates nothing, and a migration that fails leaves everything as it was.
+fn migrated_once_for_each_deploy(host: &TestHost, postgres: &Postgres, project: &Project) {
+    assert_eq!(postgres.ask("SELECT string_agg(release, ' ' ORDER BY at) FROM migrations"), "1 2 3 4");
+    let live = host.live();
+    let broken = "CREATE TABLE orders (id serial)";
+    project.edit("api/migrate.py", "STEPS = [", &format!("STEPS = [\n    \"{broken}\","));
+    let refused = host.kiln(&["deploy", project.dir()]);
+    let text = said(&refused);
+    assert_eq!(refused.status.code(), Some(6), "{text}");
+    for says in ["exited with code 1", "relation \"orders\" already exists", "kiln logs --instance shop-api-"]
+    {
+        assert!(text.contains(says), "`{says}` is not said:\n{text}");
+    }
+    assert_eq!(host.live(), live);
+    assert_eq!(postgres.ask("SELECT count(*) FROM migrations"), "4", "all or nothing");
 }
 
 /// The rest of the world is out of reach, by name and by number.

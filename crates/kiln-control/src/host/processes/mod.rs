@@ -33,6 +33,7 @@ const RENEWALS: Duration = Duration::from_secs(1);
 pub(crate) struct Processes {
     keeper: KeeperProcess,
     edge: Arc<EdgeProcess>,
+    live: LiveEdge,
     waker: Arc<Waker>,
 }
 
@@ -47,8 +48,12 @@ impl Processes {
     /// Starts them, or takes over those that run already.
     pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
         let keeper = KeeperProcess::start(&config.program, store)?;
-        match EdgeProcess::start(config, store).map(Arc::new) {
-            Ok(edge) => Ok(Self { keeper, edge, waker }),
+        let started = EdgeProcess::start(config, store).map(Arc::new).and_then(|edge| {
+            let live = LiveEdge::start(edge.clone(), waker.clone());
+            Ok((edge, live.map_err(|e| super::failure::system("start a thread", &e))?))
+        });
+        match started {
+            Ok((edge, live)) => Ok(Self { keeper, edge, live, waker }),
             Err(failure) => {
                 // A keeper this call has started is of no use to anybody.
                 keeper.end_if_new();
@@ -62,7 +67,7 @@ impl Processes {
     }
 
     pub(crate) fn edge(&self) -> LiveEdge {
-        LiveEdge::new(self.edge.clone(), self.waker.clone())
+        self.live.clone()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

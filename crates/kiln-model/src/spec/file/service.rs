@@ -41,6 +41,34 @@ pub struct ServiceFile {
     /// Stores and services it may reach, by name. Nothing else can be reached.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Commands that are run once when a release takes over by a deploy.
+    pub hooks: Option<HooksFile>,
+}
+
+/// Commands that are run once for a deploy, one after another, each in an instance of its own: made from the new image,
+/// with the environment, secrets, needs and limits of the service. Going back runs none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HooksFile {
+    /// Before the new fleet of the service is made, when what it needs is up; for example what migrates the schema of
+    /// a database. One that fails is a deploy that failed.
+    #[serde(default)]
+    pub before: Vec<HookFile>,
+    /// After all traffic has gone over. One that fails is told; the release serves on.
+    #[serde(default)]
+    pub after: Vec<HookFile>,
+}
+
+/// A command that is run once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookFile {
+    /// Program and arguments. No shell is involved.
+    #[schemars(example = vec!["/usr/bin/app", "migrate"])]
+    pub run: Vec<String>,
+    /// How long it may take; 5m if absent.
+    #[schemars(example = &"5m")]
+    pub timeout: Option<String>,
 }
 
 /// A secret: its name, or a table that also gives it an environment variable.

@@ -3,6 +3,7 @@
 
 mod check;
 mod contents;
+mod hooks;
 mod image;
 mod needs;
 mod packages;

@@ -1,6 +1,6 @@
 //! `[service.NAME]`.
 
-use super::{Place, Problems, at_least_one, check, image, needs, parse, parse_or, refer, secrets};
+use super::{Place, Problems, at_least_one, check, hooks, image, needs, parse, parse_or, refer, secrets};
 use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
 use crate::{ByteSize, Limits, Millis, Probe, Protocol};
 
@@ -38,6 +38,7 @@ pub(super) fn service(
         health,
         secrets,
         needs,
+        hooks: hooks::hooks(file.hooks.as_ref(), &place.key("hooks"), problems),
     })
 }
 
@@ -98,7 +99,12 @@ fn health(file: Option<&HealthFile>, place: &Place, problems: &mut Problems<'_, 
 }
 
 /// A span of time in which something can happen.
-fn span(text: Option<&String>, default: u64, place: &Place, problems: &mut Problems<'_, '_>) -> Millis {
+pub(super) fn span(
+    text: Option<&String>,
+    default: u64,
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> Millis {
     let span: Option<Millis> = text.and_then(|text| parse(text, place, problems));
     if span.is_some_and(|s| s.0 < 10) {
         problems.value(place, format!("`{place}` is too short")).expected("10ms or more");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kiln_edge::{Door, EdgeClient};
 use kiln_model::{EdgeCounts, FleetCount, FleetId, RouteTable};
 
+use super::errand::{Errands, Order};
 use super::{EdgeProcess, Held, threads};
 use crate::host::driver::Waker;
 use crate::sync::lock;
@@ -126,23 +127,32 @@ fn add(counts: &mut EdgeCounts, theirs: EdgeCounts) {
 #[derive(Clone)]
 pub(crate) struct LiveEdge {
     edge: Arc<EdgeProcess>,
+    errands: Errands,
     waker: Arc<Waker>,
     waiting: Arc<Mutex<BTreeSet<Vec<FleetId>>>>,
 }
 
 impl LiveEdge {
-    pub(crate) fn new(edge: Arc<EdgeProcess>, waker: Arc<Waker>) -> Self {
-        Self { edge, waker, waiting: Arc::default() }
+    /// # Errors
+    /// If the thread that talks to the edge cannot be started.
+    pub(crate) fn start(edge: Arc<EdgeProcess>, waker: Arc<Waker>) -> std::io::Result<Self> {
+        let (carried, woken) = (edge.clone(), waker.clone());
+        let carrier = move |order: &Order| match order {
+            Order::SetTable(table) => carried.set_table(table),
+            Order::Counts => carried.counts(),
+        };
+        let errands = Errands::start(Box::new(carrier), move || woken.wake())?;
+        Ok(Self { edge, errands, waker, waiting: Arc::default() })
     }
 }
 
 impl Edge for LiveEdge {
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
-        self.edge.set_table(table)
+        self.errands.ask(Order::SetTable(table.clone()))
     }
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
-        self.edge.counts()
+        self.errands.ask(Order::Counts)
     }
 
     fn wake_when_drained(&self, fleets: &[FleetId]) {

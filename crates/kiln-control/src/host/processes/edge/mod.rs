@@ -6,6 +6,7 @@
 
 mod certificates;
 mod command;
+mod errand;
 mod live;
 mod process;
 mod succession;

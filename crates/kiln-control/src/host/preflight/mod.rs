@@ -1,6 +1,9 @@
 //! What cannot succeed is refused before anything is made: both fleets, the one that serves and the one that is to,
 //! have to fit on this host at the same time.
 
+pub(super) mod ports;
+pub(super) mod stores;
+
 use kiln_model::{AppState, ByteSize, ExitCode, Failure, Release, ServiceName};
 use kiln_store::Store;
 
@@ -119,6 +122,17 @@ mod tests {
     use super::*;
 
     const MACHINE: Machine = Machine { memory: 1 << 30, available: 100 << 20, tasks: 500, disk: 1 << 30 };
+
+    /// A release with one service, `web`.
+    pub(super) fn release() -> Release {
+        let text = include_str!("../../../../kiln-model/tests/fixtures/release-2.json");
+        let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();
+        let web = release.services.pop_first().unwrap().1;
+        release.services = [("web".parse().unwrap(), web)].into();
+        release.services.values_mut().for_each(|s| s.needs.clear());
+        release.tcp.clear();
+        release
+    }
 
     fn refusal(machine: Machine, needed: Needed) -> Option<String> {
         machine.carries(needed).err().map(|failure| failure.message)

@@ -1,13 +1,20 @@
 //! A running process as the kernel shows it: its root, its mounts, its rights.
 
+mod launched;
+mod limits;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_bake::inspect::Ids;
-use kiln_model::RunSettings;
+use kiln_model::{ReleaseService, RunSettings};
 use rustix::fs::{Mode, OFlags, fstat, open};
+
+use launched::Launched;
+use limits::Groups;
 
 /// What `/proc` says of a process. All of it is read at once; a process that ends meanwhile is an error.
 #[derive(Debug)]
@@ -16,6 +23,8 @@ pub(crate) struct Running {
     ids: Ids,
     status: String,
     mounts: String,
+    launched: Launched,
+    groups: Groups,
 }
 
 /// A line of `mountinfo`: where, and how it may be used.
@@ -30,7 +39,9 @@ impl Running {
         let text = |name: &str| fs::read_to_string(proc.join(name));
         let ids = Ids { users: id_map(&text("uid_map")?), groups: id_map(&text("gid_map")?) };
         let (status, mounts) = (text("status")?, text("mountinfo")?);
-        Ok(Self { ids, status, mounts, proc })
+        let launched = Launched::of(&proc)?;
+        let groups = Groups::of(&text("cgroup")?, &fs::read_to_string("/proc/self/mountinfo")?);
+        Ok(Self { ids, status, mounts, launched, groups, proc })
     }
 
     pub(crate) fn is_there(&self) -> bool {
@@ -51,6 +62,14 @@ impl Running {
     /// The file system its root is on.
     pub(crate) fn root_device(&self, root: &File) -> io::Result<u64> {
         Ok(fstat(root)?.st_dev)
+    }
+
+    /// What is not as `service` says of its arguments, its environment and its limits.
+    pub(crate) fn is_not_as_ordered(&self, service: &ReleaseService) -> Vec<String> {
+        let given: BTreeSet<&str> = service.secrets.values().filter_map(|s| s.env.as_deref()).collect();
+        let mut differs = self.launched.differs(&service.run.argv, &service.env, &given);
+        differs.extend(self.groups.differs(service.limits));
+        differs
     }
 
     /// What is not as every instance has it, or not as `run` says. Mounts are allowed at and below `allowed`.

@@ -1,0 +1,147 @@
+//! With which arguments and which environment a process was started, as far as it still shows.
+//!
+//! Both lie in memory of the process itself. Where they begin and end only the kernel says, at `execve`; what stands
+//! there the process may write over, and programs that set a title for `ps` do: then only the length of the arguments
+//! is left to be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What a process was started with.
+#[derive(Debug)]
+pub(super) struct Launched {
+    /// As it shows in memory.
+    arguments: Vec<u8>,
+    environment: Vec<u8>,
+    /// How long the arguments were when it was started.
+    length: u64,
+}
+
+impl Launched {
+    pub(super) fn of(proc: &Path) -> io::Result<Self> {
+        let stat = fs::read_to_string(proc.join("stat"))?;
+        let length = length_of_arguments(&stat).ok_or(io::ErrorKind::InvalidData)?;
+        let (arguments, environment) = (fs::read(proc.join("cmdline"))?, fs::read(proc.join("environ"))?);
+        Ok(Self { arguments, environment, length })
+    }
+
+    /// What is not as `argv` and `env` say. `given` are variables that hold secrets.
+    pub(super) fn differs(
+        &self,
+        argv: &[String],
+        env: &BTreeMap<String, String>,
+        given: &BTreeSet<&str>,
+    ) -> Vec<String> {
+        let expected: Vec<u8> = argv.iter().flat_map(|a| a.bytes().chain([0])).collect();
+        if self.length != expected.len() as u64 {
+            let (found, expected) = (self.length, expected.len());
+            return vec![format!(
+                "its main process was started with {found} bytes of arguments, and those of its release are {expected}"
+            )];
+        }
+        if self.arguments == expected {
+            return self.environment(env, given);
+        }
+        if self.is_title() {
+            return Vec::new();
+        }
+        vec!["its main process was not started with the arguments of its release".to_owned()]
+    }
+
+    /// One text where there were several, or one that goes on beyond what there was.
+    fn is_title(&self) -> bool {
+        let end = usize::try_from(self.length).unwrap_or(usize::MAX);
+        let goes_on =
+            self.arguments.len() > end || self.arguments.get(end - 1).is_some_and(|last| *last != 0);
+        let first = self.arguments.split(|c| *c == 0).next().map_or(0, <[u8]>::len);
+        goes_on || self.arguments[first..].iter().all(|c| *c == 0)
+    }
+
+    /// Values are not told: they may be secrets.
+    fn environment(&self, env: &BTreeMap<String, String>, given: &BTreeSet<&str>) -> Vec<String> {
+        /// What every instance has, whether its release says so or not.
+        const EVERYWHERE: [&str; 2] = ["HOME", "PATH"];
+        let found: BTreeMap<&[u8], &[u8]> = self
+            .environment
+            .split(|c| *c == 0)
+            .filter_map(|line| Some((line, line.iter().position(|c| *c == b'=')?)))
+            .map(|(line, at)| (&line[..at], &line[at + 1..]))
+            .collect();
+        let mut differs = Vec::new();
+        for name in env.keys().map(String::as_str).chain(given.iter().copied()).collect::<BTreeSet<_>>() {
+            match (found.get(name.as_bytes()), env.get(name)) {
+                (None, _) => {
+                    differs.push(format!("its main process was started without the variable {name}"))
+                }
+                (Some(found), Some(expected)) if !given.contains(name) && *found != expected.as_bytes() => {
+                    differs.push(format!("its main process was started with another value of {name}"));
+                }
+                _ => {}
+            }
+        }
+        let known = |name: &[u8]| {
+            let name = String::from_utf8_lossy(name);
+            env.contains_key(&*name) || given.contains(&*name) || EVERYWHERE.contains(&&*name)
+        };
+        let more = found.keys().filter(|name| !known(name)).map(|name| {
+            let name = String::from_utf8_lossy(name);
+            format!("its main process was started with a variable that its release does not have: {name}")
+        });
+        differs.extend(more);
+        differs
+    }
+}
+
+/// From `arg_start` to `arg_end`: fields 48 and 49, counted from behind the name, which may hold anything.
+fn length_of_arguments(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace().skip(48 - 3).map(|n| n.parse::<u64>().ok());
+    let (start, end) = (fields.next()??, fields.next()??);
+    end.checked_sub(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched(arguments: &str, length: u64, environment: &str) -> Launched {
+        Launched { arguments: arguments.into(), environment: environment.into(), length }
+    }
+
+    fn differs(launched: &Launched) -> Vec<String> {
+        let argv = ["/bin/app".to_owned(), "-v".to_owned()];
+        let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        launched.differs(&argv, &env, &BTreeSet::from(["KEY"]))
+    }
+
+    #[test]
+    fn what_it_was_started_with_is_compared() {
+        let env = "HOME=/\0A=1\0KEY=x\0";
+        assert_eq!(differs(&launched("/bin/app\0-v\0", 12, env)), [""; 0]);
+        let said = |launched: &Launched| differs(launched).join("\n");
+        assert!(said(&launched("/bin/app\0-w\0", 12, env)).contains("the arguments of its release"));
+        assert!(said(&launched("/bin/app\0-vv\0", 13, env)).contains("13 bytes of arguments"));
+        assert!(said(&launched("/bin/app\0-v\0", 12, "A=2\0KEY=x\0")).contains("another value of A"));
+        assert!(said(&launched("/bin/app\0-v\0", 12, "A=1\0")).contains("without the variable KEY"));
+        let more = said(&launched("/bin/app\0-v\0", 12, "A=1\0KEY=x\0LD_PRELOAD=/x\0"));
+        assert!(more.ends_with("does not have: LD_PRELOAD") && !more.contains("/x"), "{more}");
+    }
+
+    #[test]
+    fn a_title_is_no_difference_unless_the_length_is() {
+        assert_eq!(differs(&launched("app: main process /bin/app -v", 12, "garbage")), [""; 0]);
+        assert_eq!(differs(&launched("app: main\0\0\0", 12, "garbage")), [""; 0]);
+        assert_eq!(differs(&launched("app: main process /bin/app -v", 11, "")).len(), 1);
+    }
+
+    #[test]
+    fn this_process_is_understood() {
+        let me = Launched::of(Path::new("/proc/self")).unwrap();
+        let argv: Vec<String> = std::env::args().collect();
+        let env: BTreeMap<String, String> = std::env::vars().collect();
+        assert_eq!(me.differs(&argv, &env, &BTreeSet::new()), [""; 0]);
+        assert_eq!(length_of_arguments("1 (a) b) S 0"), None);
+    }
+}

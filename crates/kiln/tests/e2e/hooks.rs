@@ -1,0 +1,160 @@
+//! What is run once when a release takes over, on real instances. (A migration of a real database is part of the shop.)
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+use crate::trace;
+
+/// The example with these hooks.
+fn with_hooks(text: &str, hooks: &str) -> Project {
+    let project = Project::example("hello");
+    project.say(text);
+    project.append("kiln.toml", &format!("\n[service.web.hooks]\n{hooks}\n"));
+    project
+}
+
+/// What the instances of hooks have written, as `kiln logs` has it.
+fn written(host: &TestHost) -> Vec<serde_json::Value> {
+    let output = host.kiln(&["logs", "--json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_hook = |line: &serde_json::Value| {
+        let id = line["instance"].as_str().unwrap_or_default();
+        id.contains("-before") || id.contains("-after")
+    };
+    lines.filter(of_hook).collect()
+}
+
+#[test]
+fn hooks_run_in_the_new_image_and_what_fails_after_the_switch_is_told() {
+    let host = TestHost::start();
+    let first = host.deploy(&Project::example("hello"));
+    let project = with_hooks(
+        "hooked",
+        r#"before = [{ run = ["/bin/sh", "-c", "cat /srv/www/index.html; echo $GREETING"] }]
+after = [{ run = ["/bin/sh", "-c", "echo oh dear; exit 3"] }]"#,
+    );
+    project.edit(
+        "kiln.toml",
+        "cpu       = 0.5",
+        "cpu       = 0.5\nenv       = { GREETING = \"good morning\" }",
+    );
+    let plan = host.kiln(&["plan", project.dir()]);
+    assert!(said(&plan).contains("run `/bin/sh -c cat /srv/www/index.html"), "{}", said(&plan));
+    let deployed = host.kiln(&["deploy", project.dir()]);
+    assert!(deployed.status.success(), "the release serves: {}", said(&deployed));
+    assert!(said(&deployed).contains("warning: hook hello-web-2-after1 failed: it exited with code 3"));
+    assert_eq!(host.page(), "<h1>hello hooked</h1>\n");
+
+    let lines = written(&host);
+    let texts: Vec<&str> = lines.iter().map(|l| l["line"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["<h1>hello hooked</h1>", "good morning", "oh dear"]);
+    let release = host.live();
+    assert_eq!((&lines[0]["service"], &lines[0]["release"]), (&"web".into(), &release.as_str().into()));
+    let log = host.json(&["log"]);
+    assert!(log[0]["reason"].as_str().unwrap().contains("hello-web-2-after1 failed"), "{log}");
+    let shown = said(&host.kiln(&["releases", "show", &release]));
+    assert!(shown.contains("after    /bin/sh -c echo oh dear; exit 3, at most 5m"), "{shown}");
+    let differs = said(&host.kiln(&["releases", "diff", &first, &release]));
+    assert!(differs.contains("service web: hook before 1 /bin/sh -c cat"), "{differs}");
+    let back = host.kiln(&["rollback"]);
+    assert!(back.status.success(), "{}", said(&back));
+    let forth = host.kiln(&["rollback"]);
+    assert!(forth.status.success(), "{}", said(&forth));
+    assert_eq!(written(&host).len(), 3, "going back runs none");
+}
+
+#[test]
+fn a_hook_that_fails_before_the_switch_is_a_deploy_that_failed() {
+    let host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let load = host.load();
+    let cases = [
+        (
+            r#"before = [{ run = ["/bin/sh", "-c", "echo no such column >&2; exit 4"] }]"#,
+            "exited with code 4",
+        ),
+        (r#"before = [{ run = ["/bin/sleep", "600"], timeout = "200ms" }]"#, "had not ended after 200ms"),
+        (r#"before = [{ run = ["/no/such/program"] }]"#, "/no/such/program"),
+    ];
+    for (hooks, says) in cases {
+        let output = host.kiln(&["deploy", with_hooks("never seen", hooks).dir()]);
+        assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+        assert!(said(&output).contains(says), "`{says}` is not said:\n{}", said(&output));
+        assert_eq!(host.live(), good);
+    }
+    assert!(written(&host).iter().any(|l| l["line"] == "no such column" && l["stream"] == "stderr"));
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+    let instances = host.json(&["instances"]);
+    assert!(instances.as_array().unwrap().iter().all(|i| i["release"] == good.as_str()), "{instances}");
+}
+
+/// The process of a hook that waits to be told to end.
+fn patient(host: &TestHost, marker: &str) -> Pid {
+    let find =
+        || trace::processes().into_iter().find(|(_, line)| line.contains(marker) && line.contains("trap"));
+    host.wait_until("the hook runs", || find().is_some());
+    Pid::from_raw(find().unwrap().0).unwrap()
+}
+
+#[test]
+fn a_hook_outlives_the_control_plane_and_is_run_once() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let marker = format!("marker-{}", std::process::id());
+    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
+    let project = with_hooks("migrated", &format!(r#"before = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
+    let mut deploy = host.command(&["deploy", project.dir()]);
+    let mut deploy =
+        deploy.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let hook = patient(&host, &marker);
+    host.kill_control();
+    assert_eq!(deploy.wait().unwrap().code(), Some(9), "whoever asked cannot know how it ends");
+    host.restart_control();
+    // Somebody else follows it, and it ends well.
+    let mut follower = host.command(&["wait", "--app", "hello", "--json"]);
+    let follower = follower.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    host.wait_until("it is waited for", || said(&host.kiln(&["status"])).contains("trap"));
+    kill_process(hook, Signal::TERM).unwrap();
+    let followed = follower.wait_with_output().unwrap();
+    assert!(followed.status.success(), "{}", said(&followed));
+    host.wait_until("it serves", || host.page().contains("migrated"));
+    let lines = written(&host);
+    assert_eq!(lines.len(), 1, "it was run once: {lines:?}");
+}
+
+#[test]
+fn a_newer_deploy_takes_the_place_of_one_that_does_not_serve_yet() {
+    let host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let marker = format!("marker-newer-{}", std::process::id());
+    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
+    let older = with_hooks("older", &format!(r#"before = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
+    let mut deploy = host.command(&["deploy", older.dir()]);
+    let deploy =
+        deploy.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let hook = patient(&host, &marker);
+    let newer = Project::example("hello");
+    newer.say("newer");
+    let refused = host.kiln(&["deploy", newer.dir()]);
+    assert_eq!(refused.status.code(), Some(8), "{}", said(&refused));
+    assert!(said(&refused).contains("`kiln wait` follows it"), "{}", said(&refused));
+    assert_eq!(host.live(), good);
+    let output = host.kiln(&["deploy", "--supersede", newer.dir()]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(host.page(), "<h1>hello newer</h1>\n");
+    let older = deploy.wait_with_output().unwrap();
+    assert_eq!(older.status.code(), Some(6), "{}", said(&older));
+    assert!(said(&older).contains("superseded"), "{}", said(&older));
+    host.wait_until("the older one's hook is ended", || rustix::process::test_kill_process(hook).is_err());
+    let log = host.json(&["log"]);
+    let outcomes: Vec<&str> =
+        log.as_array().unwrap().iter().map(|e| e["outcome"].as_str().unwrap()).collect();
+    assert!(outcomes.contains(&"superseded"), "{log}");
+    let ended = host.kiln(&["wait", "2", "--app", "hello"]);
+    assert_eq!(ended.status.code(), Some(6), "{}", said(&ended));
+    let idle = host.kiln(&["wait", "--app", "hello"]);
+    assert!(idle.status.success() && said(&idle).contains("nothing is under way"), "{}", said(&idle));
+}
