@@ -351,15 +351,19 @@ fn a_plan_says_what_and_why() {
         --- stdout
         hello: r-555555555555 -> r-777777777777
           image of web: ba7816bf8f01 -> 5feceb66ffc8
-          1. provision 4 × web of r-777777777777
-             because no fleet of r-777777777777 is up
-          2. switch all traffic to r-777777777777
-             because r-555555555555 serves until this moment
+        prepare: what serves is not touched; if anything fails, what was made is thrown away
+        ├─ 1. provision 4 × web of r-777777777777
+        │     because no fleet of it is up
+        └─ 2. wait until web is healthy, at most 90s
+              because only then
+        switch: from one moment to the next
+        └─ 3. switch all traffic to r-777777777777
+              because r-5555 serves until this moment
         ");
     assert_snapshot!(place.kiln(&["plan", "--json"]), @r#"
         status: 0
         --- stdout
-        {"app":"hello","from":"r-55555555555555555555555555555555","to":"r-77777777777777777777777777777777","nothing_to_do":null,"changes":["image of web: ba7816bf8f01 -> 5feceb66ffc8"],"steps":[{"step":"provision 4 × web of r-777777777777","why":"no fleet of r-777777777777 is up"},{"step":"switch all traffic to r-777777777777","why":"r-555555555555 serves until this moment"}]}
+        {"app":"hello","from":"r-55555555555555555555555555555555","to":"r-77777777777777777777777777777777","nothing_to_do":null,"changes":["image of web: ba7816bf8f01 -> 5feceb66ffc8"],"steps":[{"step":"provision 4 × web of r-777777777777","why":"no fleet of it is up","phase":"prepare","service":"web","action":{"do":"provision","fleet":{"app":"hello","service":"web","generation":9},"release":"r-77777777777777777777777777777777","size":4}},{"step":"wait until web is healthy, at most 90s","why":"only then","phase":"prepare","action":{"do":"await_healthy","fleets":[{"app":"hello","service":"web","generation":9}],"within":"90s"}},{"step":"switch all traffic to r-777777777777","why":"r-5555 serves until this moment","phase":"switch","action":{"do":"switch","release":"r-77777777777777777777777777777777","fleets":[{"app":"hello","service":"web","generation":9}]}}]}
         "#);
 }
 
