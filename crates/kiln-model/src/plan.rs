@@ -143,7 +143,9 @@ pub enum PlanPhase {
 impl fmt::Display for PlanPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Prepare => "prepare: what serves is not touched; if anything fails, what was made is thrown away",
+            Self::Prepare => {
+                "prepare: what serves is not touched; if anything fails, what was made is thrown away"
+            }
             Self::Switch => "switch: from one moment to the next",
             Self::Finish => "finish: the new release serves",
         })
