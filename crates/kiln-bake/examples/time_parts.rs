@@ -1,25 +1,20 @@
 //! What only a process that has the library can time: mounts, and bakes of large images after one file has changed.
 //! One JSON object a line, for `cargo xtask bench bake`.
 //!
-//! `measure STORE LOCK`: a state directory that has the packages of LOCK, which is that of an image `web` of
+//! `time_parts STORE LOCK`: a state directory that has the packages of LOCK, which is that of an image `web` of
 //! `debian:bookworm` without packages asked for.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use kiln_bake::{BakeOrder, Base, FileSpec, Report, Sources, bake};
-use kiln_model::{ImageDigest, Lock, LockedPackage, Millis, Progress, Sha256};
+use common::{Quiet, file};
+use kiln_bake::{BakeOrder, bake};
+use kiln_model::{ImageDigest, Lock, LockedPackage, Sha256};
 use kiln_store::Store;
-
-struct Quiet;
-
-impl Report for Quiet {
-    fn progress(&self, _: Progress) {}
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
 
 fn median(mut runs: Vec<f64>) -> f64 {
     runs.sort_by(f64::total_cmp);
@@ -73,28 +68,9 @@ fn package(name: &str, files: usize, store: &Store) -> LockedPackage {
 }
 
 fn order(project: &Path) -> BakeOrder {
-    BakeOrder {
-        image: "web".parse().expect("a name"),
-        project: project.into(),
-        from: Base::Debian { suite: "bookworm".into() },
-        packages: vec!["extra-0".into()],
-        suites: Vec::new(),
-        recommends: false,
-        files: vec![FileSpec { src: "page".into(), dst: "/srv/page".into(), mode: None, owner: None }],
-        dirs: Vec::new(),
-        links: Vec::new(),
-        users: Vec::new(),
-        build: Vec::new(),
-        run: vec!["/bin/true".into()],
-        user: None,
-        env: Default::default(),
-        workdir: None,
-        stop_signal: None,
-        stop_grace: Millis(10_000),
-        volatile: Vec::new(),
-        sources: Sources::default(),
-        architecture: "amd64".into(),
-    }
+    let mut order = common::order(project, &["extra-0"]);
+    order.files = vec![file("page", "/srv/page")];
+    order
 }
 
 /// Seconds for a bake after one file has changed, with `count` packages of `files` files each over the base.
@@ -140,7 +116,7 @@ fn mounts(store: &Store, digest: &ImageDigest) -> f64 {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [state, lock] = &arguments[..] else { panic!("measure STORE LOCK") };
+    let [state, lock] = &arguments[..] else { panic!("time_parts STORE LOCK") };
     let store = Store::open(state.as_ref()).expect("a store");
     let base = Lock::from_toml(&fs::read_to_string(lock).expect("a lock")).expect("a lock");
     let project = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use kiln_model::{ImageDigest, ImageRecord, Lock, LockedImage, Sha256};
+use kiln_model::{ImageDigest, ImageRecord, LeftOut, Lock, LockedImage, Sha256};
 use kiln_store::{Store, Verity};
 
-use crate::debian::left_out::left_out;
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
 use crate::merge::{self, Inputs};
@@ -13,10 +12,11 @@ use crate::order::{BakeOrder, Baked, Base, Report};
 use crate::report::Task;
 use crate::sbom::Distribution;
 use crate::settings::Settings;
-use crate::{BakeError, build, erofs, lock, oci, provenance, sbom, skeleton};
+use crate::tree_edit::TreeEdit;
+use crate::{BakeError, build, erofs, lock, machine_own, oci, provenance, sbom, skeleton};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
-const RECIPE: &str = "kiln bake 3";
+const RECIPE: &str = "kiln bake 4";
 /// "Now" in an image without packages: 2020-01-01.
 const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 
@@ -32,7 +32,7 @@ pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) 
     let inputs = inputs(order, locked, &found);
     let (record, reused) = match unchanged(&inputs, store)? {
         Some(record) => (record, true),
-        None => (make(order, locked, &found, inputs, store, report)?, false),
+        None => (made_whole(order, locked, &found, inputs, store, report)?, false),
     };
     let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Baked { record, reused, millis })
@@ -41,7 +41,10 @@ pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) 
 fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
     let packages: Vec<&Sha256> = locked.packages.iter().map(|p| &p.sha256).collect();
     let oci = locked.oci.as_ref().map(|oci| oci.manifest);
-    let all = (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages, oci);
+    // Packages are configured in the order of the lock.
+    let requested = &locked.request.requested;
+    let all =
+        (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages, requested, oci);
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
@@ -63,6 +66,24 @@ fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, Bake
     Ok(store.image_by_inputs(inputs)?.filter(|record| whole(&record.digest)))
 }
 
+/// As [`make`]; what turns out to be damaged is thrown away and made again, once.
+fn made_whole(
+    order: &BakeOrder,
+    locked: &LockedImage,
+    found: &[Found],
+    inputs: Sha256,
+    store: &Store,
+    report: &dyn Report,
+) -> Result<ImageRecord, BakeError> {
+    match make(order, locked, found, inputs, store, report) {
+        Err(error) => match error.damage() {
+            Some(damage) if store.discard(&damage)? => make(order, locked, found, inputs, store, report),
+            _ => Err(error),
+        },
+        made => made,
+    }
+}
+
 fn make(
     order: &BakeOrder,
     locked: &LockedImage,
@@ -71,7 +92,7 @@ fn make(
     store: &Store,
     report: &dyn Report,
 ) -> Result<ImageRecord, BakeError> {
-    let (root, base) = root(order, locked, store, report)?;
+    let Start { root, settings: base, left_out } = root(order, locked, store, report)?;
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
@@ -99,6 +120,7 @@ fn make(
         volatile: merged.volatile,
         inputs,
         documents: Default::default(),
+        left_out,
     };
     let metadata = Sha256::of(&written.bytes);
     let recipes = [RECIPE, debian::RECIPE];
@@ -112,8 +134,15 @@ fn make(
     batch.commit_image(&written.bytes, &record, &written.objects)?;
     task.finish();
     // Each a task that is done with saying it.
-    left_out(&locked.packages).for_each(|said| Task::new(report, said, "", None).finish());
+    record.left_out.iter().for_each(|left_out| Task::new(report, left_out.to_string(), "", None).finish());
     Ok(record)
+}
+
+/// What an image starts from.
+struct Start {
+    root: Root,
+    settings: Settings,
+    left_out: Vec<LeftOut>,
 }
 
 fn root(
@@ -121,13 +150,19 @@ fn root(
     locked: &LockedImage,
     store: &Store,
     report: &dyn Report,
-) -> Result<(Root, Settings), BakeError> {
+) -> Result<Start, BakeError> {
     let root = match &order.from {
         Base::Debian { .. } => debian::root(order, locked, store, report)?,
         Base::Scratch => {
             Root { tree: skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree(), epoch: EPOCH_WITHOUT_PACKAGES }
         }
-        Base::Oci(reference) => return Ok(oci::root(reference, order, locked, store, report)?),
+        Base::Oci(reference) => {
+            let (Root { tree, epoch }, settings) = oci::root(reference, order, locked, store, report)?;
+            let mut edit = TreeEdit::new(tree);
+            let left_out = machine_own::taken_out(&mut edit);
+            return Ok(Start { root: Root { tree: edit.into_tree(), epoch }, settings, left_out });
+        }
     };
-    Ok((root, Settings::default()))
+    let left_out = machine_own::left_out_of(&locked.packages);
+    Ok(Start { root, settings: Settings::default(), left_out })
 }

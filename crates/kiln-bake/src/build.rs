@@ -1,28 +1,28 @@
 //! Build steps: commands that are run inside an image's tree, and what they write.
 //!
-//! The result depends on the tree, the steps and their environment alone: there is no network, the host name and the
-//! environment are fixed, and afterwards no time in the tree is after its epoch. So it is cached by just that.
+//! The result depends on the tree, the steps and their environment alone: there is no network, host name, clock and
+//! environment are fixed, and afterwards no time in the tree is after its epoch. So it is cached by just that. With
+//! `build_network` the steps may fetch what they like, and nobody can say that it will be the same another time; what
+//! they made is kept under the same key all the same.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
-use kiln_model::spec::BuildStep;
-use kiln_model::{ImageDigest, ImageHandle, Sha256, Tree, TreeError};
+use kiln_model::spec::{BuildNetwork, BuildStep};
+use kiln_model::{Sha256, Tree};
 use kiln_store::{Store, StoreError};
 
-use crate::debian::capture::{self, CaptureError};
 use crate::debian::normalise::clamp;
 use crate::debian::unpack::has_objects;
 use crate::order::{BakeOrder, Report};
 use crate::report::Task;
-use crate::sandbox::{self, Outcome, Step, Workplace, WorkplaceError};
+use crate::sandbox::{Job, Network, Outcome, Step, Workplace};
+use crate::sandboxed::{self, SandboxError, Tail};
 use crate::tree_edit::TreeEdit;
-use crate::{erofs, tree_file};
+use crate::tree_file;
 
 /// Built trees, under a digest of all that they come from. The number changes with what is done here.
-const CACHE: &str = "built-1";
-/// So much of what steps print is kept, from its end.
-const KEPT_OUTPUT: usize = 64 << 10;
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const CACHE: &str = "built-2";
 /// Emptied afterwards: an instance starts with its own.
 const EMPTIED: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
 
@@ -41,18 +41,12 @@ pub enum BuildError {
         /// The end of what was printed until then.
         output: String,
     },
-    /// There is no room to run anything in.
-    #[error("could not make the sandbox that build steps run in")]
-    Workplace(#[from] WorkplaceError),
-    /// The sandbox could not be started.
-    #[error("could not start the sandbox that build steps run in")]
-    Sandbox(#[source] std::io::Error),
-    /// What was written could not be read back.
-    #[error("could not read what the build steps wrote")]
-    Capture(#[from] CaptureError),
-    /// The tree makes no image to run them in.
-    #[error("the tree that build steps should run in is no image")]
-    Tree(#[from] TreeError),
+    /// Nothing can be run in the image's tree.
+    #[error("could not run build steps")]
+    Sandbox(#[from] SandboxError),
+    /// A step that cannot be handed to a program.
+    #[error("could not put together the build steps")]
+    Words(#[source] std::io::Error),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,7 +89,7 @@ pub(crate) fn built(
 
 fn key(order: &BakeOrder, tree: &Tree, epoch: i64, env: &BTreeMap<String, String>) -> Sha256 {
     let tree = Sha256::of(&tree_file::encode(tree));
-    let all = (tree.hex(), &order.build, epoch, env);
+    let all = (tree.hex(), &order.build, order.build_network, epoch, env);
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
@@ -107,38 +101,26 @@ fn run(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, BuildError> {
-    let image = intermediate(&tree, store)?;
     let env = environment(env, epoch);
     let step = |step: &BuildStep| Step::new(&argv(step), &env);
-    let steps = order.build.iter().map(step).collect::<Result<Vec<_>, _>>().map_err(BuildError::Sandbox)?;
+    let steps = order.build.iter().map(step).collect::<Result<Vec<_>, _>>().map_err(BuildError::Words)?;
+    let network = match order.build_network {
+        BuildNetwork::None => Network::Own,
+        BuildNetwork::Host => Network::Host,
+    };
     let task = Task::new(report, "running build steps", "", None);
-    let tree = sandbox::in_private_mounts(|| {
-        let place = Workplace::new(&image)?;
-        run_steps(order, &place, &steps, report)?;
-        let batch = store.objects().batch()?;
-        let tree = capture::captured(&place, tree, &batch)?;
-        batch.commit()?;
-        Ok::<_, BuildError>(tree)
-    })?;
+    let output = Mutex::new(Tail::default());
+    let mut hear = |piece: &[u8]| output.lock().unwrap_or_else(PoisonError::into_inner).hear(piece);
+    let judge = |_: &Workplace, outcome| {
+        judged(order, outcome, &output.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let job = Job { steps: &steps, network, now: epoch };
+    let tree = sandboxed::written_by(&job, tree, store, report, &mut hear, judge)?;
     task.finish();
     Ok(tree)
 }
 
-fn run_steps(
-    order: &BakeOrder,
-    place: &Workplace,
-    steps: &[Step],
-    report: &dyn Report,
-) -> Result<(), BuildError> {
-    let mut output = Vec::new();
-    let mut hear = |piece: &[u8]| {
-        output.extend_from_slice(piece);
-        if output.len() > 2 * KEPT_OUTPUT {
-            output.drain(..output.len() - KEPT_OUTPUT);
-        }
-    };
-    let outcome = sandbox::run(&place.root, &place.users, steps, &mut hear, &|| report.cancelled())
-        .map_err(BuildError::Sandbox)?;
+fn judged(order: &BakeOrder, outcome: Outcome, output: &Tail) -> Result<(), BuildError> {
     match outcome {
         Outcome::Done => Ok(()),
         Outcome::Cancelled => Err(BuildError::Cancelled),
@@ -146,20 +128,9 @@ fn run_steps(
             number: step + 1,
             step: order.build.get(step).map(words).unwrap_or_default(),
             how,
-            output: String::from_utf8_lossy(&output).into_owned(),
+            output: output.text(),
         }),
     }
-}
-
-/// Its metadata file is kept like any file's content, until a collection of what nobody needs.
-fn intermediate(tree: &Tree, store: &Store) -> Result<ImageHandle, BuildError> {
-    let written = erofs::write(tree)?;
-    let (digest, _) = store.objects().put_bytes(&written.bytes)?;
-    Ok(ImageHandle {
-        digest: ImageDigest(digest.0),
-        metadata: store.objects().path(&digest),
-        objects: store.objects_dir().to_owned(),
-    })
 }
 
 fn argv(step: &BuildStep) -> Vec<&str> {
@@ -178,17 +149,7 @@ fn words(step: &BuildStep) -> String {
 
 /// The image's own, over what is the same on every host and at every time.
 fn environment(env: &BTreeMap<String, String>, epoch: i64) -> BTreeMap<String, String> {
-    let fixed = [
-        ("PATH", PATH),
-        ("HOME", "/root"),
-        ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
-        ("TERM", "dumb"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("PYTHONHASHSEED", "0"),
-        ("PERL_HASH_SEED", "0"),
-    ];
-    let mut all: BTreeMap<String, String> = fixed.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let mut all: BTreeMap<String, String> = sandboxed::environment(epoch).into_iter().collect();
     all.extend(env.clone());
     all.insert("SOURCE_DATE_EPOCH".into(), epoch.to_string());
     all

@@ -39,13 +39,7 @@ pub(crate) fn read(tree: &Tree, path: &str, store: &Store) -> Result<Vec<u8>, St
 pub(crate) fn bytes_of(content: &Content, store: &Store) -> Result<Vec<u8>, StoreError> {
     match content {
         Content::Inline(bytes) => Ok(bytes.clone()),
-        Content::Object { digest, .. } => {
-            let mut bytes = Vec::new();
-            let read = store.objects().open(digest)?.read_to_end(&mut bytes);
-            let path = store.objects().path(digest);
-            read.map_err(|source| StoreError::Io { attempted: "read", path, source })?;
-            Ok(bytes)
-        }
+        Content::Object { digest, .. } => store.objects().read(digest),
     }
 }
 

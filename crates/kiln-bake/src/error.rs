@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{BadLock, ExitCode, Failure, ImageName, TreeError};
-use kiln_store::StoreError;
+use kiln_store::{Damage, StoreError};
 
 use crate::accounts::AccountError;
 use crate::build::BuildError;
@@ -18,7 +18,9 @@ use crate::debian::resolver::Unresolvable;
 use crate::debian::sources::SourcesError;
 use crate::fetch::FetchError;
 use crate::files::FilesError;
+use crate::machine_own::MachineOwn;
 use crate::oci::OciError;
+use crate::sandboxed::SandboxError;
 use crate::users::UserError;
 
 /// A lock that does not answer an order.
@@ -131,6 +133,14 @@ pub enum BakeError {
         /// Why not.
         problem: String,
     },
+    /// It would hold what belongs to one machine.
+    #[error("image `{image}` cannot be baked")]
+    MachineOwn {
+        /// The image.
+        image: ImageName,
+        /// What that is.
+        source: MachineOwn,
+    },
     /// A build step failed.
     #[error(transparent)]
     Build(BuildError),
@@ -218,6 +228,26 @@ impl BakeError {
         Self::Io { attempted, path: path.into(), source }
     }
 
+    /// The part of the store that is damaged, if that is behind it.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        let error = match self {
+            Self::Store(error)
+            | Self::Assemble(AssembleError::Store(error))
+            | Self::Configure(ConfigureError::Sandbox(SandboxError::Store(error)))
+            | Self::Account { source: AccountError::Store(error), .. }
+            | Self::Build(BuildError::Store(error) | BuildError::Sandbox(SandboxError::Store(error))) => {
+                error
+            }
+            _ => return None,
+        };
+        match error {
+            StoreError::Damaged { path, problem } => {
+                Some(Damage { path: path.clone(), problem: problem.clone() })
+            }
+            _ => None,
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         if has_no_space(self) {
             return ExitCode::Host;
@@ -225,8 +255,8 @@ impl BakeError {
         match self {
             Self::BadLock { .. } | Self::Lock { .. } | Self::ScratchWithPackages(_) => ExitCode::Spec,
             Self::Archive(ArchiveError::Sources(SourcesError::Mirror(_))) => ExitCode::Spec,
-            Self::Configure(ConfigureError::Workplace(_) | ConfigureError::Sandbox(_)) => ExitCode::Host,
-            Self::Build(BuildError::Workplace(_) | BuildError::Sandbox(_)) => ExitCode::Host,
+            Self::Configure(ConfigureError::Sandbox(e)) if e.is_the_hosts() => ExitCode::Host,
+            Self::Build(BuildError::Sandbox(e)) if e.is_the_hosts() => ExitCode::Host,
             Self::NoProgram(_) => ExitCode::Spec,
             Self::Cancelled
             | Self::Archive(_)
@@ -241,6 +271,7 @@ impl BakeError {
             | Self::Files { .. }
             | Self::Account { .. }
             | Self::Place { .. }
+            | Self::MachineOwn { .. }
             | Self::Build(_)
             | Self::Oci(_)
             | Self::User { .. }
@@ -276,6 +307,7 @@ impl BakeError {
                 "locked packages that are in the store already need no network; the others need a mirror that answers"
             }
             Self::NoProgram(_) => "add `run` to the image in kiln.toml",
+            Self::MachineOwn { source, .. } => return Some(source.hint().into()),
             Self::Oci(error) => return error.hint(),
             Self::Build(error) => {
                 return error.output().map(|output| match last_lines(output, 30).as_str() {

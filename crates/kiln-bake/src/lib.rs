@@ -16,12 +16,13 @@
 //! | `order` | what is asked for |
 //! | `lock`, `bake` | the two things this crate does |
 //! | `debian` | root filesystems from Debian packages |
-//! | `sandbox` | programs run inside a tree, away from everything else |
+//! | `sandbox`, `sandboxed` | programs run inside a tree, away from everything else, and what they write |
 //! | `fetch`, `looked_up` | bytes from a mirror |
 //! | `oci` | root filesystems from OCI images, and OCI images from images |
 //! | `files`, `accounts`, `merge`, `users`, `settings`, `skeleton` | the project's files, users and settings over a root filesystem |
 //! | `build` | commands run in the tree so far |
 //! | `export` | images for the world outside |
+//! | `machine_own` | what no image holds |
 //! | `tree_edit`, `tree_file`, `content` | trees: changed, cached, filled |
 //! | `erofs` | trees as metadata files |
 //! | `sbom`, `provenance` | what is inside, and what it was made from |
@@ -41,6 +42,7 @@ pub mod inspect;
 pub mod listing;
 mod lock;
 mod looked_up;
+mod machine_own;
 mod merge;
 mod nearest;
 mod oci;
@@ -48,6 +50,7 @@ mod order;
 mod provenance;
 mod report;
 mod sandbox;
+mod sandboxed;
 mod sbom;
 mod settings;
 mod skeleton;
@@ -75,8 +78,10 @@ pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;
 pub use lock::{Reasons, lock, lock_with_reasons};
+pub use machine_own::MachineOwn;
 pub use nearest::nearest_name;
 pub use oci::{BadDocument, LayerError, OciError, RegistryError, parse_any_document, parse_any_layer};
 pub use order::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Suite, Update};
 pub use sandbox::WorkplaceError;
+pub use sandboxed::SandboxError;
 pub use users::UserError;

@@ -63,7 +63,7 @@ pub fn lock_with_reasons(
             let (packages, why) = choice::choose(order, archive, &stanzas, *old, update)?;
             reasons.insert(order.image.clone(), why);
             let locked = LockedImage {
-                request: order.lock_request(),
+                request: order.lock_request().in_order_of(old.map(|o| &o.request)),
                 oci: None,
                 indexes: archive.indexes.clone(),
                 packages,
@@ -81,7 +81,7 @@ pub fn lock_with_reasons(
 pub(crate) fn answer<'l>(order: &BakeOrder, lock: &'l Lock) -> Result<&'l LockedImage, BakeError> {
     let problem = match lock.images.get(&order.image) {
         None => LockProblem::Missing,
-        Some(locked) if locked.request != order.lock_request() => LockProblem::Stale,
+        Some(locked) if !locked.request.asks_the_same(&order.lock_request()) => LockProblem::Stale,
         Some(locked) => return Ok(locked),
     };
     Err(BakeError::Lock { image: order.image.clone(), problem })
@@ -107,7 +107,7 @@ impl<'a> Locker<'a> {
     fn image(&mut self, order: &'a BakeOrder) -> Result<Result<LockedImage, Open<'a>>, BakeError> {
         let request = order.lock_request();
         let old = self.old.and_then(|lock| lock.images.get(&order.image));
-        if let Some(old) = old.filter(|o| o.request == request && self.stays(order, o)) {
+        if let Some(old) = old.filter(|o| o.request.asks_the_same(&request) && self.stays(order, o)) {
             return Ok(Ok(old.clone()));
         }
         match &order.from {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
     ByteSize, Content, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
@@ -17,7 +17,7 @@ use crate::order::{BakeOrder, FileSpec};
 use crate::settings::{Settings, is_program};
 use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users::Users;
-use crate::{BakeError, accounts, files, skeleton};
+use crate::{BakeError, accounts, files, machine_own, skeleton};
 
 /// The xattr of the root directory that holds the run settings, so that the image's digest covers them.
 pub(crate) const SETTINGS: &[u8] = b"user.kiln.image";
@@ -63,6 +63,9 @@ pub(crate) fn finished(
 ) -> Result<Merged, BakeError> {
     let mut edit = TreeEdit::new(tree);
     check_mount_points(order, edit.tree())?;
+    machine_own::check(edit.tree())
+        .map_err(|source| BakeError::MachineOwn { image: order.image.clone(), source })?;
+    machine_own::link_machine_id(&mut edit, epoch)?;
     let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
     let run = run_settings(order, settings, edit.tree(), store)?;
     describe(&mut edit, &run, &volatile);
@@ -294,6 +297,7 @@ pub(crate) struct Inputs<'a> {
     links: &'a [LinkSpec],
     users: &'a [UserSpec],
     build: &'a [BuildStep],
+    build_network: BuildNetwork,
     run: &'a [String],
     user: Option<&'a str>,
     env: &'a BTreeMap<String, String>,
@@ -330,6 +334,7 @@ impl<'a> Inputs<'a> {
             links: &order.links,
             users: &order.users,
             build: &order.build,
+            build_network: order.build_network,
             run: &order.run,
             user: order.user.as_deref(),
             env: &order.env,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ImageName, ImageRecord, LockRequest, Millis, OciReference, Progress, Volatile};
 use serde::Serialize;
 
@@ -17,8 +17,7 @@ pub struct BakeOrder {
     pub project: PathBuf,
     /// What the image starts from.
     pub from: Base,
-    /// The packages asked for, in the order they are configured in: a name, `name=version` where the version may end
-    /// in `*`, or `name/suite`.
+    /// The packages asked for, in any order: a name, `name=version` where the version may end in `*`, or `name/suite`.
     pub packages: Vec<String>,
     /// Further suites that packages may come from.
     pub suites: Vec<Suite>,
@@ -34,6 +33,8 @@ pub struct BakeOrder {
     pub users: Vec<UserSpec>,
     /// What is run in the tree once all of the above is there.
     pub build: Vec<BuildStep>,
+    /// What that can reach.
+    pub build_network: BuildNetwork,
     /// Program and arguments; the program is an absolute path inside the image. Empty: those of the OCI image.
     pub run: Vec<String>,
     /// Who runs it: a name of the image's `/etc/passwd`, or `uid[:gid]`. If absent, that of the OCI image, or root.
@@ -110,7 +111,7 @@ pub struct Sources {
 }
 
 impl BakeOrder {
-    /// The part of the order that the lock answers.
+    /// The part of the order that the lock answers, in no order of its own.
     pub fn lock_request(&self) -> LockRequest {
         LockRequest {
             from: self.from.to_string(),
@@ -119,6 +120,7 @@ impl BakeOrder {
             recommends: self.recommends,
             suites: self.suites.iter().map(|s| format!("{}:{}", s.name, s.priority)).collect(),
         }
+        .in_order_of(None)
     }
 }
 

@@ -70,6 +70,7 @@ fn parameters(order: &BakeOrder, locked: &LockedImage) -> Value {
         "links": order.links,
         "users": order.users,
         "build": order.build,
+        "buildNetwork": order.build_network,
         "run": order.run,
         "user": order.user,
         "env": order.env,

@@ -39,6 +39,10 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zst(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 fn deb_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = ar::Builder::new(Vec::new());
     for (name, bytes) in members {
@@ -138,4 +142,28 @@ fn a_package_does_not_grow_without_bound() {
     let (control, data) = (control("evil"), xz(&claim));
     let deb = deb_of(&[("debian-binary", b"2.0\n"), ("control.tar.xz", &control), ("data.tar.xz", &data)]);
     assert_refused(&deb, "larger than any package");
+}
+
+#[test]
+fn members_of_zstd_are_held_to_the_same() {
+    let with = |data: &[u8]| {
+        let control = zst(&tar(&[Entry(
+            EntryType::Regular,
+            "./control",
+            "",
+            b"Package: evil\nVersion: 1\nArchitecture: all\n",
+        )]));
+        deb_of(&[("debian-binary", b"2.0\n"), ("control.tar.zst", &control), ("data.tar.zst", data)])
+    };
+    let noise: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let data = zst(&tar(&[Entry(EntryType::Regular, "./usr/share/x", "", &noise)]));
+    assert_refused(&with(&data[..data.len() / 2]), "could not");
+    let mut flipped = data.clone();
+    let middle = flipped.len() / 2;
+    flipped[..middle][8..].fill(0xff);
+    assert_refused(&with(&flipped), "could not");
+    assert_refused(&with(b"no zstd at all"), "could not read");
+    assert_refused(&with(&zst(&tar(&[Entry(EntryType::Regular, "../x", "", b"")]))), "outside of any tree");
+    let zeroes = zst(&tar(&[Entry(EntryType::Regular, "./zeroes", "", &vec![0; 80 << 20])]));
+    assert_refused(&with(&zeroes), "larger than any package");
 }

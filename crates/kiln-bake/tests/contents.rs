@@ -3,10 +3,12 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 
 use common::{baked, file, locked, printed, scratch, try_bake, write};
 use kiln_bake::BakeOrder;
-use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
+use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageHandle};
 use kiln_store::Store;
 
@@ -172,4 +174,104 @@ fn a_volatile_path_is_where_its_links_lead_inside_the_image() {
     order.volatile = vec![kiln_model::Volatile { path: "/data/x".into(), size: kiln_model::ByteSize(4096) }];
     let record = baked(&order, &locked(&order, &store), &store).record;
     assert_eq!(record.volatile[0].path, "/real/x");
+}
+
+#[test]
+fn the_clock_of_a_build_stands_still() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    order.build = vec![
+        // By clock_gettime, in processes that are children, and of time that has passed.
+        line("/bin/busybox date +%s >/one; /bin/busybox sleep 1; (/bin/busybox date +%s) >/two"),
+        line("/bin/busybox awk 'BEGIN { srand(); srand(); print srand() }' >/three"),
+        // What waits for a moment is not left waiting.
+        line("/bin/busybox timeout 20 /bin/busybox sleep 0.2 && echo ended >/four"),
+    ];
+    let image = image_of(&order, &store);
+    let told = printed(&image, &["/bin/cat", "/one", "/two", "/three", "/four"]);
+    assert_eq!(told, "1577836800\n1577836800\n1577836800\nended\n");
+}
+
+/// Says this to the first who comes; where.
+fn say_once(text: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.accept().unwrap().0.write_all(text.as_bytes()));
+    port
+}
+
+#[test]
+fn a_build_reaches_the_network_only_if_the_spec_says_so() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let port = say_once("from outside");
+    let mut order = with_shell(project.path());
+    order.build = vec![line(&format!(
+        "/bin/busybox nc 127.0.0.1 {port} </dev/null >/got && cat /etc/resolv.conf >/servers"
+    ))];
+    let lock = locked(&order, &store);
+    let failure = try_bake(&order, &lock, &store).unwrap_err();
+    assert!(
+        failure.hint.is_some_and(|hint| hint.contains("can't connect")),
+        "nothing listens in its own network"
+    );
+    order.build_network = BuildNetwork::Host;
+    let image = image_of(&order, &store);
+    assert_eq!(printed(&image, &["/bin/cat", "/got"]), "from outside");
+    // The host's name servers were there, and are not in the image.
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap();
+    assert_eq!(printed(&image, &["/bin/cat", "/servers"]), host);
+    assert_eq!(printed(&image, &["/bin/cat", "/etc/resolv.conf"]), "# no name server: see /etc/hosts\n");
+}
+
+#[test]
+fn what_belongs_to_one_machine_is_refused_whoever_brings_it() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    write(project.path(), "key", "secret");
+    let refused = |change: &dyn Fn(&mut BakeOrder)| {
+        let mut order = with_shell(project.path());
+        change(&mut order);
+        let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Bake);
+        format!("{} {}", failure.causes.join(": "), failure.hint.unwrap_or_default())
+    };
+    let key = refused(&|o| o.files.push(file("key", "/etc/ssh/ssh_host_ed25519_key")));
+    assert!(
+        key.contains("/etc/ssh/ssh_host_ed25519_key belongs to one machine") && key.contains("secrets"),
+        "{key}"
+    );
+    let id = refused(&|o| o.build = vec![line("echo 0123456789abcdef0123456789abcdef >/etc/machine-id")]);
+    assert!(id.contains("/etc/machine-id belongs to one machine") && id.contains("each instance"), "{id}");
+    let data = refused(&|o| o.build = vec![line("/bin/busybox mkdir -p /var/lib/postgresql/15/main")]);
+    assert!(data.contains("PostgreSQL clusters") && data.contains("store of the spec"), "{data}");
+    assert_eq!(store.images().unwrap(), []);
+}
+
+#[test]
+fn an_object_that_was_written_into_is_made_again() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let order = with_shell(project.path());
+    let lock = locked(&order, &store);
+    let first = baked(&order, &lock, &store).record;
+    assert!(baked(&order, &lock, &store).reused);
+    let objects = || {
+        let dirs = fs::read_dir(store.objects_dir()).unwrap().map(|e| e.unwrap().path());
+        dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path())).collect::<Vec<_>>()
+    };
+    let largest = objects().into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let whole = fs::read(&largest).unwrap();
+    let mut damaged = whole.clone();
+    damaged[1000] ^= 1;
+    fs::write(&largest, &damaged).unwrap();
+    assert_eq!(store.verify().unwrap().len(), 1, "damaged, and as large as before");
+    let again = baked(&order, &lock, &store);
+    assert!(!again.reused && again.record == first);
+    assert_eq!(store.verify().unwrap(), []);
+    // Written anew with the same content it is left as it is, and not looked into again.
+    fs::write(&largest, &whole).unwrap();
+    assert!(baked(&order, &lock, &store).reused && baked(&order, &lock, &store).reused);
+    assert_eq!(store.verify().unwrap(), []);
 }

@@ -7,13 +7,12 @@ mod oci_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use common::{Quiet, baked, file, locked, write};
 use kiln_bake::export::{OciForm, Pushed, Stored, push, to_erofs, to_oci, to_tar};
 use kiln_model::{ExitCode, Failure, ImageHandle, ImageRecord, OciReference};
 use kiln_store::Store;
-use oci_support::{Image, Layer, Registry, from_oci, layers, listing, mounted, run, tool};
+use oci_support::{Image, Layer, Podman, Registry, from_oci, layers, listing, mounted, run, tool};
 use serde_json::{Value, json};
 
 struct Place {
@@ -217,37 +216,11 @@ fn run_by_podman(archive: &Path) -> String {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     // crun refuses hosts with both kinds of cgroups, even where it is told to use none.
     mount("none", "/sys/fs/cgroup", "tmpfs", MountFlags::empty(), None).unwrap();
-    let podman = Podman { dir: tempfile::tempdir().unwrap() };
+    let podman = Podman::new();
     let loaded = podman.run(&["load", "-q", "-i", archive.to_str().unwrap()]);
     let name = loaded.trim().rsplit(' ').next().unwrap().to_owned();
     // What root may not raise is asked for lower.
     let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
     let run = ["run", "--rm", "--cgroups=disabled", "--network=none", "--log-driver=none"];
     podman.run(&[&run[..], &limits, &[&name]].concat())
-}
-
-/// Podman with all it keeps in a directory of its own.
-struct Podman {
-    dir: tempfile::TempDir,
-}
-
-impl Podman {
-    fn run(&self, arguments: &[&str]) -> String {
-        let dir = self.dir.path();
-        let containers = dir.join("containers.conf");
-        fs::write(&containers, "[engine]\nevents_logger=\"none\"\ncgroup_manager=\"cgroupfs\"\n").unwrap();
-        let place = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let output = Command::new("podman")
-            .args(["--root", &place("root"), "--runroot", &place("run"), "--tmpdir", &place("tmp")])
-            .args(["--storage-driver", "vfs", "--runtime", "crun"])
-            .args(arguments)
-            .env("CONTAINERS_CONF", containers)
-            .env("HOME", dir)
-            .env("XDG_RUNTIME_DIR", dir)
-            .output()
-            .unwrap_or_else(|e| panic!("podman is needed ({e}): cargo xtask setup"));
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "podman {arguments:?}: {} {error}", output.status);
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
 }

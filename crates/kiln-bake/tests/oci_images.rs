@@ -14,7 +14,7 @@ use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageRecord};
 use kiln_store::Store;
 use oci_support::{
-    GZIP, Image, Layer, PLAIN, Registry, busybox, from_oci, gzipped, layers, listing, run, tool,
+    GZIP, Image, Layer, PLAIN, Podman, Registry, busybox, from_oci, gzipped, layers, listing, run, tool,
 };
 use serde_json::json;
 
@@ -303,4 +303,45 @@ fn what_is_no_image_or_leaves_open_which_is_said_with_what_there_is() {
     let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
     assert_eq!(failure.code, ExitCode::Spec);
     assert!(failure.hint.unwrap_or_default().contains("add `run`"));
+}
+
+#[test]
+fn archives_of_podman_save_are_the_image_that_podman_loaded() {
+    let project = tempfile::tempdir().unwrap();
+    let path = |name: &str| project.path().join(name).to_str().unwrap().to_owned();
+    image().layout(&project.path().join("base"), "one");
+    let archive = format!("oci-archive:{}:example/app:one", path("in.tar"));
+    tool("skopeo", &["--insecure-policy", "copy", &format!("oci:{}:one", path("base")), &archive]);
+    let podman = Podman::new();
+    let loaded = podman.run(&["load", "-q", "-i", &path("in.tar")]);
+    let name = loaded.trim().rsplit(' ').next().unwrap();
+    for format in ["docker-archive", "oci-archive"] {
+        podman.run(&["save", "-q", "--format", format, "-o", &path(&format!("{format}.tar")), name]);
+    }
+    let first = bake_one(project.path(), "./base:one");
+    for reference in ["./docker-archive.tar", "./oci-archive.tar", "./oci-archive.tar:one"] {
+        let other = bake_one(project.path(), reference);
+        assert_eq!((other.digest, other.run), (first.digest, first.run.clone()), "{reference}");
+    }
+}
+
+#[test]
+fn what_belongs_to_one_machine_is_left_out_and_told() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let layer = Layer::new()
+        .program("bin/sh", &busybox())
+        .file("etc/ssh/ssh_host_rsa_key", b"secret")
+        .file("etc/ssh/sshd_config", b"x")
+        .file("etc/machine-id", b"0123456789abcdef0123456789abcdef\n")
+        .done();
+    Image::of(&[layer], run()).layout(&project.path().join("base"), "x");
+    let mut order = from_oci(project.path(), "./base");
+    order.user = Some("0".into());
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let lines = shown(&store, &record);
+    let has = |start: &str| lines.iter().any(|line| line.starts_with(start));
+    assert!(has("/etc/ssh/sshd_config ") && !has("/etc/ssh/ssh_host_rsa_key"), "{lines:#?}");
+    assert!(has("/etc/machine-id 0 0:0 link ../run/machine-id"), "{lines:#?}");
+    assert_eq!(record.left_out.iter().map(|l| l.what.as_str()).collect::<Vec<_>>(), ["SSH host keys"]);
 }

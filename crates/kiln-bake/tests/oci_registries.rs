@@ -7,8 +7,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{baked, locked, try_bake, try_lock};
-use kiln_model::{ExitCode, Failure};
+use common::{Quiet, baked, locked, try_bake, try_lock};
+use kiln_bake::export::{Stored, push};
+use kiln_model::{ExitCode, Failure, OciReference};
 use kiln_store::Store;
 use oci_support::{Answer, Asked, Fake, Image, Layer, Registry, from_oci, serving, tool};
 use serde_json::json;
@@ -231,17 +232,28 @@ fn a_token_is_fetched_once_and_shown_to_the_registry_alone() {
     assert!(!elsewhere.paths().is_empty());
 }
 
-/// Runs this very test again in a process whose environment names a credentials file, and says how it went.
-fn with_credentials(test: &str, host: &str, file: &str) -> (bool, String) {
+/// Runs this very test again in a process whose home has these files, and says how it went. `HOST` in a file or its name
+/// stands for the registry.
+fn at_home(test: &str, host: &str, files: &[(&str, &str)]) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("auth.json");
-    fs::write(&path, file).unwrap();
+    for (name, text) in files {
+        common::write(dir.path(), &name.replace("HOST", host), &text.replace("HOST", host));
+    }
+    let programs = dir.path().join("bin");
+    for program in fs::read_dir(&programs).into_iter().flatten() {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(program.unwrap().path(), mode).unwrap();
+    }
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env("REGISTRY_AUTH_FILE", &path)
         .env("KILN_TEST_HOST", host)
         .env("HOME", dir.path())
+        .env("PATH", path)
         .env_remove("DOCKER_CONFIG")
+        .env_remove("REGISTRY_AUTH_FILE")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("XDG_CONFIG_HOME")
         .output()
         .unwrap();
     let text =
@@ -249,31 +261,101 @@ fn with_credentials(test: &str, host: &str, file: &str) -> (bool, String) {
     (output.status.success(), text)
 }
 
-#[test]
-fn a_password_is_taken_from_where_login_puts_it() {
-    const NAME: &str = "a_password_is_taken_from_where_login_puts_it";
-    if let Ok(host) = std::env::var("KILN_TEST_HOST") {
-        let place = Place::new();
-        let order = from_oci(place.project.path(), &format!("{host}/app:1"));
-        baked(&order, &locked(&order, &place.store()), &place.store());
-        return;
-    }
-    let registry = Registry::start("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n");
+/// What those processes do: bakes what the registry has, and pushes it back under another name.
+fn pull_and_push(host: &str) {
+    let place = Place::new();
+    let order = from_oci(place.project.path(), &format!("{host}/app:1"));
+    let record = baked(&order, &locked(&order, &place.store()), &place.store()).record;
+    let store = place.store();
+    let image = Stored::open(&store, &record.digest).unwrap();
+    let Ok(OciReference::Registry(to)) = format!("{host}/team/back:2").parse() else { panic!("{host}") };
+    let pushed = push(&image, &to, "amd64", &Quiet).unwrap_or_else(|e| panic!("{:?}", Failure::from(e)));
+    assert!(pushed.new_bytes > 0);
+    let back = from_oci(place.project.path(), &format!("{host}/team/back:2"));
+    assert_eq!(baked(&back, &locked(&back, &store), &store).record.digest, record.digest);
+}
+
+/// Puts the image into a registry with Debian's own tool.
+fn filled(registry: &Registry, options: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     image().layout(dir.path(), "x");
     let (from, to) = (format!("oci:{}:x", dir.path().display()), format!("docker://{}/app:1", registry.host));
-    tool(
-        "skopeo",
-        &["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds=user:secret", &from, &to],
-    );
+    let copy = [&["--insecure-policy", "copy", "--dest-tls-verify=false"], options, &[&from, &to]].concat();
+    tool("skopeo", &copy);
+}
+
+#[test]
+fn credentials_are_taken_from_where_login_puts_them() {
+    const NAME: &str = "credentials_are_taken_from_where_login_puts_them";
+    if let Ok(host) = std::env::var("KILN_TEST_HOST") {
+        return pull_and_push(&host);
+    }
+    let registry = Registry::start("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n");
+    filled(&registry, &["--dest-creds=user:secret"]);
     let host = &registry.host;
+    let run = |files: &[(&str, &str)]| at_home(NAME, host, files);
     // "user:secret" and "user:wrong"
-    let good = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"dXNlcjpzZWNyZXQ=\"}}}}}}");
-    let (went_well, text) = with_credentials(NAME, host, &good);
-    assert!(went_well, "{text}");
+    let good = r#"{"auths":{"HOST":{"auth":"dXNlcjpzZWNyZXQ="}}}"#;
+    for place in [".config/containers/auth.json", ".docker/config.json"] {
+        let (went_well, text) = run(&[(place, good)]);
+        assert!(went_well, "{place}: {text}");
+    }
     let bad = good.replace("dXNlcjpzZWNyZXQ=", "dXNlcjp3cm9uZw==");
-    let (went_well, text) = with_credentials(NAME, host, &bad);
+    let (went_well, text) = run(&[(".docker/config.json", &bad)]);
     assert!(!went_well && text.contains("with the credentials of") && !text.contains("wrong"), "{text}");
-    let (went_well, text) = with_credentials(NAME, host, "{}");
+    let (went_well, text) = run(&[]);
     assert!(!went_well && text.contains("without credentials"), "{text}");
+    // Helpers, for one registry and for all.
+    let helper = "#!/bin/sh\nread host; [ \"$1 $host\" = 'get HOST' ] && echo '{\"Username\":\"user\",\"Secret\":\"secret\"}'\n";
+    let helper = ("bin/docker-credential-test", helper);
+    for config in [r#"{"credHelpers":{"HOST":"test"}}"#, r#"{"credsStore":"test"}"#] {
+        let (went_well, text) = run(&[(".docker/config.json", config), helper]);
+        assert!(went_well, "{config}: {text}");
+    }
+    let (went_well, text) = run(&[(".docker/config.json", r#"{"credsStore":"absent"}"#)]);
+    assert!(!went_well && text.contains("could not run `docker-credential-absent`"), "{text}");
+}
+
+/// An authority, and the certificate and key of a registry on this machine that it signed, in PEM.
+fn authority() -> [String; 3] {
+    let (key, own) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let mut of_authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    of_authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    of_authority.distinguished_name.push(rcgen::DnType::CommonName, "an authority of our own");
+    let authority = of_authority.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(of_authority, key);
+    let of_registry = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let signed = of_registry.signed_by(&own, &issuer).unwrap();
+    [authority.pem(), signed.pem(), own.serialize_pem()]
+}
+
+#[test]
+fn a_registry_of_an_authority_of_ones_own_or_without_tls_is_a_matter_of_configuration() {
+    const NAME: &str = "a_registry_of_an_authority_of_ones_own_or_without_tls_is_a_matter_of_configuration";
+    if let Ok(host) = std::env::var("KILN_TEST_HOST") {
+        return pull_and_push(&host);
+    }
+    let [authority_pem, certificate, key] = authority();
+    let tls = "  tls:\n    certificate: DIR/certificate.pem\n    key: DIR/key.pem\n";
+    let safe = Registry::start_with(tls, &[("certificate.pem", &certificate), ("key.pem", &key)]);
+    filled(&safe, &[]);
+    let place = ".config/containers/certs.d/HOST/ca.crt";
+    let (went_well, text) = at_home(NAME, &safe.host, &[(place, &authority_pem)]);
+    assert!(went_well, "{text}");
+    let [another, ..] = authority();
+    let (went_well, text) = at_home(NAME, &safe.host, &[(place, &another)]);
+    assert!(!went_well && text.contains("invalid peer certificate"), "{text}");
+    assert!(text.contains(&format!("/etc/containers/certs.d/{}/ca.crt", safe.host)), "{text}");
+    let (went_well, text) = at_home(NAME, &safe.host, &[(place, "nothing")]);
+    assert!(!went_well && text.contains("it holds no certificate in PEM"), "{text}");
+
+    // One that speaks plainly, where TLS is expected because of a certificate.
+    let plain = Registry::start("");
+    filled(&plain, &[]);
+    let (went_well, text) = at_home(NAME, &plain.host, &[(place, &authority_pem)]);
+    assert!(!went_well && text.contains("insecure = true"), "{text}");
+    let settings = "[[registry]]\nlocation = \"HOST\"\ninsecure = true\n";
+    let settings = (".config/containers/registries.conf", settings);
+    let (went_well, text) = at_home(NAME, &plain.host, &[(place, &authority_pem), settings]);
+    assert!(went_well, "{text}");
 }

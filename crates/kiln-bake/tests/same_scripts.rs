@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
 
-use common::{baked, locked, order};
-use kiln_bake::BakeOrder;
+use common::{Quiet, baked, locked, order};
+use kiln_bake::{BakeOrder, Update, lock};
 use kiln_model::{ImageRecord, Lock};
 use kiln_store::Store;
 use rustix::system::sethostname;
@@ -89,4 +89,32 @@ fn caches_may_go_at_any_time() {
     let store = Store::open(state.path()).unwrap();
     assert_eq!(baked(&order, &lock, &store).record, first);
     assert_eq!(store.verify().unwrap(), []);
+}
+
+/// Both packages bring a group: which of them is configured first shows in their numbers.
+#[test]
+fn the_order_of_packages_does_not_matter() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let one = order(Path::new("/"), &["openssh-client", "cron"]);
+    let other = order(Path::new("/"), &["cron", "openssh-client", "cron"]);
+    let pinned = locked(&one, &store);
+    assert_eq!(locked(&other, &store), pinned);
+    let first = baked(&one, &pinned, &store).record;
+    let same = baked(&other, &pinned, &store);
+    assert!(same.reused && same.record == first);
+    // What is added comes behind what was there, and that stays as it was.
+    let more = order(Path::new("/"), &["bc", "openssh-client", "cron"]);
+    let mut longer =
+        lock(std::slice::from_ref(&more), Some(&pinned), &Update::Nothing, &store, &Quiet).unwrap();
+    assert_eq!(longer.images[&more.image].request.requested, ["cron", "openssh-client", "bc"]);
+    let kinds = |kind: &str| fs::read_dir(state.path().join("cache").join(kind)).unwrap().count();
+    let before = kinds("debian-layers-1");
+    let with_more = baked(&more, &longer, &store).record;
+    assert_eq!(kinds("debian-layers-1"), before + 1, "one step more, and none again");
+    // The lock's own order does: another lock, another image, and never the one that was made before.
+    longer.images.get_mut(&more.image).unwrap().request.requested.rotate_right(1);
+    let rotated = baked(&more, &longer, &store);
+    assert!(!rotated.reused);
+    assert_eq!(rotated.record.packages, with_more.packages);
 }

@@ -144,7 +144,8 @@ pub fn baked_before(project: &Project, store: &Store) -> Result<BTreeMap<ImageNa
 
 fn is_answered(orders: &[BakeOrder], lock: Option<&Lock>) -> bool {
     let answered = |order: &BakeOrder| {
-        lock.and_then(|l| l.images.get(&order.image)).is_some_and(|i| i.request == order.lock_request())
+        lock.and_then(|l| l.images.get(&order.image))
+            .is_some_and(|i| i.request.asks_the_same(&order.lock_request()))
     };
     orders.iter().all(answered)
 }
@@ -178,6 +179,7 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         links: image.links.clone(),
         users: image.users.clone(),
         build: image.build.clone(),
+        build_network: image.build_network,
         run: image.run.clone(),
         // Root needs no entry in a passwd file; an image from scratch may have none.
         user: image.user.clone().map(|user| if user == "root" { "0".to_owned() } else { user }),
@@ -221,5 +223,6 @@ fn baked_image(record: &ImageRecord, reused: bool, millis: u64) -> BakedImage {
         reused,
         packages: record.packages.len() as u64,
         millis,
+        left_out: record.left_out.clone(),
     }
 }

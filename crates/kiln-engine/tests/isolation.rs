@@ -68,6 +68,29 @@ fn refused(order: &InstanceOrder, bench: &Bench) {
     assert!(succeeded.is_empty() && output.contains("all tried"), "succeeded: {succeeded:#?}\n{output}");
 }
 
+/// Links of images lead to it (`/etc/machine-id`).
+#[test]
+fn each_instance_has_an_identity_of_its_own() {
+    let bench = Bench::new();
+    let identity = |name| {
+        let mut order = bench.image.shell(name, "stat -c %a /run/machine-id; cat /run/machine-id");
+        order
+            .volatile
+            .push(kiln_model::Volatile { path: "/run".into(), size: kiln_model::ByteSize(1 << 20) });
+        let (_, output) = bench.to_end(&order);
+        let id = output
+            .strip_prefix("444\n")
+            .and_then(|id| id.strip_suffix('\n'))
+            .unwrap_or_else(|| panic!("{output}"));
+        assert!(
+            id.len() == 32 && id.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)),
+            "{id}"
+        );
+        id.to_owned()
+    };
+    assert_ne!(identity("one"), identity("two"));
+}
+
 #[test]
 fn a_user_cannot_get_out() {
     let bench = Bench::new();

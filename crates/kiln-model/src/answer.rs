@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AppName, Difference, ExportAnswer, GcAnswer, ImageDigest, ImageName, ImportAnswer, InstanceId,
-    LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase, Release, ReleaseId, SecretName, SecretVersion,
-    ServiceName, Timestamp, TrafficReport,
+    LeftOut, LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase, Release, ReleaseId, SecretName,
+    SecretVersion, ServiceName, Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -72,6 +72,9 @@ pub struct BakedImage {
     pub packages: u64,
     /// How long the bake took, in milliseconds.
     pub millis: u64,
+    /// What belongs to one machine and was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// `kiln bake --json`.

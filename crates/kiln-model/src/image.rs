@@ -1,6 +1,7 @@
 //! Images: content-addressed root filesystems with their run settings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,28 @@ pub struct ImageRecord {
     /// What is written down about it, by name ([`ImageRecord::SBOM`], [`ImageRecord::PROVENANCE`]), each an object.
     #[serde(default)]
     pub documents: BTreeMap<String, ObjectDigest>,
+    /// What belongs to one machine and was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What packages or an OCI image would have brought, and no image holds: keys, certificates, data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// What it is, in words.
+    pub what: String,
+    /// Where it would have been; `*` stands for anything within a name.
+    pub paths: Vec<String>,
+    /// What to do instead.
+    pub instead: String,
+    /// A line for `sh -e` that makes it below `/run` at the start of an instance.
+    pub command: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "left out: {}; {} (`{}`)", self.what, self.instead, self.command)
+    }
 }
 
 impl ImageRecord {

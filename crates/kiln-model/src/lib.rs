@@ -61,7 +61,7 @@ pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};
-pub use image::{ImageFormat, ImageHandle, ImageRecord, RunSettings, Volatile};
+pub use image::{ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Volatile};
 pub use instance::{ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
 pub use names::{

@@ -19,7 +19,7 @@
 //! …
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,8 @@ pub struct LockRequest {
     pub from: String,
     /// The architecture, as the distribution names it.
     pub architecture: String,
-    /// The packages asked for, as written and in that order.
+    /// The packages asked for, each as written. Their order is the lock's own, not the spec's: packages are configured
+    /// in it, and what is asked for later comes behind, so that what was there before stays as it was.
     pub requested: Vec<String>,
     /// Whether recommended packages are wanted as well.
     pub recommends: bool,
@@ -162,6 +163,30 @@ impl Lock {
     }
 }
 
+impl LockRequest {
+    /// Whether the same is asked for, in whatever order.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let sorted = |request: &Self| Self { requested: set(&request.requested), ..request.clone() };
+        sorted(self) == sorted(other)
+    }
+
+    /// The same request in the order of an `old` one, and what that did not ask for behind it, sorted.
+    #[must_use]
+    pub fn in_order_of(mut self, old: Option<&Self>) -> Self {
+        let wanted = set(&self.requested);
+        let before: Vec<String> =
+            old.iter().flat_map(|old| &old.requested).filter(|p| wanted.contains(p)).cloned().collect();
+        let new = wanted.into_iter().filter(|p| !before.contains(p)).collect();
+        self.requested = [before, new].concat();
+        self
+    }
+}
+
+/// Sorted, each once.
+fn set(requested: &[String]) -> Vec<String> {
+    requested.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 impl LockedImage {
     /// The packages as an image records them.
     pub fn package_refs(&self) -> Vec<PackageRef> {
@@ -246,6 +271,20 @@ mod tests {
         let text = lock.to_toml();
         assert_eq!(Lock::from_toml(&text).unwrap(), lock, "{text}");
         assert_eq!(Lock::from_toml(&text).unwrap().to_toml(), text);
+    }
+
+    #[test]
+    fn the_order_is_the_locks_own() {
+        let asked = |packages: &[&str]| LockRequest {
+            requested: packages.iter().map(|p| (*p).to_owned()).collect(),
+            ..lock(vec![]).images.into_values().next().unwrap().request
+        };
+        assert!(asked(&["b", "a"]).asks_the_same(&asked(&["a", "b", "a"])));
+        assert!(!asked(&["b", "a"]).asks_the_same(&asked(&["a"])));
+        assert!(!asked(&["a"]).asks_the_same(&LockRequest { recommends: true, ..asked(&["a"]) }));
+        assert_eq!(asked(&["c", "b"]).in_order_of(None), asked(&["b", "c"]));
+        let old = asked(&["z", "gone", "b"]);
+        assert_eq!(asked(&["c", "a", "b", "z"]).in_order_of(Some(&old)), asked(&["z", "b", "a", "c"]));
     }
 
     #[test]

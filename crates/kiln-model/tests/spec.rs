@@ -181,6 +181,7 @@ fn record(content: &[u8]) -> ImageRecord {
         volatile: vec![],
         inputs: Sha256::of(b"inputs"),
         documents: BTreeMap::new(),
+        left_out: vec![],
     }
 }
 

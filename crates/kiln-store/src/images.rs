@@ -11,7 +11,7 @@ use crate::documents::{encoded, names_in, read, read_json};
 use crate::error::{if_present, on};
 use crate::objects::digest_of;
 use crate::temp::ensure_dir;
-use crate::{Result, Store, StoreError, Verity};
+use crate::{Look, Result, Store, StoreError, Verity};
 
 impl Store {
     /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already, and what
@@ -194,7 +194,8 @@ impl Store {
         }
     }
 
-    /// Whether every object of an image is there. Contents are not looked at: that is [`Store::verify`]'s.
+    /// Whether every object of an image is there, and unchanged as far as a long look shows. Reading all of them again
+    /// is [`Store::verify`]'s.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or what the system refused.
@@ -203,7 +204,7 @@ impl Store {
         if if_present(list.metadata()).map_err(on("look for", &list))?.is_none() {
             return Ok(false);
         }
-        self.has_all(&image.0, || {
+        self.has_all(&image.0, Look::Long, || {
             let objects = self.image_objects(image)?.unwrap_or_default();
             Ok(objects.into_iter().map(|object| (object, None)).collect())
         })

@@ -23,8 +23,9 @@
 //! └── tmp/<process>/              files being written; locked by their process, removed when it is gone
 //! ```
 //!
-//! **GC roots**: `releases/` (they name images, which name objects), and packages named by a lock of a release. What
-//! no root leads to may be collected (`sweep.rs`); nothing is collected without being asked for.
+//! **GC roots**: `releases/` (they name images, which name objects), and what the provenance of such an image says it was
+//! made from: packages, and the manifest in `blobs/` of an OCI image, which names the other blobs. What no root leads to
+//! may be collected (`sweep.rs`, `sweep_blobs.rs`); nothing is collected without being asked for.
 //!
 //! **Writes**: every file appears whole or not at all: it is written in `tmp/`, flushed to disk, renamed, and the
 //! directory is flushed. Three exceptions, each with its reason where it is made: the operation log is appended to
@@ -50,6 +51,7 @@ mod presence;
 mod releases;
 mod secrets;
 mod sweep;
+mod sweep_blobs;
 mod temp;
 mod verify;
 mod verity;
@@ -62,7 +64,7 @@ pub use layout::Store;
 pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;
-pub use presence::Wanted;
+pub use presence::{Look, Wanted};
 pub use secrets::{SecretRecord, SecretsLock};
 pub use sweep::{GRACE, InUse, Keep, Sweeper};
 pub use verify::Damage;

@@ -8,7 +8,7 @@ use kiln_model::ObjectDigest;
 
 use crate::error::{if_present, on};
 use crate::temp::{TempFile, ensure_dir};
-use crate::{Batch, Result, Store, Verity};
+use crate::{Batch, Result, Store, StoreError, Verity};
 
 /// How much of a file is in memory at once.
 const CHUNK: usize = 128 << 10;
@@ -62,6 +62,20 @@ impl<'a> Objects<'a> {
     pub fn open(&self, digest: &ObjectDigest) -> Result<File> {
         let path = self.path(digest);
         File::open(&path).map_err(on("open the object", &path))
+    }
+
+    /// The content of an object, compared with its name.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is not there or not what its name says; otherwise what the system refused.
+    pub fn read(&self, digest: &ObjectDigest) -> Result<Vec<u8>> {
+        let path = self.path(digest);
+        let bytes = if_present(fs::read(&path)).map_err(on("read the object", &path))?;
+        match bytes {
+            None => Err(StoreError::damaged(&path, "it is missing")),
+            Some(bytes) if Verity::of(&bytes) == *digest => Ok(bytes),
+            Some(bytes) => Err(StoreError::damaged(&path, format!("its content is {}", Verity::of(&bytes)))),
+        }
     }
 
     /// Whether there is an object of this name and size. Its content is not looked at.

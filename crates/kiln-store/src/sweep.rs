@@ -1,6 +1,6 @@
 //! Letting go of what nothing needs any more.
 //!
-//! A release leads to images, an image to objects and packages. What no release that is kept leads to is swept, but
+//! A release leads to images, an image to objects, packages and the OCI image it started from. What no release that is kept leads to is swept, but
 //! for images younger than [`GRACE`]: somebody may have baked one to deploy it next. While a sweep goes on nobody
 //! bakes or deploys ([`Store::while_in_use`]), so nothing that is being made can be taken for garbage.
 //!
@@ -110,6 +110,9 @@ impl Store {
         self.sweep_images(&marked, &mut broom)?;
         self.sweep_objects(&marked, &mut broom)?;
         self.sweep_packages(&marked, &mut broom)?;
+        if let Some(needed) = &marked.packages {
+            self.sweep_blobs(needed, &mut broom)?;
+        }
         for part in OUTPUT_PARTS {
             for name in names_in(&self.output_dir(), part)? {
                 if name.parse::<InstanceId>().is_ok_and(|id| !keep.outputs.contains(&id)) {
@@ -209,12 +212,12 @@ impl Store {
 struct Marked {
     images: BTreeSet<ImageDigest>,
     objects: BTreeSet<ObjectDigest>,
-    /// None if it is not known.
+    /// And whatever else they were made from; none if it is not known.
     packages: Option<BTreeSet<Sha256>>,
 }
 
 /// Removes, or counts what it would.
-struct Broom {
+pub(crate) struct Broom {
     dry_run: bool,
     swept: Swept,
 }
@@ -250,7 +253,7 @@ impl Broom {
         fs::remove_dir_all(dir).map_err(on("remove", dir))
     }
 
-    fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
+    pub(crate) fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
         self.count(kind, size(path)?);
         if self.dry_run { Ok(()) } else { remove(path) }
     }
@@ -279,7 +282,7 @@ fn size(path: &Path) -> Result<u64> {
 }
 
 /// Whether it was written lately; what is not there is not young.
-fn is_young(path: &Path) -> Result<bool> {
+pub(crate) fn is_young(path: &Path) -> Result<bool> {
     let Some(meta) = if_present(fs::metadata(path)).map_err(on("look for", path))? else { return Ok(false) };
     let written = meta.modified().map_err(on("look for", path))?;
     // A clock that went back makes everything young: nothing is lost by that.
@@ -287,7 +290,7 @@ fn is_young(path: &Path) -> Result<bool> {
 }
 
 /// Everything in a document that is the sha256 of something.
-fn hashes(value: &serde_json::Value, found: &mut BTreeSet<Sha256>) {
+pub(crate) fn hashes(value: &serde_json::Value, found: &mut BTreeSet<Sha256>) {
     match value {
         serde_json::Value::String(text) => found.extend(text.parse::<Sha256>()),
         serde_json::Value::Array(items) => items.iter().for_each(|item| hashes(item, found)),

@@ -36,6 +36,7 @@ fn record(metadata: &[u8]) -> ImageRecord {
         volatile: vec![],
         inputs: Sha256::of(b"inputs"),
         documents: BTreeMap::new(),
+        left_out: vec![],
     }
 }
 

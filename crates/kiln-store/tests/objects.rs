@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use kiln_store::{Store, Verity};
+use kiln_store::{Look, Store, Verity};
 use support::Scratch;
 
 /// Bytes that repeat nowhere near a block.
@@ -139,17 +139,17 @@ fn an_object_that_goes_is_missed_although_all_were_there_before() {
     batch.commit().unwrap();
     let key = kiln_model::Sha256::of(b"the list");
     let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
-    assert!(store.has_all(&key, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, list).unwrap());
     // Found again without looking at the list.
-    assert!(store.has_all(&key, || panic!("nothing has changed")).unwrap());
+    assert!(store.has_all(&key, Look::Glance, || panic!("nothing has changed")).unwrap());
     let gone = store.objects().path(&all[350].0);
     let bytes = fs::read(&gone).unwrap();
     fs::remove_file(&gone).unwrap();
-    assert!(!store.has_all(&key, list).unwrap());
-    assert!(!store.has_all(&key, list).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, list).unwrap());
     store.objects().put_bytes(&bytes).unwrap();
-    assert!(store.has_all(&key, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, list).unwrap());
     // One of another size is not the one.
     let wrong = || Ok(vec![(all[0].0, Some(1))]);
-    assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), wrong).unwrap());
+    assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), Look::Glance, wrong).unwrap());
 }

@@ -43,6 +43,7 @@ fn with_release(store: &Store, name: &str) -> (ImageDigest, ReleaseId) {
         volatile: vec![],
         inputs: Sha256::of(name.as_bytes()),
         documents: [("notes".to_owned(), document)].into(),
+        left_out: vec![],
     };
     let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
     let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
@@ -82,6 +83,46 @@ fn what_no_kept_release_leads_to_is_swept_and_the_rest_is_whole() {
     assert_eq!(store.verify().unwrap(), []);
     assert!(store.release(&new_release).is_ok() && store.has_objects_of(&new).unwrap());
     assert_eq!(sweeper.sweep(&keep, false).unwrap().amounts, Default::default(), "nothing is left to sweep");
+}
+
+/// The blobs here, drafts as well.
+fn blobs(store: &Store) -> BTreeSet<String> {
+    fs::read_dir(store.root().join("blobs"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn blobs_stay_as_long_as_an_image_that_started_from_them() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (image, release) = with_release(&store, "from an OCI image");
+    let put = |bytes: &[u8]| store.put_blob(bytes).unwrap();
+    let (layer, config, stray) = (put(b"layer"), put(b"{}"), put(b"of nobody"));
+    let named = |hash: &Sha256| format!("{{\"digest\":\"sha256:{hash}\"}}");
+    let manifest =
+        put(format!("{{\"config\":{},\"layers\":[{}]}}", named(&config), named(&layer)).as_bytes());
+    fs::write(store.root().join("blobs").join(format!("{stray}.draft")), b"half").unwrap();
+    // Its provenance names the manifest, as the bake writes it.
+    let provenance = format!("{{\"resolvedDependencies\":[{{\"digest\":{{\"sha256\":\"{manifest}\"}}}}]}}");
+    let document = store.objects().put_bytes(provenance.as_bytes()).unwrap().0;
+    let mut record = store.image(&image).unwrap().unwrap();
+    record.documents.insert(ImageRecord::PROVENANCE.into(), document);
+    let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
+    store.put_image(&metadata, &record).unwrap();
+    let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
+    let sweep = |keep: &Keep| store.sweeper().unwrap().sweep(keep, false).unwrap();
+
+    assert!(!sweep(&keep).amounts.contains_key("blob"), "young ones are left alone");
+    let all = blobs(&store);
+    all.iter().for_each(|name| age(&store.root().join("blobs").join(name)));
+    assert_eq!(sweep(&keep).amounts["blob"].count, 2);
+    assert_eq!(blobs(&store), [layer, config, manifest].map(|hash| hash.to_string()).into());
+    age(&store.root().join("images").join(image.hex()).join("record.json"));
+    age(&store.root().join("images").join(image.hex()));
+    assert_eq!(sweep(&Keep::default()).amounts["blob"].count, 3);
+    assert_eq!((blobs(&store), store.verify().unwrap()), (BTreeSet::new(), vec![]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which packages an image gets: what the order asks for, and what of the old lock stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kiln_model::{ImageName, LockedImage, LockedPackage};
 
@@ -44,7 +44,9 @@ pub(crate) fn choose(
     let suite = archive.sources.first().map(|s| s.of.as_str());
     let base = universe.essential(|source| Some(archive.sources[source].of.as_str()) == suite);
     let merged = universe.candidate(MERGED).map(|_| MERGED);
-    let asked: Vec<&str> = order.packages.iter().map(|p| Wish::new(p).name).collect();
+    // In an order that does not depend on how the spec lists them: what is chosen first narrows what comes behind.
+    let asked: BTreeSet<&str> = order.packages.iter().map(|p| Wish::new(p).name).collect();
+    let asked: Vec<&str> = asked.into_iter().collect();
     let base: Vec<&str> = base.into_iter().chain(merged).collect();
     let wanted: Vec<&str> = asked.iter().chain(&base).copied().collect();
     let chosen = resolve(&universe, &wanted, order.recommends).map_err(unresolvable)?;

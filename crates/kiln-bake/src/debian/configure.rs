@@ -5,29 +5,28 @@
 //!
 //! Nothing starts a service meanwhile (`policy-rc.d`), asks a question, or reaches a network.
 
-use kiln_model::{ImageDigest, ImageHandle, Tree};
+use std::sync::{Mutex, PoisonError};
+
+use kiln_model::Tree;
 use kiln_store::Store;
 
 use super::capture;
 use super::package::Package;
 use super::plan::{Doing, plan};
-use crate::erofs;
 use crate::order::Report;
 use crate::report::Task;
-use crate::sandbox::{self, Outcome, Step, Workplace, WorkplaceError};
+use crate::sandbox::{Job, Network, Outcome, Step, Workplace};
+use crate::sandboxed::{self, SandboxError, Tail};
 
-/// So much of what scripts print is kept, from its end.
-const KEPT_OUTPUT: usize = 64 << 10;
 /// How dpkg begins to say that a package could not be configured.
 const FAILED: &str = "dpkg: error processing package ";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Packages that were not configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
     /// A step of it did not succeed.
     #[error("{} failed: `{program}` {how}", what(package))]
-    Step {
+    Failed {
         /// The package whose script it was, as far as that shows.
         package: Option<String>,
         /// The program that did not succeed.
@@ -47,21 +46,12 @@ pub enum ConfigureError {
         /// The end of what was printed.
         output: String,
     },
-    /// There is no room to run anything in.
-    #[error("could not make the sandbox that packages are configured in")]
-    Workplace(#[from] WorkplaceError),
-    /// The sandbox could not be started.
-    #[error("could not start the sandbox that packages are configured in")]
-    Sandbox(#[source] std::io::Error),
-    /// What was written could not be read back.
-    #[error("could not read what the packages' configuration wrote")]
-    Capture(#[from] capture::CaptureError),
-    /// The unpacked packages do not make an image.
-    #[error("the unpacked packages do not make an image")]
-    Tree(#[from] kiln_model::TreeError),
-    /// The intermediate image could not be kept.
-    #[error(transparent)]
-    Store(#[from] kiln_store::StoreError),
+    /// Nothing can be run in the packages' tree.
+    #[error("could not run the packages' configuration")]
+    Sandbox(#[from] SandboxError),
+    /// A name that cannot be handed to a program.
+    #[error("could not put together what configures the packages")]
+    Step(#[source] std::io::Error),
     /// It was called off.
     #[error("called off")]
     Cancelled,
@@ -78,7 +68,7 @@ impl ConfigureError {
     /// The end of what the scripts printed.
     pub fn output(&self) -> Option<&str> {
         match self {
-            Self::Step { output, .. } | Self::Unfinished { output, .. } => Some(output),
+            Self::Failed { output, .. } | Self::Unfinished { output, .. } => Some(output),
             _ => None,
         }
     }
@@ -101,10 +91,9 @@ pub(crate) fn diverted(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let epoch = unpacked.epoch.to_string();
-    let steps = unpacked.diverting.iter().map(|i| preinst(&unpacked.packages[*i], &epoch));
-    let steps = steps.collect::<std::io::Result<Vec<_>>>().map_err(ConfigureError::Sandbox)?;
-    written_by(&steps, &[], tree, store, report)
+    let steps = unpacked.diverting.iter().map(|i| preinst(&unpacked.packages[*i], unpacked.epoch));
+    let steps = steps.collect::<std::io::Result<Vec<_>>>().map_err(ConfigureError::Step)?;
+    written_by(&steps, &[], unpacked.epoch, tree, store, report)
 }
 
 /// `tree`, in which all packages are laid, with everything their configuration wrote.
@@ -114,67 +103,48 @@ pub(crate) fn configured(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let steps = steps(unpacked).map_err(ConfigureError::Sandbox)?;
-    written_by(&steps, unpacked.packages, tree, store, report)
+    let steps = steps(unpacked).map_err(ConfigureError::Step)?;
+    written_by(&steps, unpacked.packages, unpacked.epoch, tree, store, report)
 }
 
-/// `unpacked` with everything that `steps` write, after which `packages` are installed.
+/// `tree` with everything that `steps` write, after which `packages` are installed.
 fn written_by(
     steps: &[Step],
     packages: &[Package<'_>],
-    unpacked: Tree,
+    now: i64,
+    tree: Tree,
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let image = intermediate(&unpacked, store)?;
-    sandbox::in_private_mounts(|| {
-        let place = Workplace::new(&image)?;
-        run(&place, packages, steps, report)?;
-        let batch = store.objects().batch()?;
-        let tree = capture::captured(&place, unpacked, &batch)?;
-        batch.commit()?;
-        Ok(tree)
-    })
+    let task = Task::new(report, "configuring packages", "packages", Some(packages.len() as u64));
+    let output = Mutex::new(Output::default());
+    let mut hear = |piece: &[u8]| task.add(output.lock().unwrap_or_else(PoisonError::into_inner).hear(piece));
+    let judge = |place: &Workplace, outcome| {
+        judged(place, outcome, packages, steps, &output.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let job = Job { steps, network: Network::Own, now };
+    let tree = sandboxed::written_by(&job, tree, store, report, &mut hear, judge)?;
+    task.finish();
+    Ok(tree)
 }
 
-/// Its metadata file is kept like any file's content: needed until the end of this bake, and shared with nobody.
-fn intermediate(unpacked: &Tree, store: &Store) -> Result<ImageHandle, ConfigureError> {
-    let written = erofs::write(unpacked)?;
-    let (digest, _) = store.objects().put_bytes(&written.bytes)?;
-    Ok(ImageHandle {
-        digest: ImageDigest(digest.0),
-        metadata: store.objects().path(&digest),
-        objects: store.objects_dir().to_owned(),
-    })
-}
-
-fn run(
+fn judged(
     place: &Workplace,
+    outcome: Outcome,
     packages: &[Package<'_>],
     steps: &[Step],
-    report: &dyn Report,
+    output: &Output,
 ) -> Result<(), ConfigureError> {
-    let task = Task::new(report, "configuring packages", "packages", Some(packages.len() as u64));
-    let mut output = Output::default();
-    let mut hear = |piece: &[u8]| task.add(output.hear(piece));
-    let outcome = sandbox::run(&place.root, &place.users, steps, &mut hear, &|| report.cancelled())
-        .map_err(ConfigureError::Sandbox)?;
     match outcome {
         Outcome::Cancelled => Err(ConfigureError::Cancelled),
-        Outcome::Failed { step, how } => Err(ConfigureError::Step {
+        Outcome::Failed { step, how } => Err(ConfigureError::Failed {
             package: output.culprit().or_else(|| script_owner(&steps[step].program())),
             program: steps[step].program(),
             how,
             output: output.text(),
         }),
-        Outcome::Done => {
-            task.finish();
-            capture::check_installed(place, packages).map_err(|(package, state)| ConfigureError::Unfinished {
-                package,
-                state,
-                output: output.text(),
-            })
-        }
+        Outcome::Done => capture::check_installed(place, packages)
+            .map_err(|(package, state)| ConfigureError::Unfinished { package, state, output: output.text() }),
     }
 }
 
@@ -184,25 +154,25 @@ fn script_owner(program: &str) -> Option<String> {
 }
 
 fn steps(unpacked: &Unpacked<'_>) -> std::io::Result<Vec<Step>> {
-    let (packages, epoch) = (unpacked.packages, unpacked.epoch.to_string());
+    let (packages, epoch) = (unpacked.packages, unpacked.epoch);
     let step = |doing: &Doing| match doing {
-        Doing::Preinst(i) => preinst(&packages[*i], &epoch),
-        Doing::ConfigureByForce(some) => dpkg(&["--force-depends"], packages, some, &epoch),
-        Doing::Configure(some) => dpkg(&[], packages, some, &epoch),
-        Doing::ConfigureTheRest => dpkg(&["--pending"], packages, &[], &epoch),
+        Doing::Preinst(i) => preinst(&packages[*i], epoch),
+        Doing::ConfigureByForce(some) => dpkg(&["--force-depends"], packages, some, epoch),
+        Doing::Configure(some) => dpkg(&[], packages, some, epoch),
+        Doing::ConfigureTheRest => dpkg(&["--pending"], packages, &[], epoch),
     };
     plan(packages, unpacked.diverting).iter().map(step).collect()
 }
 
-fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: &str) -> std::io::Result<Step> {
+fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: i64) -> std::io::Result<Step> {
     let names: Vec<String> = some.iter().map(|i| packages[*i].qualified_name()).collect();
     let mut argv = vec!["/usr/bin/dpkg", "--configure", "--force-unsafe-io"];
     argv.extend_from_slice(options);
     argv.extend(names.iter().map(String::as_str));
-    Step::new(&argv, environment(epoch, &[]))
+    Step::new(&argv, sandboxed::environment(epoch))
 }
 
-fn preinst(package: &Package<'_>, epoch: &str) -> std::io::Result<Step> {
+fn preinst(package: &Package<'_>, epoch: i64) -> std::io::Result<Step> {
     let script = format!("/var/lib/dpkg/info/{}.preinst", package.qualified_name());
     let of_dpkg = [
         ("DPKG_MAINTSCRIPT_PACKAGE", package.name()),
@@ -212,40 +182,21 @@ fn preinst(package: &Package<'_>, epoch: &str) -> std::io::Result<Step> {
         ("DPKG_ADMINDIR", "/var/lib/dpkg"),
         ("DPKG_ROOT", ""),
     ];
-    Step::new(&[&script, "install"], environment(epoch, &of_dpkg))
-}
-
-/// The same on every host and at every time.
-fn environment<'a>(epoch: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let fixed = [
-        ("PATH", PATH),
-        ("HOME", "/root"),
-        ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
-        ("TERM", "dumb"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-        ("PYTHONHASHSEED", "0"),
-        ("PERL_HASH_SEED", "0"),
-        ("SOURCE_DATE_EPOCH", epoch),
-    ];
-    fixed.into_iter().chain(more.iter().copied()).collect()
+    let of_dpkg = of_dpkg.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Step::new(&[&script, "install"], sandboxed::environment(epoch).into_iter().chain(of_dpkg))
 }
 
 /// What scripts print: counted for progress, its end kept for errors.
 #[derive(Default)]
 struct Output {
-    kept: Vec<u8>,
+    kept: Tail,
     line: Vec<u8>,
 }
 
 impl Output {
     /// How many packages `piece` says are being set up.
     fn hear(&mut self, piece: &[u8]) -> u64 {
-        self.kept.extend_from_slice(piece);
-        if self.kept.len() > 2 * KEPT_OUTPUT {
-            self.kept.drain(..self.kept.len() - KEPT_OUTPUT);
-        }
+        self.kept.hear(piece);
         let mut set_up = 0;
         for byte in piece {
             match byte {
@@ -262,8 +213,7 @@ impl Output {
 
     /// What was kept, up to the first failure: dpkg goes on with other packages afterwards.
     fn text(&self) -> String {
-        let start = self.kept.len().saturating_sub(KEPT_OUTPUT);
-        let text = String::from_utf8_lossy(&self.kept[start..]);
+        let text = self.kept.text();
         let end = text.find(FAILED).map(|at| {
             let lines = text[at..].match_indices('\n').take(2).last();
             lines.map_or(text.len(), |(n, _)| at + n)
@@ -288,8 +238,6 @@ mod tests {
         let mut output = Output::default();
         assert_eq!(output.hear(b"Setting up libc6:amd64 (2.36) ...\nSetting "), 1);
         assert_eq!(output.hear(b"up a (1) ...\nx\n"), 1);
-        output.hear(&vec![b'x'; 3 * KEPT_OUTPUT]);
-        assert!(output.text().len() <= KEPT_OUTPUT);
         output.hear(b"\ndpkg: error processing package nginx:amd64 (--configure):\n");
         assert_eq!(output.culprit().as_deref(), Some("nginx"));
     }

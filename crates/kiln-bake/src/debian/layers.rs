@@ -1,8 +1,9 @@
 //! In which steps the packages of an image are installed.
 //!
 //! First the base: the essential packages and all they need, the same for every image of a suite. Then, in the order
-//! of the spec, what each package asked for needs beside. Each step is configured over the one before it, and kept:
-//! images share the base, and a package added at the end of the list leaves everything before it as it was.
+//! of the lock, what each package asked for needs beside. Each step is configured over the one before it, and kept:
+//! images share the base. The lock keeps its order when something is added, and puts that behind: so everything before
+//! it stays as it was. How the spec lists packages does not matter.
 //!
 //! The steps follow from the lock alone, never from what happens to be cached: the same lock gives the same image.
 

@@ -8,7 +8,6 @@
 //! | `deb`, `unpack`, `package` | packages, unpacked once |
 //! | `layers`, `layer` | in which steps they are installed; one step |
 //! | `assemble`, `diversions`, `database` | their files in one tree, with dpkg's database |
-//! | `left_out` | what is not baked, and what to do instead |
 //! | `plan`, `configure`, `capture`, `normalise`, `formats` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
@@ -24,7 +23,6 @@ mod formats;
 pub(crate) mod index;
 mod layer;
 mod layers;
-pub(crate) mod left_out;
 pub(crate) mod normalise;
 pub(crate) mod package;
 mod plan;
@@ -50,7 +48,7 @@ const LAYERS: &str = "debian-layers-1";
 /// Which of them is the tree of a lock, and "now" in it.
 const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 6";
+pub(crate) const RECIPE: &str = "kiln debian recipe 7";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 

@@ -6,12 +6,11 @@ use kiln_store::{Batch, Store, StoreError};
 
 use super::formats;
 use crate::tree_edit::{TreeEdit, root_meta};
-use crate::{BakeError, content};
+use crate::{BakeError, content, machine_own};
 
 /// Taken away with all below: logs of the run, state of tools for their own use, backups of files just written.
-const DROPPED: [&str; 26] = [
+const DROPPED: [&str; 23] = [
     "/etc/.pwd.lock",
-    "/etc/bind/rndc.key",
     "/etc/group-",
     "/etc/gshadow-",
     "/etc/passwd-",
@@ -34,20 +33,13 @@ const DROPPED: [&str; 26] = [
     "/var/lib/dpkg/status-old",
     "/var/lib/dpkg/statoverride-old",
     "/var/lib/dpkg/triggers/Lock",
-    "/var/lib/rabbitmq/.erlang.cookie",
-    "/var/lib/systemd/random-seed",
 ];
-/// Emptied: an instance starts with its own, and databases hold data, which lives in stores.
-const EMPTIED: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/var/lib/mysql"];
+/// Emptied: an instance starts with its own.
+const EMPTIED: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
 /// What Java trusts.
 const JAVA_CERTIFICATES: &[u8] = b"/etc/ssl/certs/java/cacerts";
 /// Files below it are taken away, directories stay for the programs that want to log into them.
 const LOGS: &str = "/var/log/";
-/// Keys and certificates of one machine. They are made where they are used, and never baked.
-const SNAKEOIL: [&str; 2] =
-    ["/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/ssl/certs/ssl-cert-snakeoil.pem"];
-/// Database clusters hold data, and data lives in stores.
-const CLUSTERS: [&str; 2] = ["/var/lib/postgresql", "/etc/postgresql"];
 
 /// Normalises a configured tree; no time in it is after `epoch`.
 pub(crate) fn normalised(tree: Tree, epoch: i64, store: &Store) -> Result<Tree, BakeError> {
@@ -73,18 +65,14 @@ fn settle_formats(tree: &mut Tree, epoch: i64, store: &Store, batch: &Batch) -> 
 
 fn without_the_run(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
     let mut edit = TreeEdit::new(tree);
-    for path in DROPPED.iter().chain(&SNAKEOIL) {
+    for path in DROPPED {
         edit.remove(path.as_bytes());
     }
     for path in EMPTIED {
         edit.clear(path.as_bytes());
     }
     drop_files(&mut edit, LOGS);
-    drop_snakeoil_links(&mut edit);
-    drop_host_keys(&mut edit);
-    for path in CLUSTERS {
-        drop_clusters(&mut edit, path);
-    }
+    machine_own::taken_out(&mut edit);
     machine_id(&mut edit, epoch)?;
     let mut tree = edit.into_tree();
     clamp(&mut tree, epoch);
@@ -95,35 +83,6 @@ fn drop_files(edit: &mut TreeEdit, below: &str) {
     let is_directory = |edit: &TreeEdit, path: &[u8]| edit.tree().get(path).is_some_and(Node::is_directory);
     for path in edit.below(below.trim_end_matches('/').as_bytes()) {
         if !is_directory(edit, &path) {
-            edit.remove(&path);
-        }
-    }
-}
-
-/// Links named by the certificate's hash.
-fn drop_snakeoil_links(edit: &mut TreeEdit) {
-    let target = SNAKEOIL[1].rsplit('/').next().unwrap_or_default().as_bytes();
-    for path in edit.below(b"/etc/ssl/certs") {
-        if matches!(edit.tree().get(&path), Some(Node::Symlink(_, t)) if t.ends_with(target)) {
-            edit.remove(&path);
-        }
-    }
-}
-
-fn drop_host_keys(edit: &mut TreeEdit) {
-    for path in edit.below(b"/etc/ssh") {
-        if path.starts_with(b"/etc/ssh/ssh_host_") {
-            edit.remove(&path);
-        }
-    }
-}
-
-/// `<version>/<cluster>` below the directories of PostgreSQL.
-fn drop_clusters(edit: &mut TreeEdit, dir: &str) {
-    let depth = |path: &[u8]| path.iter().filter(|c| **c == b'/').count();
-    let cluster = depth(dir.as_bytes()) + 2;
-    for path in edit.below(dir.as_bytes()) {
-        if depth(&path) == cluster {
             edit.remove(&path);
         }
     }

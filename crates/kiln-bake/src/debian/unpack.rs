@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use kiln_model::{Content, LockedPackage, Node, Sha256, Tree};
-use kiln_store::Store;
+use kiln_store::{Look, Store};
 use rayon::prelude::*;
 
 use super::deb::{self, Deb};
@@ -65,7 +65,7 @@ pub(crate) fn has_objects(store: &Store, key: &Sha256, tree: &Tree) -> bool {
         Node::File(_, Content::Object { digest, size }) => Some((*digest, Some(*size))),
         _ => None,
     };
-    store.has_all(key, || Ok(tree.iter().filter_map(wanted).collect())).unwrap_or(false)
+    store.has_all(key, Look::Glance, || Ok(tree.iter().filter_map(wanted).collect())).unwrap_or(false)
 }
 
 fn unpack_all(

@@ -31,7 +31,7 @@ pub fn push(
 ) -> Result<Pushed, ExportError> {
     let made = make(image, architecture, report)?;
     let cancelled = || report.cancelled();
-    let http = Http::new(reference, Wish::Push, &cancelled);
+    let http = Http::new(reference, Wish::Push, &cancelled)?;
     let task = Task::new(report, "pushing", "bytes", Some(made.bytes()));
     let pusher = Pusher { image, made: &made, http: &http, task: &task, sent: AtomicU64::new(0) };
     // First alone: whether it may be done at all is found out once, not by all at the same time.

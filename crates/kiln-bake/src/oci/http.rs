@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use kiln_model::RegistryReference;
 use ureq::http::{Response, StatusCode, Uri, header};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 use super::auth::{self, Challenge};
 use super::credentials::{self, Credentials, Secret};
 use super::registry::RegistryError;
+use super::way::Way;
 use crate::fetch::CONNECTIONS;
 use crate::looked_up::LookedUp;
 
@@ -34,6 +36,7 @@ pub(crate) enum Wish {
 /// A client of one repository. Shared between threads.
 pub(crate) struct Http<'a> {
     agent: Agent,
+    scheme: &'static str,
     repository: &'a RegistryReference,
     wish: Wish,
     /// `Authorization` as it was accepted last.
@@ -50,8 +53,10 @@ impl<'a> Http<'a> {
         repository: &'a RegistryReference,
         wish: Wish,
         cancelled: &'a (dyn Fn() -> bool + Sync),
-    ) -> Self {
+    ) -> Result<Self, RegistryError> {
+        let way = Way::to(&repository.host, &repository.repository)?;
         let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(way.roots).build())
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .timeout_per_read(Some(Duration::from_secs(30)))
@@ -63,27 +68,28 @@ impl<'a> Http<'a> {
             .user_agent("kiln")
             .build();
         let connector = ureq::unversioned::transport::DefaultConnector::default();
-        Self {
+        Ok(Self {
             agent: Agent::with_parts(config, connector, LookedUp::default()),
+            scheme: way.scheme,
             repository,
             wish,
             accepted: Mutex::default(),
             credentials: OnceLock::new(),
             cancelled,
-        }
+        })
     }
 
     /// The address of something of the repository.
     pub(crate) fn url(&self, rest: &str) -> String {
         let RegistryReference { host, repository, .. } = self.repository;
-        format!("{}://{host}/v2/{repository}/{rest}", scheme(host))
+        format!("{}://{host}/v2/{repository}/{rest}", self.scheme)
     }
 
     /// The address that a `Location` names.
     pub(crate) fn location(&self, location: &str) -> String {
         let host = &self.repository.host;
         match location.starts_with('/') {
-            true => format!("{}://{host}{location}", scheme(host)),
+            true => format!("{}://{host}{location}", self.scheme),
             false => location.to_owned(),
         }
     }
@@ -91,7 +97,7 @@ impl<'a> Http<'a> {
     /// Whether an address is the registry's own: nobody else is shown who is asking.
     pub(crate) fn is_own(&self, url: &str) -> bool {
         let host = &self.repository.host;
-        url.starts_with(&format!("{}://{host}/", scheme(host)))
+        url.starts_with(&format!("{}://{host}/", self.scheme))
     }
 
     /// The answer to a request that succeeded, or one of `others`. `send` makes it, with `Authorization` if given.
@@ -216,7 +222,7 @@ impl<'a> Http<'a> {
     ) -> Result<String, RegistryError> {
         let problem = |problem: String| RegistryError::Challenge { asked: asked.into(), problem };
         let uri: Uri = realm.parse().map_err(|_| problem("it names no token server".into()))?;
-        let safe = uri.scheme_str() == Some("https") || scheme(&self.repository.host) == "http";
+        let safe = uri.scheme_str() == Some("https") || self.scheme == "http";
         if !safe {
             return Err(problem(format!("its token server {realm} is not reached by https")));
         }
@@ -267,16 +273,6 @@ impl<'a> Http<'a> {
     }
 }
 
-/// Registries on this machine speak plainly, as other tools presume; all others are spoken to by TLS.
-pub(crate) fn scheme(host: &str) -> &'static str {
-    let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
-    match name {
-        "localhost" | "[::1]" => "http",
-        name if name.starts_with("127.") && name.bytes().all(|c| c.is_ascii_digit() || c == b'.') => "http",
-        _ => "https",
-    }
-}
-
 /// A whole body of at most `limit` bytes.
 pub(crate) fn body(asked: &str, response: Response<Body>, limit: u64) -> Result<Vec<u8>, RegistryError> {
     let mut bytes = Vec::new();
@@ -320,23 +316,12 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
 }
 
-/// Whether the same request may succeed a moment later.
+/// Whether the same request may succeed a moment later. A certificate that is not trusted, or an answer that is no TLS,
+/// will be the same then.
 fn is_passing(error: &ureq::Error) -> bool {
     use ureq::Error::{ConnectionFailed, Io, Protocol, Timeout};
-    matches!(error, Io(_) | Timeout(_) | ConnectionFailed | Protocol(_))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::scheme;
-
-    #[test]
-    fn only_this_machine_is_spoken_to_plainly() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.8.9.1", "[::1]", "[::1]:5000"] {
-            assert_eq!(scheme(host), "http", "{host}");
-        }
-        for host in ["127.0.0.1.example.com", "registry.example.com:5000", "10.0.0.1", "[2001::1]:80"] {
-            assert_eq!(scheme(host), "https", "{host}");
-        }
+    match error {
+        Io(e) => e.kind() != std::io::ErrorKind::InvalidData,
+        error => matches!(error, Timeout(_) | ConnectionFailed | Protocol(_)),
     }
 }

@@ -7,7 +7,7 @@
 //! | module | does |
 //! |---|---|
 //! | `source`, `layout`, `archive`, `registry` | the places an image can be in |
-//! | `http`, `auth`, `credentials` | asking a registry, also who is asking |
+//! | `http`, `way`, `auth`, `credentials` | asking a registry: how it is spoken to, and who is asking |
 //! | `document`, `written` | manifests, indexes, configurations: read and written |
 //! | `compressed`, `layer`, `unpack`, `apply` | layers: decompressed, read, kept, laid over each other |
 //!
@@ -29,6 +29,7 @@ mod registry;
 mod root;
 mod source;
 mod unpack;
+mod way;
 pub(crate) mod written;
 
 pub use document::{BadDocument, parse_any_document};

@@ -29,8 +29,11 @@ pub(crate) struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    pub(crate) fn new(reference: &'a RegistryReference, cancelled: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { http: Http::new(reference, Wish::Pull, cancelled), reference, cancelled }
+    pub(crate) fn new(
+        reference: &'a RegistryReference,
+        cancelled: &'a (dyn Fn() -> bool + Sync),
+    ) -> Result<Self, RegistryError> {
+        Ok(Self { http: Http::new(reference, Wish::Pull, cancelled)?, reference, cancelled })
     }
 
     fn document(&self, name: &str) -> Result<Vec<u8>, RegistryError> {

@@ -89,6 +89,14 @@ pub enum RegistryError {
         /// Why not.
         problem: String,
     },
+    /// What this machine says of registries cannot be read.
+    #[error("could not read what is said of registries in {}: {problem}", path.display())]
+    Settings {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// What arrived could not be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -108,6 +116,22 @@ impl RegistryError {
             Self::NotFound { .. } => {
                 "check the registry, the repository and the tag; some answer so when a login is missing"
             }
+            Self::Unreachable { asked, source }
+                if source.to_string().contains("invalid peer certificate") =>
+            {
+                return Some(format!(
+                    "if it has a certificate of an authority of your own, put the authority's certificate (PEM) at \
+                     /etc/containers/certs.d/{}/ca.crt",
+                    host(asked)
+                ));
+            }
+            Self::Unreachable { asked, source } if source.to_string().contains("corrupt message") => {
+                return Some(format!(
+                    "it seems to speak without TLS; if that is meant to be so, write in \
+                     /etc/containers/registries.conf:\n[[registry]]\nlocation = \"{}\"\ninsecure = true",
+                    host(asked)
+                ));
+            }
             Self::Busy { .. } | Self::Unreachable { .. } => {
                 "try again later; what is in the store already needs no registry"
             }
@@ -116,4 +140,9 @@ impl RegistryError {
         };
         Some(hint.into())
     }
+}
+
+/// The host in `METHOD https://HOST/…`.
+fn host(asked: &str) -> &str {
+    asked.split('/').nth(2).unwrap_or_default()
 }

@@ -34,7 +34,7 @@ pub(crate) fn open<'a>(
     cancelled: &'a (dyn Fn() -> bool + Sync),
 ) -> Result<Box<dyn Source + 'a>, OciError> {
     match reference {
-        OciReference::Registry(registry) => Ok(Box::new(Pull::new(registry, cancelled))),
+        OciReference::Registry(registry) => Ok(Box::new(Pull::new(registry, cancelled)?)),
         OciReference::Path { path, which } => {
             let path = order.project.join(path);
             match path.metadata() {

@@ -10,7 +10,7 @@ use std::ptr::null;
 
 use seccompiler::sock_filter;
 
-use super::{Outcome, Step};
+use super::{Network, Outcome, Step};
 
 /// Everything pid 1 needs.
 pub(super) struct Plan<'a> {
@@ -22,8 +22,12 @@ pub(super) struct Plan<'a> {
     pub(super) status: c_int,
     pub(super) lifeline: c_int,
     pub(super) parents_end: c_int,
+    /// A byte from here says that the clock is kept; the parent's end of it is closed here.
+    pub(super) gate: c_int,
+    pub(super) gate_keepers_end: c_int,
+    pub(super) network: Network,
     pub(super) programs: &'a [Program],
-    pub(super) filter: &'a [sock_filter],
+    pub(super) filters: &'a [Vec<sock_filter>],
 }
 
 /// A step in the form that `execve` takes.
@@ -61,7 +65,8 @@ enum Stage {
 }
 
 /// What is done before the first step, in order.
-const SETUP: [&str; 7] = [
+const SETUP: [&str; 8] = [
+    "wait for the clock",
     "take the standard streams",
     "mount /proc",
     "bring up the loopback device",
@@ -111,7 +116,8 @@ impl Report {
 
 /// Never returns.
 pub(super) fn main(plan: &Plan<'_>) -> ! {
-    for (index, setup) in [streams, proc, loopback, hostname, root, users, privileges].into_iter().enumerate()
+    for (index, setup) in
+        [gate, streams, proc, loopback, hostname, root, users, privileges].into_iter().enumerate()
     {
         if let Err(value) = setup(plan) {
             end(plan, &Report { stage: Stage::Setup, index: index as i32, value });
@@ -144,6 +150,19 @@ fn checked(result: c_long) -> Result<c_long, i32> {
     if result == -1 { Err(unsafe { *libc::__errno_location() }) } else { Ok(result) }
 }
 
+/// The descriptors are closed by `streams` and the first exec.
+fn gate(plan: &Plan<'_>) -> Result<(), i32> {
+    let mut byte = 0_u8;
+    // SAFETY: plain numbers, and a byte that is there for as long as the call lasts.
+    unsafe {
+        libc::syscall(libc::SYS_close, plan.gate_keepers_end);
+        match checked(libc::syscall(libc::SYS_read, plan.gate, &raw mut byte, 1))? {
+            1 => Ok(()),
+            _ => Err(libc::EPIPE),
+        }
+    }
+}
+
 fn streams(plan: &Plan<'_>) -> Result<(), i32> {
     // SAFETY: plain numbers. What is open beyond the streams is closed by the first exec; the parent's end of the
     // lifeline at once, or the parent's end would never be noticed.
@@ -166,7 +185,11 @@ fn proc(plan: &Plan<'_>) -> Result<(), i32> {
     checked(mounted).map(drop)
 }
 
-fn loopback(_: &Plan<'_>) -> Result<(), i32> {
+/// The host's own has one that is up.
+fn loopback(plan: &Plan<'_>) -> Result<(), i32> {
+    if plan.network == Network::Host {
+        return Ok(());
+    }
     // SAFETY: all zeroes is a valid value of this plain struct; the kernel reads its name and flags.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
@@ -218,13 +241,9 @@ fn users(plan: &Plan<'_>) -> Result<(), i32> {
 /// Also puts signals and the umask as programs expect to find them.
 fn privileges(plan: &Plan<'_>) -> Result<(), i32> {
     let none: u64 = 0;
-    let filter = libc::sock_fprog {
-        len: plan.filter.len() as libc::c_ushort,
-        filter: plan.filter.as_ptr().cast_mut().cast(),
-    };
     // SAFETY: `none` is a signal set as the kernel has it (8 bytes). SIGPIPE, which Rust ignores, is set to its
-    // default through the library's plain wrapper. The kernel reads the filter, which the parent made and which was copied
-    // with this process.
+    // default through the library's plain wrapper. The kernel reads the filters, which the parent made and which were
+    // copied with this process.
     unsafe {
         checked(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -236,9 +255,16 @@ fn privileges(plan: &Plan<'_>) -> Result<(), i32> {
             null::<u64>(),
             8,
         ))?;
-        let mode = libc::SECCOMP_SET_MODE_FILTER;
-        checked(libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter)).map(drop)
+        for filter in plan.filters.iter().filter(|f| !f.is_empty()) {
+            let filter = libc::sock_fprog {
+                len: filter.len() as libc::c_ushort,
+                filter: filter.as_ptr().cast_mut().cast(),
+            };
+            let mode = libc::SECCOMP_SET_MODE_FILTER;
+            checked(libc::syscall(libc::SYS_seccomp, mode, 0, &raw const filter))?;
+        }
     }
+    Ok(())
 }
 
 /// Runs one program to its end; its wait status, or the error number that kept it from starting.
@@ -287,18 +313,15 @@ fn wait(plan: &Plan<'_>, pid: c_long) -> Result<i32, i32> {
     }
 }
 
-/// Collects the program and whatever it left behind that has ended.
+/// Collects the program, and whatever it left behind that has ended. The program is waited for: who keeps the clock is
+/// told of its end first, and only then are we.
 fn reap(pid: c_long) -> Result<i32, i32> {
     let mut status: c_int = 0;
-    let mut found = Err(libc::ECHILD);
-    loop {
-        // SAFETY: `status` outlives the call.
-        let ended =
-            unsafe { libc::syscall(libc::SYS_wait4, -1, &raw mut status, libc::WNOHANG, null::<u8>()) };
-        match ended {
-            0 | -1 => return found,
-            one if one == pid => found = Ok(status),
-            _ => {}
-        }
+    // SAFETY: the numbers outlive the calls.
+    unsafe {
+        checked(libc::syscall(libc::SYS_wait4, pid, &raw mut status, 0, null::<u8>()))?;
+        let mut other: c_int = 0;
+        while libc::syscall(libc::SYS_wait4, -1, &raw mut other, libc::WNOHANG, null::<u8>()) > 0 {}
     }
+    Ok(status)
 }

@@ -2,15 +2,21 @@
 //!
 //! A process of its own is pid 1 of new pid, mount, network, UTS and IPC namespaces. It makes the tree its root,
 //! enters the user namespace last (so that root inside owns none of the other namespaces) and runs the steps one
-//! after another. The network is a loopback device. It ends when its parent does, whatever the reason, because it
+//! after another. The network is a loopback device, unless the host's own is asked for. The clock stands still. It ends when its parent does, whatever the reason, because it
 //! watches a pipe that the parent holds; and with pid 1 the kernel ends every process inside.
 //!
 //! | module | does |
 //! |---|---|
+//! | `clock` | the time that programs inside see |
 //! | `forbidden` | the system calls that programs inside have no business with |
 //! | `init` | what pid 1 does: raw system calls only, for it begins as a copy of one thread of this process |
 //! | `workplace` | the private mounts that a tree with a writable layer is put together in |
 
+#[cfg(target_arch = "x86_64")]
+mod clock;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "running_clock.rs"]
+mod clock;
 mod forbidden;
 mod init;
 mod workplace;
@@ -21,6 +27,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
 
 use kiln_mount::UserNamespace;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -69,24 +76,42 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-/// Runs `steps` in the tree at `root`; what they print goes to `output`, piece by piece.
+/// What programs can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// Themselves.
+    Own,
+    /// Whatever the host can.
+    Host,
+}
+
+/// What is to be run, and in what surroundings.
+pub(crate) struct Job<'a> {
+    pub(crate) steps: &'a [Step],
+    pub(crate) network: Network,
+    /// The time it is, all the while.
+    pub(crate) now: i64,
+}
+
+/// Runs a job in the tree at `root`; what its steps print goes to `output`, piece by piece.
 pub(crate) fn run(
     root: &Path,
     users: &UserNamespace,
-    steps: &[Step],
+    job: &Job<'_>,
     output: &mut dyn FnMut(&[u8]),
     cancelled: &dyn Fn() -> bool,
 ) -> io::Result<Outcome> {
     let (output_read, output_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (status_read, status_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (lifeline_read, lifeline_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (gate_read, gate_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let nothing = File::open("/dev/null")?;
     let root = CString::new(root.as_os_str().as_bytes())?;
     let proc = CString::new([root.as_bytes(), b"/proc"].concat())?;
-    let programs: Vec<init::Program> = steps.iter().map(init::Program::new).collect();
-    let filter = forbidden::filter()?;
+    let programs: Vec<init::Program> = job.steps.iter().map(init::Program::new).collect();
+    let filters = [forbidden::filter()?, clock::filter()?];
     let plan = init::Plan {
-        filter: &filter,
+        filters: &filters,
         root: &root,
         proc: &proc,
         users: users.as_fd().as_raw_fd(),
@@ -95,12 +120,23 @@ pub(crate) fn run(
         status: status_write.as_raw_fd(),
         lifeline: lifeline_read.as_raw_fd(),
         parents_end: lifeline_write.as_raw_fd(),
+        gate: gate_read.as_raw_fd(),
+        gate_keepers_end: gate_write.as_raw_fd(),
+        network: job.network,
         programs: &programs,
     };
     let child = Child::spawn(&plan)?;
-    drop((output_write, status_write, lifeline_read));
-    let wanted = listen(output_read, &child, output, cancelled)?;
-    drop(child);
+    drop((output_write, status_write, lifeline_read, gate_read));
+    let (pid, now) = (child.pid, job.now);
+    let wanted = thread::scope(|scope| {
+        // Its own end of the gate: if it fails, the sandbox's first read does.
+        let keeper = scope.spawn(move || clock::keep(pid, gate_write.as_raw_fd(), now));
+        let wanted = listen(output_read, &child, output, cancelled);
+        drop(child);
+        let kept = keeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        kept.map_err(|e| io::Error::new(e.kind(), format!("could not keep the clock of the sandbox: {e}")))?;
+        wanted
+    })?;
     if !wanted {
         return Ok(Outcome::Cancelled);
     }
@@ -139,6 +175,7 @@ fn listen(
 
 /// Pid 1 of the sandbox; killed and reaped when dropped.
 struct Child {
+    pid: libc::pid_t,
     pidfd: OwnedFd,
 }
 
@@ -147,11 +184,9 @@ impl Child {
         let mut pidfd: libc::c_int = -1;
         // SAFETY: all zeroes is a valid value of this plain struct, and means "nothing special".
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-        let namespaces = libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWIPC;
+        let network = if plan.network == Network::Own { libc::CLONE_NEWNET } else { 0 };
+        let namespaces =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | network;
         arguments.flags = (namespaces | libc::CLONE_PIDFD) as u64;
         arguments.pidfd = &raw mut pidfd as u64;
         // SAFETY: without CLONE_VM the child has its own copy of memory and stack, like after fork. Other threads may
@@ -162,7 +197,7 @@ impl Child {
             -1 => Err(io::Error::last_os_error()),
             0 => init::main(plan),
             // SAFETY: the kernel has just stored a new descriptor there, which nobody else owns.
-            _ => Ok(Self { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+            pid => Ok(Self { pid: pid as libc::pid_t, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
         }
     }
 

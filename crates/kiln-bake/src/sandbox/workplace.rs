@@ -3,15 +3,20 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use kiln_model::ImageHandle;
 use kiln_mount::{IdRange, MountError, UserNamespace, composefs_with_upper};
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mknodat, openat2};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_bind, mount_change, move_mount,
+};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::Network;
 
 /// The ids of the host that stand for those of the tree: far from any that people or systems are given.
 pub(crate) const HOST_IDS: IdRange = IdRange { inside: 0, outside: 1_879_048_192, count: 65_536 };
@@ -19,6 +24,7 @@ pub(crate) const HOST_IDS: IdRange = IdRange { inside: 0, outside: 1_879_048_192
 /// A directory that every host has and that a bake never looks into: mounted over, for this thread alone.
 const PLACE: &str = "/sys";
 
+const NAME_SERVERS: &str = "/etc/resolv.conf";
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 4] =
@@ -45,16 +51,14 @@ fn system<E: Into<io::Error>>(attempted: &'static str) -> impl Fn(E) -> Workplac
 }
 
 /// Runs `work` on a thread with mounts of its own.
-pub(crate) fn in_private_mounts<T: Send, E: Send + From<WorkplaceError>>(
-    work: impl FnOnce() -> Result<T, E> + Send,
-) -> Result<T, E> {
-    let body = || {
+pub(crate) fn in_private_mounts<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, WorkplaceError> {
+    let body = || -> Result<T, WorkplaceError> {
         // SAFETY: this thread gets its own mount namespace and working directory; no other thread is affected, and
         // no descriptor table is unshared.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(system("make a mount namespace"))?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(system("keep mounts to one thread"))?;
-        work()
+        Ok(work())
     };
     thread::scope(|scope| match scope.spawn(body).join() {
         Ok(result) => result,
@@ -74,7 +78,7 @@ pub(crate) struct Workplace {
 
 impl Workplace {
     /// Only for a thread of [`in_private_mounts`].
-    pub(crate) fn new(image: &ImageHandle) -> Result<Self, WorkplaceError> {
+    pub(crate) fn new(image: &ImageHandle, network: Network) -> Result<Self, WorkplaceError> {
         let users = UserNamespace::new(&[HOST_IDS])?;
         mount("kiln", PLACE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")
             .map_err(system("mount a tmpfs to work in"))?;
@@ -94,8 +98,22 @@ impl Workplace {
         chown(&root, Some(HOST_IDS.outside), Some(HOST_IDS.outside))
             .map_err(system("give the tree to its root user"))?;
         devices(&root.join("dev"))?;
+        if network == Network::Host {
+            name_servers(&root)?;
+        }
         Ok(Self { root, upper, users })
     }
+}
+
+/// The host's name servers, mounted over the image's own file wherever its links lead: nothing of them is written.
+fn name_servers(root: &Path) -> Result<(), WorkplaceError> {
+    let failed = system("give the tree the host's name servers (/etc/resolv.conf of both)");
+    let open = |flags| rustix::fs::open(root, flags | OFlags::CLOEXEC, Mode::empty());
+    let tree = open(OFlags::PATH | OFlags::DIRECTORY).map_err(&failed)?;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = openat2(&tree, NAME_SERVERS, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
+    let place = place.map_err(&failed)?;
+    mount_bind(NAME_SERVERS, format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(&failed)
 }
 
 /// A `/dev` with what programs cannot do without.

@@ -1,8 +1,6 @@
 //! The packages inside a tree, from dpkg's database in it: whatever the tree was made from.
 
-use std::io::Read;
-
-use kiln_model::{Content, Node, ObjectDigest, PackageRef, Sha256, Tree};
+use kiln_model::{Content, Node, PackageRef, Sha256, Tree};
 use kiln_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -159,22 +157,15 @@ fn content<'t>(tree: &'t Tree, path: &[u8]) -> Option<&'t Content> {
     }
 }
 
-/// The text at a path of a tree; nothing if there is no file. What is beyond all measure is cut off.
+/// The text at a path of a tree; nothing if there is no file. What is beyond all measure counts as none.
 pub(crate) fn text(tree: &Tree, path: &[u8], store: &Store) -> Result<Option<String>, StoreError> {
     let bytes = match content(tree, path) {
+        Some(Content::Object { size, .. }) if *size > copyright::LARGEST => return Ok(None),
         Some(Content::Inline(bytes)) => bytes.clone(),
-        Some(Content::Object { digest, .. }) => object(store, digest)?,
+        Some(Content::Object { digest, .. }) => store.objects().read(digest)?,
         None => return Ok(None),
     };
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-fn object(store: &Store, digest: &ObjectDigest) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    let read = store.objects().open(digest)?.take(copyright::LARGEST).read_to_end(&mut bytes);
-    let path = || store.objects().path(digest);
-    read.map_err(|source| StoreError::Io { attempted: "read", path: path(), source })?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use kiln_bake::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Update, bake, lock};
+use kiln_model::spec::BuildNetwork;
 use kiln_model::{Failure, ImageHandle, Lock, Millis, Progress};
 use kiln_store::Store;
 use rustix::fs::CWD;
@@ -45,6 +46,7 @@ pub(crate) fn order(project: &Path, packages: &[&str]) -> BakeOrder {
         links: Vec::new(),
         users: Vec::new(),
         build: Vec::new(),
+        build_network: BuildNetwork::None,
         run: vec!["/bin/true".into()],
         user: None,
         env: Default::default(),

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
 mod fake;
+mod podman;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +19,7 @@ use kiln_model::Sha256;
 use serde_json::{Value, json};
 
 pub(crate) use fake::{Answer, Asked, Fake, serving};
+pub(crate) use podman::Podman;
 
 pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(crate) const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -190,12 +192,20 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start(more: &str) -> Self {
-        // Somebody else may take the port between its choice and its use; then another one.
-        (0..10).find_map(|_| Self::try_start(more)).expect("docker-registry is needed: cargo xtask setup")
+        Self::start_with(more, &[])
     }
 
-    fn try_start(more: &str) -> Option<Self> {
+    /// With these files in the directory that `DIR` in `more` stands for.
+    pub(crate) fn start_with(more: &str, files: &[(&str, &str)]) -> Self {
+        // Somebody else may take the port between its choice and its use; then another one.
+        (0..10)
+            .find_map(|_| Self::try_start(more, files))
+            .expect("docker-registry is needed: cargo xtask setup")
+    }
+
+    fn try_start(more: &str, files: &[(&str, &str)]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {host}\n{}",

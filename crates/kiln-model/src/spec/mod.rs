@@ -23,8 +23,8 @@ pub use policy::{Policy, PolicyRule, Refused, Rule};
 pub use problem::{SpecError, SpecProblem};
 pub use release::{Ingredients, NotReleasable};
 pub use resolved::{
-    Base, BuildStep, CopySpec, DirSpec, HealthSpec, ImageSpec, LinkSpec, RouteSpec, ServiceSpec, Sources,
-    Spec, SuiteSpec, UserSpec,
+    Base, BuildNetwork, BuildStep, CopySpec, DirSpec, HealthSpec, ImageSpec, LinkSpec, RouteSpec,
+    ServiceSpec, Sources, Spec, SuiteSpec, UserSpec,
 };
 pub use schema::schema;
 

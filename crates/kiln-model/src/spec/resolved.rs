@@ -59,6 +59,8 @@ pub struct ImageSpec {
     pub users: Vec<UserSpec>,
     /// What is run in it once all that is there, in this order.
     pub build: Vec<BuildStep>,
+    /// What that can reach.
+    pub build_network: BuildNetwork,
     /// Program and arguments of the main process; the program is an absolute path. Empty only over an OCI image,
     /// which then says it.
     pub run: Vec<String>,
@@ -151,6 +153,16 @@ pub struct UserSpec {
     pub home: String,
     /// Its shell.
     pub shell: String,
+}
+
+/// What a build can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildNetwork {
+    /// Nothing but itself: the same inputs give the same image.
+    None,
+    /// Whatever the host can.
+    Host,
 }
 
 /// Something that is run in the tree of an image.

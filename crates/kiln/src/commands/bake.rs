@@ -45,5 +45,11 @@ fn words_for(baked: &BakeAnswer) -> String {
         [name.to_string(), image.digest.to_string(), packages, size, state.to_owned()]
     };
     let rows: Vec<[String; 5]> = baked.images.iter().map(row).collect();
-    table(["IMAGE", "DIGEST", "PACKAGES", "SIZE", ""], &rows)
+    let mut text = table(["IMAGE", "DIGEST", "PACKAGES", "SIZE", ""], &rows);
+    for (name, image) in &baked.images {
+        for left_out in &image.left_out {
+            text.push_str(&format!("\n{name}: {left_out}"));
+        }
+    }
+    text
 }

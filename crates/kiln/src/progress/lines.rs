@@ -44,7 +44,14 @@ mod tests {
     #[test]
     fn only_what_is_finished_gets_a_line() {
         let digest = ImageDigest(Sha256::of(b"abc"));
-        let image = |reused| BakedImage { digest, bytes: 3 << 20, reused, packages: 113, millis: 4200 };
+        let image = |reused| BakedImage {
+            digest,
+            bytes: 3 << 20,
+            reused,
+            packages: 113,
+            millis: 4200,
+            left_out: Vec::new(),
+        };
         let step = "switch all traffic to r-0123".to_owned();
         let events = [
             progress(1 << 20, false),

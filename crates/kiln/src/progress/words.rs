@@ -44,7 +44,7 @@ fn done(progress: &Progress) -> String {
 }
 
 fn baked(name: &str, image: &BakedImage) -> String {
-    let BakedImage { digest, bytes: size, reused, packages, millis } = image;
+    let BakedImage { digest, bytes: size, reused, packages, millis, left_out: _ } = image;
     let what = format!("{}, {}, {}", digest.short(), count(*packages, "package"), bytes(*size));
     if *reused {
         format!("image {name} is unchanged: {what}")

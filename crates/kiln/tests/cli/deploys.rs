@@ -37,7 +37,14 @@ fn first_half(events: &dyn EventSink) {
     tell(events, progress(7, false));
     tell(events, progress(113, true));
     let digest = ImageDigest(Sha256::of(b"abc"));
-    let image = BakedImage { digest, bytes: 220 << 20, reused: false, packages: 113, millis: 4250 };
+    let image = BakedImage {
+        digest,
+        bytes: 220 << 20,
+        reused: false,
+        packages: 113,
+        millis: 4250,
+        left_out: Vec::new(),
+    };
     tell(events, Event::Baked { name: "web".into(), image });
     let (image, check) = ("web".to_owned(), "run /usr/sbin/nginx -t".to_owned());
     tell(events, Event::Checked { image, check, cached: false, millis: 312 });

@@ -12,6 +12,7 @@ mod hands;
 mod hooks;
 mod host;
 mod luck;
+mod oci;
 mod portable;
 mod project;
 mod releases;

@@ -59,6 +59,9 @@ fn prepare(script: &Script) -> Result<(), Failed> {
 fn make_instance(script: &Script) -> Result<(), Failed> {
     at(Step::Network, numbers(libc::SYS_unshare, [libc::CLONE_NEWNET as c_ulong]))?;
     mount_volatile(&script.volatile)?;
+    if let Some(machine_id) = &script.machine_id {
+        at(Step::MachineId, machine_id.give())?;
+    }
     if let Some(secrets) = &script.secrets {
         at(Step::Secrets, secrets.give())?;
     }

@@ -15,6 +15,7 @@ use super::error::LaunchError;
 use super::hosts::Hosts;
 use super::ids::{AppIds, IdBook};
 use super::launching::Launching;
+use super::machine_id::MachineId;
 use super::main_process::MainProcess;
 use super::script::{Beside, Script, Streams};
 use super::slots::Slots;
@@ -75,7 +76,9 @@ impl Launcher {
         let slot = slot.map_err(|e| LaunchError::new("give it its descriptors", e))?;
         let streams = (Streams::new(&self.slots, &slot, has_names), self.slots.kept());
         let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
-        let script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
+        let mut script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
+        script.machine_id =
+            MachineId::of(order, ids).map_err(|e| LaunchError::new("draw its identity", e))?;
         let stack = self.stack()?;
         let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
         // SAFETY: the launch below keeps script and stack until its child has done with them.

@@ -25,6 +25,7 @@
 //! | `slots` | low numbers for the descriptors of children |
 //! | `diagnosis` | why a program could not be executed |
 //! | `hosts` | the names of what an instance needs |
+//! | `machine_id` | the identity of an instance |
 //! | `ids` | who instances are on the host |
 
 mod child;
@@ -37,6 +38,7 @@ mod hosts;
 mod ids;
 mod launcher;
 mod launching;
+mod machine_id;
 mod main_process;
 mod raw;
 mod script;

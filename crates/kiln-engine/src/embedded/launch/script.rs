@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 
 use super::Host;
 use super::ids::AppIds;
+use super::machine_id::MachineId;
 use super::secrets::SecretFiles;
 use super::slots::{Slot, Slots};
 
@@ -18,6 +19,7 @@ pub(super) struct Script {
     pub(super) host: Rc<Host>,
     pub(super) volatile: Vec<Tmpfs>,
     pub(super) secrets: Option<SecretFiles>,
+    pub(super) machine_id: Option<MachineId>,
     pub(super) hostname: CString,
     pub(super) accounting_uid: u32,
     pub(super) uid: u32,
@@ -162,6 +164,7 @@ impl Script {
             host,
             volatile: volatile(order, ids)?,
             secrets: SecretFiles::of(order, ids)?,
+            machine_id: None,
             hostname: CString::new(order.id.as_str())?,
             accounting_uid,
             uid: run.uid,
@@ -190,6 +193,7 @@ impl Script {
             host,
             volatile: Vec::new(),
             secrets: None,
+            machine_id: None,
             hostname: CString::default(),
             accounting_uid: 0,
             uid: order.uid,

@@ -7,6 +7,7 @@ pub(super) enum Step {
     Signals,
     Network,
     Volatile,
+    MachineId,
     Secrets,
     Proc,
     PortStart,
@@ -32,10 +33,11 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 25] = [
+    const ALL: [Step; 26] = [
         Step::Signals,
         Step::Network,
         Step::Volatile,
+        Step::MachineId,
         Step::Secrets,
         Step::Proc,
         Step::PortStart,
@@ -66,6 +68,7 @@ impl Step {
             Step::Signals => "reset its signals",
             Step::Network => "make its network",
             Step::Volatile => "mount the volatile path",
+            Step::MachineId => "write its identity to /run/machine-id",
             Step::Secrets => "give it its secrets in /run/secrets",
             Step::Proc => "mount /proc",
             Step::PortStart => "open all ports to its user",

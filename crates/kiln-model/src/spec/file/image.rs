@@ -16,7 +16,7 @@ pub struct ImageFile {
     /// (`registry.example.com/team/base:1.0`).
     #[schemars(example = &"debian:bookworm")]
     pub from: String,
-    /// Distribution packages, configured in this order: a name, a version of it (`nginx=1.22.*`, where `*` stands
+    /// Distribution packages, in any order: a name, a version of it (`nginx=1.22.*`, where `*` stands
     /// for any end), or the one of a suite (`curl/bookworm-backports`). What they depend on comes with them;
     /// `kiln.lock` pins all of it.
     #[serde(default)]
@@ -43,6 +43,9 @@ pub struct ImageFile {
     /// network. What they write is part of the image, with times that name no moment.
     #[serde(default)]
     pub build: Vec<BuildFile>,
+    /// Whether `build` may use the host's network: what it then makes is only as repeatable as what it fetches. It may
+    /// not unless this is true.
+    pub build_network: Option<bool>,
     /// The main process: program and arguments. No shell is involved. May be absent if an OCI image says it.
     #[schemars(example = vec!["/usr/sbin/nginx", "-g", "daemon off;"])]
     pub run: Option<Vec<String>>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Place, Problems, check, contents, packages, parse, parse_or, paths};
-use crate::spec::{Base, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
+use crate::spec::{Base, BuildNetwork, ImageFile, ImageSpec, SizedVolatileFile, VolatileFile};
 use crate::{ByteSize, Millis, Volatile, signal};
 
 const MIB: u64 = 1 << 20;
@@ -38,6 +38,7 @@ pub(super) fn image(
         links: contents.links,
         users: contents.users,
         build: contents.build,
+        build_network: build_network(file, place, problems),
         run: file.run.clone().unwrap_or_default(),
         user: user(file, over_image, &place.key("user"), problems),
         env: file.env.clone(),
@@ -50,6 +51,14 @@ pub(super) fn image(
             .collect(),
         base: base?,
     })
+}
+
+fn build_network(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> BuildNetwork {
+    if file.build_network == Some(true) && file.build.is_empty() {
+        let place = place.key("build_network");
+        problems.value(&place, "there is no build that could use a network").expected("`build`, or not this");
+    }
+    if file.build_network == Some(true) { BuildNetwork::Host } else { BuildNetwork::None }
 }
 
 fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Base> {

@@ -48,6 +48,15 @@ fn words_for(image: &ImageRecord) -> String {
     ];
     lines.extend(run.env.iter().map(|(name, value)| format!("env       {name}={value}")));
     lines.extend(image.volatile.iter().map(|v| format!("volatile  {} ({})", v.path, v.size)));
+    lines.extend(image.left_out.iter().map(|l| {
+        format!(
+            "without   {} ({})\n          {}\n          {}",
+            l.what,
+            l.paths.join(" "),
+            l.instead,
+            l.command
+        )
+    }));
     lines.extend(image.packages.iter().map(|p| format!("package   {} {}", p.name, p.version)));
     lines.join("\n")
 }

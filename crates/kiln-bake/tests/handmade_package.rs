@@ -1,0 +1,98 @@
+//! A package made by hand, installed over the real base: what its script sees, and where its paths lead. Needs root and
+//! the host's mirror.
+
+mod common;
+
+use std::path::Path;
+
+use common::{baked, locked, order, printed};
+use kiln_model::{LockedPackage, Sha256};
+use kiln_store::Store;
+use tar::EntryType;
+
+const CONTROL: &str = "Package: handmade\nVersion: 1\nArchitecture: all\nMaintainer: a\nDescription: b\n";
+
+fn zst(entries: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (kind, path, mode, link, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(*mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(content.len() as u64);
+        let fields = header.as_gnu_mut().unwrap();
+        fields.name[..path.len()].copy_from_slice(path.as_bytes());
+        fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        builder.append(&header, content.as_bytes()).unwrap();
+    }
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    ruzstd::encoding::compress_to_vec(builder.into_inner().unwrap().as_slice(), level)
+}
+
+/// A package whose members are compressed with zstd.
+fn deb(script: &str, data: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
+    let control = [
+        (EntryType::Regular, "./control", 0o644, "", CONTROL),
+        (EntryType::Regular, "./postinst", 0o755, "", script),
+    ];
+    let mut out = ar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("debian-binary", b"2.0\n".to_vec()),
+        ("control.tar.zst", zst(&control)),
+        ("data.tar.zst", zst(data)),
+    ] {
+        out.append(&ar::Header::new(name.into(), bytes.len() as u64), bytes.as_slice()).unwrap();
+    }
+    out.into_inner().unwrap()
+}
+
+#[test]
+fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_tree() {
+    let (state, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let base = order(Path::new("/"), &[]);
+    let mut lock = locked(&base, &store);
+    // A shell's date; in Perl time(2), and gettimeofday(2) itself.
+    let script = "#!/bin/sh\nset -e\ndate +%s >/etc/now\nsleep 1\ndate +%s >>/etc/now\n\
+                  perl -e 'print time, \"\\n\"' >>/etc/now\n\
+                  perl -e '$t = pack \"x16\"; syscall 96, $t, 0; print unpack(\"q\", $t), \"\\n\"' >>/etc/now\n\
+                  echo $SOURCE_DATE_EPOCH >>/etc/now\n";
+    let (up, out) = ("../../../../../..", outside.path().to_str().unwrap());
+    let bytes = deb(
+        script,
+        &[
+            (EntryType::Symlink, "./srv/out", 0o777, out, ""),
+            (EntryType::Regular, "./srv/out/escaped", 0o644, "", "x"),
+            (EntryType::Symlink, "./srv/up", 0o777, up, ""),
+            (EntryType::Regular, "./srv/up/climbed", 0o644, "", "x"),
+        ],
+    );
+    let package = LockedPackage {
+        name: "handmade".into(),
+        version: "1".into(),
+        architecture: "all".into(),
+        suite: "bookworm".into(),
+        path: "pool/handmade.deb".into(),
+        size: bytes.len() as u64,
+        sha256: Sha256::of(&bytes),
+    };
+    store.put_package(&package.sha256, &mut bytes.as_slice()).unwrap();
+    let order = order(Path::new("/"), &["handmade"]);
+    let image = lock.images.get_mut(&order.image).unwrap();
+    image.packages.push(package);
+    image.packages.sort_by(|a, b| a.name.cmp(&b.name));
+    image.request = order.lock_request();
+    let record = baked(&order, &lock, &store).record;
+    let handle = store.handle(&record.digest).unwrap();
+    let told = printed(&handle, &["/bin/cat", "/etc/now"]);
+    let times: Vec<&str> = told.lines().collect();
+    assert!(times.len() == 5 && times.iter().all(|time| *time == times[4]), "{told}");
+    // Inside.
+    assert_eq!(printed(&handle, &["/bin/cat", &format!("{out}/escaped"), "/climbed"]), "xx");
+    // And not where the same names lead on the host.
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert!(!Path::new("/climbed").exists());
+}
