@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Ending, FleetId, Generation, HookId, HookMoment, InstanceId, OperationKind, Plan, Record,
-    ReleaseId, Timestamp, Traffic,
+    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, OperationKind, Plan,
+    Record, ReleaseId, Served, Timestamp, Traffic,
 };
 
 /// What a fleet is for at present. Only `Live` receives new requests.
@@ -169,17 +169,6 @@ impl UnderWay {
     }
 }
 
-/// A release that has served at least once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
-    /// Which.
-    pub release: ReleaseId,
-    /// When it first did.
-    pub first: Timestamp,
-    /// Who asked for it then.
-    pub by: String,
-}
-
 /// What a host is to do for one app.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AppState {
@@ -192,7 +181,7 @@ pub struct AppState {
     /// The release that served before the live one.
     pub previous: Option<ReleaseId>,
     /// All releases that ever served, oldest first.
-    pub served: Vec<Served>,
+    pub served: History,
     /// Why the last deploy or rollback failed, if none has succeeded since.
     pub last_failure: Option<String>,
     /// The version of its schema that the data has, as the last release that cared has left it.
@@ -211,12 +200,10 @@ impl AppState {
             }
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
-            Record::Collected { releases, .. } => self.served.retain(|s| !releases.contains(&s.release)),
+            Record::Collected { releases, .. } => self.served.forget(releases),
             // It can be gone to as if it had served.
             Record::Imported { at, by, release, .. } => {
-                if !self.served.iter().any(|s| s.release == *release) {
-                    self.served.push(Served { release: release.clone(), first: *at, by: by.clone() });
-                }
+                self.served.add(Served { release: release.clone(), first: *at, by: by.clone() });
             }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
@@ -354,9 +341,7 @@ impl AppState {
         }
         self.traffic = Traffic::Settled { live: release.clone() };
         self.last_failure = None;
-        if !self.served.iter().any(|s| s.release == *release) {
-            self.served.push(Served { release: release.clone(), first: at, by });
-        }
+        self.served.add(Served { release: release.clone(), first: at, by });
     }
 
     fn end(&mut self, generation: Generation, ending: &Ending) {

@@ -96,6 +96,9 @@ pub enum Event {
         address: String,
         /// Whether it was already serving, so that nothing had to be done.
         unchanged: bool,
+        /// From the arrival of the command until all new requests went to it, in microseconds.
+        #[serde(default)]
+        switched_micros: u64,
         /// What did not go well after the switch, if anything: the release serves all the same.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,

@@ -34,6 +34,7 @@ mod release;
 mod release_difference;
 mod schema_range;
 mod secret;
+mod served;
 mod session;
 pub mod signal;
 pub mod spec;
@@ -49,7 +50,7 @@ pub use answer::{
     PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer,
     SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
-pub use app_state::{AppState, Fleet, FleetPhase, Served, Touch, UnderWay};
+pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
@@ -86,6 +87,7 @@ pub use release::{
 pub use release_difference::{Contents, Difference, Part, differences};
 pub use schema_range::{SchemaRange, WrongSchema};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
+pub use served::{History, Served};
 pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };

@@ -21,17 +21,35 @@ fn names(services: &[ServiceName]) -> String {
 pub fn layers(needs: &BTreeMap<ServiceName, BTreeSet<ServiceName>>) -> Result<Vec<Vec<ServiceName>>, Circle> {
     let mut left: BTreeMap<&ServiceName, BTreeSet<&ServiceName>> =
         needs.iter().map(|(s, n)| (s, n.iter().filter(|n| needs.contains_key(*n)).collect())).collect();
+    let callers = callers(&left);
+    let mut ready: Vec<&ServiceName> = left.iter().filter(|(_, n)| n.is_empty()).map(|(s, _)| *s).collect();
     let mut layers = Vec::new();
-    while !left.is_empty() {
-        let ready: Vec<&ServiceName> = left.iter().filter(|(_, n)| n.is_empty()).map(|(s, _)| *s).collect();
-        if ready.is_empty() {
-            return Err(circle(&left));
+    while !ready.is_empty() {
+        let mut next = Vec::new();
+        for service in &ready {
+            left.remove(service);
+            for caller in callers.get(service).into_iter().flatten() {
+                let needed = left.get_mut(caller);
+                if needed.is_some_and(|needed| needed.remove(service) && needed.is_empty()) {
+                    next.push(*caller);
+                }
+            }
         }
-        left.retain(|service, _| !ready.contains(service));
-        left.values_mut().for_each(|needed| needed.retain(|n| !ready.contains(n)));
-        layers.push(ready.into_iter().cloned().collect());
+        next.sort_unstable();
+        layers.push(std::mem::replace(&mut ready, next).into_iter().cloned().collect());
     }
-    Ok(layers)
+    if left.is_empty() { Ok(layers) } else { Err(circle(&left)) }
+}
+
+/// Who needs each.
+fn callers<'a>(
+    needs: &BTreeMap<&'a ServiceName, BTreeSet<&'a ServiceName>>,
+) -> BTreeMap<&'a ServiceName, Vec<&'a ServiceName>> {
+    let mut callers: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
+    for (service, needed) in needs {
+        needed.iter().for_each(|n| callers.entry(n).or_default().push(service));
+    }
+    callers
 }
 
 /// Follows what everybody in `left` still needs until somebody comes up again.
@@ -65,10 +83,13 @@ impl Release {
         layers(&needs).unwrap_or_else(|_| vec![self.services.keys().cloned().collect()])
     }
 
-    /// The services that need `service`.
-    pub fn needed_by(&self, service: &ServiceName) -> Vec<&ServiceName> {
-        let needs = |s: &ReleaseService| s.needed_services().contains(service);
-        self.services.iter().filter(|(_, s)| needs(s)).map(|(name, _)| name).collect()
+    /// Of each service that another needs, those that do.
+    pub fn needed_by(&self) -> BTreeMap<ServiceName, Vec<&ServiceName>> {
+        let mut by: BTreeMap<ServiceName, Vec<&ServiceName>> = BTreeMap::new();
+        for (name, service) in &self.services {
+            service.needed_services().into_iter().for_each(|needed| by.entry(needed).or_default().push(name));
+        }
+        by
     }
 }
 

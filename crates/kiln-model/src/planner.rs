@@ -111,14 +111,16 @@ fn serve(
     let hooks = Hooked { app, release, id: &id, generation, runs: kind == OperationKind::Deploy };
     let up = warm(state, &id);
     let mut green = Vec::new();
-    let layers = release.in_order();
+    let (layers, needed_by) = (release.in_order(), release.needed_by());
     for (depth, layer) in layers.iter().enumerate() {
         steps.extend(layer.iter().flat_map(|service| hooks.of(service, HookMoment::Before)));
         let fleets: Vec<FleetId> = layer
             .iter()
             .map(|service| match up.get(service) {
                 Some(fleet) => (*fleet).clone(),
-                None => bring_up(app, (release, &id, service), generation, &mut steps),
+                None => {
+                    bring_up(app, (release, &id, service), generation, needed_by.get(service), &mut steps)
+                }
             })
             .collect();
         if depth + 1 < layers.len() {
@@ -189,14 +191,15 @@ fn bring_up(
     app: &AppName,
     (release, id, service): (&Release, &ReleaseId, &ServiceName),
     generation: Generation,
+    needed_by: Option<&Vec<&ServiceName>>,
     steps: &mut Vec<Step>,
 ) -> FleetId {
     let fleet = FleetId { app: app.clone(), service: service.clone(), generation };
     let size = release.services.get(service).map_or(0, |settings| settings.instances);
     let mut why = format!("no fleet of {} is up", id.short());
-    let needed_by: Vec<&str> = release.needed_by(service).iter().map(|s| s.as_str()).collect();
-    if !needed_by.is_empty() {
-        why.push_str(&format!("; needed by {}", needed_by.join(", ")));
+    if let Some(needed_by) = needed_by {
+        let names: Vec<&str> = needed_by.iter().map(|s| s.as_str()).collect();
+        why.push_str(&format!("; needed by {}", names.join(", ")));
     }
     steps.push(step(Action::Provision { fleet: fleet.clone(), release: id.clone(), size }, why));
     fleet

@@ -52,7 +52,19 @@ impl OperationLog {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if it is not what was appended; otherwise what the system refused.
-    pub fn open(store: &Store, _held: &HostLock) -> Result<Self> {
+    pub fn open(store: &Store, held: &HostLock) -> Result<Self> {
+        Self::open_and_read::<IgnoredAny>(store, held, &mut |_| {})
+    }
+
+    /// The same, handing out every entry on the way: a log that has grown for years is read once at the start of a host.
+    ///
+    /// # Errors
+    /// As [`OperationLog::open`].
+    pub fn open_and_read<T: DeserializeOwned>(
+        store: &Store,
+        _held: &HostLock,
+        each: &mut dyn FnMut(T),
+    ) -> Result<Self> {
         let dir = store.dir("log");
         let path = dir.join("operations.jsonl");
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -61,7 +73,7 @@ impl OperationLog {
         let mut log = Self { path, file, end: BEGINNING };
         let bytes = log.bytes()?;
         let whole = without_torn_line(&bytes);
-        log.end = follow::<IgnoredAny>(&log.path, whole, &mut |_, _| {})?;
+        log.end = follow::<T>(&log.path, whole, &mut |_, entry| each(entry))?;
         if whole.len() != bytes.len() {
             log.cut()?;
         }

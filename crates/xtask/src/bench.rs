@@ -1,6 +1,7 @@
 //! Benchmarks: Kiln as a user runs it, whole processes, medians over several runs.
 
 pub(crate) mod bake;
+pub(crate) mod deploy;
 pub(crate) mod edge;
 pub(crate) mod engine;
 mod measure;

@@ -20,6 +20,7 @@ usage: cargo xtask COMMAND
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
   bench engine    time instances beside crun, runc, podman and the bare kernel   [--json]
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
+  bench deploy    deploys and rollbacks, planning at size, a host with a long past      [--json]
   bench edge      the edge beside haproxy, nginx and caddy, by wrk and h2load            [--json]
   bench bake      baking beside mmdebstrap and buildah from Debian, which it installs             [--json]
 ";
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         ["bench", "edge", "--json"] => bench::edge::run(true),
         ["bench", "bake"] => bench::bake::run(false),
         ["bench", "bake", "--json"] => bench::bake::run(true),
+        ["bench", "deploy"] => bench::deploy::run(false),
+        ["bench", "deploy", "--json"] => bench::deploy::run(true),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -217,9 +217,8 @@ impl Core {
                 return Ok(if waits { Came::Waits(Some(until)) } else { Came::Failed(not.to_string()) });
             }
         };
-        let mut apps = self.apps.clone();
-        apps.insert(app.clone(), kiln_model::switched(self.state(app), release, &green));
-        self.put_in_force(&apps)?;
+        let next = kiln_model::switched(self.state(app), release, &green);
+        self.put_in_force_with(app, next)?;
         Ok(Came::Done(None))
     }
 
@@ -240,11 +239,8 @@ impl Core {
     }
 
     fn unroute(&mut self, app: &AppName) -> Result<Came, Trouble> {
-        let mut apps = self.apps.clone();
-        if let Some(state) = apps.get_mut(app) {
-            state.traffic = kiln_model::Traffic::Dark;
-        }
-        self.put_in_force(&apps)?;
+        let next = AppState { traffic: kiln_model::Traffic::Dark, ..self.state(app).clone() };
+        self.put_in_force_with(app, next)?;
         Ok(Came::Done(None))
     }
 

@@ -25,13 +25,20 @@ impl Core {
         if self.apps.iter().any(switching) {
             return Ok(());
         }
-        let apps = self.apps.clone();
-        self.put_in_force(&apps)
+        let table = self.compose(&self.apps);
+        self.put_in_force(table)
     }
 
-    /// Gives the edge the table that `apps` asks for, and returns when it is in force.
-    pub(super) fn put_in_force(&mut self, apps: &BTreeMap<AppName, AppState>) -> Result<(), Trouble> {
-        let table = self.compose(apps);
+    /// Gives the edge the table that the state asks for once this app is in that state, and returns when it is in force.
+    pub(super) fn put_in_force_with(&mut self, app: &AppName, state: AppState) -> Result<(), Trouble> {
+        let Some(before) = self.apps.insert(app.clone(), state) else { return Ok(()) };
+        let table = self.compose(&self.apps);
+        // It is not so before the log says so.
+        self.apps.insert(app.clone(), before);
+        self.put_in_force(table)
+    }
+
+    fn put_in_force(&mut self, table: RouteTable) -> Result<(), Trouble> {
         if self.published.as_ref().is_some_and(|p| *p == RouteTable { version: p.version, ..table.clone() }) {
             return Ok(());
         }

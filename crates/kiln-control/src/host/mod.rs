@@ -91,9 +91,9 @@ impl LocalHost {
         let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let log = OperationLog::open(&store, &held).map_err(|e| failure::store(&e))?;
-        let records = log.read::<Record>().map_err(|e| failure::store(&e))?;
-        let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
+        let mut records: Vec<Record> = Vec::new();
+        let log = OperationLog::open_and_read(&store, &held, &mut |record| records.push(record));
+        let log = log.map_err(|e| failure::store(&e))?;
         let log = Arc::new(Mutex::new(log));
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);

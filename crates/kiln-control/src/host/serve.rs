@@ -81,15 +81,16 @@ impl LocalHost {
         let request = Request::Serve { release: Box::new(release), kind, schema, precedence };
         let news = self.request(&app, request, by);
         let Followed { unchanged, warnings } = self.follow(&news, asker, stage, Some(&id))?;
-        let address = self.address();
+        let (took, address) = (begun.elapsed(), self.address());
         let event = Event::Deployed {
             release: id.clone(),
             address: address.clone(),
             unchanged,
+            switched_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             warnings: warnings.clone(),
         };
         asker.tell(event);
-        let switched_millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let switched_millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         Ok(Answer::Deployed(DeployedAnswer { release: id, address, unchanged, switched_millis, warnings }))
     }
 

@@ -59,7 +59,13 @@ fn succeed(events: &dyn EventSink) -> Result<Answer, Failure> {
     let (release, address, unchanged) = (release('7'), "http://127.0.0.1:8080".to_owned(), false);
     tell(
         events,
-        Event::Deployed { release: release.clone(), address: address.clone(), unchanged, warnings: vec![] },
+        Event::Deployed {
+            release: release.clone(),
+            address: address.clone(),
+            unchanged,
+            switched_micros: 5_100_000,
+            warnings: vec![],
+        },
     );
     Ok(Answer::Deployed(DeployedAnswer {
         release,
@@ -123,7 +129,7 @@ fn a_deploy_that_goes_well() {
         {"at":"2026-09-21T14:13:20.042Z","event":"step_begun","step":"provision 4 × web of r-777777777777"}
         {"at":"2026-09-21T14:13:20.042Z","event":"step_done","step":"provision 4 × web of r-777777777777","millis":41}
         {"at":"2026-09-21T14:13:20.042Z","event":"switched","release":"r-77777777777777777777777777777777"}
-        {"at":"2026-09-21T14:13:20.042Z","event":"deployed","release":"r-77777777777777777777777777777777","address":"http://127.0.0.1:8080","unchanged":false}
+        {"at":"2026-09-21T14:13:20.042Z","event":"deployed","release":"r-77777777777777777777777777777777","address":"http://127.0.0.1:8080","unchanged":false,"switched_micros":5100000}
         "#);
 }
 

@@ -68,6 +68,28 @@ fn everything_is_what_it_should_be_until_it_is_touched() {
         said(&touched)
     );
 
+    // Somebody raises a limit of an instance, and changes a variable in the memory of its main process.
+    let host_of = |pid: &str, name: &str| format!("/proc/{pid}/{name}");
+    let second = host.json(&["instances"])[1]["pid"].to_string();
+    let group = std::fs::read_to_string(host_of(&second, "cgroup")).unwrap();
+    let path =
+        |controller: &str| group.lines().find_map(|l| l.split_once(controller).map(|(_, p)| p.to_owned()));
+    let raised = match path(":memory:") {
+        Some(path) => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+        None => format!("/sys/fs/cgroup{}/memory.max", path("0::").unwrap()),
+    };
+    for file in [raised.replace("limit_in_bytes", "memsw.limit_in_bytes"), raised] {
+        if std::path::Path::new(&file).exists() {
+            std::fs::write(&file, "134217728").unwrap();
+        }
+    }
+    let limited = host.kiln(&["verify"]);
+    assert!(
+        said(&limited).contains("its limit of memory is 134217728, and its release has 67108864"),
+        "{}",
+        said(&limited)
+    );
+
     // A byte of an object changes; its size does not.
     let image = host.json(&["instances"])[0]["image"].as_str().unwrap()["sha256:".len()..].to_owned();
     let objects =

@@ -39,6 +39,44 @@ fn the_edge_is_renewed_under_load_without_a_failure() {
     });
 }
 
+/// One that is stuck holds up nobody but those who are connected to it: questions are answered, instances that die are
+/// replaced, and when it goes on all is as it should be.
+#[test]
+fn an_edge_that_is_stuck_holds_up_neither_questions_nor_the_fleet() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    host.deploy(&project);
+    let edge = host.process("edge");
+    rustix::process::kill_process(edge, Signal::STOP).unwrap();
+    // The core wants the edge to take a table without this one.
+    let before = host.json(&["instances"]);
+    let pid = i32::try_from(before[0]["pid"].as_i64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    host.wait_until("it is told that the edge does not answer", || {
+        host.json(&["status"])["waiting"].to_string().contains("has not answered yet")
+    });
+    // Many questions in less time than one call to a stuck edge takes before it is given up, which is 10 s.
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        assert!(host.json(&["status"])["live"].is_string());
+        assert!(host.json(&["instances"]).is_array());
+    }
+    let took = begun.elapsed();
+    host.wait_until("the one that died is replaced", || {
+        let now = host.json(&["instances"]);
+        let ready = now.as_array().unwrap().iter().filter(|i| i["state"] == "ready");
+        ready.filter(|i| i["pid"] != before[0]["pid"]).count() == 4
+    });
+    rustix::process::kill_process(edge, Signal::CONT).unwrap();
+    assert!(took < Duration::from_secs(9), "eight questions took {took:?}");
+    host.wait_until("nothing is waited for", || host.json(&["status"])["waiting"] == serde_json::json!([]));
+    assert!(host.page().contains("hello"));
+    project.say("again");
+    host.deploy(&project);
+    assert_eq!(host.page(), "<h1>hello again</h1>\n");
+}
+
 /// What a new connection got.
 fn ask(address: SocketAddr) -> std::io::Result<String> {
     // Somebody holds the listening sockets all the time: connecting is never refused.

@@ -42,6 +42,48 @@ fn a_sick_release_is_thrown_away_and_the_old_release_serves_on() {
     assert!(host.json(&["status"])["last_failure"].as_str().unwrap().contains("404"));
 }
 
+/// What cannot succeed is refused before anything is made, and a dry run says the same.
+#[test]
+fn what_cannot_succeed_is_refused_before_anything_is_made() {
+    let host = TestHost::start();
+    let good = host.deploy(&Project::example("hello"));
+    let operations = || host.json(&["log"]).as_array().unwrap().len();
+    let before = operations();
+    // A port somebody else listens on, a store that takes no connection, more memory than there is, a secret nobody set.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (tcp, store) = (
+        format!("[route.raw]\nservice = \"web\"\ntcp = {}\n", taken.local_addr().unwrap().port()),
+        format!("[store.db]\naddress = \"{closed}\"\n"),
+    );
+    let cases = [
+        ("", tcp.as_str(), "is in use, and route `raw` is to be there"),
+        ("needs = [\"db\"]", store.as_str(), "store `db` at"),
+        ("memory = \"900000GiB\"", "", "of memory, and this host has"),
+        ("secrets = [\"KEY\"]", "", "KEY"),
+    ];
+    for (key, section, says) in cases {
+        let project = Project::example("hello");
+        project.say("never seen");
+        if key.starts_with("memory") {
+            project.edit("kiln.toml", "memory    = \"64MiB\"", key);
+        } else {
+            project.edit("kiln.toml", "cpu       = 0.5", &format!("cpu = 0.5\n{key}"));
+        }
+        project.append("kiln.toml", &format!("\n{section}"));
+        for command in ["plan", "deploy"] {
+            let output = host.kiln(&[command, project.dir()]);
+            assert!(
+                !output.status.success() && output.status.code() != Some(1),
+                "{command}: {}",
+                said(&output)
+            );
+            assert!(said(&output).contains(says), "{command}: `{says}` is not said:\n{}", said(&output));
+        }
+    }
+    assert_eq!((host.live(), operations()), (good, before), "nothing was begun");
+}
+
 #[test]
 fn a_second_deploy_of_the_same_app_is_refused() {
     let host = TestHost::start();

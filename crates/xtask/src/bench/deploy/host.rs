@@ -1,0 +1,163 @@
+//! A host of its own for a row of the table, with an app whose image is one static program.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::PATIENCE;
+use crate::run::{output, workspace};
+
+const SPEC: &str = r#"app = "hello"
+[image.web]
+from  = "scratch"
+files = [{ src = "busybox", dst = "/bin/busybox", mode = "0755" }, { src = "site/", dst = "/srv" }]
+run   = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/srv"]
+[service.web]
+image     = "web"
+port      = 8080
+instances = INSTANCES
+memory    = "16MiB"
+health    = { http = "/", interval = "1s" }
+[route.web]
+service = "web"
+[deploy]
+drain     = "5s"
+keep_warm = "KEEP_WARM"
+"#;
+
+/// The host, its state directory and its app; all of it is gone when it is dropped.
+pub(super) struct BenchHost {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl BenchHost {
+    /// One that does not serve yet.
+    pub(super) fn new() -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("kiln-bench-deploy-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(dir.join("app/site"))?;
+        std::fs::copy("/bin/busybox", dir.join("app/busybox")).context("package busybox-static")?;
+        Ok(Self { dir, child: None })
+    }
+
+    pub(super) fn start() -> Result<Self> {
+        let mut host = Self::new()?;
+        host.serve()?;
+        Ok(host)
+    }
+
+    pub(super) fn root(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    fn app(&self) -> PathBuf {
+        self.dir.join("app")
+    }
+
+    /// Starts the daemon; returns when it says where it listens.
+    pub(super) fn serve(&mut self) -> Result<()> {
+        let mut command = Command::new(kiln());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--root"]).arg(self.root());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (out, err) =
+            (child.stdout.take().context("its stdout")?, child.stderr.take().context("its stderr")?);
+        let (tell, told) = std::sync::mpsc::channel();
+        for stream in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(err)] {
+            let tell = tell.clone();
+            // Whatever it says later must not fill the pipe.
+            std::thread::spawn(move || {
+                BufReader::new(stream).lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+            });
+        }
+        drop(tell);
+        self.child = Some(child);
+        let mut said = told.iter();
+        ensure!(said.any(|line| line.contains("http://")), "kiln serve ended");
+        Ok(())
+    }
+
+    pub(super) fn write(&self, instances: u32, keep_warm: &str) -> Result<()> {
+        let spec = SPEC.replace("INSTANCES", &instances.to_string()).replace("KEEP_WARM", keep_warm);
+        Ok(std::fs::write(self.app().join("kiln.toml"), spec)?)
+    }
+
+    pub(super) fn say(&self, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.app().join("site/index.html"), format!("<h1>{text}</h1>\n"))?)
+    }
+
+    pub(super) fn deploy(&self) -> Result<()> {
+        let app = self.app();
+        self.kiln(&["deploy", path(&app)?]).map(drop)
+    }
+
+    /// Seconds from the arrival of the command until the edge has acknowledged the switch.
+    pub(super) fn rollback(&self) -> Result<f64> {
+        let said = self.kiln(&["rollback", "--json"])?;
+        let last: Value = serde_json::from_str(said.lines().last().context("events")?)?;
+        Ok(last["switched_micros"].as_f64().context("switched_micros")? / 1e6)
+    }
+
+    fn log(&self) -> Result<Vec<Value>> {
+        let log: Value = serde_json::from_str(&self.kiln(&["log", "-n", "4", "--json"])?)?;
+        log.as_array().cloned().context("a list")
+    }
+
+    pub(super) fn until_nothing_is_under_way(&self) -> Result<()> {
+        let begun = Instant::now();
+        while self.log()?.iter().any(|e| e["outcome"] == "under way") {
+            ensure!(begun.elapsed() < PATIENCE, "an operation does not end");
+        }
+        Ok(())
+    }
+
+    /// Seconds the last deploy took, from its beginning to its end in the log.
+    pub(super) fn last_deploy(&self) -> Result<f64> {
+        let log = self.log()?;
+        let deploy = log.iter().find(|e| e["what"] == "deploy").context("a deploy")?;
+        let at = |key: &str| milliseconds(deploy[key].as_str().unwrap_or_default()).context("a moment");
+        Ok((at("ended")? - at("at")?) / 1e3)
+    }
+
+    pub(super) fn down(&self) -> Result<()> {
+        self.kiln(&["down"]).map(drop)
+    }
+
+    fn kiln(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.root().join("run/control.sock");
+        output(Command::new(kiln()).args(arguments).env("KILN_HOST", socket))
+    }
+}
+
+impl Drop for BenchHost {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It is gone already, unless the benchmark failed; that has been told then.
+            let _ = self.down();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn kiln() -> PathBuf {
+    workspace().join("target/release/kiln")
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path in UTF-8")
+}
+
+/// Of a moment like `2026-09-21T14:13:20.042Z`, within its day.
+fn milliseconds(text: &str) -> Option<f64> {
+    let time = text.split_once('T')?.1.trim_end_matches('Z');
+    let mut parts = time.split(':').map(|p| p.parse::<f64>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    Some(((hours * 60.0 + minutes) * 60.0 + seconds) * 1e3)
+}
