@@ -29,6 +29,9 @@ fn nothing_is_left_after_a_shutdown() {
     assert!(pids.iter().all(|pid| status_of(*pid, "Pid").is_none()));
     let left: BTreeSet<_> = fs::read_dir(bench.run_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().eq(["keeper.lock", "keeper.log"]), "{left:?}");
+    let run_dir = bench.run_dir().canonicalize().unwrap();
+    let hash = kiln_model::Sha256::of(run_dir.as_os_str().as_encoded_bytes()).hex();
+    assert!(!std::path::Path::new("/dev/shm").join(format!("kiln-{}.output", &hash[..12])).exists());
     assert_eq!(fs::read_to_string(bench.run_dir().join("keeper.log")).unwrap(), "");
     assert!(Embedded::connect(&bench.run_dir()).is_err());
 }

@@ -3,6 +3,7 @@
 
 mod bare;
 mod fleet;
+mod steps;
 mod usage;
 
 use std::error::Error;
@@ -22,22 +23,34 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if let [run_dir, output_dir] = &arguments[..] {
-        let config = Config { run_dir: run_dir.into(), output_dir: output_dir.into(), edge_uid: None };
+    if let [run_dir, output_dir, times @ ..] = &arguments[..] {
+        let (run_dir, output_dir) = (run_dir.into(), output_dir.into());
+        let config = Config { run_dir, output_dir, edge_uid: None, times: times.first().map(Into::into) };
         return Ok(keeper::run(&config)?);
     }
     let is_short = arguments.first().is_some_and(|a| a == "--short");
     let dir = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
+    let measured = with_keeper(&dir, None, |run_dir| measure(run_dir, is_short));
+    // Apart, because measuring steps takes time itself.
+    let times = dir.join("times");
+    let steps = with_keeper(&dir, Some(&times), |run_dir| steps::measure(run_dir, &times));
+    std::fs::remove_dir_all(&dir)?;
+    let (mut measured, steps) = (measured?, steps?);
+    measured["steps"] = steps;
+    println!("{measured}");
+    Ok(())
+}
+
+/// Does something while a keeper works, which leaves nothing.
+fn with_keeper<T>(dir: &Path, times: Option<&Path>, what: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let run_dir = dir.join("run");
-    let started = Command::new(std::env::current_exe()?).arg(&run_dir).arg(dir.join("output")).status()?;
-    if !started.success() {
+    let mut keeper = Command::new(std::env::current_exe()?);
+    if !keeper.arg(&run_dir).arg(dir.join("output")).args(times).status()?.success() {
         return Err("the keeper did not start".into());
     }
-    let measured = measure(&run_dir, is_short);
+    let done = what(&run_dir);
     Embedded::connect(&run_dir)?.shutdown()?;
-    std::fs::remove_dir_all(&dir)?;
-    println!("{}", measured?);
-    Ok(())
+    done
 }
 
 /// Answers every request on port 80.

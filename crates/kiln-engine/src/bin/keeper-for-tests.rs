@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let mut path = || arguments.next().map(PathBuf::from).unwrap_or_default();
     let (run_dir, output_dir) = (path(), path());
     let edge_uid = arguments.next().and_then(|uid| uid.to_str()?.parse().ok());
-    match keeper::run(&Config { run_dir, output_dir, edge_uid }) {
+    match keeper::run(&Config { run_dir, output_dir, edge_uid, times: None }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();

@@ -13,7 +13,8 @@ pub(crate) struct Keeper {}
 
 pub(crate) fn run(_: &Keeper, context: &Context) -> Result<(), Failure> {
     let root = context.root(None);
-    let config = Config { run_dir: root.join("run"), output_dir: root.join("output"), edge_uid: Some(USER) };
+    let (run_dir, output_dir) = (root.join("run"), root.join("output"));
+    let config = Config { run_dir, output_dir, edge_uid: Some(USER), times: None };
     keeper::run(&config).map_err(|error| {
         let failure = Failure::from_error(ExitCode::Host, &error);
         match error {

@@ -279,7 +279,7 @@ fn a_newer_version_takes_the_keeper_over() {
 /// What is found is a keeper that speaks another language: who it is, that nothing is lost, and what to do.
 #[test]
 fn a_keeper_of_another_language_is_named_with_the_next_step() {
-    let root = TempDir::new().unwrap();
+    let root = baked_root();
     let run = root.path().join("run");
     std::fs::create_dir_all(&run).unwrap();
     // It is this process: it holds the lock, and ends every conversation.

@@ -30,22 +30,35 @@ pub(crate) fn run(as_json: bool) -> Result<()> {
     });
     if as_json {
         println!("{document:#}");
-        return Ok(());
+    } else {
+        print_cases(&cases);
+        print_steps(&measured["steps"]);
     }
-    for case in &cases {
+    Ok(())
+}
+
+fn print_cases(cases: &[Value]) {
+    for case in cases {
         let met = match case["met"].as_bool() {
             Some(true) => "met",
             Some(false) => "NOT met",
             None => "-",
         };
         let name = case["name"].as_str().unwrap_or_default();
-        println!(
-            "{name:<44} {:>10.4} goal {:>8} {met}",
-            case["value"].as_f64().unwrap_or(f64::NAN),
-            case["goal"]
-        );
+        let value = case["value"].as_f64().unwrap_or(f64::NAN);
+        println!("{name:<52} {value:>10.4} goal {:>8} {met}", case["goal"]);
     }
-    Ok(())
+}
+
+/// What each step of a launch takes in microseconds, one instance at a time and in the middle of a fleet.
+fn print_steps(steps: &Value) {
+    for (name, steps) in steps.as_object().into_iter().flatten() {
+        println!("\nmicroseconds of each step, {}:", name.replace('_', " "));
+        for step in steps.as_array().into_iter().flatten() {
+            let median = step["median_us"].as_f64().unwrap_or(f64::NAN);
+            println!("{:<52} {median:>10.1}", step["step"].as_str().unwrap_or_default());
+        }
+    }
 }
 
 fn number(value: &Value, path: &str) -> Option<f64> {

@@ -139,6 +139,12 @@ mod tests {
 
     use super::*;
 
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let _ = Transit::path(self.dir.path()).and_then(fs::remove_file);
+        }
+    }
+
     struct Bench {
         dir: tempfile::TempDir,
         pipe: OutputPipe,
@@ -257,6 +263,7 @@ mod tests {
                     .collect::<Vec<u8>>()
             })
             .concat();
+        fs::remove_file(Transit::path(dir.path()).unwrap()).unwrap();
         // More than is kept may have been written; the end of it all is there.
         assert!(
             kept.len() > 100_000 && written.ends_with(&kept),

@@ -5,9 +5,12 @@
 //! mapped file, which the next keeper finds as it was left.
 //!
 //! ```text
-//!   <run dir>/keeper.output     0   a slip: whose bytes they are, how many, and where they go
-//!                            4096   the bytes
+//!   /dev/shm/kiln-<hash of run dir>.output     0   a slip: whose bytes they are, how many, and where they go
+//!                                           4096   the bytes
 //! ```
+//! In memory that is never written to a disk: a page that is just being written there cannot be read into at once, and a
+//! call that has to wait for it could be cut short by a kill, in the middle. (Where /dev/shm is no tmpfs, it is
+//! `keeper.output` in the run directory.)
 //!
 //! | step | a keeper killed before the next one leaves |
 //! |---|---|
@@ -24,11 +27,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use kiln_model::{InstanceId, OutputStream, OutputTime};
+use kiln_model::{InstanceId, OutputStream, OutputTime, Sha256};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
 use super::OutputDir;
@@ -81,15 +84,21 @@ pub(super) struct Way<'a> {
 }
 
 impl Transit {
-    /// The file in the run directory; gone when the keeper has ended properly.
-    pub(crate) const NAME: &str = "keeper.output";
+    /// The file of the keeper that works in `run_dir`; gone when it has ended properly.
+    pub(crate) fn path(run_dir: &Path) -> io::Result<PathBuf> {
+        const SHARED: &str = "/dev/shm";
+        const TMPFS: i64 = 0x0102_1994;
+        if rustix::fs::statfs(SHARED).is_ok_and(|fs| fs.f_type == TMPFS) {
+            let whole = run_dir.canonicalize()?;
+            let hash = Sha256::of(whole.as_os_str().as_encoded_bytes()).hex();
+            return Ok(Path::new(SHARED).join(format!("kiln-{}.output", &hash[..12])));
+        }
+        Ok(run_dir.join("keeper.output"))
+    }
 
-    /// Opens the file in `run_dir`, as another keeper may have left it.
+    /// Opens the file, as another keeper may have left it.
     pub(crate) fn open(run_dir: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = run_dir.join(Self::NAME);
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = open_own(&Self::path(run_dir)?)?;
         if file.metadata()?.len() != size_of::<Map>() as u64 {
             // Written, not only made longer: a page without room on the disk could not be written to later.
             std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; size_of::<Map>()], 0)?;
@@ -182,6 +191,24 @@ impl Slip {
     }
 }
 
+/// Everybody may make files in /dev/shm: one that is not ours is in the way, and goes.
+fn open_own(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let is_ours = |file: &File| {
+        let found = file.metadata()?;
+        let is_private = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 == 0o600;
+        Ok::<_, io::Error>(is_private && found.is_file() && found.nlink() == 1)
+    };
+    match options.open(path) {
+        Ok(file) if is_ours(&file)? => return Ok(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        _ => std::fs::remove_file(path)?,
+    }
+    options.create_new(true).open(path)
+}
+
 fn map(file: &File) -> io::Result<NonNull<Map>> {
     let (access, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     // SAFETY: fresh memory of the kernel's choosing disturbs nothing.
@@ -191,6 +218,9 @@ fn map(file: &File) -> io::Result<NonNull<Map>> {
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
+    // All of it is there from now on, and stays. Where that is not allowed it mostly does anyway.
+    // SAFETY: exactly the mapping made above.
+    unsafe { libc::mlock(at, size_of::<Map>()) };
     NonNull::new(at.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
@@ -218,6 +248,12 @@ mod tests {
         dir: tempfile::TempDir,
         pipe: [OwnedFd; 2],
         id: InstanceId,
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let _ = Transit::path(self.dir.path()).and_then(fs::remove_file);
+        }
     }
 
     impl Bench {
@@ -289,14 +325,32 @@ mod tests {
     #[test]
     fn what_is_no_slip_is_nothing() {
         let bench = Bench::new();
+        let path = Transit::path(bench.dir.path()).unwrap();
         for byte in 0..=255_u8 {
             let mut garbage = vec![byte; size_of::<Map>()];
             garbage[..8].copy_from_slice(&VALID.to_le_bytes());
-            fs::write(bench.dir.path().join("keeper.output"), garbage).unwrap();
+            fs::write(&path, garbage).unwrap();
             bench.turn(Arrived);
         }
-        fs::write(bench.dir.path().join("keeper.output"), "short").unwrap();
+        fs::write(&path, "short").unwrap();
         bench.turn(Arrived);
-        assert_eq!(fs::read_dir(bench.dir.path()).unwrap().count(), 1, "it is the only file");
+        assert_eq!(fs::read_dir(bench.dir.path()).unwrap().count(), 0, "nothing was kept");
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_in_its_place_goes() {
+        let bench = Bench::new();
+        let path = Transit::path(bench.dir.path()).unwrap();
+        let other = bench.dir.path().join("other");
+        fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        drop(Transit::open(bench.dir.path()).unwrap());
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+        drop(Transit::open(bench.dir.path()).unwrap());
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&path).unwrap()), 0);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
     }
 }

@@ -51,6 +51,11 @@ impl Groups {
         self.v1.iter().try_for_each(|h| h.create(id.as_str(), limits))
     }
 
+    /// What is to be set in each of those.
+    pub(crate) fn settings_of_others(&self, limits: &Limits) -> Vec<Vec<Setting>> {
+        self.v1.iter().map(|h| h.settings(limits)).collect()
+    }
+
     /// Our directories in the v1 hierarchies: a process joins a group there by itself.
     pub(crate) fn others(&self) -> Vec<BorrowedFd<'_>> {
         self.v1.iter().map(|h| h.dir.as_fd()).collect()
@@ -150,9 +155,12 @@ impl Hierarchy {
 
     fn create(&self, name: &str, limits: &Limits) -> io::Result<()> {
         mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))?;
+        self.settings(limits).iter().try_for_each(|s| self.apply(name, s))
+    }
+
+    fn settings(&self, limits: &Limits) -> Vec<Setting> {
         let of = if self.is_v2 { setting::in_v2 } else { setting::in_v1 };
-        let settings = self.controllers.iter().flat_map(|c| of(*c, limits));
-        settings.into_iter().try_for_each(|s| self.apply(name, &s))
+        self.controllers.iter().flat_map(|c| of(*c, limits)).collect()
     }
 
     fn apply(&self, name: &str, setting: &Setting) -> io::Result<()> {
@@ -216,5 +224,62 @@ mod tests {
         let paths: Vec<PathBuf> = groups.all().map(|h| h.path.clone()).collect();
         groups.dissolve().unwrap();
         assert!(paths.iter().all(|p| !p.exists()));
+    }
+
+    /// What needs no controller is done in a v2 tree that is alone, and the limits of those that are there are set.
+    #[test]
+    fn a_tree_without_any_v1_beside_it_is_enough() {
+        // A thread with a mount namespace of its own.
+        std::thread::spawn(in_a_tree_alone).join().unwrap();
+    }
+
+    fn in_a_tree_alone() {
+        use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+        const TREE: &str = "/sys/fs/cgroup";
+        // SAFETY: it changes what this thread sees, which nobody else relies on.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+            .expect("these tests need root");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        unmount(TREE, UnmountFlags::DETACH).unwrap();
+        mount("none", TREE, "cgroup2", MountFlags::empty(), None).unwrap();
+        let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+        let has = |c: &Controller| there.split_whitespace().any(|name| name == c.name());
+        let layout = Layout::read(&mountinfo, |_| there.clone()).unwrap_or_else(|why| {
+            eprintln!("NOT TESTED here: limits in a v2 tree. {why}");
+            let missing = Controller::ALL.into_iter().find(|c| !has(c)).expect("that is the only reason");
+            assert!(why.contains(missing.name()), "{why}");
+            let in_unified = Controller::ALL.into_iter().filter(has).collect();
+            Layout { unified: TREE.into(), in_unified, v1: Vec::new() }
+        });
+        assert!(layout.v1.is_empty() && layout.unified.as_os_str() == TREE);
+        let name = format!("kiln-alone-{}", std::process::id());
+        let groups = Groups::open(&layout, &name).unwrap();
+        let id: InstanceId = "app-web-1-1".parse().unwrap();
+        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7 };
+        groups.create_leaf(&id, &limits).unwrap();
+        groups.create_others(&id, &limits).unwrap();
+        assert!(groups.others().is_empty());
+        for (controller, file, value) in [
+            (Controller::Memory, "memory.max", "33554432"),
+            (Controller::Cpu, "cpu.max", "25000 100000"),
+            (Controller::Pids, "pids.max", "7"),
+        ] {
+            if has(&controller) {
+                assert_eq!(groups.unified.read(&format!("{id}/{file}")).unwrap().trim(), value);
+            }
+        }
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        groups.unified.write(&format!("{id}/cgroup.procs"), &child.id().to_string()).unwrap();
+        groups.join(&id, child.id()).unwrap();
+        groups.leaf(&id).unwrap();
+        assert_eq!(groups.remove(id.as_str()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert!(!groups.ran_out_of_memory(&id));
+        groups.kill(id.as_str()).unwrap();
+        assert!(!child.wait().unwrap().success());
+        while groups.remove(id.as_str()).is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy) {}
+        assert_eq!(groups.names().unwrap(), [""; 0]);
+        groups.dissolve().unwrap();
+        assert!(!std::path::Path::new(TREE).join(name).exists());
     }
 }

@@ -19,3 +19,4 @@ mod setting;
 
 pub(super) use groups::Groups;
 pub(super) use layout::{Controller, Layout};
+pub(super) use setting::Setting;

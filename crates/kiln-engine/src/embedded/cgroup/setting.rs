@@ -6,11 +6,11 @@ use super::Controller;
 
 /// Something to write into a file of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) file: &'static str,
-    pub(super) value: String,
+pub(crate) struct Setting {
+    pub(crate) file: &'static str,
+    pub(crate) value: String,
     /// Whether kernels may be built without it.
-    pub(super) is_optional: bool,
+    pub(crate) is_optional: bool,
 }
 
 impl Setting {

@@ -13,6 +13,8 @@ pub struct Config {
     pub output_dir: PathBuf,
     /// The user the edge runs as, who may ask for sockets into the networks of instances. Root may anyway.
     pub edge_uid: Option<u32>,
+    /// A file to which the times of the steps of each launch are appended, for benchmarks.
+    pub times: Option<PathBuf>,
 }
 
 /// Why there is no keeper.

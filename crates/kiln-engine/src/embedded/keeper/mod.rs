@@ -9,7 +9,7 @@
 //!   <run dir>/broker.sock   for the edge: sockets into the networks of instances, nothing else
 //!   <run dir>/keeper.log    what it could not tell anybody else
 //!   <run dir>/keeper.state  its journal: what another keeper needs to go on where this one was killed
-//!   <run dir>/keeper.output what it has read from an instance and not yet written to the instance's file
+//!   /dev/shm/kiln-….output  what it has read from an instance and not yet written to the instance's file
 //! ```
 //!
 //! | module | noun |

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
 use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::{Groups, Layout};
-use super::super::launch::{Host, Slots, undumpable};
+use super::super::launch::{Host, Slots, TimesFile, undumpable};
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
 use super::descriptors::{Inheritance, Mark, numbers};
 use super::door::{Door, Rights};
@@ -128,7 +128,7 @@ fn keep(
         Outcome::Ended => {
             // Before its connections, which close with this process and its holder: who waits for their end can
             // start the next keeper.
-            let _ = fs::remove_file(config.run_dir.join(Transit::NAME));
+            let _ = Transit::path(&config.run_dir).and_then(fs::remove_file);
             drop(ManuallyDrop::into_inner(lock));
             Ok(())
         }
@@ -158,7 +158,13 @@ impl Parts {
         let groups = open_groups(&config.run_dir)?;
         let slots = null.and_then(|null| Slots::reserve(null.as_fd(), &groups.others()));
         let slots = slots.map_err(|e| KeeperError::new("reserve descriptors", e))?;
-        let host = Host::learn().map_err(|e| KeeperError::new("learn about this host", e))?;
+        let mut host = Host::learn().map_err(|e| KeeperError::new("learn about this host", e))?;
+        host.times = config
+            .times
+            .as_ref()
+            .map(|path| TimesFile::create(path))
+            .transpose()
+            .map_err(|e| KeeperError::new("open the file of times", e))?;
         let output = OutputDir::open(&config.output_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.output_dir.display()), e))?;
         let doors = open_doors(config, doors)?;
@@ -173,9 +179,8 @@ impl Parts {
     fn assemble(self, config: &Config) -> Result<(OwnedFd, Keeper), KeeperError> {
         let journal = Journal::open(&config.run_dir)
             .map_err(|e| KeeperError::new(format!("open {}", config.run_dir.display()), e))?;
-        let transit = Transit::open(&config.run_dir).map_err(|e| {
-            KeeperError::new(format!("open {}/{}", config.run_dir.display(), Transit::NAME), e)
-        })?;
+        let transit = Transit::open(&config.run_dir)
+            .map_err(|e| KeeperError::new("open the file for output on its way to other files", e))?;
         let output = (self.output, transit);
         let keeper = Keeper::new(self.host, self.slots, self.groups, output, self.doors, journal)
             .map_err(|e| KeeperError::new("prepare to wait for events", e))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
 
 use super::super::capture::OutputPipe;
-use super::super::launch::{LAUNCHES_AT_ONCE, Launching, Progress};
+use super::super::launch::{LAUNCHES_AT_ONCE, Launching, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
 use super::turn::{Alarm, Keeper, now};
@@ -49,16 +49,21 @@ impl Keeper {
             let what = what.to_owned();
             move |e: io::Error| format!("could not {what}: {e}")
         };
+        let mut times = ParentTimes::begin();
         self.groups.create_leaf(&order.id, &order.limits).map_err(with("make its control groups"))?;
         let stdout =
             self.open_output(number, OutputStream::Stdout).map_err(with("make a pipe for its output"))?;
         let stderr =
             self.open_output(number, OutputStream::Stderr).map_err(with("make a pipe for its output"))?;
-        let launching =
-            self.launcher.begin(order, &self.groups, [stdout, stderr]).map_err(|e| e.in_full())?;
+        times.mark("make the v2 control group and two pipes");
+        // With others on their way or waiting, the child does what it can do itself.
+        let is_busy = self.launches > 0 || !self.queue.is_empty();
+        let launching = self.launcher.begin(order, &self.groups, [stdout, stderr], (times, is_busy));
+        let mut launching = launching.map_err(|e| e.in_full())?;
         self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
         self.poll.add(launching.main().pidfd(), Source::Main(number)).map_err(with("watch it"))?;
         self.write_down(number, order, &launching).map_err(with("write down that it exists"))?;
+        launching.mark("watch it and write it down");
         Ok(launching)
     }
 

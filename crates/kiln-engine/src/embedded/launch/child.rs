@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_long, c_ulong};
 
 use super::hosts;
 use super::raw::{self, Errno};
-use super::script::{Beside, Script, Span, Streams, Tmpfs};
+use super::script::{Beside, GroupToJoin, GroupsToJoin, Script, Span, Streams};
 use super::step::{Failed, Report, Step};
 
 /// Leave an id as it is.
@@ -38,75 +38,97 @@ fn attempt(script: &Script) -> Failed {
 }
 
 fn prepare(script: &Script) -> Result<(), Failed> {
-    at(Step::Descriptors, descriptors(script))?;
-    at(Step::Signals, signals())?;
+    at(script, Step::Descriptors, descriptors(script))?;
+    at(script, Step::Signals, signals())?;
     if script.beside.is_some_and(|b| b.has_terminal) {
-        at(Step::Signals, numbers(libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0]))?;
+        at(script, Step::Signals, numbers(libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0]))?;
     }
     match script.beside {
         None => make_instance(script)?,
-        Some(beside) => join_instance(beside)?,
+        Some(beside) => join_instance(script, beside)?,
     }
-    at(Step::Capabilities, empty_bounding_set(script.host.last_capability))?;
-    at(Step::Ids, become_user(script))?;
-    at(Step::WorkDir, raw::change_dir(&script.workdir))?;
-    at(Step::Limits, limits(script))?;
-    at(Step::Capabilities, drop_privilege())?;
-    at(Step::Filter, raw::set_filter(&script.host.filter))
+    at(script, Step::Capabilities, empty_bounding_set(script.host.last_capability))?;
+    at(script, Step::Ids, become_user(script))?;
+    at(script, Step::WorkDir, raw::change_dir(&script.workdir))?;
+    at(script, Step::Limits, limits(script))?;
+    at(script, Step::Capabilities, drop_privilege())?;
+    at(script, Step::Filter, raw::set_filter(&script.host.filter))
 }
 
 /// Everything a new instance has of its own.
 fn make_instance(script: &Script) -> Result<(), Failed> {
-    at(Step::Network, numbers(libc::SYS_unshare, [libc::CLONE_NEWNET as c_ulong]))?;
-    mount_volatile(&script.volatile)?;
+    at(script, Step::Network, numbers(libc::SYS_unshare, [libc::CLONE_NEWNET as c_ulong]))?;
+    mount_volatile(script)?;
     if let Some(machine_id) = &script.machine_id {
-        at(Step::MachineId, machine_id.give())?;
+        at(script, Step::MachineId, machine_id.give())?;
     }
     if let Some(secrets) = &script.secrets {
-        at(Step::Secrets, secrets.give())?;
+        at(script, Step::Secrets, secrets.give())?;
     }
     mount_proc(script)?;
     if script.streams.names.is_some() {
-        at(Step::Hosts, raw::attach_file(NAMES, hosts::NAME, c"/etc/hosts"))?;
+        at(script, Step::Hosts, raw::attach_file(NAMES, hosts::NAME, c"/etc/hosts"))?;
     }
-    at(Step::Loopback, raw::loopback_up())?;
-    at(Step::Hostname, raw::set_hostname(&script.hostname))?;
+    at(script, Step::Loopback, raw::loopback_up())?;
+    at(script, Step::Hostname, raw::set_hostname(&script.hostname))?;
     join_groups(script)?;
     enter_user_namespace(script)?;
-    at(Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))
+    at(script, Step::ControlGroupNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWCGROUP as c_ulong]))
 }
 
-/// The control groups it was not born into, which its parent made meanwhile. A thread that moves itself keeps nobody
-/// else on the host from forking while it does.
+/// The control groups it was not born into, which its parent makes meanwhile if it has nothing else to do. A thread that
+/// moves itself keeps nobody else on the host from forking while it does.
 fn join_groups(script: &Script) -> Result<(), Failed> {
-    wait_for_word()?;
-    for (n, dir) in script.groups_to_join.iter().enumerate() {
-        nth(Step::ControlGroups, n, raw::write_file(*dir, &script.join_by, b"0"))?;
+    let groups = &script.groups_to_join;
+    if groups.makes_them {
+        for (n, group) in groups.all.iter().enumerate() {
+            nth(script, Step::ControlGroups, n, make_group(groups, group))?;
+        }
+    } else {
+        wait_for_word()?;
+    }
+    for (n, group) in groups.all.iter().enumerate() {
+        nth(script, Step::ControlGroups, n, raw::write_file(group.dir, &groups.join_by, b"0"))?;
     }
     Ok(())
 }
 
+fn make_group(groups: &GroupsToJoin, group: &GroupToJoin) -> Result<(), Errno> {
+    raw::make_dir_at(group.dir, &groups.name, 0o755)?;
+    group.settings.iter().try_for_each(|(file, value, is_optional)| {
+        match raw::write_file(group.dir, file, value.as_bytes()) {
+            Err(libc::ENOENT) if *is_optional => Ok(()),
+            other => other,
+        }
+    })
+}
+
 /// Everything an instance has already: its process namespace was entered at birth. The user namespace comes last,
 /// because the others belong to the host's.
-fn join_instance(beside: Beside) -> Result<(), Failed> {
+fn join_instance(script: &Script, beside: Beside) -> Result<(), Failed> {
     const OTHERS: libc::c_int = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWCGROUP;
-    wait_for_parent()?;
+    wait_for_parent(script)?;
     let main = beside.main as c_ulong;
-    at(Step::Join, numbers(libc::SYS_setns, [main, OTHERS as c_ulong]))?;
-    at(Step::Join, numbers(libc::SYS_setns, [main, libc::CLONE_NEWUSER as c_ulong]))
+    at(script, Step::Join, numbers(libc::SYS_setns, [main, OTHERS as c_ulong]))?;
+    at(script, Step::Join, numbers(libc::SYS_setns, [main, libc::CLONE_NEWUSER as c_ulong]))
 }
 
-fn at<T>(step: Step, result: Result<T, Errno>) -> Result<(), Failed> {
-    nth(step, 0, result)
+fn at<T>(script: &Script, step: Step, result: Result<T, Errno>) -> Result<(), Failed> {
+    nth(script, step, 0, result)
 }
 
-fn nth<T>(step: Step, item: usize, result: Result<T, Errno>) -> Result<(), Failed> {
+fn nth<T>(script: &Script, step: Step, item: usize, result: Result<T, Errno>) -> Result<(), Failed> {
     match result {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            if let Some(times) = &script.times {
+                times.mark(step);
+            }
+            Ok(())
+        }
         Err(errno) => Err(Failed { step, item: item as u8, errno }),
     }
 }
@@ -125,10 +147,10 @@ fn signals() -> Result<(), Errno> {
     numbers(libc::SYS_setsid, []).map(drop)
 }
 
-fn mount_volatile(all: &[Tmpfs]) -> Result<(), Failed> {
+fn mount_volatile(script: &Script) -> Result<(), Failed> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    for (n, each) in all.iter().enumerate() {
-        nth(Step::Volatile, n, raw::mount(c"tmpfs", &each.path, c"tmpfs", flags, &each.options))?;
+    for (n, each) in script.volatile.iter().enumerate() {
+        nth(script, Step::Volatile, n, raw::mount(c"tmpfs", &each.path, c"tmpfs", flags, &each.options))?;
     }
     Ok(())
 }
@@ -139,27 +161,27 @@ fn mount_proc(script: &Script) -> Result<(), Failed> {
         Ok(fd) => fd,
         Err(errno) => return Err(Failed { step: Step::Proc, item: 0, errno }),
     };
-    at(Step::PortStart, raw::write_file(proc, c"sys/net/ipv4/ip_unprivileged_port_start", b"0"))?;
+    at(script, Step::PortStart, raw::write_file(proc, c"sys/net/ipv4/ip_unprivileged_port_start", b"0"))?;
     if script.host.has_memfd_noexec {
-        at(Step::MemfdNoExec, raw::write_file(proc, c"sys/vm/memfd_noexec", b"2"))?;
+        at(script, Step::MemfdNoExec, raw::write_file(proc, c"sys/vm/memfd_noexec", b"2"))?;
     }
-    at(Step::AttachProc, raw::attach_read_only(proc, c"/proc"))?;
+    at(script, Step::AttachProc, raw::attach_read_only(proc, c"/proc"))?;
     for (n, mask) in script.host.masks.iter().enumerate() {
-        nth(Step::Mask, n, raw::mount(mask.cover, &mask.path, c"", libc::MS_BIND, c""))?;
+        nth(script, Step::Mask, n, raw::mount(mask.cover, &mask.path, c"", libc::MS_BIND, c""))?;
     }
     Ok(())
 }
 
 fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
     let accounting = script.accounting_uid as c_ulong;
-    at(Step::AccountingUser, numbers(libc::SYS_setresuid, [KEEP, accounting, KEEP]))?;
-    at(Step::UserNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWUSER as c_ulong]))?;
-    wait_for_parent()
+    at(script, Step::AccountingUser, numbers(libc::SYS_setresuid, [KEEP, accounting, KEEP]))?;
+    at(script, Step::UserNamespace, numbers(libc::SYS_unshare, [libc::CLONE_NEWUSER as c_ulong]))?;
+    wait_for_parent(script)
 }
 
 /// Until the parent has done what only it can do: id maps, and limits the child was not born under.
-fn wait_for_parent() -> Result<(), Failed> {
-    at(Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
+fn wait_for_parent(script: &Script) -> Result<(), Failed> {
+    at(script, Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
     wait_for_word()
 }
 

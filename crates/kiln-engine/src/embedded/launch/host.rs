@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::super::seccomp;
 use super::template;
+use super::times::TimesFile;
 
 /// A path below /proc that is covered.
 pub(super) struct Mask {
@@ -33,6 +34,8 @@ pub(crate) struct Host {
     pub(super) last_capability: u32,
     pub(super) has_memfd_noexec: bool,
     pub(super) most_files: u64,
+    /// Where it is written how long launches take.
+    pub(crate) times: Option<TimesFile>,
 }
 
 /// What tells about the host or other instances, or reaches into the kernel. /proc/sys and the rest are read-only
@@ -67,6 +70,7 @@ impl Host {
             last_capability: read_number("/proc/sys/kernel/cap_last_cap")?,
             has_memfd_noexec: fs::exists("/proc/sys/vm/memfd_noexec")?,
             most_files: getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20),
+            times: None,
         })
     }
 

@@ -17,11 +17,12 @@ use super::ids::{AppIds, IdBook};
 use super::launching::Launching;
 use super::machine_id::MachineId;
 use super::main_process::MainProcess;
-use super::script::{Beside, Script, Streams};
+use super::script::{Beside, GroupsToJoin, Script, Streams};
 use super::slots::Slots;
 use super::spawn::spawn;
 use super::stack::Stack;
 use super::template::Template;
+use super::times::ParentTimes;
 
 /// Makes children. One per keeper, whose only thread it needs to be used by.
 pub(crate) struct Launcher {
@@ -57,12 +58,14 @@ impl Launcher {
         }
     }
 
-    /// Starts the launch of an instance whose groups exist; it writes its output to `stdout` and `stderr`.
+    /// Starts the launch of an instance whose v2 group exists; it writes its output to `stdout` and `stderr`. A busy
+    /// keeper leaves to the child what that can do itself.
     pub(crate) fn begin(
         &mut self,
         order: &InstanceOrder,
         groups: &Groups,
         [stdout, stderr]: [OwnedFd; 2],
+        (mut times, is_busy): (ParentTimes, bool),
     ) -> Result<Launching, LaunchError> {
         sensible(order)?;
         let ids = self.ids.of_app(&order.app).ok_or_else(no_ids_left)?;
@@ -74,20 +77,30 @@ impl Launcher {
         let has_names = names.is_some();
         let slot = self.slots.fill([theirs, stdout, stderr], names);
         let slot = slot.map_err(|e| LaunchError::new("give it its descriptors", e))?;
-        let streams = (Streams::new(&self.slots, &slot, has_names), self.slots.kept());
-        let script = Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), streams);
+        let streams = Streams::new(&self.slots, &slot, has_names);
+        let joins = GroupsToJoin::new(order, groups, &self.slots, is_busy);
+        let script = joins.and_then(|joins| {
+            Script::new(self.host.clone(), order, ids, self.ids.accounting_uid(), (streams, joins))
+        });
         let mut script = Box::new(script.map_err(|_| LaunchError::Order("the order contains a NUL".into()))?);
         script.machine_id =
             MachineId::of(order, ids).map_err(|e| LaunchError::new("draw its identity", e))?;
         let stack = self.stack()?;
         let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
+        times.mark("lay out what its child does");
+        times.birth();
         // SAFETY: the launch below keeps script and stack until its child has done with them.
         let child = unsafe { spawn(&script, &stack, group.as_fd()) }
             .map_err(|e| LaunchError::new("make its first process", e))?;
+        times.mark("clone3");
         let main = MainProcess::new(child.pidfd, child.pid, template);
         let mut launching = Launching::new(main, (channel, Some(slot)), script, stack, Some(ids));
         launching.is_to_listen(&order.needs);
-        launching.make_groups(groups, order);
+        if !is_busy {
+            launching.make_groups(groups, order);
+            times.mark("make the v1 control groups");
+        }
+        launching.times = Some(times);
         Ok(launching)
     }
 
@@ -133,6 +146,7 @@ impl Launcher {
 
     /// Takes back what a finished launch no longer needs.
     pub(crate) fn finish(&mut self, launching: Launching) -> MainProcess {
+        launching.tell_times();
         let (main, stack) = launching.take_apart();
         self.stacks.extend(stack);
         main

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use kiln_model::{Inside, InstanceId, InstanceOrder};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,6 +19,7 @@ use super::script::Script;
 use super::slots::Slot;
 use super::stack::Stack;
 use super::step::Report;
+use super::times::ParentTimes;
 use super::{Host, diagnosis};
 
 /// A child that has not executed its program yet, with the memory it uses.
@@ -36,6 +38,8 @@ pub(crate) struct Launching {
     listeners: Vec<OwnedFd>,
     failure: Option<LaunchError>,
     is_over: bool,
+    /// How long its parent's part of it took.
+    pub(super) times: Option<ParentTimes>,
 }
 
 /// How far a launch has come.
@@ -68,6 +72,7 @@ impl Launching {
             listeners,
             failure: None,
             is_over: false,
+            times: None,
         }
     }
 
@@ -160,14 +165,27 @@ impl Launching {
         Ok(())
     }
 
-    fn map_ids(&self, host: &Host) -> io::Result<()> {
+    fn map_ids(&mut self, host: &Host) -> io::Result<()> {
+        let begun = Instant::now();
         let map = self.ids.map(AppIds::line).unwrap_or_default();
         for file in ["uid_map", "gid_map"].into_iter().filter(|_| self.ids.is_some()) {
             let file = host.open_proc(self.main.pid(), file, OFlags::WRONLY)?;
             rustix::io::write(&file, map.as_bytes())?;
         }
         send(&self.channel, b"g", SendFlags::NOSIGNAL)?;
+        self.times.iter_mut().for_each(|times| times.add("write its id maps", begun));
         Ok(())
+    }
+
+    pub(super) fn tell_times(&self) {
+        if let (Some(file), Some(parents)) = (&self.script.host.times, &self.times) {
+            // Whoever measures finds it missing.
+            let _ = file.write(parents, self.script.times.as_ref());
+        }
+    }
+
+    pub(crate) fn mark(&mut self, what: &'static str) {
+        self.times.iter_mut().for_each(|times| times.mark(what));
     }
 
     fn give_up(&mut self, why: LaunchError) {

@@ -3,9 +3,9 @@
 //! ```text
 //!   parent                                     child (shares the parent's memory)
 //!   template of the image entered
-//!   clone3 into the v2 control group  ──────▶  descriptors, tmpfs, /proc, loopback, hostname
-//!   joined to the v1 control groups            user namespace
-//!   id maps written                   ◀──────  wants maps
+//!   clone3 into the v2 control group  ──────▶  descriptors, network, tmpfs, /proc, loopback, hostname
+//!   v1 control groups made, if idle   ──────▶  v1 control groups made, if the parent is not; joined
+//!   id maps written                   ◀──────  user namespace; wants maps
 //!                                     ──────▶  ids, limits, capabilities, filter
 //!   running                           ◀──EOF─  execve closes the channel
 //! ```
@@ -27,6 +27,7 @@
 //! | `hosts` | the names of what an instance needs |
 //! | `machine_id` | the identity of an instance |
 //! | `ids` | who instances are on the host |
+//! | `times` | how long each step takes, for benchmarks |
 
 mod child;
 mod device_dir;
@@ -48,6 +49,7 @@ mod spawn;
 mod stack;
 mod step;
 mod template;
+mod times;
 
 pub(super) use host::Host;
 pub(super) use ids::AppIds;
@@ -55,3 +57,4 @@ pub(super) use launcher::{Launcher, undumpable};
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::{MainProcess, begin_connection};
 pub(super) use slots::{LAUNCHES_AT_ONCE, Slots};
+pub(super) use times::{ParentTimes, TimesFile};

@@ -140,9 +140,23 @@ pub(super) fn write_file(dir: c_int, path: &CStr, text: &[u8]) -> Result<(), Err
 
 /// `mkdir(2)`.
 pub(super) fn make_dir(path: &CStr, mode: usize) -> Result<(), Errno> {
-    let this_dir = libc::AT_FDCWD as isize as usize;
+    make_dir_at(libc::AT_FDCWD, path, mode)
+}
+
+/// `mkdirat(2)`.
+pub(super) fn make_dir_at(dir: c_int, path: &CStr, mode: usize) -> Result<(), Errno> {
     // SAFETY: the path is NUL-terminated and only read.
-    unsafe { checked(libc::SYS_mkdirat, [this_dir, at(path), mode]) }.map(drop)
+    unsafe { checked(libc::SYS_mkdirat, [dir as isize as usize, at(path), mode]) }.map(drop)
+}
+
+/// What time it is by a clock that does not jump, in nanoseconds.
+pub(super) fn nanoseconds() -> u64 {
+    let mut now = [0u64; 2];
+    // SAFETY: the kernel writes one `timespec`, two words.
+    let asked = unsafe {
+        checked(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, now.as_mut_ptr() as usize])
+    };
+    if asked.is_ok() { now[0] * 1_000_000_000 + now[1] } else { 0 }
 }
 
 /// Makes the file `path`, which is not there yet, with this content, mode and owner.

@@ -8,11 +8,13 @@ use std::rc::Rc;
 use kiln_model::{ExecOrder, InstanceOrder, Volatile};
 use zeroize::Zeroize;
 
+use super::super::cgroup::{Groups, Setting};
 use super::Host;
 use super::ids::AppIds;
 use super::machine_id::MachineId;
 use super::secrets::SecretFiles;
 use super::slots::{Slot, Slots};
+use super::times::Times;
 
 /// Instructions for one child. Built by the parent, only read by the child.
 pub(super) struct Script {
@@ -31,12 +33,52 @@ pub(super) struct Script {
     pub(super) argv: TextList,
     pub(super) envp: TextList,
     pub(super) streams: Streams,
-    /// The directories of the v1 control groups it joins, and the file in each by which it does.
-    pub(super) groups_to_join: Vec<c_int>,
-    pub(super) join_by: CString,
+    pub(super) groups_to_join: GroupsToJoin,
     /// What it closes of the part of its parent's table that it begins with.
     pub(super) closes: Vec<Span>,
     pub(super) beside: Option<Beside>,
+    /// Where it notes when each step is done, if anybody wants to know.
+    pub(super) times: Option<Times>,
+}
+
+/// The v1 control groups a child joins.
+#[derive(Debug, Default)]
+pub(super) struct GroupsToJoin {
+    pub(super) name: CString,
+    /// The file below each directory by which a process joins.
+    pub(super) join_by: CString,
+    pub(super) all: Vec<GroupToJoin>,
+    /// Whether it makes them itself. Its parent does if it would only wait meanwhile.
+    pub(super) makes_them: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct GroupToJoin {
+    /// The directory it is made in, which is kept in all tables.
+    pub(super) dir: c_int,
+    /// Files below that and what is written into them; whether the file may be missing.
+    pub(super) settings: Vec<(CString, CString, bool)>,
+}
+
+impl GroupsToJoin {
+    pub(super) fn new(
+        order: &InstanceOrder,
+        groups: &Groups,
+        slots: &Slots,
+        makes_them: bool,
+    ) -> Result<Self, NulError> {
+        let id = order.id.as_str();
+        let file = |s: &Setting| {
+            Ok((CString::new(format!("{id}/{}", s.file))?, CString::new(s.value.as_str())?, s.is_optional))
+        };
+        let group = |(dir, settings): (c_int, Vec<Setting>)| {
+            Ok(GroupToJoin { dir, settings: settings.iter().map(file).collect::<Result<_, _>>()? })
+        };
+        let all = slots.kept().into_iter().zip(groups.settings_of_others(&order.limits));
+        let all = all.map(group).collect::<Result<_, NulError>>()?;
+        Ok(Self { name: CString::new(id)?, join_by: CString::new(format!("{id}/tasks"))?, all, makes_them })
+    }
 }
 
 /// Of a child that joins an instance instead of becoming one.
@@ -157,9 +199,10 @@ impl Script {
         order: &InstanceOrder,
         ids: AppIds,
         accounting_uid: u32,
-        (streams, groups_to_join): (Streams, Vec<c_int>),
+        (streams, groups_to_join): (Streams, GroupsToJoin),
     ) -> Result<Self, NulError> {
         let run = &order.run;
+        let times = host.times.is_some().then(Times::new);
         Ok(Self {
             host,
             volatile: volatile(order, ids)?,
@@ -175,10 +218,10 @@ impl Script {
             argv: TextList::new(run.argv.iter().cloned())?,
             envp: TextList::new(environment(order))?,
             streams,
-            closes: Span::all_but(&groups_to_join),
+            closes: Span::all_but(&groups_to_join.all.iter().map(|g| g.dir).collect::<Vec<_>>()),
             groups_to_join,
-            join_by: CString::new(format!("{}/tasks", order.id))?,
             beside: None,
+            times,
         })
     }
 
@@ -204,10 +247,10 @@ impl Script {
             argv: TextList::new(order.argv.iter().cloned())?,
             envp: TextList::new(command_environment(order))?,
             streams,
-            groups_to_join: Vec::new(),
-            join_by: CString::default(),
+            groups_to_join: GroupsToJoin::default(),
             closes: Vec::new(),
             beside: Some(beside),
+            times: None,
         })
     }
 }

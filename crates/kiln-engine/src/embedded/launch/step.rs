@@ -33,7 +33,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 26] = [
+    pub(super) const ALL: [Step; 26] = [
         Step::Signals,
         Step::Network,
         Step::Volatile,
