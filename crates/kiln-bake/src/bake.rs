@@ -13,7 +13,7 @@ use crate::report::Task;
 use crate::sbom::Distribution;
 use crate::settings::Settings;
 use crate::tree_edit::TreeEdit;
-use crate::{BakeError, build, erofs, lock, machine_own, oci, provenance, sbom, skeleton};
+use crate::{BakeError, build, erofs, handmade, lock, machine_own, oci, provenance, sbom, skeleton};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
 const RECIPE: &str = "kiln bake 4";
@@ -40,11 +40,12 @@ pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) 
 
 fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
     let packages: Vec<&Sha256> = locked.packages.iter().map(|p| &p.sha256).collect();
-    let oci = locked.oci.as_ref().map(|oci| oci.manifest);
+    // What it starts from; which kind of thing that is, the order says.
+    let base = locked.oci.as_ref().map(|oci| oci.manifest).or(locked.handmade.map(|image| image.0));
     // Packages are configured in the order of the lock.
     let requested = &locked.request.requested;
     let all =
-        (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages, requested, oci);
+        (RECIPE, debian::RECIPE, &order.architecture, Inputs::new(order, found), packages, requested, base);
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
@@ -92,10 +93,14 @@ fn make(
     store: &Store,
     report: &dyn Report,
 ) -> Result<ImageRecord, BakeError> {
-    let Start { root, settings: base, left_out } = root(order, locked, store, report)?;
+    let Start { root, settings: base, left_out, handmade } = start(order, locked, store, report)?;
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
+    let over = handmade.as_ref().map(|base| handmade::over(order, base)).transpose()?;
+    let order = over.as_ref().unwrap_or(order);
+    let handmade_over = handmade.as_ref().map(|base| base.digest);
+    let handmade = handmade.and_then(|base| base.handmade);
     let (epoch, settings) = (root.epoch, Settings::of(order, base));
     let batch = store.objects().batch()?;
     let laid = merge::laid(order, root, found, store, &batch)?;
@@ -105,7 +110,7 @@ fn make(
     // A build may have brought packages as well.
     let packages = sbom::installed(&built, store)?;
     let distribution = Distribution::of(&built, store)?;
-    let merged = merge::finished(order, settings, built, epoch, store)?;
+    let merged = merge::finished(order, settings, (built, epoch), handmade_over.as_ref(), store)?;
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
     let mut record = ImageRecord {
@@ -121,6 +126,7 @@ fn make(
         inputs,
         documents: Default::default(),
         left_out,
+        handmade,
     };
     let metadata = Sha256::of(&written.bytes);
     let recipes = [RECIPE, debian::RECIPE];
@@ -143,9 +149,11 @@ struct Start {
     root: Root,
     settings: Settings,
     left_out: Vec<LeftOut>,
+    /// The image it is, if it is a handmade one.
+    handmade: Option<ImageRecord>,
 }
 
-fn root(
+fn start(
     order: &BakeOrder,
     locked: &LockedImage,
     store: &Store,
@@ -160,9 +168,15 @@ fn root(
             let (Root { tree, epoch }, settings) = oci::root(reference, order, locked, store, report)?;
             let mut edit = TreeEdit::new(tree);
             let left_out = machine_own::taken_out(&mut edit);
-            return Ok(Start { root: Root { tree: edit.into_tree(), epoch }, settings, left_out });
+            let root = Root { tree: edit.into_tree(), epoch };
+            return Ok(Start { root, settings, left_out, handmade: None });
+        }
+        Base::Handmade(_) => {
+            let (root, settings, image) = handmade::root(order, locked, store)?;
+            let left_out = image.left_out.clone();
+            return Ok(Start { root, settings, left_out, handmade: Some(image) });
         }
     };
     let left_out = machine_own::left_out_of(&locked.packages);
-    Ok(Start { root, settings: Settings::default(), left_out })
+    Ok(Start { root, settings: Settings::default(), left_out, handmade: None })
 }

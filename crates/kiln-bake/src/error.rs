@@ -16,6 +16,7 @@ use crate::debian::deb::DebError;
 use crate::debian::package::Impostor;
 use crate::debian::resolver::Unresolvable;
 use crate::debian::sources::SourcesError;
+use crate::export::ExportError;
 use crate::fetch::FetchError;
 use crate::files::FilesError;
 use crate::machine_own::MachineOwn;
@@ -147,6 +148,24 @@ pub enum BakeError {
     /// The OCI image an image starts from cannot be used.
     #[error(transparent)]
     Oci(Box<OciError>),
+    /// The handmade image an image starts from is not there.
+    #[error(
+        "image `{image}` starts from `{from}`, and this host has no handmade image of that name and content"
+    )]
+    HandmadeGone {
+        /// The image.
+        image: ImageName,
+        /// What it starts from.
+        from: String,
+    },
+    /// The handmade image an image starts from cannot be read.
+    #[error("the handmade image that `{image}` starts from cannot be read")]
+    HandmadeUnreadable {
+        /// The image.
+        image: ImageName,
+        /// Why not.
+        source: ExportError,
+    },
     /// Neither the spec nor the OCI image says what is to be run.
     #[error("neither the spec nor the OCI image that `{0}` starts from says what it runs")]
     NoProgram(ImageName),
@@ -275,6 +294,8 @@ impl BakeError {
             | Self::Build(_)
             | Self::Oci(_)
             | Self::User { .. }
+            | Self::HandmadeGone { .. }
+            | Self::HandmadeUnreadable { .. }
             | Self::Program { .. }
             | Self::Tree(_)
             | Self::Store(_)
@@ -305,6 +326,10 @@ impl BakeError {
             }
             Self::Fetch { .. } | Self::NoSourceOfPackage { .. } => {
                 "locked packages that are in the store already need no network; the others need a mirror that answers"
+            }
+            Self::HandmadeGone { .. } => {
+                "`kiln image list` shows which there are, `kiln commit` makes one, and `kiln lock --update` takes the one \
+                 that has the name now"
             }
             Self::NoProgram(_) => "add `run` to the image in kiln.toml",
             Self::MachineOwn { source, .. } => return Some(source.hint().into()),

@@ -19,6 +19,7 @@
 //! | `sandbox`, `sandboxed` | programs run inside a tree, away from everything else, and what they write |
 //! | `fetch`, `looked_up` | bytes from a mirror |
 //! | `oci` | root filesystems from OCI images, and OCI images from images |
+//! | `handmade` | images of instances as they are, and images baked over those |
 //! | `files`, `accounts`, `merge`, `users`, `settings`, `skeleton` | the project's files, users and settings over a root filesystem |
 //! | `build` | commands run in the tree so far |
 //! | `export` | images for the world outside |
@@ -38,6 +39,7 @@ mod error;
 pub mod export;
 mod fetch;
 mod files;
+mod handmade;
 pub mod inspect;
 pub mod listing;
 mod lock;
@@ -77,6 +79,7 @@ pub use debian::version::compare as compare_versions;
 pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
 pub use files::FilesError;
+pub use handmade::{Committed, HandmadeError, Source, commit};
 pub use lock::{Reasons, lock, lock_with_reasons};
 pub use machine_own::MachineOwn;
 pub use nearest::nearest_name;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use kiln_model::{ImageName, Lock, LockedImage};
+use kiln_model::{ImageName, Lock, LockRequest, LockedImage};
 use kiln_store::Store;
 
 use crate::debian::archive::{Archive, ArchiveError, Opener};
@@ -65,6 +65,7 @@ pub fn lock_with_reasons(
             let locked = LockedImage {
                 request: order.lock_request().in_order_of(old.map(|o| &o.request)),
                 oci: None,
+                handmade: None,
                 indexes: archive.indexes.clone(),
                 packages,
             };
@@ -85,6 +86,10 @@ pub(crate) fn answer<'l>(order: &BakeOrder, lock: &'l Lock) -> Result<&'l Locked
         Some(locked) => return Ok(locked),
     };
     Err(BakeError::Lock { image: order.image.clone(), problem })
+}
+
+fn without_packages(request: LockRequest) -> LockedImage {
+    LockedImage { request, oci: None, handmade: None, indexes: Vec::new(), packages: Vec::new() }
 }
 
 /// An order that needs an answer from an archive, and which of them.
@@ -111,12 +116,18 @@ impl<'a> Locker<'a> {
             return Ok(Ok(old.clone()));
         }
         match &order.from {
-            Base::Scratch if order.packages.is_empty() => {
-                Ok(Ok(LockedImage { request, oci: None, indexes: Vec::new(), packages: Vec::new() }))
-            }
+            Base::Scratch if order.packages.is_empty() => Ok(Ok(without_packages(request))),
             Base::Oci(reference) => {
                 let oci = oci::lock(reference, order, self.store, self.report)?;
-                Ok(Ok(LockedImage { request, oci: Some(oci), indexes: Vec::new(), packages: Vec::new() }))
+                Ok(Ok(LockedImage { oci: Some(oci), ..without_packages(request) }))
+            }
+            Base::Handmade(name) => {
+                let named = self.store.handmade()?;
+                let digest = named.get(name).copied().ok_or_else(|| BakeError::HandmadeGone {
+                    image: order.image.clone(),
+                    from: order.from.to_string(),
+                })?;
+                Ok(Ok(LockedImage { handmade: Some(digest), ..without_packages(request) }))
             }
             Base::Scratch => Err(BakeError::ScratchWithPackages(order.image.clone())),
             Base::Debian { .. } => Ok(Err(Open { order, old, archive: self.archive(order)? })),
@@ -129,7 +140,8 @@ impl<'a> Locker<'a> {
             Update::Nothing => true,
             Update::All => false,
             Update::Packages(names) => {
-                let image = locked.oci.is_some() && names.iter().any(|name| name == order.image.as_str());
+                let image = (locked.oci.is_some() || locked.handmade.is_some())
+                    && names.iter().any(|name| name == order.image.as_str());
                 !image && !locked.packages.iter().any(|p| names.contains(&p.name))
             }
         }

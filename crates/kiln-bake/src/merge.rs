@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
-    ByteSize, Content, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
+    ByteSize, Content, ImageDigest, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
 use kiln_store::{Batch, Store, Verity};
 use serde::Serialize;
@@ -57,8 +57,8 @@ pub(crate) fn laid(
 pub(crate) fn finished(
     order: &BakeOrder,
     settings: Settings,
-    tree: Tree,
-    epoch: i64,
+    (tree, epoch): (Tree, i64),
+    handmade_over: Option<&ImageDigest>,
     store: &Store,
 ) -> Result<Merged, BakeError> {
     let mut edit = TreeEdit::new(tree);
@@ -68,7 +68,7 @@ pub(crate) fn finished(
     machine_own::link_machine_id(&mut edit, epoch)?;
     let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
     let run = run_settings(order, settings, edit.tree(), store)?;
-    describe(&mut edit, &run, &volatile);
+    describe(&mut edit, &run, &volatile, handmade_over);
     Ok(Merged { tree: edit.into_tree(), run, volatile })
 }
 
@@ -88,7 +88,7 @@ impl Merge<'_> {
             What::Directory => self.directory(found, spec, uid, gid),
             What::File { executable, digest, size, path } => {
                 let mode = spec.mode.unwrap_or(if *executable { 0o755 } else { 0o644 });
-                let mtime = self.time_of(digest);
+                let mtime = time_of(self.epoch, digest);
                 let meta = Meta { mode: (mode & 0o7777) as u16, uid, gid, mtime, xattrs: Xattrs::new() };
                 let content = self.content(path, *digest, *size)?;
                 self.file(found, spec, Node::File(meta, content))
@@ -149,14 +149,6 @@ impl Merge<'_> {
         if found == digest { Ok(content) } else { Err(self.files_error(FilesError::Changed(path.into()))) }
     }
 
-    /// A time that depends on the content alone. The time of the checkout would differ from machine to machine, and
-    /// one time for all would be worse: web servers tell versions of a page apart by time and size, and would answer
-    /// "not modified" for a page that is.
-    fn time_of(&self, digest: &ObjectDigest) -> i64 {
-        let head = digest.0.0.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        self.epoch - (head % TIMES) as i64
-    }
-
     /// A directory that is there keeps what is not asked for.
     fn dir(&mut self, spec: &DirSpec) -> Result<(), BakeError> {
         let owner = spec.owner.as_deref().map(|o| self.users.owner(o)).transpose();
@@ -214,10 +206,10 @@ fn make_volatile(edit: &mut TreeEdit, wanted: &[Volatile], epoch: i64) -> Result
             path: e.into_bytes(),
             problem: format!("the volatile path {} leads to it, and its name is no text", one.path),
         })?;
-        let room = volatile.entry(path).or_insert(one.size);
-        *room = (*room).max(one.size);
+        let room = volatile.entry(path).or_insert((one.size, one.exec));
+        *room = (room.0.max(one.size), room.1 || one.exec);
     }
-    Ok(volatile.into_iter().map(|(path, size)| Volatile { path, size }).collect())
+    Ok(volatile.into_iter().map(|(path, (size, exec))| Volatile { path, size, exec }).collect())
 }
 
 fn run_settings(
@@ -274,14 +266,31 @@ fn likely_programs(tree: &Tree, program: &str) -> String {
     did_you_mean(&same.into_iter().take(3).map(str::to_owned).collect::<Vec<_>>())
 }
 
-/// Has the tree say how it is run.
-fn describe(edit: &mut TreeEdit, run: &RunSettings, volatile: &[Volatile]) {
+/// A time that depends on the content alone. The time of the checkout would differ from machine to machine, and one
+/// time for all would be worse: web servers tell versions of a page apart by time and size, and would answer "not
+/// modified" for a page that is.
+pub(crate) fn time_of(epoch: i64, digest: &ObjectDigest) -> i64 {
+    let head = digest.0.0.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+    epoch - (head % TIMES) as i64
+}
+
+/// Has the tree say how it is run, and over which image hands made it, if so, or the one it starts from: its digest covers
+/// both. Which instance it was is not said, so that the same state is the same image.
+pub(crate) fn describe(
+    edit: &mut TreeEdit,
+    run: &RunSettings,
+    volatile: &[Volatile],
+    handmade_over: Option<&ImageDigest>,
+) {
     #[derive(Serialize)]
     struct Description<'a> {
         run: &'a RunSettings,
         volatile: &'a [Volatile],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        handmade_over: Option<&'a ImageDigest>,
     }
-    let json = serde_json::to_vec(&Description { run, volatile }).expect("plain data that JSON can hold");
+    let description = Description { run, volatile, handmade_over };
+    let json = serde_json::to_vec(&description).expect("plain data that JSON can hold");
     if let Some(Node::Directory(meta)) = edit.node_mut(b"/") {
         meta.xattrs.insert(SETTINGS.to_vec(), json);
     }
@@ -305,6 +314,10 @@ pub(crate) struct Inputs<'a> {
     stop_signal: Option<i32>,
     stop_grace: u64,
     volatile: Vec<(&'a str, ByteSize)>,
+    /// Those of them from which programs may be executed. Left out where there are none, so that images from before
+    /// this could be asked for are found again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    executable: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -342,6 +355,7 @@ impl<'a> Inputs<'a> {
             stop_signal: order.stop_signal,
             stop_grace: order.stop_grace.0,
             volatile: order.volatile.iter().map(|v| (v.path.as_str(), v.size)).collect(),
+            executable: order.volatile.iter().filter(|v| v.exec).map(|v| v.path.as_str()).collect(),
         }
     }
 }

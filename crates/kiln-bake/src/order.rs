@@ -67,6 +67,8 @@ pub enum Base {
     Scratch,
     /// An OCI image.
     Oci(OciReference),
+    /// A handmade image of the store.
+    Handmade(ImageName),
 }
 
 /// A suite beside that of the base.
@@ -84,6 +86,7 @@ impl fmt::Display for Base {
             Self::Debian { suite } => write!(f, "debian:{suite}"),
             Self::Scratch => f.write_str("scratch"),
             Self::Oci(reference) => write!(f, "oci:{reference}"),
+            Self::Handmade(name) => write!(f, "image:{name}"),
         }
     }
 }

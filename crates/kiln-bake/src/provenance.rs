@@ -28,6 +28,7 @@ pub(crate) fn document(
     distribution: &Distribution,
 ) -> Vec<u8> {
     let dependencies: Vec<Value> = base(locked)
+        .chain(handmade_base(locked))
         .chain(indexes(locked))
         .chain(packages(locked, distribution))
         .chain(found.iter().filter_map(project_file))
@@ -47,6 +48,7 @@ pub(crate) fn document(
                     "recipes": recipes,
                     "format": record.format,
                     "inputs": record.inputs,
+                    "handmade": record.handmade,
                 },
                 "resolvedDependencies": dependencies,
             },
@@ -87,6 +89,15 @@ fn base(locked: &LockedImage) -> impl Iterator<Item = Value> {
             "name": "manifest of the OCI image it starts from",
             "digest": { "sha256": oci.manifest.hex() },
             "annotations": { "size": oci.size },
+        })
+    })
+}
+
+fn handmade_base(locked: &LockedImage) -> impl Iterator<Item = Value> {
+    locked.handmade.iter().map(|image| {
+        json!({
+            "name": "handmade image it starts from",
+            "digest": { "fsverity_sha256": image.hex() },
         })
     })
 }

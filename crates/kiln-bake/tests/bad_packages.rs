@@ -80,6 +80,7 @@ fn refused(bytes: &[u8]) -> Failure {
     let image = LockedImage {
         request: order.lock_request(),
         oci: None,
+        handmade: None,
         indexes: Vec::new(),
         packages: vec![package],
     };

@@ -120,7 +120,7 @@ fn a_build_is_done_again_only_if_something_it_sees_has_changed() {
     order.build = vec![line("cat /proc/sys/kernel/random/uuid >/once")];
     let once = |order: &BakeOrder| printed(&image_of(order, &store), &["/bin/cat", "/once"]);
     let first = once(&order);
-    order.volatile = vec![kiln_model::Volatile { path: "/data".into(), size: kiln_model::ByteSize(4096) }];
+    order.volatile = vec![kiln_model::Volatile::new("/data", kiln_model::ByteSize(4096))];
     assert_eq!(once(&order), first);
     order.dirs = vec![DirSpec { path: "/more".into(), mode: None, owner: None }];
     assert_ne!(once(&order), first);
@@ -171,7 +171,7 @@ fn a_volatile_path_is_where_its_links_lead_inside_the_image() {
     let mut order = with_shell(project.path());
     order.dirs = vec![DirSpec { path: "/real".into(), mode: None, owner: None }];
     order.links.push(LinkSpec { path: "/data".into(), to: "../../real".into() });
-    order.volatile = vec![kiln_model::Volatile { path: "/data/x".into(), size: kiln_model::ByteSize(4096) }];
+    order.volatile = vec![kiln_model::Volatile::new("/data/x", kiln_model::ByteSize(4096))];
     let record = baked(&order, &locked(&order, &store), &store).record;
     assert_eq!(record.volatile[0].path, "/real/x");
 }

@@ -81,7 +81,7 @@ fn a_golden_image_from_scratch() {
     order.run = vec!["/usr/bin/server".into(), "--port".into(), "8080".into()];
     order.user = Some("33".into());
     order.env = [("GREETING".to_owned(), "hello".to_owned())].into();
-    order.volatile = vec![Volatile { path: "/var/cache/server".into(), size: ByteSize(1 << 20) }];
+    order.volatile = vec![Volatile::new("/var/cache/server", ByteSize(1 << 20))];
     let record = baked(&order, &locked(&order, &store), &store).record;
     assert_eq!(
         record.digest.to_string(),

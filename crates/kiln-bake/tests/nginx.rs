@@ -20,7 +20,7 @@ fn nginx_is_all_there() {
     order.files = vec![file("site/", "/srv/www"), file("nginx.conf", "/etc/nginx/")];
     order.run = vec!["/usr/sbin/nginx".into(), "-g".into(), "daemon off;".into()];
     order.user = Some("www-data".into());
-    order.volatile = vec![Volatile { path: "/var/lib/nginx".into(), size: ByteSize(1 << 20) }];
+    order.volatile = vec![Volatile::new("/var/lib/nginx", ByteSize(1 << 20))];
     let lock = locked(&order, &store);
     let first = baked(&order, &lock, &store);
     let image = store.handle(&first.record.digest).unwrap();

@@ -116,7 +116,7 @@ fn an_image_from_scratch_is_the_same_everywhere() {
         let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = Store::open(state.path()).unwrap();
         let mut order = scratch(project.path());
-        order.volatile = vec![Volatile { path: "/data".into(), size: ByteSize(4096) }];
+        order.volatile = vec![Volatile::new("/data", ByteSize(4096))];
         let lock = locked(&order, &store);
         (baked(&order, &lock, &store).record, baked(&order, &lock, &store).reused)
     };

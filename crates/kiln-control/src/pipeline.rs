@@ -74,11 +74,13 @@ fn are_known(names: &[String], orders: &[BakeOrder], old: Option<&Lock>) -> Resu
     let locked = old.iter().flat_map(|lock| lock.images.values()).flat_map(|image| &image.packages);
     let asked =
         orders.iter().flat_map(|order| &order.packages).map(|p| p.split(['=', '/']).next().unwrap_or(p));
-    let over_oci = orders.iter().filter(|order| matches!(order.from, kiln_bake::Base::Oci(_)));
+    let over_image =
+        |order: &&BakeOrder| matches!(order.from, kiln_bake::Base::Oci(_) | kiln_bake::Base::Handmade(_));
+    let over_image = orders.iter().filter(over_image);
     let known: BTreeSet<&str> = locked
         .map(|p| p.name.as_str())
         .chain(asked)
-        .chain(over_oci.map(|order| order.image.as_str()))
+        .chain(over_image.map(|order| order.image.as_str()))
         .collect();
     let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) else { return Ok(()) };
     let message = format!("there is nothing called `{unknown}` to update");
@@ -160,6 +162,7 @@ fn order(project: &Project, name: &ImageName, image: &ImageSpec, architecture: &
         Base::Debian { suite } => kiln_bake::Base::Debian { suite: suite.clone() },
         Base::Scratch => kiln_bake::Base::Scratch,
         Base::Oci(reference) => kiln_bake::Base::Oci(reference.clone()),
+        Base::Handmade(name) => kiln_bake::Base::Handmade(name.clone()),
     };
     let file = |f: &kiln_model::spec::CopySpec| kiln_bake::FileSpec {
         src: f.src.clone(),

@@ -33,7 +33,9 @@ impl Project {
             Failure::new(ExitCode::Usage, format!("there is no kiln.toml in {}", dir.display()))
                 .hint("name the directory of an app, or write a kiln.toml there; `kiln schema` describes it")
         })?;
-        let spec = Spec::parse(&path.display().to_string(), &text)?;
+        let file = path.display().to_string();
+        let spec = Spec::parse(&file, &text)?;
+        spec.allows_its_handmade((&file, &text))?;
         Ok(Self { dir: dir.to_owned(), spec, text })
     }
 

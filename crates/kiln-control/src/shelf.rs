@@ -1,24 +1,30 @@
 //! The core's history and shelf, in the store; and the system's clock.
 
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_model::{
-    AppName, ImageDigest, ImageHandle, Record, Release, ReleaseId, ReleaseService, SecretOrder, Timestamp,
+    AppName, ImageDigest, ImageHandle, Millis, Record, Release, ReleaseId, ReleaseService, SecretOrder,
+    Timestamp,
 };
 use kiln_store::{OperationLog, Store};
 
 use crate::sync::lock;
 use crate::world::{Clock, History, Shelf, Trouble};
 
-/// The system's clock.
+/// The time of day when this process first asked for it, and from then on by a clock that does not jump: every
+/// deadline is measured by this, and none may come early or late because somebody sets the host's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        static BEGUN: LazyLock<(Instant, Timestamp)> = LazyLock::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (Instant::now(), Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+        });
+        let (begun, at) = *BEGUN;
+        at.after(Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus, NeedName};
+use kiln_model::{ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, NeedName};
 
 /// Something that makes and destroys instances.
 ///
@@ -76,6 +76,10 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
     fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError>;
+
+    /// What of these limits this engine cannot hold instances of `image` to on this host, in a sentence; nothing if
+    /// it can all.
+    fn unenforceable(&self, limits: &Limits, image: &ImageHandle) -> Option<String>;
 
     /// How many TCP connections to a port of an instance are open, as its own network has it.
     ///

@@ -3,11 +3,16 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use common::{Bench, status_of};
+use common::private_group::PrivateGroup;
+use common::{Bench, PATIENCE, signal, status_of};
 use kiln_engine::Engine;
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus};
+use kiln_testkit::fixture_image::FixtureImage;
+use rustix::process::Signal;
 
 fn sleepers(bench: &Bench, count: usize) -> Vec<InstanceOrder> {
     (0..count).map(|n| bench.image.order(&format!("a-{n}"), &["/bin/sleep", "1000"])).collect()
@@ -67,6 +72,105 @@ fn control_groups_run_out() {
     assert_eq!((running.len(), causes.len()), (8, 12), "{causes:#?}");
     assert!(causes.iter().all(|cause| cause.starts_with("could not make its control groups")), "{causes:#?}");
     recovers(&bench, &running);
+}
+
+#[test]
+fn processes_run_out() {
+    const MOST: u64 = 24;
+    let host = PrivateGroup::new("pids", &["pids.max"], MOST);
+    let bench = Bench::prepared(FixtureImage::new(), |command| host.confine(command, true));
+    let statuses = bench.engine.create(&sleepers(&bench, 40)).unwrap();
+    let (running, causes) = sorted(&statuses);
+    // The keeper and its holder count as well.
+    assert_eq!((running.len(), causes.len()), (22, 18), "{causes:#?}");
+    let why = "could not make its first process: Resource temporarily unavailable";
+    assert!(causes.iter().all(|cause| cause.starts_with(why)), "{causes:#?}");
+    recovers(&bench, &running);
+    drop(bench);
+}
+
+#[test]
+fn the_memory_of_the_host_runs_out() {
+    let files = ["memory.limit_in_bytes", "memory.max"];
+    let host = PrivateGroup::new("memory", &files, 80 << 20);
+    let image = FixtureImage::with_program(Path::new(env!("CARGO_BIN_EXE_escape-for-tests")), "/bin/escape");
+    let bench = Bench::prepared(image, |command| host.confine(command, false));
+    let small = bench.run(&bench.image.order("small", &["/bin/sleep", "1000"]));
+    // Each is within its limit of 32 MiB, and all of them are more than there is.
+    let eaters: Vec<InstanceOrder> =
+        (0..4).map(|n| bench.image.order(&format!("a-{n}"), &["/bin/escape", "hold-memory", "26"])).collect();
+    bench.engine.create(&eaters).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        let all = bench.engine.list().unwrap();
+        let ended: Vec<Exit> = all
+            .into_iter()
+            .filter_map(|s| match s.state {
+                InstanceState::Ended { exit } => Some(exit),
+                _ => None,
+            })
+            .collect();
+        let holding = eaters.iter().filter(|e| bench.output(&e.id).contains("holding")).count();
+        if !ended.is_empty() && holding + ended.len() >= eaters.len() {
+            break ended;
+        }
+        assert!(Instant::now() < deadline, "{ended:?}, {holding} hold what they want");
+        bench.engine.changes(Duration::from_millis(20)).unwrap();
+    };
+    assert!(ended.iter().all(|exit| *exit == Exit::HostOutOfMemory), "{ended:?}");
+    assert!(status_of(small, "Pid").is_some(), "who wants little is unharmed");
+    let (exit, _) = bench.script("again", "echo there is room again");
+    assert_eq!(exit, Exit::Code { code: 0 });
+    drop(bench);
+}
+
+/// The user on the host that an instance's namespaces are charged to.
+fn accounting_user(pid: u32) -> u32 {
+    const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/user")).unwrap();
+    let mut uid = 0u32;
+    // SAFETY: the kernel writes one number to where there is room for one.
+    let answer = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+    uid
+}
+
+/// Everything that a user of the host may have of inotify.
+fn use_up_inotify(uid: u32) -> Vec<OwnedFd> {
+    let use_up = move || {
+        // SAFETY: numbers; without the C library around it, the call is about this thread alone, which ends soon.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, 0);
+        let mut all = Vec::new();
+        loop {
+            // SAFETY: a number; the descriptor is given an owner.
+            match unsafe { libc::inotify_init1(libc::IN_CLOEXEC) } {
+                -1 => return all,
+                // SAFETY: it was just made.
+                fd => all.push(unsafe { OwnedFd::from_raw_fd(fd) }),
+            }
+        }
+    };
+    std::thread::spawn(use_up).join().unwrap()
+}
+
+#[test]
+fn inotify_runs_out_for_the_user_an_instance_is_charged_to() {
+    let image = FixtureImage::with_program(Path::new(env!("CARGO_BIN_EXE_escape-for-tests")), "/bin/escape");
+    let bench = Bench::prepared(image, |_| {});
+    let script = "trap 'exec /bin/escape use-up-inotify' USR1; echo ready; while true; do sleep 0.1; done";
+    let orders = ["a-poor", "a-rich"].map(|id| bench.image.shell(id, script));
+    let pids = orders.each_ref().map(|order| bench.run(order));
+    orders.iter().for_each(|order| bench.wait_for_output(&order.id, "ready"));
+    let taken = use_up_inotify(accounting_user(pids[0]));
+    assert!(taken.len() > 10, "{}", taken.len());
+    pids.iter().for_each(|pid| signal(*pid as i32, Signal::USR1));
+    let found = orders.each_ref().map(|order| {
+        bench.wait_for_output(&order.id, "there were ");
+        let output = bench.output(&order.id);
+        output.trim().rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    });
+    assert_eq!(found, [0, taken.len()], "a sibling has as much as ever");
+    bench.run(&bench.image.order("a-next", &["/bin/sleep", "1000"]));
 }
 
 #[test]

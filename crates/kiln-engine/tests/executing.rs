@@ -8,20 +8,24 @@ use std::os::fd::OwnedFd;
 
 use common::{Bench, PATIENCE};
 use kiln_engine::Engine;
-use kiln_model::{Exit, InstanceId};
+use kiln_model::{Capability, ExecOrder, Exit, InstanceId, SecretOrder, SecretValue};
 use rustix::pipe::pipe;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// Runs a script beside the main process: how it ended, and what it wrote.
 fn run(bench: &Bench, id: &InstanceId, script: &str, input: &str) -> (Exit, String) {
+    let order = bench.image.command(["/bin/sh", "-c", script].map(String::from).to_vec());
+    run_command(bench, id, &order, input)
+}
+
+fn run_command(bench: &Bench, id: &InstanceId, order: &ExecOrder, input: &str) -> (Exit, String) {
     let (stdin, mut typed) = pipe().map(|(r, w)| (r, File::from(w))).unwrap();
     let (output, stdout) = pipe().unwrap();
     typed.write_all(input.as_bytes()).unwrap();
     drop(typed);
     let stderr: OwnedFd = stdout.try_clone().unwrap();
-    let order = bench.image.command(["/bin/sh", "-c", script].map(String::from).to_vec());
-    let mut execution = bench.engine.exec(id, &order, [stdin, stdout, stderr]).unwrap();
+    let mut execution = bench.engine.exec(id, order, [stdin, stdout, stderr]).unwrap();
     let mut text = String::new();
     File::from(output).read_to_string(&mut text).unwrap();
     (execution.wait(PATIENCE).unwrap().expect("it has closed its output"), text)
@@ -51,12 +55,31 @@ fn it_is_where_the_main_process_is_and_may_do_no_more() {
 #[test]
 fn it_reads_what_it_is_given_and_sees_what_the_instance_has() {
     let bench = Bench::new();
-    let order = bench.image.shell("a", "echo inside > /tmp/file; hostname > /tmp/name; sleep 1000");
+    let order =
+        bench.image.shell("a", "echo inside > /tmp/file; hostname > /tmp/name; echo ready; sleep 1000");
     bench.run(&order);
+    bench.wait_for_output(&order.id, "ready");
     let (exit, text) =
         run(&bench, &order.id, "cat; cat /tmp/file /tmp/name; ps | grep -c sleep; exit 4", "typed\n");
     assert_eq!(exit, Exit::Code { code: 4 });
     assert!(text.starts_with("typed\ninside\na\n"), "{text}");
+}
+
+#[test]
+fn it_has_the_secrets_that_are_variables_and_the_capabilities_it_is_given() {
+    let bench = Bench::new();
+    let order = bench.image.order("a", &["/bin/sleep", "1000"]);
+    bench.run(&order);
+    let mut command = bench.image.command(
+        ["/bin/sh", "-c", "echo $PLAIN $SECRET; grep CapEff /proc/self/status"].map(String::from).to_vec(),
+    );
+    command.env =
+        [("PLAIN".to_owned(), "word".to_owned()), ("SECRET".to_owned(), "hidden".to_owned())].into();
+    let value = SecretValue::new(b"sesame".to_vec()).unwrap();
+    command.secrets = vec![SecretOrder { name: "KEY".parse().unwrap(), value, env: Some("SECRET".into()) }];
+    command.capabilities = [Capability::Kill].into();
+    let (exit, text) = run_command(&bench, &order.id, &command, "");
+    assert_eq!((exit, text.as_str()), (Exit::Code { code: 0 }, "word sesame\nCapEff:\t0000000000000020\n"));
 }
 
 #[test]

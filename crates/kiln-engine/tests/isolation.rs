@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{Bench, status_of};
 use kiln_engine::Engine;
-use kiln_model::{Exit, InstanceOrder};
+use kiln_model::{ByteSize, Capability, Exit, InstanceOrder, Volatile};
 
 /// Each line is an attempt; those that succeed print their number.
 const ATTEMPTS: &[&str] = &[
@@ -160,6 +160,53 @@ fn no_privilege_is_left_even_to_root_inside() {
         assert_eq!(values[set], "0000000000000000", "{set}");
     }
     assert_eq!((values["NoNewPrivs"], values["Seccomp"], values["Groups"]), ("1", "2", ""));
+}
+
+#[test]
+fn what_is_asked_for_by_name_is_there_and_nothing_else() {
+    let bench = Bench::new();
+    let script = "grep Cap /proc/self/status; touch /tmp/x; chown 0:7 /tmp/x; stat -c %u:%g /tmp/x; \
+                  chroot / /bin/echo changed; echo answer | nc -l -p 80 & while ! nc 127.0.0.1 80 2>/dev/null; do true; done";
+    let mut order = bench.image.shell("some", script);
+    order.capabilities = [Capability::Chown, Capability::NetBindService, Capability::SysChroot].into();
+    let (_, output) = bench.to_end(&order);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(output.contains(&format!("{set}:\t0000000000040401\n")), "{set}: {output}");
+    }
+    assert!(output.ends_with("\n0:7\nchanged\nanswer\n"), "{output}");
+    let (_, output) = bench.script("none", script);
+    assert!(output.contains("CapEff:\t0000000000000000\n") && output.contains("\n1000:1000\n"), "{output}");
+    assert!(!output.contains("changed"), "{output}");
+}
+
+#[test]
+fn no_capability_gets_anybody_out() {
+    let bench = Bench::with_program(env!("CARGO_BIN_EXE_escape-for-tests"), "/bin/escape");
+    // That it may call `chroot` is what it asked for.
+    let tried: String =
+        attempts().lines().filter(|l| !l.contains("chroot")).map(|l| format!("{l}\n")).collect();
+    let users: [fn(InstanceOrder) -> InstanceOrder; 2] = [std::convert::identity, as_root];
+    for make in users {
+        let mut order = make(bench.image.shell("all", &tried));
+        order.id = format!("all-{}", order.run.uid).parse().unwrap();
+        order.capabilities = Capability::ALL.into();
+        refused(&order, &bench);
+        let mut order = make(escape(&bench, "escape", &[]));
+        order.id = format!("escape-{}", order.run.uid).parse().unwrap();
+        order.capabilities = Capability::ALL.into_iter().filter(|c| *c != Capability::SysChroot).collect();
+        assert_eq!(bench.to_end(&order).1, "all tried\n", "{}", order.id);
+    }
+}
+
+#[test]
+fn a_volatile_path_is_executable_where_that_is_asked_for() {
+    let bench = Bench::new();
+    let script =
+        "for dir in /tmp /root; do cat /bin/busybox > $dir/echo; chmod 755 $dir/echo; $dir/echo $dir; done";
+    let mut order = bench.image.shell("a", script);
+    order.volatile.push(Volatile { path: "/root".into(), size: ByteSize(4 << 20), exec: true });
+    let (_, output) = bench.to_end(&order);
+    assert!(output.ends_with("/root\n") && output.contains("/tmp/echo: Permission denied"), "{output}");
 }
 
 #[test]

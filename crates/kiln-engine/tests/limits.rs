@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, status_of};
 use kiln_engine::Engine;
-use kiln_model::{ByteSize, Exit};
+use kiln_model::{ByteSize, Exit, IoLimits, Volatile};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -97,6 +97,80 @@ fn a_full_volatile_path_is_told_while_it_is_full() {
     assert_eq!(full.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(), ["/tmp"]);
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::USR1).unwrap();
     assert_eq!(is_full(false), []);
+}
+
+/// What an instance is told to have ended of, with `full` for /tmp as the fixture has it.
+fn without_space(exit: Exit) -> Exit {
+    let full = vec![Volatile::new("/tmp", ByteSize(4 << 20))];
+    Exit::OutOfSpace { full, exit: Box::new(exit) }
+}
+
+#[test]
+fn one_that_ends_because_it_has_no_space_is_told_so_at_once() {
+    let bench = Bench::new();
+    let script = "head -c 10m /dev/zero > /tmp/full || exit 3";
+    let (exit, _) = bench.script("soon", script);
+    assert_eq!(exit, without_space(Exit::Code { code: 3 }));
+    assert_eq!(exit.to_string(), "exited with code 3 while no space was left on /tmp (4MiB)");
+    let (exit, _) = bench.script("killed", &format!("({script}); kill -SEGV $$; exec /bin/false"));
+    assert_eq!(exit, without_space(Exit::Code { code: 1 }));
+    // Full, and yet well; not full, and not well.
+    let (exit, _) = bench.script("well", &format!("({script}); exit 0"));
+    assert_eq!(exit, Exit::Code { code: 0 });
+    let (exit, _) = bench.script("unwell", "head -c 1m /dev/zero > /tmp/some; exit 3");
+    assert_eq!(exit, Exit::Code { code: 3 });
+    // Who is ended by others has not ended for want of space.
+    let order = bench.image.shell("ended", &format!("({script}); echo full; while true; do sleep 1; done"));
+    bench.run(&order);
+    bench.wait_for_output(&order.id, "full\n");
+    bench.engine.kill(std::slice::from_ref(&order.id)).unwrap();
+    assert_eq!(bench.ending(&order.id), Exit::Signal { signal: 9 });
+}
+
+#[test]
+fn want_of_space_is_told_by_the_next_keeper_too() {
+    let bench = Bench::new();
+    let script =
+        "trap 'head -c 10m /dev/zero > /tmp/full; exit 4' USR1; echo ready; while true; do sleep 0.1; done";
+    let order = bench.image.shell("a", script);
+    let pid = bench.run(&order);
+    bench.wait_for_output(&order.id, "ready");
+    let before = bench.keeper_pid();
+    bench.kill_keeper();
+    bench.next_keeper(before);
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::USR1).unwrap();
+    assert_eq!(bench.ending(&order.id), without_space(Exit::Code { code: 4 }));
+}
+
+/// Reading, and not what is in memory already: the content's object is dropped from the page cache first.
+#[test]
+fn reading_from_the_disk_is_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::write(&data, (0..4u32 << 18).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    let bench = Bench::with_program(data.to_str().unwrap(), "/bin/data");
+    let mut order = bench.image.shell("a", "cat /bin/data | wc -c");
+    order.limits.io = Some(IoLimits { read: Some(ByteSize(2 << 20)), reads: None });
+    if let Some(why) = bench.engine.unenforceable(&order.limits, &order.image) {
+        let (exit, _) = bench.to_end(&order);
+        let Exit::NotStarted { cause } = exit else { panic!("{exit:?}, although {why}") };
+        assert!(cause.contains(&why), "{cause}: {why}");
+        return;
+    }
+    for object in objects_of(&bench.image.handle.objects) {
+        let file = std::fs::File::open(object).unwrap();
+        rustix::fs::fsync(&file).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    let begun = Instant::now();
+    let (exit, output) = bench.to_end(&order);
+    assert_eq!((exit, output.as_str()), (Exit::Code { code: 0 }, "4194304\n"));
+    assert!(begun.elapsed() > Duration::from_secs(1), "4 MiB in {:?} at 2 MiB/s", begun.elapsed());
+}
+
+fn objects_of(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = |dir: &std::path::Path| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries(dir).flat_map(|prefix| entries(&prefix).collect::<Vec<_>>()).collect()
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn secrets_are_files_that_only_the_user_reads_and_nobody_writes() {
         grep ' /run/secrets ' /proc/self/mountinfo | grep -c noswap
         echo \"DB_PASSWORD=$DB_PASSWORD API_KEY=$API_KEY\"";
     let mut order = bench.image.shell("reads", script);
-    order.volatile.push(kiln_model::Volatile { path: "/run".into(), size: kiln_model::ByteSize(1 << 20) });
+    order.volatile.push(kiln_model::Volatile::new("/run", kiln_model::ByteSize(1 << 20)));
     let large = vec![b'x'; SecretValue::MOST];
     let secrets: [(&str, &[u8], Option<&str>); 3] =
         [("API_KEY", b"sesame", None), ("DB", b"open", Some("DB_PASSWORD")), ("LARGE", &large, None)];
@@ -52,7 +52,7 @@ fn an_instance_without_secrets_has_no_such_directory() {
 fn the_files_belong_to_the_user_of_the_instance_and_to_nobody_else() {
     let bench = Bench::new();
     let mut order = bench.image.shell("other", "while :; do sleep 1; done");
-    order.volatile.push(kiln_model::Volatile { path: "/run".into(), size: kiln_model::ByteSize(1 << 20) });
+    order.volatile.push(kiln_model::Volatile::new("/run", kiln_model::ByteSize(1 << 20)));
     let pid = bench.run(&with_secrets(order, &[("API_KEY", b"sesame", None)]));
     let file = format!("/proc/{pid}/root/run/secrets/API_KEY");
     assert_eq!(fs::read(&file).unwrap(), b"sesame", "root of the host can");
@@ -70,7 +70,7 @@ fn the_keeper_is_undumpable_and_forgets_what_it_gave() {
     let bench = Bench::new();
     let needle = b"a-value-nobody-would-guess-4711-".repeat(4);
     let mut order = bench.image.shell("kept", "while :; do sleep 1; done");
-    order.volatile.push(kiln_model::Volatile { path: "/run".into(), size: kiln_model::ByteSize(1 << 20) });
+    order.volatile.push(kiln_model::Volatile::new("/run", kiln_model::ByteSize(1 << 20)));
     bench.run(&with_secrets(order, &[("API_KEY", &needle, None)]));
     bench.engine.list().unwrap();
     let keeper = bench.keeper_pid();

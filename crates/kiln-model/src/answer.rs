@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, AppName, Difference, ExportAnswer, GcAnswer, ImageDigest, ImageName, ImportAnswer, InstanceId,
-    LeftOut, LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase, Release, ReleaseId, SecretName,
-    SecretVersion, ServiceName, Timestamp, TrafficReport,
+    Action, AppName, CommitAnswer, Difference, ExportAnswer, GcAnswer, Handmade, ImageDigest, ImageName,
+    ImportAnswer, InstanceId, LeftOut, LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase, Release,
+    ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp, TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].
@@ -33,6 +33,8 @@ pub enum Answer {
     ReleaseDiff(ReleaseDiffAnswer),
     /// To `diff`.
     Diff(DiffAnswer),
+    /// To a commit.
+    Committed(CommitAnswer),
     /// To instances, by id.
     Instances(Vec<InstanceEntry>),
     /// To an export.
@@ -259,6 +261,9 @@ pub struct ReleaseImage {
     pub entries: u64,
     /// The packages inside, sorted.
     pub packages: Vec<PackageRef>,
+    /// How it came to be, if it was not baked from its inputs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handmade: Option<Handmade>,
 }
 
 /// `kiln releases diff --json`.
@@ -302,6 +307,9 @@ pub struct AuditEntry {
     pub policy: Vec<String>,
     /// Its instances that exist.
     pub instances: Vec<InstanceId>,
+    /// How the image came to be, if it was not baked from its inputs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handmade: Option<Handmade>,
 }
 
 /// `kiln verify --json`.

@@ -205,7 +205,7 @@ impl AppState {
             Record::Imported { at, by, release, .. } => {
                 self.served.add(Served { release: release.clone(), first: *at, by: by.clone() });
             }
-            Record::SecretSet { .. } | Record::SecretRemoved { .. } => {}
+            Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
                     lost.iter().for_each(|loss| fleet.lose(loss.serial, &loss.cause));

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName};
+use crate::{
+    AppName, ImageName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName,
+};
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
 /// one. Where `app` is absent, the only app of the host is meant.
@@ -91,6 +93,13 @@ pub enum Command {
     Diff {
         /// Which instance.
         instance: InstanceId,
+    },
+    /// The current state of an instance as a new image. Answers with [`crate::Answer::Committed`].
+    Commit {
+        /// Which instance.
+        instance: InstanceId,
+        /// What the image is called; as the one it was made from if absent.
+        name: Option<ImageName>,
     },
     /// Who did what. Answers with [`crate::Answer::Log`].
     Log {

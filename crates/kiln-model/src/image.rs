@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ImageDigest, ImageName, Millis, ObjectDigest, PackageRef, Sha256};
+use crate::{ByteSize, Handmade, ImageDigest, ImageName, Millis, ObjectDigest, PackageRef, Sha256};
 
 /// How the main process of an instance is run. Resolved: ids are numbers, looked up in the image's own
 /// `/etc/passwd` and `/etc/group` when it was baked.
@@ -39,6 +39,16 @@ pub struct Volatile {
     pub path: String,
     /// The most it may hold (charged to the instance's memory as well).
     pub size: ByteSize,
+    /// Whether programs on it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exec: bool,
+}
+
+impl Volatile {
+    /// One from which nothing is executed.
+    pub fn new(path: impl Into<String>, size: ByteSize) -> Self {
+        Self { path: path.into(), size, exec: false }
+    }
 }
 
 /// How the bytes of an image are to be read: a version, and what beyond its basics an image makes use of.
@@ -108,6 +118,9 @@ pub struct ImageRecord {
     /// What belongs to one machine and was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
+    /// How it, or the image it starts from, came to be if that was not baked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handmade: Option<Handmade>,
 }
 
 /// What packages or an OCI image would have brought, and no image holds: keys, certificates, data.

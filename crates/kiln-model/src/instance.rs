@@ -1,13 +1,13 @@
 //! Instances: what is ordered, and what is observed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ByteSize, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings, SecretOrder, ServiceName,
-    Timestamp, Volatile,
+    AppName, ByteSize, Capability, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings, SecretOrder,
+    ServiceName, Timestamp, Volatile,
 };
 
 /// The most an instance may use. Zero never means unlimited.
@@ -19,6 +19,20 @@ pub struct Limits {
     pub cpu_millis: u32,
     /// Processes and threads.
     pub pids: u32,
+    /// What it may read from the disk its image lies on; as much as there is if absent. It cannot write to any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoLimits>,
+}
+
+/// What an instance may read from the disk in a second. At least one of them is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoLimits {
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<ByteSize>,
+    /// Requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<u32>,
 }
 
 /// Everything an engine needs to make one instance. Plain data, no choices left.
@@ -42,6 +56,9 @@ pub struct InstanceOrder {
     pub limits: Limits,
     /// Where it may write.
     pub volatile: Vec<Volatile>,
+    /// What its processes may do beyond others, in its own user namespace.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub capabilities: BTreeSet<Capability>,
     /// The secrets it is given; no two of the same name or with the same variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretOrder>,
@@ -55,8 +72,14 @@ pub struct InstanceOrder {
 pub struct ExecOrder {
     /// Program and arguments; a program without a slash is looked for on the PATH of `env`.
     pub argv: Vec<String>,
-    /// Its whole environment.
+    /// Its environment, but for secrets.
     pub env: BTreeMap<String, String>,
+    /// The secrets that are variables of it as well; as files they are in the instance already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretOrder>,
+    /// What it may do beyond others; no more than its instance may.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub capabilities: BTreeSet<Capability>,
     /// The user it runs as.
     pub uid: u32,
     /// Its group.
@@ -88,6 +111,15 @@ pub enum Exit {
         /// The limit it had.
         limit: ByteSize,
     },
+    /// The kernel ended it because the host had no memory left. It had not reached its own limit.
+    HostOutOfMemory,
+    /// It ended by itself while it had no space left to write to.
+    OutOfSpace {
+        /// What was full.
+        full: Vec<Volatile>,
+        /// How it ended.
+        exit: Box<Exit>,
+    },
     /// It never ran: making the instance or executing its program failed.
     NotStarted {
         /// What was attempted, and what the system answered.
@@ -110,6 +142,12 @@ impl fmt::Display for Exit {
             Exit::Code { code } => write!(f, "exited with code {code}"),
             Exit::Signal { signal } => write!(f, "was ended by signal {signal}"),
             Exit::OutOfMemory { limit } => write!(f, "reached its memory limit of {limit} and was killed"),
+            Exit::HostOutOfMemory => {
+                write!(f, "was killed because the host had no memory left; it had not reached its own limit")
+            }
+            Exit::OutOfSpace { full, exit } => {
+                write!(f, "{exit} while no space was left on {}", places(full))
+            }
             Exit::NotStarted { cause } => write!(f, "could not be started: {cause}"),
             Exit::Unknown => write!(f, "is gone; how it ended is not known"),
         }
@@ -176,9 +214,13 @@ pub struct InstanceStatus {
 impl InstanceStatus {
     /// What is full, as part of a sentence about the instance; nothing if nothing is.
     pub fn fullness(&self) -> Option<String> {
-        let paths: Vec<String> = self.full.iter().map(|v| format!("{} ({})", v.path, v.size)).collect();
-        (!paths.is_empty()).then(|| format!("no space is left on {}", paths.join(", ")))
+        (!self.full.is_empty()).then(|| format!("no space is left on {}", places(&self.full)))
     }
+}
+
+fn places(full: &[Volatile]) -> String {
+    let paths: Vec<String> = full.iter().map(|v| format!("{} ({})", v.path, v.size)).collect();
+    paths.join(", ")
 }
 
 /// Which of its two outputs an instance wrote to.

@@ -5,12 +5,14 @@
 
 mod answer;
 mod app_state;
+mod capability;
 mod checker;
 mod command;
 mod digest;
 mod edge_table;
 mod event;
 mod failure;
+mod handmade;
 mod healthy;
 mod hook;
 mod image;
@@ -51,6 +53,7 @@ pub use answer::{
     SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
+pub use capability::{BadCapability, Capability};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
@@ -60,10 +63,13 @@ pub use edge_table::{
 };
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
+pub use handmade::{CommitAnswer, Handmade, KeptPath, NotKept};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};
 pub use image::{ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Volatile};
-pub use instance::{ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, Limits, OutputStream};
+pub use instance::{
+    ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, IoLimits, Limits, OutputStream,
+};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
 pub use names::{
     AppName, BadName, FleetId, Generation, ImageName, InstanceId, NeedName, ReleaseId, RouteName, SecretName,

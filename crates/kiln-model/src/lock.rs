@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageName, PackageRef, Sha256};
+use crate::{ImageDigest, ImageName, PackageRef, Sha256};
 
 const HEADER: &str = "# Written by `kiln lock`. Commit it; do not edit it.\n";
 
@@ -47,6 +47,9 @@ pub struct LockedImage {
     /// The OCI image it starts from, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oci: Option<LockedOci>,
+    /// The handmade image it starts from, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handmade: Option<ImageDigest>,
     /// The signed indexes that were consulted.
     #[serde(rename = "index", default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<LockedIndex>,
@@ -261,7 +264,7 @@ mod tests {
         };
         let index =
             LockedIndex { suite: "bookworm".into(), date: "today".into(), sha256: Sha256::of(b"index") };
-        let image = LockedImage { request, oci: None, indexes: vec![index], packages };
+        let image = LockedImage { request, oci: None, handmade: None, indexes: vec![index], packages };
         Lock { version: 1, images: [("web".parse().unwrap(), image)].into() }
     }
 

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FleetId, Generation, Plan, ReleaseId, SecretName, SecretVersion, Timestamp};
+use crate::{
+    AppName, FleetId, Generation, ImageDigest, ImageName, InstanceId, Plan, ReleaseId, SecretName,
+    SecretVersion, Timestamp,
+};
 
 /// One entry of the operation log. Entries are only ever appended; those written by earlier versions stay readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +96,21 @@ pub enum Record {
         /// Which.
         releases: Vec<ReleaseId>,
     },
+    /// An image was made of an instance.
+    Committed {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: String,
+        /// The app of the instance.
+        app: AppName,
+        /// The instance.
+        instance: InstanceId,
+        /// What the image is called.
+        name: ImageName,
+        /// The image.
+        image: ImageDigest,
+    },
     /// A release came from a file.
     Imported {
         /// When.
@@ -167,6 +185,7 @@ impl Record {
             | Self::SecretSet { app, .. }
             | Self::Collected { app, .. }
             | Self::Imported { app, .. }
+            | Self::Committed { app, .. }
             | Self::SecretRemoved { app, .. } => app,
             Self::Replaced { fleet, .. }
             | Self::Touched { fleet, .. }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Check, Hooks, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret,
-    Probe, Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName, ServiceName, Sha256,
-    Volatile,
+    AppName, Capability, Check, ExecOrder, Hooks, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need,
+    NeedName, PinnedSecret, Probe, Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName,
+    SecretOrder, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -75,6 +75,27 @@ pub struct ReleaseService {
     /// What is run once when the release takes over.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// What their processes may do beyond others.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub capabilities: BTreeSet<Capability>,
+}
+
+impl ReleaseService {
+    /// A command beside the main process of an instance: the same user, environment and capabilities. `secrets` are
+    /// those of the instance; the ones that are variables are variables of the command, too.
+    pub fn command(&self, argv: Vec<String>, secrets: Vec<SecretOrder>) -> ExecOrder {
+        ExecOrder {
+            argv,
+            env: self.env.clone(),
+            secrets: secrets.into_iter().filter(|s| s.env.is_some()).collect(),
+            capabilities: self.capabilities.clone(),
+            uid: self.run.uid,
+            gid: self.run.gid,
+            groups: self.run.groups.clone(),
+            workdir: self.run.workdir.clone(),
+            has_terminal: false,
+        }
+    }
 }
 
 /// One route of a release.

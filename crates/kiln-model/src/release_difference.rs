@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HookMoment, ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName};
+use crate::{
+    HookMoment, ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName, Volatile,
+};
 
 /// Which part of a release differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ pub enum Part {
     Secret,
     /// What an instance may use.
     Limit,
+    /// What its processes may do beyond others.
+    Capability,
     /// How many instances there are.
     Instances,
     /// The port instances listen on.
@@ -60,6 +64,7 @@ impl fmt::Display for Part {
             Self::Env => "env",
             Self::Secret => "secret",
             Self::Limit => "limit",
+            Self::Capability => "capability",
             Self::Instances => "instances",
             Self::Port => "port",
             Self::Volatile => "volatile",
@@ -251,10 +256,12 @@ fn service(
     }
     found.maps(Part::Secret, &a.secrets, &b.secrets, secret);
     found.maps(Part::Limit, &limits(a), &limits(b), String::clone);
+    found.sets(Part::Capability, &a.capabilities, &b.capabilities, ToString::to_string);
     found.note(Part::Instances, "", Some(a.instances.to_string()), Some(b.instances.to_string()));
     found.note(Part::Port, "", Some(a.port.to_string()), Some(b.port.to_string()));
     let paths = |s: &ReleaseService| -> BTreeMap<String, String> {
-        s.volatile.iter().map(|v| (v.path.clone(), v.size.to_string())).collect()
+        let words = |v: &Volatile| format!("{}{}", v.size, if v.exec { ", executable" } else { "" });
+        s.volatile.iter().map(|v| (v.path.clone(), words(v))).collect()
     };
     found.maps(Part::Volatile, &paths(a), &paths(b), String::clone);
     found.maps(Part::Health, &health(a), &health(b), String::clone);
@@ -290,8 +297,11 @@ fn hooks(service: &ReleaseService) -> BTreeMap<String, String> {
 fn limits(service: &ReleaseService) -> BTreeMap<&'static str, String> {
     let limits = service.limits;
     let cpu = f64::from(limits.cpu_millis) / 1000.0;
-    [("memory", limits.memory.to_string()), ("cpu", cpu.to_string()), ("pids", limits.pids.to_string())]
-        .into()
+    let always =
+        [("memory", limits.memory.to_string()), ("cpu", cpu.to_string()), ("pids", limits.pids.to_string())];
+    let read = limits.io.and_then(|io| io.read).map(|read| ("io.read", format!("{read}/s")));
+    let reads = limits.io.and_then(|io| io.reads).map(|reads| ("io.reads", format!("{reads}/s")));
+    always.into_iter().chain(read).chain(reads).collect()
 }
 
 fn secret(pinned: &PinnedSecret) -> String {
@@ -325,7 +335,7 @@ fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
 /// The fields of a release that have been compared above.
 const SEEN_OF_RELEASE: [&str; 8] =
     ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "policy"];
-const SEEN_OF_SERVICE: [&str; 16] = [
+const SEEN_OF_SERVICE: [&str; 17] = [
     "hooks",
     "image",
     "run",
@@ -342,6 +352,7 @@ const SEEN_OF_SERVICE: [&str; 16] = [
     "start_timeout",
     "secrets",
     "checks",
+    "capabilities",
 ];
 
 fn rest_of_release(release: &Release) -> serde_json::Value {

@@ -72,6 +72,11 @@ fn every_byte_of_the_encoding_makes_another_release() {
     assert_eq!(web(&|s| s.checks.clear()), "service web: check http / removed");
     assert_eq!(web(&|s| s.instances = 5), "service web: instances 4 → 5");
     assert_eq!(web(&|s| s.limits.memory = ByteSize(1 << 27)), "service web: limit memory 64MiB → 128MiB");
+    let io = |s: &mut ReleaseService| s.limits.io = Some(IoLimits { read: None, reads: Some(100) });
+    assert_eq!(web(&io), "service web: limit io.reads 100/s added");
+    let may = |s: &mut ReleaseService| s.capabilities = [Capability::Kill].into();
+    assert_eq!(web(&may), "service web: capability KILL added");
+    assert_eq!(web(&|s| s.volatile[0].exec = true), "service web: volatile /run 4MiB → 4MiB, executable");
     assert_eq!(web(&|s| s.env.clear()), "service web: env GREETING removed");
     assert_eq!(web(&|s| s.run.stop_signal = 3), "service web: run stop_signal 15 → 3");
     assert_eq!(web(&|s| s.healthy_after = 3), "service web: health healthy_after 2 → 3");

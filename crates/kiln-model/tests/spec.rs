@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kiln_model::spec::{Base, Ingredients, NotReleasable, schema};
 use kiln_model::{
-    ByteSize, Check, HttpProbe, ImageDigest, ImageFormat, ImageRecord, Limits, Millis, Probe, Release,
-    RunSettings, SecretName, Sha256, Spec, SpecFile,
+    ByteSize, Check, ExitCode, Failure, Handmade, HttpProbe, ImageDigest, ImageFormat, ImageRecord, Limits,
+    Millis, Probe, Release, RunSettings, SecretName, Sha256, Spec, SpecFile,
 };
 
 const PRODUCT: &str = include_str!("fixtures/product.toml");
@@ -41,7 +41,7 @@ fn what_is_not_said_has_a_sensible_value() {
     let spec = parse(SMALLEST);
     let service = spec.services.values().next().unwrap();
     assert_eq!(service.instances, 1);
-    assert_eq!(service.limits, Limits { memory: ByteSize(128 << 20), cpu_millis: 1000, pids: 256 });
+    assert_eq!(service.limits, Limits { memory: ByteSize(128 << 20), cpu_millis: 1000, pids: 256, io: None });
     assert_eq!(service.health.probe, Probe::Tcp);
     assert_eq!((service.health.healthy_after, service.health.unhealthy_after), (2, 3));
     assert_eq!((spec.drain, spec.keep_warm), (Millis(30_000), Millis(600_000)));
@@ -182,6 +182,7 @@ fn record(content: &[u8]) -> ImageRecord {
         inputs: Sha256::of(b"inputs"),
         documents: BTreeMap::new(),
         left_out: vec![],
+        handmade: None,
     }
 }
 
@@ -307,4 +308,33 @@ fn a_policy_that_is_none_is_refused_as_the_spec_is_read() {
     let problems = Spec::parse("kiln.toml", &text).unwrap_err().problems;
     assert!(problems[0].message.contains("does not say which package is meant"), "{problems:?}");
     assert_eq!(problems[1].nearest.as_deref(), Some("http"));
+}
+
+/// Whatever else is in the spec: the line that would have to be written is not.
+#[test]
+fn handmade_images_need_a_word_in_the_policy() {
+    let text = SMALLEST.replace("from = \"scratch\"", "from = \"image:fixed\"");
+    let refused = parse(&text).allows_its_handmade(("kiln.toml", &text)).unwrap_err();
+    let failure = Failure::from(refused);
+    assert_eq!(failure.code, ExitCode::Policy);
+    assert!(
+        failure.problems[0].to_string().contains("image `web` starts from a handmade image"),
+        "{failure:?}"
+    );
+    assert!(failure.hint.as_deref().unwrap_or_default().contains("`allow_handmade = true` under [policy]"));
+    let allowed = format!("{text}\n[policy]\nallow_handmade = true\n");
+    let spec = parse(&allowed);
+    assert!(spec.allows_its_handmade(("kiln.toml", &allowed)).is_ok());
+    let handmade = Handmade {
+        name: "fixed".parse().unwrap(),
+        image: ImageDigest(Sha256::of(b"before")),
+        instance: "hello-web-1-1".parse().unwrap(),
+        kept: vec!["/srv".into()],
+    };
+    let image = ImageRecord { handmade: Some(handmade), ..record(b"one") };
+    let images = BTreeMap::from([("web".parse().unwrap(), image)]);
+    let order = |a: &str, b: &str| a.cmp(b);
+    let kept = spec.kept_policy(&images, &order, ("kiln.toml", &allowed)).unwrap();
+    assert_eq!(kept, ["allow handmade images".to_owned()].into());
+    assert!(parse(&text).kept_policy(&images, &order, ("kiln.toml", &text)).is_err(), "nor by another way");
 }

@@ -17,15 +17,16 @@
 //! ├── secrets/                    0700: values of secrets, encrypted (`secrets/mod.rs` draws it)
 //! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
 //! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
-//! ├── state/<name>.json           small documents that are not history
+//! ├── state/<name>.json           small documents that are not history; `handmade`: images by the names people gave them
 //! ├── output/                     instances' output, written by the keeper
 //! ├── run/                        sockets, and `lock`: the one host that runs on this directory
 //! └── tmp/<process>/              files being written; locked by their process, removed when it is gone
 //! ```
 //!
-//! **GC roots**: `releases/` (they name images, which name objects), and what the provenance of such an image says it was
-//! made from: packages, and the manifest in `blobs/` of an OCI image, which names the other blobs. What no root leads to
-//! may be collected (`sweep.rs`, `sweep_blobs.rs`); nothing is collected without being asked for.
+//! **GC roots**: `releases/` (they name images, which name objects), the images in `state/handmade.json`, and what the
+//! provenance of such an image says it was made from: packages, and the manifest in `blobs/` of an OCI image, which names
+//! the other blobs. What no root leads to may be collected (`sweep.rs`, `sweep_blobs.rs`); nothing is collected without
+//! being asked for.
 //!
 //! **Writes**: every file appears whole or not at all: it is written in `tmp/`, flushed to disk, renamed, and the
 //! directory is flushed. Three exceptions, each with its reason where it is made: the operation log is appended to
@@ -40,6 +41,7 @@ mod documents;
 mod error;
 mod export;
 mod flush;
+mod handmade;
 mod host_lock;
 mod images;
 mod layout;

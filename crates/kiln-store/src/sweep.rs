@@ -1,7 +1,8 @@
 //! Letting go of what nothing needs any more.
 //!
-//! A release leads to images, an image to objects, packages and the OCI image it started from. What no release that is kept leads to is swept, but
-//! for images younger than [`GRACE`]: somebody may have baked one to deploy it next. While a sweep goes on nobody
+//! A release leads to images, an image to objects, packages and the OCI image it started from. What no release that is
+//! kept leads to is swept, but for images younger than [`GRACE`] (somebody may have baked one to deploy it next) and
+//! handmade ones that have a name. While a sweep goes on nobody
 //! bakes or deploys ([`Store::while_in_use`]), so nothing that is being made can be taken for garbage.
 //!
 //! The order makes it safe to die anywhere: a release goes before its images, an image's record before its files, all
@@ -133,8 +134,9 @@ impl Store {
         for id in &keep.releases {
             marked.images.extend(self.release(id)?.services.values().map(|s| s.image));
         }
+        let named: BTreeSet<ImageDigest> = self.handmade()?.into_values().collect();
         for image in self.images()? {
-            if is_young(&self.image_dir(&image).join("record.json"))? {
+            if named.contains(&image) || is_young(&self.image_dir(&image).join("record.json"))? {
                 marked.images.insert(image);
             }
         }

@@ -37,6 +37,7 @@ fn record(metadata: &[u8]) -> ImageRecord {
         inputs: Sha256::of(b"inputs"),
         documents: BTreeMap::new(),
         left_out: vec![],
+        handmade: None,
     }
 }
 

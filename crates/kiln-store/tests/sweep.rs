@@ -44,6 +44,7 @@ fn with_release(store: &Store, name: &str) -> (ImageDigest, ReleaseId) {
         inputs: Sha256::of(name.as_bytes()),
         documents: [("notes".to_owned(), document)].into(),
         left_out: vec![],
+        handmade: None,
     };
     let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
     let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
@@ -134,6 +135,24 @@ fn an_image_that_was_just_baked_is_left_alone() {
     fs::File::open(&record).unwrap().set_modified(SystemTime::now()).unwrap();
     store.sweeper().unwrap().sweep(&Keep::default(), false).unwrap();
     assert_eq!((store.images().unwrap(), objects(&store)), (vec![image], 3));
+}
+
+#[test]
+fn a_handmade_image_stays_as_long_as_it_has_its_name() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((old, _), (new, _)) = (with_release(&store, "old"), with_release(&store, "new"));
+    let name: kiln_model::ImageName = "fixed".parse().unwrap();
+    store.name_handmade(&name, &old).unwrap();
+    let sweep = || store.sweeper().unwrap().sweep(&Keep::default(), false).unwrap();
+    sweep();
+    assert_eq!((store.images().unwrap(), objects(&store)), (vec![old], 3));
+    assert_eq!(store.verify().unwrap(), []);
+    // Another has the name now.
+    with_release(&store, "new");
+    store.name_handmade(&name, &new).unwrap();
+    sweep();
+    assert_eq!((store.images().unwrap(), objects(&store)), (vec![new], 3));
 }
 
 #[test]

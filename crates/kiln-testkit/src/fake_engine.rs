@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use kiln_engine::{Broker, Engine, EngineError, Execution};
 use kiln_model::{
-    ExecOrder, Exit, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, NeedName, Timestamp,
+    ExecOrder, Exit, ImageHandle, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Limits,
+    NeedName, Timestamp,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -223,6 +224,10 @@ impl Engine for FakeEngine {
         std::fs::File::open(dir.path()).map(OwnedFd::from).map_err(unreachable)
     }
 
+    fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
+    }
+
     fn connections(&self, id: &InstanceId, _: u16) -> Result<u32, EngineError> {
         let state = self.reach("count connections")?;
         match state.instances.get(id).and_then(|s| s.state.pid()) {
@@ -396,7 +401,18 @@ mod tests {
                 }
             };
             let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
-            ExecOrder { argv, env, uid: 0, gid: 0, groups, workdir, has_terminal: false }
+            let (secrets, capabilities) = Default::default();
+            ExecOrder {
+                argv,
+                env,
+                secrets,
+                capabilities,
+                uid: 0,
+                gid: 0,
+                groups,
+                workdir,
+                has_terminal: false,
+            }
         }
 
         fn kill_unseen(&self, id: &InstanceId) {
@@ -431,8 +447,9 @@ mod tests {
                 stop_grace: Millis(1000),
             },
             env: BTreeMap::new(),
-            limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10 },
+            limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10, io: None },
             volatile: vec![],
+            capabilities: Default::default(),
             secrets: Vec::new(),
             needs: vec![],
         }

@@ -86,8 +86,9 @@ impl FixtureImage {
             image: self.handle.clone(),
             run: run_settings(argv),
             env: BTreeMap::new(),
-            limits: Limits { memory: ByteSize(32 << 20), cpu_millis: 1000, pids: 16 },
-            volatile: vec![Volatile { path: "/tmp".into(), size: ByteSize(4 << 20) }],
+            limits: Limits { memory: ByteSize(32 << 20), cpu_millis: 1000, pids: 16, io: None },
+            volatile: vec![Volatile::new("/tmp", ByteSize(4 << 20))],
+            capabilities: Default::default(),
             secrets: Vec::new(),
             needs: vec![],
         }
@@ -96,7 +97,18 @@ impl FixtureImage {
     /// An order for a command in an instance of it, as the user its programs run as.
     pub fn command(&self, argv: Vec<String>) -> ExecOrder {
         let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
-        ExecOrder { argv, env, uid: USER, gid: USER, groups, workdir, has_terminal: false }
+        let (secrets, capabilities) = Default::default();
+        ExecOrder {
+            argv,
+            env,
+            secrets,
+            capabilities,
+            uid: USER,
+            gid: USER,
+            groups,
+            workdir,
+            has_terminal: false,
+        }
     }
 
     /// An order for an instance that runs a shell script.

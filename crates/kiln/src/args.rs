@@ -8,8 +8,9 @@ use kiln_control::EdgeOptions;
 use kiln_edge::Network;
 
 use crate::commands::{
-    audit, bake, cancel, completions, deploy, diff, down, edge, exec, export, gc, image, import, instances,
-    keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up, verify, wait,
+    audit, bake, cancel, commit, completions, deploy, diff, down, edge, exec, export, gc, image, import,
+    instances, keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up,
+    verify, wait,
 };
 
 const EXAMPLES: &str = "\
@@ -75,6 +76,7 @@ pub(crate) enum Commands {
     Instances(instances::Instances),
     Exec(exec::Exec),
     Diff(diff::Diff),
+    Commit(commit::Commit),
     Log(log::Log),
     Logs(logs::Logs),
     Secret(secret::Secret),

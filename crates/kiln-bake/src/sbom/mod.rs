@@ -64,7 +64,7 @@ pub(crate) fn document(
     };
     let components: Vec<Value> = packages.iter().map(component).collect();
     let refs: Vec<&Value> = components.iter().map(|c| &c["bom-ref"]).collect();
-    let document = json!({
+    let mut document = json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
@@ -80,6 +80,14 @@ pub(crate) fn document(
         "dependencies": [{ "ref": record.digest.to_string(), "dependsOn": refs }],
         "components": components,
     });
+    if let Some(handmade) = &record.handmade {
+        let property = |name: &str, value: &str| json!({ "name": name, "value": value });
+        document["metadata"]["component"]["properties"] = json!([
+            property("kiln:handmade", "true"),
+            property("kiln:handmade:over", &handmade.image.to_string()),
+            property("kiln:handmade:instance", handmade.instance.as_str()),
+        ]);
+    }
     serde_json::to_vec_pretty(&document).expect("plain data that JSON can hold")
 }
 

@@ -40,6 +40,8 @@ impl Core {
             return Ok(None);
         }
         let begun = match under_way.intent {
+            // Written down by a control plane whose clock was ahead of this one's.
+            Some(at) if at > self.now() => self.started,
             Some(at) => at,
             None => self.begin_step(app, plan.generation, under_way.done, action)?,
         };

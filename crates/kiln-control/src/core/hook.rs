@@ -107,6 +107,7 @@ impl Core {
             env: service.env.clone(),
             limits: service.limits,
             volatile: service.volatile.clone(),
+            capabilities: service.capabilities.clone(),
             secrets: self.world.shelf.secrets(&hook.app, service)?,
             needs: kiln_model::inside(&service.needs, service.port),
         })

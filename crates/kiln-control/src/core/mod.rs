@@ -18,8 +18,8 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    AppName, AppState, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record, Release,
-    ReleaseId, RouteTable, Timestamp,
+    AppName, AppState, ExecOrder, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record,
+    Release, ReleaseId, RouteTable, Timestamp,
 };
 
 pub use begin::{Precedence, Refusal, Request};
@@ -52,6 +52,8 @@ pub struct Core {
     /// Members of retiring fleets that have been asked to end by this core.
     asked_to_end: BTreeSet<InstanceId>,
     announced: BTreeSet<InstanceId>,
+    /// What asks the members of a fleet how they are, where that is a command.
+    commands: BTreeMap<FleetId, ExecOrder>,
     /// How many commands people run in which instances.
     sessions: BTreeMap<InstanceId, u32>,
     parting: touched::Parting,
@@ -83,6 +85,7 @@ impl Core {
             back_off: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),
+            commands: BTreeMap::new(),
             sessions: BTreeMap::new(),
             parting: touched::Parting::default(),
             strays: Strays::default(),
@@ -129,8 +132,8 @@ impl Core {
             Err(trouble) => (None, Err(trouble)),
         };
         let ended = self.end_strays();
-        self.watch();
-        (earlier(wake, look), kept.and(carried).and(parted).and(ended))
+        let watched = self.watch();
+        (earlier(wake, look), kept.and(carried).and(parted).and(ended).and(watched))
     }
 
     /// Forgets what was believed of the edge: another process serves now.

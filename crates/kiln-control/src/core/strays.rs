@@ -75,8 +75,10 @@ fn prefix(fleet: &FleetId) -> String {
 impl Core {
     /// Takes account of what the engine says, in whatever order it arrives.
     pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
-        let members = self.member_ids();
-        for status in statuses {
+        let (members, now) = (self.member_ids(), self.now());
+        for mut status in statuses {
+            // The engine has a clock of its own, and the host's may have been set in between.
+            status.since = status.since.min(now);
             if !members.contains(&status.id) {
                 self.note_stray(status);
             } else if self

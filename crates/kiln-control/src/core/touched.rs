@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use kiln_engine::EngineError;
-use kiln_model::{Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp};
+use kiln_model::{AppName, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp};
 
 use super::{Core, earlier};
 use crate::world::Trouble;
@@ -29,7 +29,7 @@ const LOOK: Millis = Millis(50);
 
 impl Core {
     /// Writes down that somebody runs a command inside an instance; until [`Core::let_alone`] it is left as it is.
-    /// What its service says about processes; none if it is no running member of a fleet.
+    /// Its app, and what its service says about processes; none if it is no running member of a fleet.
     ///
     /// # Errors
     /// If it could not be written down; then it must not be touched.
@@ -38,20 +38,19 @@ impl Core {
         id: &InstanceId,
         by: &str,
         command: &str,
-    ) -> Result<Option<ReleaseService>, Trouble> {
+    ) -> Result<Option<(AppName, ReleaseService)>, Trouble> {
         let runs = self.statuses.get(id).is_some_and(|s| s.state.pid().is_some());
         let of = |fleet: &&Fleet| fleet.instances().any(|(_, member)| member == *id);
         let fleet = self.apps.values().flat_map(|s| s.fleets.values()).find(of).filter(|_| runs);
         let Some((fleet, serial)) = fleet.and_then(|f| Some((f.id.clone(), f.serial_of(id)?))) else {
             return Ok(None);
         };
-        let service = self.service(&fleet).cloned();
-        if service.is_some() {
-            let (at, by, command) = (self.now(), by.to_owned(), command.to_owned());
-            self.record(&Record::Touched { at, fleet, serial, by, command })?;
-            *self.sessions.entry(id.clone()).or_default() += 1;
-        }
-        Ok(service)
+        let Some(service) = self.service(&fleet).cloned() else { return Ok(None) };
+        let app = fleet.app.clone();
+        let (at, by, command) = (self.now(), by.to_owned(), command.to_owned());
+        self.record(&Record::Touched { at, fleet, serial, by, command })?;
+        *self.sessions.entry(id.clone()).or_default() += 1;
+        Ok(Some((app, service)))
     }
 
     /// One who has touched an instance is done with it.

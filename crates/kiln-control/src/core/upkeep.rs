@@ -1,6 +1,6 @@
 //! Keeping fleets whole: what is lost is replaced, never repaired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
     AppName, Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
@@ -270,6 +270,7 @@ impl Core {
             env: service.env.clone(),
             limits: service.limits,
             volatile: service.volatile.clone(),
+            capabilities: service.capabilities.clone(),
             secrets: secrets.clone(),
             needs: kiln_model::inside(&service.needs, service.port),
         };
@@ -277,21 +278,47 @@ impl Core {
     }
 
     /// Has every running member asked how it is.
-    pub(super) fn watch(&mut self) {
+    pub(super) fn watch(&mut self) -> Result<(), Trouble> {
+        let learned = self.learn_commands();
         let mut watches = BTreeMap::new();
         for (fleet, id) in self.members() {
             let runs =
                 self.statuses.get(&id).is_some_and(|s| matches!(s.state, InstanceState::Running { .. }));
             if let (true, Some(service)) = (runs, self.service(&fleet)) {
+                let exec = self.commands.get(&fleet).cloned();
+                if exec.is_none() && matches!(service.probe, Probe::Exec { .. }) {
+                    continue;
+                }
                 let presumed_healthy = self.presumed_healthy.contains(&id);
-                watches.insert(id, watch(service, presumed_healthy));
+                watches.insert(id, watch(service, exec, presumed_healthy));
             }
         }
         self.world.health.watch(&watches);
+        learned
+    }
+
+    /// The commands by which members are asked how they are, with the secrets that are variables of theirs: opened
+    /// once for each fleet, not once for each look.
+    fn learn_commands(&mut self) -> Result<(), Trouble> {
+        let fleets: BTreeSet<FleetId> = self.members().map(|(fleet, _)| fleet).collect();
+        self.commands.retain(|fleet, _| fleets.contains(fleet));
+        let mut result = Ok(());
+        for fleet in fleets.into_iter().filter(|f| !self.commands.contains_key(f)).collect::<Vec<_>>() {
+            let Some(service) = self.service(&fleet) else { continue };
+            let Probe::Exec { argv } = &service.probe else { continue };
+            match self.world.shelf.secrets(&fleet.app, service) {
+                Ok(secrets) => {
+                    let command = service.command(argv.clone(), secrets);
+                    self.commands.insert(fleet, command);
+                }
+                Err(trouble) => result = Err(trouble),
+            }
+        }
+        result
     }
 }
 
-fn watch(service: &ReleaseService, presumed_healthy: bool) -> Watch {
+fn watch(service: &ReleaseService, exec: Option<ExecOrder>, presumed_healthy: bool) -> Watch {
     Watch {
         port: service.port,
         probe: service.probe.clone(),
@@ -299,17 +326,7 @@ fn watch(service: &ReleaseService, presumed_healthy: bool) -> Watch {
         timeout: service.probe_timeout,
         healthy_after: service.healthy_after,
         unhealthy_after: service.unhealthy_after,
-        exec: match &service.probe {
-            Probe::Exec { argv } => Some(command(service, argv.clone())),
-            _ => None,
-        },
+        exec,
         presumed_healthy,
     }
-}
-
-/// A command as the service's main process would be run.
-fn command(service: &ReleaseService, argv: Vec<String>) -> ExecOrder {
-    let (run, env) = (service.run.clone(), service.env.clone());
-    let (uid, gid, groups, workdir) = (run.uid, run.gid, run.groups, run.workdir);
-    ExecOrder { argv, env, uid, gid, groups, workdir, has_terminal: false }
 }

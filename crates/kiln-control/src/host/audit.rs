@@ -57,7 +57,9 @@ impl LocalHost {
             };
             let of_it =
                 |i: &&InstanceReport| i.release == *id && i.fleet.app == *app && i.fleet.service == *name;
+            let handmade = record.handmade.clone();
             services.push(AuditEntry {
+                handmade,
                 app: app.clone(),
                 release: id.clone(),
                 state,

@@ -17,7 +17,7 @@ use crate::probe;
 use crate::world::Clock;
 
 /// What a throwaway instance may use; generous, for a check is no place to run out of memory.
-const LIMITS: Limits = Limits { memory: ByteSize(1 << 30), cpu_millis: 2000, pids: 512 };
+const LIMITS: Limits = Limits { memory: ByteSize(1 << 30), cpu_millis: 2000, pids: 512, io: None };
 
 /// How often an instance that is starting is asked.
 const EAGER: Duration = Duration::from_millis(15);
@@ -135,6 +135,7 @@ impl LocalHost {
             env: image.run.env.clone(),
             limits: LIMITS,
             volatile: image.volatile.clone(),
+            capabilities: Default::default(),
             secrets: Vec::new(),
             needs: Vec::new(),
         })

@@ -17,6 +17,7 @@ use rustix::fs::{
 
 use super::LocalHost;
 use super::exec::no_such_instance;
+use crate::core::InstanceReport;
 use crate::sync::lock;
 
 /// More than this is not told: nobody reads it, and an instance could have any number.
@@ -46,9 +47,15 @@ impl LocalHost {
     }
 
     fn service_of(&self, id: &InstanceId) -> Option<ReleaseService> {
+        self.home_of(id).map(|(_, service)| service)
+    }
+
+    /// The instance as the core has it, and what its release says of its service.
+    pub(super) fn home_of(&self, id: &InstanceId) -> Option<(InstanceReport, ReleaseService)> {
         let core = lock(&self.driver.core);
         let report = core.instances().into_iter().find(|i| i.id == *id)?;
-        core.release(&report.release)?.services.get(&report.fleet.service).cloned()
+        let service = core.release(&report.release)?.services.get(&report.fleet.service).cloned()?;
+        Some((report, service))
     }
 }
 

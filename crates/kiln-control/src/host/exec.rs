@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use kiln_engine::Execution;
 use kiln_model::{
     ExecOrder, ExecRequest, Exit, ExitCode, Failure, InstanceId, LONGEST_PART, OutputStream, ReleaseService,
-    SessionPart, SessionParts, TerminalSize,
+    SecretOrder, SessionPart, SessionParts, TerminalSize,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -25,6 +25,7 @@ use super::LocalHost;
 use super::driver::Driver;
 use crate::contract::{Caller, Session};
 use crate::sync::lock;
+use crate::world::Shelf;
 
 /// How often it is looked whether whoever asked is still there.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,7 +44,7 @@ impl LocalHost {
             Some(terminal) => Ours::terminal(terminal.size).map_err(failed)?,
             None => Ours::pipes().map_err(failed)?,
         };
-        let service = lock(&self.driver.core)
+        let (app, service) = lock(&self.driver.core)
             .touch(&id, &by.name, &request.argv.join(" "))
             .map_err(|trouble| {
                 Failure::new(ExitCode::Host, "the session could not be written down, so it was not begun")
@@ -51,9 +52,16 @@ impl LocalHost {
             })?
             .ok_or_else(|| no_such_instance(&id))?;
         let open = Open { driver: self.driver.clone(), id };
+        let secrets = Shelf::secrets(&self.store, &app, &service).map_err(|trouble| {
+            Failure::new(
+                ExitCode::Host,
+                "the secrets of the instance could not be read, so nothing was run in it",
+            )
+            .because(trouble.0)
+        })?;
         let execution = self
             .engine
-            .exec(&open.id, &order(request, service), theirs)
+            .exec(&open.id, &order(request, &service, secrets), theirs)
             .map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
         Ok(Box::new(move |stream| open.converse(&stream, ours, execution)))
     }
@@ -64,22 +72,13 @@ pub(crate) fn no_such_instance(id: &InstanceId) -> Failure {
         .hint("`kiln instances` shows those that run, `kiln instances --all` also those that were replaced")
 }
 
-fn order(request: &ExecRequest, service: ReleaseService) -> ExecOrder {
-    let mut env = service.env;
+fn order(request: &ExecRequest, service: &ReleaseService, secrets: Vec<SecretOrder>) -> ExecOrder {
+    let mut order = service.command(request.argv.clone(), secrets);
     if let Some(terminal) = &request.terminal {
-        env.insert("TERM".into(), terminal.kind.clone());
+        order.env.insert("TERM".into(), terminal.kind.clone());
+        order.has_terminal = true;
     }
-    let run = service.run;
-    let (argv, has_terminal) = (request.argv.clone(), request.terminal.is_some());
-    ExecOrder {
-        argv,
-        env,
-        uid: run.uid,
-        gid: run.gid,
-        groups: run.groups,
-        workdir: run.workdir,
-        has_terminal,
-    }
+    order
 }
 
 /// The near ends of a command's streams.

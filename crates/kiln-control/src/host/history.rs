@@ -59,6 +59,11 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                 let entry = note(*at, by, app, "collect".into(), Some(&names.join(" ")));
                 replacements.push(entry);
             }
+            Record::Committed { at, by, app, instance, name, image } => {
+                let what = format!("commit {name}");
+                let told = format!("image {} of {instance}", image.short());
+                replacements.push(note(*at, by, app, what, Some(&told)));
+            }
             Record::Imported { at, by, app, release } => {
                 let mut entry = note(*at, by, app, "import".into(), None::<&String>);
                 entry.to = Some(release.clone());

@@ -5,6 +5,7 @@ mod board;
 mod busy;
 mod cancel;
 mod checks;
+mod commit;
 mod deploy;
 mod diff;
 mod driver;
@@ -298,6 +299,7 @@ impl Host for LocalHost {
             Command::ReleaseDiff { app, from, to } => self.release_diff(app, &from, &to),
             Command::Instances { app, all } => self.instances(app, all),
             Command::Diff { instance } => self.diff(&instance),
+            Command::Commit { instance, name } => self.commit(&instance, name, &by),
             Command::Log { app, limit } => self.log(app, limit),
             Command::Export { app, release, file } => self.export(app, &release, &file),
             Command::Import { file } => self.import(&file, &by),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AppState, ExitCode, Failure, FleetPhase, Release, ReleaseAnswer, ReleaseDiffAnswer,
-    ReleaseEntry, ReleaseId, ReleaseImage, ReleaseState, ServiceName,
+    Answer, AppName, AppState, ExitCode, Failure, FleetPhase, ImageRecord, Release, ReleaseAnswer,
+    ReleaseDiffAnswer, ReleaseEntry, ReleaseId, ReleaseImage, ReleaseState, ServiceName,
 };
 
 use super::{LocalHost, failure};
@@ -67,7 +67,8 @@ impl LocalHost {
                 continue;
             };
             let (digest, bytes) = (record.digest, record.metadata_bytes + record.content_bytes);
-            let image = ReleaseImage { digest, bytes, entries: record.entries, packages: record.packages };
+            let ImageRecord { entries, packages, handmade, .. } = record;
+            let image = ReleaseImage { digest, bytes, entries, packages, handmade };
             images.insert(name.clone(), image);
         }
         Ok(images)

@@ -101,7 +101,7 @@ impl LocalHost {
         state: &AppState,
         kind: OperationKind,
     ) -> Result<(), Failure> {
-        preflight::check(release, state, &self.store)?;
+        preflight::check(release, state, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.
         if kind == OperationKind::Deploy { preflight::stores::check(release) } else { Ok(()) }

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn limits_are_compared_in_both_formats() {
-        let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10 };
+        let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10, io: None };
         let dir = tempfile::tempdir().unwrap();
         let groups = Groups(vec![dir.path().to_owned()]);
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();

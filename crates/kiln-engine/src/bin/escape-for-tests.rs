@@ -1,7 +1,7 @@
 //! Tries to get out of an instance, as a program that knows the kernel would; what a shell can try is in the tests.
 //!
 //! Prints `succeeded NAME` for everything that was not refused, and `all tried`. With an argument it uses up an
-//! allowance of its user instead, prints how much there was, and stays.
+//! allowance of its user instead, prints how much there was, and stays; or holds memory.
 
 use std::ffi::c_long;
 use std::fs;
@@ -99,6 +99,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("use-up-inotify") => stay(inotify_instances()),
         Some("use-up-pipes") => stay(large_pipes()),
+        Some("hold-memory") => hold(std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1)),
         _ => try_all(),
     }
     ExitCode::SUCCESS
@@ -164,6 +165,15 @@ fn map_code() -> Result<c_long, i32> {
 fn raise_capabilities() -> Result<c_long, i32> {
     let (header, all) = ([0x2008_0522u32, 0], [u32::MAX; 6]);
     call(libc::SYS_capset, [header.as_ptr() as c_long, all.as_ptr() as c_long, 0, 0, 0])
+}
+
+/// So many MiB of memory, every page of it written to, until it is ended.
+fn hold(mebibytes: usize) {
+    let memory = std::hint::black_box(vec![1u8; mebibytes << 20]);
+    println!("holding {}", memory.len());
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Says how many there were, and stays.

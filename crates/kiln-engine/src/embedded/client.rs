@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus};
+use kiln_model::{ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::cgroup::{Controller, Disk, Layout, NO_IO};
 use super::line::{Begun, Lines};
 use super::wire::{Answer, CONTROL_SOCKET, Call, Cursor, MOST_DESCRIPTORS};
 use crate::{Engine, EngineError, Execution};
@@ -227,6 +228,15 @@ impl Engine for Embedded {
 
     fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError> {
         sockets(&self.lines, id, count)
+    }
+
+    fn unenforceable(&self, limits: &Limits, image: &ImageHandle) -> Option<String> {
+        limits.io?;
+        match Layout::of_this_host() {
+            Ok(layout) if layout.has(Controller::Io) => Disk::of(&image.objects).err().map(|e| e.to_string()),
+            Ok(_) => Some(NO_IO.into()),
+            Err(missing) => Some(missing),
+        }
     }
 
     fn connections(&self, id: &InstanceId, port: u16) -> Result<u32, EngineError> {

@@ -1,6 +1,8 @@
 //! A keeper of its own for each test, and what to ask about it. Each test program uses some of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod private_group;
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,16 @@ impl Bench {
     /// With a keeper that may have so many descriptors.
     pub fn with_few_descriptors(most: u64) -> Self {
         Self::with(None, Some(most), FixtureImage::new())
+    }
+
+    /// With a keeper that is started after something was done in its process.
+    pub fn prepared(image: FixtureImage, prepare: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = keeper(&dir, None);
+        prepare(&mut command);
+        start(command);
+        let engine = Embedded::connect(&dir.path().join("run")).unwrap();
+        Self { engine, image, dir }
     }
 
     /// With a program of this host in the image, and the libraries it needs.
@@ -173,15 +185,24 @@ fn groups_in(dir: &std::path::Path) -> Vec<PathBuf> {
     entries.filter(|p| p.is_dir()).collect()
 }
 
-fn start_keeper(dir: &TempDir, edge_uid: Option<u32>, most_descriptors: Option<u64>) {
+fn keeper(dir: &TempDir, edge_uid: Option<u32>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keeper-for-tests"));
     command.arg(dir.path().join("run")).arg(dir.path().join("output"));
     command.args(edge_uid.map(|uid| uid.to_string()));
+    command
+}
+
+fn start_keeper(dir: &TempDir, edge_uid: Option<u32>, most_descriptors: Option<u64>) {
+    let mut command = keeper(dir, edge_uid);
     if let Some(most) = most_descriptors {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         // SAFETY: one system call, which touches no memory of the copy it is made in.
         unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
     }
+    start(command);
+}
+
+fn start(mut command: Command) {
     let said = command.output().unwrap();
     assert!(said.status.success(), "these tests need root: {}", String::from_utf8_lossy(&said.stderr));
 }

@@ -36,6 +36,10 @@ pub enum Rule {
     Forbid(PackageRule),
     /// It has a check of this kind.
     Check(String),
+    /// This one, which starts from a handmade image, may not: nothing in the spec allows it.
+    NotHandmade(ImageName),
+    /// It may be handmade.
+    MayBeHandmade,
 }
 
 /// In its canonical words, as releases record it.
@@ -45,6 +49,8 @@ impl fmt::Display for Rule {
             Self::Require(package) => write!(f, "require package {package}"),
             Self::Forbid(package) => write!(f, "forbid package {package}"),
             Self::Check(kind) => write!(f, "require check {kind}"),
+            Self::NotHandmade(image) => write!(f, "image {image} is not handmade"),
+            Self::MayBeHandmade => f.write_str("allow handmade images"),
         }
     }
 }
@@ -59,12 +65,17 @@ impl PolicyRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     problems: Vec<SpecProblem>,
+    hint: &'static str,
 }
+
+const CHANGE: &str = "change what the images hold, or the rule; nothing was deployed";
+const HANDMADE: &str = "better put what was changed by hand into `files`, `packages` or `build` of the image, and bake \
+    it; to deploy it as it is all the same, write `allow_handmade = true` under [policy]";
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        let mut failure = Failure::new(ExitCode::Policy, "the policy of kiln.toml refuses this release")
-            .hint("change what the images hold, or the rule; nothing was deployed");
+        let mut failure =
+            Failure::new(ExitCode::Policy, "the policy of kiln.toml refuses this release").hint(refused.hint);
         failure.causes = refused.problems.iter().map(ToString::to_string).collect();
         failure.problems = refused.problems;
         failure
@@ -92,7 +103,28 @@ impl Spec {
         if found.is_empty() {
             return Ok(self.policy.rules.iter().map(|r| r.rule.to_string()).collect());
         }
-        Err(Refused { problems: located(file, text, found).problems })
+        Err(Refused { problems: located(file, text, found).problems, hint: CHANGE })
+    }
+
+    /// Refuses a spec with an image that starts from a handmade one without its policy's saying that this is allowed.
+    /// Nothing but the spec has to be looked at. `text` and `file` as above.
+    ///
+    /// # Errors
+    /// Each such image, with the line that says what it starts from.
+    pub fn allows_its_handmade(&self, (file, text): (&str, &str)) -> Result<(), Refused> {
+        let refused = |rule: &PolicyRule| match &rule.rule {
+            Rule::NotHandmade(image) => {
+                let message =
+                    format!("image `{image}` starts from a handmade image, and no rule allows that");
+                Some(Found::new(rule.span.clone(), message))
+            }
+            _ => None,
+        };
+        let found: Vec<Found> = self.policy.rules.iter().filter_map(refused).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Refused { problems: located(file, text, found).problems, hint: HANDMADE })
     }
 
     /// How an image breaks a rule, if it does.
@@ -132,7 +164,8 @@ impl Spec {
                 let has = checks.iter().any(|c| c.kind() == kind);
                 (!has).then(|| format!("image `{name}` has no {kind} check"))
             }
-            Rule::Require(_) => None,
+            Rule::NotHandmade(_) if image.handmade.is_some() => Some(format!("image `{name}` is handmade")),
+            Rule::Require(_) | Rule::NotHandmade(_) | Rule::MayBeHandmade => None,
         }
     }
 }

@@ -86,6 +86,7 @@ impl Spec {
             secrets: pinned(service, of.secrets)?,
             checks: checks.iter().map(PassedCheck::of).collect(),
             needs: service.needs.clone(),
+            capabilities: service.capabilities.clone(),
             ..without_proof(service, image)
         })
     }
@@ -124,6 +125,7 @@ fn without_proof(service: &ServiceSpec, image: &ImageRecord) -> ReleaseService {
         unhealthy_after,
         start_timeout,
         needs: BTreeMap::new(),
+        capabilities: BTreeSet::new(),
         secrets: BTreeMap::new(),
         checks: BTreeSet::new(),
         hooks: service.hooks.clone(),

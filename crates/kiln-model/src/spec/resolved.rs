@@ -1,12 +1,12 @@
 //! The spec resolved: every default filled in, every reference known to lead somewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, CertificatePaths, Check, Hooks, HostPattern, HttpsRule, ImageName, Limits, Millis, Need,
-    NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName,
+    AppName, Capability, CertificatePaths, Check, Hooks, HostPattern, HttpsRule, ImageName, Limits, Millis,
+    Need, NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName,
     ServiceName, Volatile,
 };
 
@@ -93,6 +93,8 @@ pub enum Base {
     Scratch,
     /// An OCI image.
     Oci(OciReference),
+    /// A handmade image of the host, by its name.
+    Handmade(ImageName),
 }
 
 /// A further suite that packages may come from.
@@ -198,6 +200,8 @@ pub struct ServiceSpec {
     pub needs: BTreeMap<NeedName, Need>,
     /// What is run once when a release takes over.
     pub hooks: Hooks,
+    /// What their processes may do beyond others.
+    pub capabilities: BTreeSet<Capability>,
 }
 
 /// How instances are asked whether they are well.

@@ -24,7 +24,7 @@ pub(crate) fn release(marker: &str) -> Release {
         port: 8080,
         protocol: Protocol::Http1,
         instances: 3,
-        limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64 },
+        limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64, io: None },
         probe: Probe::Tcp,
         probe_interval: Millis(100),
         probe_timeout: Millis(1000),
@@ -34,6 +34,7 @@ pub(crate) fn release(marker: &str) -> Release {
         needs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         checks: Default::default(),
+        capabilities: Default::default(),
         hooks: Default::default(),
     };
     Release {

@@ -6,11 +6,11 @@ use crate::with;
 #[test]
 fn what_images_cannot_be() {
     assert_snapshot!(with("debian:bookworm", "debain:bookworm"), @r#"
-        kiln.toml:4:8: an image cannot start from `debain:bookworm`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`; did you mean `debian`?
+        kiln.toml:4:8: an image cannot start from `debain:bookworm`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, `image:` and the name of a handmade image, or `scratch`; did you mean `debian`?
             at |"debain:bookworm"|
         "#);
     assert_snapshot!(with("debian:bookworm", "debian"), @r#"
-        kiln.toml:4:8: an image cannot start from `debian`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`
+        kiln.toml:4:8: an image cannot start from `debian`; expected `debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, `image:` and the name of a handmade image, or `scratch`
             at |"debian"|
         "#);
     assert_snapshot!(with("debian:bookworm\"", "scratch\"\npackages = [\"nginx\"]"), @r#"

@@ -1,6 +1,7 @@
 //! What is wrong with a bad spec, where, and what would have been right.
 
 mod images;
+mod services;
 
 use insta::assert_snapshot;
 use kiln_model::{ExitCode, Failure, Spec};
@@ -59,7 +60,7 @@ fn what_is_not_toml() {
 #[test]
 fn keys_that_do_not_exist() {
     assert_snapshot!(with("image = \"web\"", "imgae = \"web\""), @r"
-        kiln.toml:8:1: unknown key `imgae`; expected one of `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`; did you mean `image`?
+        kiln.toml:8:1: unknown key `imgae`; expected one of `capabilities`, `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `io`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`; did you mean `image`?
             at |imgae|
         ");
     assert_snapshot!(and("[images.api]\nfrom = \"scratch\"\n"), @r"

@@ -73,7 +73,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         port: 8080,
         protocol: kiln_model::Protocol::Http1,
         instances,
-        limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64 },
+        limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64, io: None },
         probe: Probe::Tcp,
         probe_interval: Millis(100),
         probe_timeout: Millis(1_000),
@@ -84,6 +84,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         secrets: BTreeMap::new(),
         checks: Default::default(),
         hooks: Default::default(),
+        capabilities: Default::default(),
     };
     let web: kiln_model::ServiceName = "web".parse().expect("a name");
     let route = ReleaseRoute {

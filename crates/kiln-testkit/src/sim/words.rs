@@ -32,6 +32,7 @@ pub(crate) fn record(record: &Record) -> String {
             Ending::Superseded { by } => format!("plan {generation}: superseded by plan {by}"),
             Ending::Failed { step, cause } => format!("plan {generation}: failed at `{step}`: {cause}"),
         },
+        Record::Committed { instance, name, .. } => format!("{instance} is committed as {name}"),
         Record::Collected { releases, .. } => format!("{} releases are collected", releases.len()),
         Record::Imported { release, .. } => format!("release {release} is imported"),
         Record::SecretSet { name, .. } => format!("secret {name} is set"),

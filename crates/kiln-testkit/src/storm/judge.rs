@@ -108,6 +108,7 @@ impl Judge {
             | Record::Reinforced { .. }
             | Record::Collected { .. }
             | Record::Imported { .. }
+            | Record::Committed { .. }
             | Record::SecretSet { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,

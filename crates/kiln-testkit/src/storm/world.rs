@@ -9,8 +9,8 @@ use kiln_control::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watc
 use kiln_engine::{Engine, EngineError, Execution};
 use kiln_model::{
     AppName, EdgeCounts, ExecOrder, Exit, FleetCount, FleetId, ImageDigest, ImageHandle, InstanceId,
-    InstanceOrder, InstanceStatus, Record, Release, ReleaseId, ReleaseService, RouteTable, SecretOrder,
-    Timestamp,
+    InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId, ReleaseService, RouteTable,
+    SecretOrder, Timestamp,
 };
 
 use super::ground::{Ground, Late, Truth};
@@ -308,6 +308,10 @@ impl Engine for Ground {
 
     fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {
         Err(EngineError::NoSuchInstance(id.clone()))
+    }
+
+    fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
     }
 
     fn connections(&self, id: &InstanceId, _: u16) -> Result<u32, EngineError> {

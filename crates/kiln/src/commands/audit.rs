@@ -41,19 +41,20 @@ fn words_for(audit: &AuditAnswer) -> String {
     }
     match &audit.package {
         None => table(
-            ["APP", "RELEASE", "STATE", "SERVICE", "INSTANCES", "PACKAGES", "CHECKS", "POLICY"],
+            ["APP", "RELEASE", "STATE", "SERVICE", "INSTANCES", "IMAGE", "PACKAGES", "CHECKS", "POLICY"],
             &audit.services.iter().map(summary).collect::<Vec<_>>(),
         ),
         Some(rule) => asked_for(audit, rule),
     }
 }
 
-fn summary(entry: &AuditEntry) -> [String; 8] {
+fn summary(entry: &AuditEntry) -> [String; 9] {
     let [app, release, state, service, instances] = place(entry);
     let count = |n: usize| n.to_string();
     let counts = [entry.packages.len(), entry.checks.len(), entry.policy.len()].map(count);
     let [packages, checks, policy] = counts;
-    [app, release, state, service, instances, packages, checks, policy]
+    let image = if entry.handmade.is_some() { "handmade" } else { "baked" };
+    [app, release, state, service, instances, image.to_owned(), packages, checks, policy]
 }
 
 fn asked_for(audit: &AuditAnswer, rule: &PackageRule) -> String {

@@ -52,20 +52,26 @@ pub(crate) fn run(args: Exec, context: &Context) -> Result<(), Failure> {
     let raw = has_terminal.then(Raw::begin).flatten();
     let exit = converse(&stream, has_terminal, context.output.json);
     drop(raw);
-    let code = match exit? {
-        Exit::NotStarted { cause } => {
-            let message = format!("the command could not be run in {}", request.instance);
-            return Err(Failure::new(ExitCode::Usage, message).because(cause));
-        }
-        Exit::Code { code } => code,
-        Exit::Signal { signal } => 128 + signal,
-        Exit::OutOfMemory { .. } => 128 + 9,
-        Exit::Unknown => ExitCode::Host as i32,
-    };
+    let code = code_of(exit?).map_err(|cause| {
+        let message = format!("the command could not be run in {}", request.instance);
+        Failure::new(ExitCode::Usage, message).because(cause)
+    })?;
     if context.output.json {
         let _ = output::line(&json!({ "event": "ended", "code": code }).to_string());
     }
     std::process::exit(code)
+}
+
+/// As a shell would tell it; why there is none, if the command never ran.
+fn code_of(exit: Exit) -> Result<i32, String> {
+    match exit {
+        Exit::NotStarted { cause } => Err(cause),
+        Exit::Code { code } => Ok(code),
+        Exit::Signal { signal } => Ok(128 + signal),
+        Exit::OutOfMemory { .. } | Exit::HostOutOfMemory => Ok(128 + 9),
+        Exit::OutOfSpace { exit, .. } => code_of(*exit),
+        Exit::Unknown => Ok(ExitCode::Host as i32),
+    }
 }
 
 /// Carries everything to and fro until the command has ended.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod bake;
 pub(crate) mod cancel;
+pub(crate) mod commit;
 pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod diff;
@@ -53,6 +54,7 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Image(args) => image::run(&args, context),
         Commands::Instances(args) => instances::run(&args, context),
         Commands::Diff(args) => diff::run(args, context),
+        Commands::Commit(args) => commit::run(args, context),
         Commands::Exec(args) => exec::run(args, context),
         Commands::Log(args) => log::run(&args, context),
         Commands::Logs(args) => logs::run(args, context),

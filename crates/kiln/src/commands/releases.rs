@@ -99,11 +99,25 @@ fn in_full(answer: &ReleaseAnswer) -> String {
         if let Some(image) = answer.images.get(name) {
             let packages = count(image.packages.len() as u64, "package");
             lines.push(format!("           {packages}, {} paths, {}", image.entries, bytes(image.bytes)));
+            if let Some(handmade) = &image.handmade {
+                let (kept, of) = (handmade.kept.join(", "), &handmade.instance);
+                lines.push(format!(
+                    "           handmade: `{}`, {of} with what it held in {kept}",
+                    handmade.name
+                ));
+            }
         }
         lines.push(format!("  run      {} as {}", service.run.argv.join(" "), service.run.user));
         let limits = service.limits;
         let cpu = f64::from(limits.cpu_millis) / 1000.0;
         lines.push(format!("  limits   memory {}, cpu {cpu}, pids {}", limits.memory, limits.pids));
+        if let Some(io) = limits.io {
+            let read = io.read.map(|read| format!("{read}/s"));
+            let reads = io.reads.map(|reads| format!("{reads} requests/s"));
+            let both: Vec<String> = read.into_iter().chain(reads).collect();
+            lines.push(format!("  reads    {}", both.join(", ")));
+        }
+        lines.extend(service.capabilities.iter().map(|capability| format!("  may      {capability}")));
         lines.extend(service.env.iter().map(|(name, value)| format!("  env      {name}={value}")));
         lines.extend(
             service.secrets.iter().map(|(name, pinned)| format!("  secret   {name} {}", pinned.version)),

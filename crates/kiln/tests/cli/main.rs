@@ -2,6 +2,7 @@
 //! directory, a registry of hosts and, where one is needed, a scripted host behind a real socket of its own.
 
 mod answers;
+mod commits;
 mod deploys;
 mod harness;
 mod hosts;

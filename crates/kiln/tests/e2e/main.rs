@@ -4,11 +4,14 @@
 
 mod boundaries;
 mod cancel;
+mod clock;
+mod commit;
 mod contents;
 mod deploys;
 mod edges;
 mod failures;
 mod hands;
+mod health;
 mod hooks;
 mod host;
 mod luck;

@@ -71,6 +71,11 @@ fn a_rollback_restores_the_secret_versions_of_its_release() {
     let report = load.stop();
     assert_eq!(report.failures, [], "of {} requests", report.requests);
 
+    let of_first = host.json(&["instances"]).as_array().unwrap().clone();
+    let inside = of_first.iter().find(|i| i["release"] == first.as_str()).unwrap()["id"].as_str().unwrap();
+    let shown = host.kiln(&["exec", inside, "--", "sh", "-c", "echo $GREETING $KEY"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "one first-value\n", "{}", said(&shown));
+
     let listed = host.json(&["secret", "list", "--app", "hello"]);
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     assert_eq!((&listed[0]["present"], &listed[1]["present"]), (&true.into(), &false.into()));

@@ -4,6 +4,7 @@
 pub(super) mod ports;
 pub(super) mod stores;
 
+use kiln_engine::Engine;
 use kiln_model::{AppState, ByteSize, ExitCode, Failure, Release, ServiceName};
 use kiln_store::Store;
 
@@ -52,10 +53,30 @@ impl Needed {
 ///
 /// # Errors
 /// What is lacking, and how much of it.
-pub(super) fn check(release: &Release, state: &AppState, store: &Store) -> Result<(), Failure> {
+pub(super) fn check(
+    release: &Release,
+    state: &AppState,
+    store: &Store,
+    engine: &dyn Engine,
+) -> Result<(), Failure> {
+    enforceable(release, store, engine)?;
     // What cannot be found out refuses nothing.
     let Some(machine) = Machine::look(store) else { return Ok(()) };
     machine.carries(Needed::by(release, state))
+}
+
+/// Refuses a release with limits that would not be kept here.
+fn enforceable(release: &Release, store: &Store, engine: &dyn Engine) -> Result<(), Failure> {
+    for (name, service) in release.services.iter().filter(|(_, s)| s.limits.io.is_some()) {
+        let image = store.handle(&service.image).map_err(|e| super::failure::store(&e))?;
+        if let Some(why) = engine.unenforceable(&service.limits, &image) {
+            let message = format!("the limits of service {name} cannot be kept on this host");
+            return Err(Failure::new(ExitCode::Host, message)
+                .because(why)
+                .hint("leave `io` of the service out, or use a host that has what is missing"));
+        }
+    }
+    Ok(())
 }
 
 impl Machine {

@@ -10,12 +10,21 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::setting::{self, Setting};
-use super::{Controller, Layout};
+use super::{Allowance, Controller, Layout};
 
 /// The directories in which an instance has a group each, held open: they are reached from any mount namespace.
 pub(crate) struct Groups {
     unified: Hierarchy,
     v1: Vec<Hierarchy>,
+}
+
+/// Whose memory was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanting {
+    /// The instance's: it reached its limit.
+    ItsOwn,
+    /// That of the host, or of a group around ours.
+    TheHosts,
 }
 
 /// Our directory in one hierarchy.
@@ -27,6 +36,10 @@ struct Hierarchy {
     controllers: Vec<Controller>,
     is_v2: bool,
 }
+
+/// Why reading from disks cannot be limited on a host.
+pub(crate) const NO_IO: &str = "reading from disks cannot be limited: neither cgroup2 has the controller `io` nor is a \
+                                v1 hierarchy with `blkio` mounted";
 
 const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -42,23 +55,34 @@ impl Groups {
     }
 
     /// Makes the v2 group of an instance, with the limits that are set there.
-    pub(crate) fn create_leaf(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
-        self.unified.create(id.as_str(), limits)
+    pub(crate) fn create_leaf(&self, id: &InstanceId, allowed: Allowance<'_>) -> io::Result<()> {
+        if allowed.io.is_some() && !self.all().any(|h| h.controllers.contains(&Controller::Io)) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, NO_IO));
+        }
+        self.unified.create(id.as_str(), allowed)
     }
 
     /// Makes the other groups of an instance, with its other limits.
-    pub(crate) fn create_others(&self, id: &InstanceId, limits: &Limits) -> io::Result<()> {
-        self.v1.iter().try_for_each(|h| h.create(id.as_str(), limits))
+    pub(crate) fn create_others(&self, id: &InstanceId, allowed: Allowance<'_>) -> io::Result<()> {
+        self.v1.iter().filter(|h| h.is_for(allowed)).try_for_each(|h| h.create(id.as_str(), allowed))
     }
 
-    /// What is to be set in each of those.
+    /// What is to be set in each of those that every instance has.
     pub(crate) fn settings_of_others(&self, limits: &Limits) -> Vec<Vec<Setting>> {
-        self.v1.iter().map(|h| h.settings(limits)).collect()
+        let allowed = Allowance { limits, io: None };
+        self.v1.iter().filter(|h| !h.is_for_reading()).map(|h| h.settings(allowed)).collect()
     }
 
-    /// Our directories in the v1 hierarchies: a process joins a group there by itself.
+    /// Our directories in the v1 hierarchies in which every instance has a group: a process joins those by itself.
     pub(crate) fn others(&self) -> Vec<BorrowedFd<'_>> {
-        self.v1.iter().map(|h| h.dir.as_fd()).collect()
+        self.v1.iter().filter(|h| !h.is_for_reading()).map(|h| h.dir.as_fd()).collect()
+    }
+
+    /// Puts a process into the v1 group for reading from disks, which only those have that are limited in it.
+    pub(crate) fn join_for_reading(&self, id: &InstanceId, pid: u32) -> io::Result<()> {
+        let pid = pid.to_string();
+        let for_reading = self.v1.iter().filter(|h| h.is_for_reading());
+        for_reading.into_iter().try_for_each(|h| h.write(&format!("{id}/cgroup.procs"), &pid))
     }
 
     /// The v2 group of an instance, to be born into.
@@ -69,7 +93,12 @@ impl Groups {
     /// Puts a process into the v1 groups of an instance.
     pub(crate) fn join(&self, id: &InstanceId, pid: u32) -> io::Result<()> {
         let pid = pid.to_string();
-        self.v1.iter().try_for_each(|h| h.write(&format!("{id}/cgroup.procs"), &pid))
+        let join = |h: &Hierarchy| match h.write(&format!("{id}/cgroup.procs"), &pid) {
+            // One without such a limit has no group there.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && h.is_for_reading() => Ok(()),
+            joined => joined,
+        };
+        self.v1.iter().try_for_each(join)
     }
 
     /// Kills everything in the groups of the given name, whoever's child it is.
@@ -79,9 +108,26 @@ impl Groups {
 
     /// Whether the kernel killed in the groups of an instance for want of memory.
     pub(crate) fn ran_out_of_memory(&self, id: &InstanceId) -> bool {
-        let memory = self.all().find(|h| h.controllers.contains(&Controller::Memory));
-        let events = memory.and_then(|h| h.read(&format!("{id}/{}", setting::memory_events(h.is_v2))).ok());
-        events.is_some_and(|text| setting::oom_kills(&text) > 0)
+        self.want_of_memory(id).is_some()
+    }
+
+    /// Whose memory it was that was wanting, if the kernel killed in the groups of an instance.
+    pub(crate) fn want_of_memory(&self, id: &InstanceId) -> Option<Wanting> {
+        let memory = self.all().find(|h| h.controllers.contains(&Controller::Memory))?;
+        let read = |file: &str| memory.read(&format!("{id}/{file}"));
+        let events = read(setting::memory_events(memory.is_v2)).ok()?;
+        if setting::oom_kills(&events) == 0 {
+            return None;
+        }
+        let reached = match memory.is_v2 {
+            true => setting::reached_in_v2(&events),
+            false => {
+                let [most, limit] =
+                    setting::MOST_AND_LIMIT_IN_V1.map(|file| read(file).ok()?.trim().parse::<u64>().ok());
+                setting::reached_in_v1(most?, limit?)
+            }
+        };
+        Some(if reached { Wanting::ItsOwn } else { Wanting::TheHosts })
     }
 
     /// Removes the groups of the given name, those that are there.
@@ -153,14 +199,24 @@ impl Hierarchy {
         Ok(Self { path, root, dir, controllers: controllers.to_vec(), is_v2 })
     }
 
-    fn create(&self, name: &str, limits: &Limits) -> io::Result<()> {
-        mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))?;
-        self.settings(limits).iter().try_for_each(|s| self.apply(name, s))
+    /// Whether it has the controller of reading from disks, and no other.
+    fn is_for_reading(&self) -> bool {
+        self.controllers == [Controller::Io]
     }
 
-    fn settings(&self, limits: &Limits) -> Vec<Setting> {
+    /// Whether instances that are allowed so much have a group here.
+    fn is_for(&self, allowed: Allowance<'_>) -> bool {
+        allowed.io.is_some() || !self.is_for_reading()
+    }
+
+    fn create(&self, name: &str, allowed: Allowance<'_>) -> io::Result<()> {
+        mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))?;
+        self.settings(allowed).iter().try_for_each(|s| self.apply(name, s))
+    }
+
+    fn settings(&self, allowed: Allowance<'_>) -> Vec<Setting> {
         let of = if self.is_v2 { setting::in_v2 } else { setting::in_v1 };
-        self.controllers.iter().flat_map(|c| of(*c, limits)).collect()
+        self.controllers.iter().flat_map(|c| of(*c, allowed)).collect()
     }
 
     fn apply(&self, name: &str, setting: &Setting) -> io::Result<()> {
@@ -211,9 +267,10 @@ mod tests {
         let name = format!("kiln-test-{}", std::process::id());
         let groups = Groups::open(&this_hosts(), &name).expect("these tests need root");
         let id: InstanceId = "app-web-1-1".parse().unwrap();
-        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7 };
-        groups.create_leaf(&id, &limits).unwrap();
-        groups.create_others(&id, &limits).unwrap();
+        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7, io: None };
+        let allowed = Allowance { limits: &limits, io: None };
+        groups.create_leaf(&id, allowed).unwrap();
+        groups.create_others(&id, allowed).unwrap();
         let pids = groups.all().find(|h| h.controllers.contains(&Controller::Pids)).unwrap();
         assert_eq!(pids.read("app-web-1-1/pids.max").unwrap().trim(), "7");
         assert!(!groups.ran_out_of_memory(&id));

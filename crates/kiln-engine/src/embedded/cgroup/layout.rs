@@ -1,10 +1,11 @@
 //! Which controller is mounted where.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// A controller instances are limited by.
+/// A controller instances are limited by. All but the last must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Controller {
     /// Memory in bytes.
@@ -13,24 +14,35 @@ pub(crate) enum Controller {
     Cpu,
     /// Processes and threads.
     Pids,
+    /// Reading from disks.
+    Io,
 }
 
 impl Controller {
     /// All of them.
-    pub(crate) const ALL: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller::Pids];
+    pub(crate) const ALL: [Controller; 4] =
+        [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Io];
+    /// Those without which there are no instances.
+    const NEEDED: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller::Pids];
 
-    /// As the kernel calls it.
+    /// As the kernel calls it in its v1 hierarchy.
+    fn name_in_v1(self) -> &'static str {
+        if self == Controller::Io { "blkio" } else { self.name() }
+    }
+
+    /// As the kernel calls it in the v2 tree.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Controller::Memory => "memory",
             Controller::Cpu => "cpu",
             Controller::Pids => "pids",
+            Controller::Io => "io",
         }
     }
 
-    fn among<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Self> {
+    fn among<'a>(names: impl Iterator<Item = &'a str>, name: fn(Self) -> &'static str) -> Vec<Self> {
         let names: Vec<&str> = names.collect();
-        Self::ALL.into_iter().filter(|c| names.contains(&c.name())).collect()
+        Self::ALL.into_iter().filter(|c| names.contains(&name(*c))).collect()
     }
 }
 
@@ -46,6 +58,16 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// That of this host.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub(crate) fn of_this_host() -> Result<Self, String> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {e}"))?;
+        Self::read(&mountinfo, |tree| fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default())
+    }
+
     /// Reads the text of /proc/self/mountinfo. `controllers_of` reads `cgroup.controllers` of a v2 tree.
     ///
     /// # Errors
@@ -53,22 +75,23 @@ impl Layout {
     pub(crate) fn read(mountinfo: &str, controllers_of: impl Fn(&PathBuf) -> String) -> Result<Self, String> {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
         let unified = mounts.iter().find(|m| m.kind == "cgroup2").ok_or(NO_UNIFIED)?.point.clone();
-        let in_unified = Controller::among(controllers_of(&unified).split_whitespace());
+        let in_unified = Controller::among(controllers_of(&unified).split_whitespace(), Controller::name);
         let mut layout = Self { unified, in_unified, v1: Vec::new() };
         for mount in mounts.iter().filter(|m| m.kind == "cgroup") {
-            let new = Controller::among(mount.options.split(','));
+            let new = Controller::among(mount.options.split(','), Controller::name_in_v1);
             let new: Vec<Controller> = new.into_iter().filter(|c| !layout.has(*c)).collect();
             if !new.is_empty() {
                 layout.v1.push((mount.point.clone(), new));
             }
         }
-        match Controller::ALL.into_iter().find(|c| !layout.has(*c)) {
+        match Controller::NEEDED.into_iter().find(|c| !layout.has(*c)) {
             Some(missing) => Err(format!("{NO_CONTROLLER} `{}`", missing.name())),
             None => Ok(layout),
         }
     }
 
-    fn has(&self, controller: Controller) -> bool {
+    /// Whether the controller is anywhere.
+    pub(crate) fn has(&self, controller: Controller) -> bool {
         let v1 = self.v1.iter().flat_map(|(_, controllers)| controllers);
         self.in_unified.iter().chain(v1).any(|c| *c == controller)
     }
@@ -115,7 +138,7 @@ fn unescaped(text: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::Controller::{Cpu, Memory, Pids};
+    use super::Controller::{Cpu, Io, Memory, Pids};
     use super::*;
 
     /// Every controller in a v1 hierarchy of its own.
@@ -123,6 +146,7 @@ mod tests {
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+38 31 0:35 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio
 33 31 0:30 / /sys/fs/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct
 34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset
 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
@@ -156,24 +180,26 @@ mod tests {
         assert_eq!(layout.unified, PathBuf::from("/sys/fs/cgroup/unified"));
         assert_eq!(layout.in_unified, []);
         let at = |name: &str| PathBuf::from("/sys/fs/cgroup").join(name);
-        let v1 = [(at("cpu"), vec![Cpu]), (at("memory"), vec![Memory]), (at("pids"), vec![Pids])];
-        assert_eq!(layout.v1, v1);
+        let v1 = [("cpu", Cpu), ("blkio", Io), ("memory", Memory), ("pids", Pids)];
+        assert_eq!(layout.v1, v1.map(|(name, controller)| (at(name), vec![controller])));
     }
 
     #[test]
     fn controllers_that_share_a_hierarchy_or_are_in_the_unified_one() {
         let layout = read(HYBRID, "").unwrap();
+        assert!(!layout.has(Io), "it may lack");
         assert_eq!(layout.v1[0], (PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"), vec![Cpu]));
         let layout = read(PURE, "cpuset cpu io memory hugetlb pids rdma misc\n").unwrap();
         assert_eq!(layout.unified, PathBuf::from("/sys/fs/cgroup"));
-        assert_eq!((layout.in_unified, layout.v1), (vec![Memory, Cpu, Pids], vec![]));
+        assert_eq!((layout.in_unified, layout.v1), (vec![Memory, Cpu, Pids, Io], vec![]));
     }
 
     #[test]
     fn each_controller_is_looked_for_by_itself() {
         let layout = read(SEPARATE, "memory pids").unwrap();
         assert_eq!(layout.in_unified, [Memory, Pids]);
-        assert_eq!(layout.v1, [(PathBuf::from("/sys/fs/cgroup/cpu"), vec![Cpu])]);
+        let at = |name: &str| PathBuf::from("/sys/fs/cgroup").join(name);
+        assert_eq!(layout.v1, [(at("cpu"), vec![Cpu]), (at("blkio"), vec![Io])]);
     }
 
     #[test]

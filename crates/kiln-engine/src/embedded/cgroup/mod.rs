@@ -9,14 +9,17 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | `disk` | the disk a file lies on, as the controller of reading has it |
 //! | `layout` | which controller is mounted where, read from the mount table |
 //! | `setting` | a limit as the file and the text that set it |
 //! | `groups` | the directories of this host root: made, joined, killed, removed |
 
+mod disk;
 mod groups;
 mod layout;
 mod setting;
 
-pub(super) use groups::Groups;
+pub(super) use disk::Disk;
+pub(super) use groups::{Groups, NO_IO, Wanting};
 pub(super) use layout::{Controller, Layout};
-pub(super) use setting::Setting;
+pub(super) use setting::{Allowance, Setting};

@@ -1,8 +1,10 @@
 //! A limit as the file and the text that set it.
 
-use kiln_model::Limits;
+use std::io;
 
-use super::Controller;
+use kiln_model::{InstanceOrder, IoLimits, Limits};
+
+use super::{Controller, Disk};
 
 /// Something to write into a file of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +34,26 @@ fn quota(limits: &Limits) -> u64 {
     (u64::from(limits.cpu_millis) * (PERIOD / 1000)).max(LEAST_QUOTA)
 }
 
+/// What an instance may use, and the disk its image lies on if there is a limit on reading from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) io: Option<(Disk, IoLimits)>,
+}
+
+impl<'a> Allowance<'a> {
+    /// What an order allows. The calling process is in the host's mount namespace.
+    ///
+    /// # Errors
+    /// If reading is limited, and the image lies on no disk that the kernel can limit.
+    pub(crate) fn of(order: &'a InstanceOrder) -> io::Result<Self> {
+        let on_disk = |io| Ok::<_, io::Error>((Disk::of(&order.image.objects)?, io));
+        Ok(Self { limits: &order.limits, io: order.limits.io.map(on_disk).transpose()? })
+    }
+}
+
 /// The limits of one controller in a v2 group. Memory means memory: nothing is swapped out to evade the limit.
-pub(super) fn in_v2(controller: Controller, limits: &Limits) -> Vec<Setting> {
+pub(super) fn in_v2(controller: Controller, Allowance { limits, io }: Allowance<'_>) -> Vec<Setting> {
     match controller {
         Controller::Memory => vec![
             Setting::new("memory.max", limits.memory.0),
@@ -43,11 +63,19 @@ pub(super) fn in_v2(controller: Controller, limits: &Limits) -> Vec<Setting> {
         ],
         Controller::Cpu => vec![Setting::new("cpu.max", format!("{} {PERIOD}", quota(limits)))],
         Controller::Pids => vec![Setting::new("pids.max", limits.pids)],
+        Controller::Io => io.map(|(disk, io)| Setting::new("io.max", io_max(disk, io))).into_iter().collect(),
     }
 }
 
+/// `8:0 rbps=1048576 riops=100`
+fn io_max(disk: Disk, io: IoLimits) -> String {
+    let read = io.read.map(|read| format!(" rbps={}", read.0)).unwrap_or_default();
+    let reads = io.reads.map(|reads| format!(" riops={reads}")).unwrap_or_default();
+    format!("{disk}{read}{reads}")
+}
+
 /// The limits of one controller in a v1 group.
-pub(super) fn in_v1(controller: Controller, limits: &Limits) -> Vec<Setting> {
+pub(super) fn in_v1(controller: Controller, Allowance { limits, io }: Allowance<'_>) -> Vec<Setting> {
     match controller {
         Controller::Memory => vec![
             Setting::new("memory.limit_in_bytes", limits.memory.0),
@@ -55,12 +83,37 @@ pub(super) fn in_v1(controller: Controller, limits: &Limits) -> Vec<Setting> {
         ],
         Controller::Cpu => vec![Setting::new("cpu.cfs_quota_us", quota(limits))],
         Controller::Pids => vec![Setting::new("pids.max", limits.pids)],
+        Controller::Io => io.map(|(disk, io)| io_in_v1(disk, io)).unwrap_or_default(),
     }
+}
+
+fn io_in_v1(disk: Disk, io: IoLimits) -> Vec<Setting> {
+    let of = |file, value: Option<u64>| Some(Setting::new(file, format!("{disk} {}", value?)));
+    let read = of("blkio.throttle.read_bps_device", io.read.map(|read| read.0));
+    let reads = of("blkio.throttle.read_iops_device", io.reads.map(u64::from));
+    read.into_iter().chain(reads).collect()
 }
 
 /// The file in which the kernel counts kills for want of memory.
 pub(super) fn memory_events(is_v2: bool) -> &'static str {
     if is_v2 { "memory.events" } else { "memory.oom_control" }
+}
+
+/// Whether a v2 group ever reached its own limit.
+pub(super) fn reached_in_v2(events: &str) -> bool {
+    // `oom` counts where the limit was that was reached, `oom_kill` who was killed for it.
+    let count = events.lines().find_map(|line| line.strip_prefix("oom "));
+    count.is_some_and(|n| n.trim() != "0")
+}
+
+/// The most a v1 group ever used, and its limit. How often it was refused for that, newer kernels do not count.
+pub(super) const MOST_AND_LIMIT_IN_V1: [&str; 2] = ["memory.max_usage_in_bytes", "memory.limit_in_bytes"];
+
+/// Whether a v1 group ever reached its own limit.
+pub(super) fn reached_in_v1(most: u64, limit: u64) -> bool {
+    /// What the kernel takes for each processor in advance: one group may be refused before it has used so much.
+    const IN_ADVANCE: u64 = 512 << 10;
+    most + IN_ADVANCE >= limit
 }
 
 /// How often the kernel killed for want of memory, from such a file.
@@ -77,11 +130,27 @@ mod tests {
 
     #[test]
     fn half_a_cpu_is_half_of_every_period() {
-        let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10 };
-        assert_eq!(in_v2(Controller::Cpu, &limits), [Setting::new("cpu.max", "50000 100000")]);
-        assert_eq!(in_v1(Controller::Cpu, &limits)[0], Setting::new("cpu.cfs_quota_us", 50_000));
+        let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10, io: None };
+        let allowed = Allowance { limits: &limits, io: None };
+        assert_eq!(in_v2(Controller::Cpu, allowed), [Setting::new("cpu.max", "50000 100000")]);
+        assert_eq!(in_v1(Controller::Cpu, allowed)[0], Setting::new("cpu.cfs_quota_us", 50_000));
         let least = Limits { cpu_millis: 0, ..limits };
         assert_eq!(quota(&least), LEAST_QUOTA, "zero never means unlimited");
+    }
+
+    #[test]
+    fn reading_is_limited_by_bytes_and_by_requests() {
+        let limits = Limits { memory: ByteSize(64 << 20), cpu_millis: 500, pids: 10, io: None };
+        let disk = Disk { major: 8, minor: 16 };
+        let io = IoLimits { read: Some(ByteSize(1 << 20)), reads: Some(100) };
+        let allowed = Allowance { limits: &limits, io: Some((disk, io)) };
+        assert_eq!(in_v2(Controller::Io, allowed), [Setting::new("io.max", "8:16 rbps=1048576 riops=100")]);
+        let v1 = in_v1(Controller::Io, allowed);
+        assert_eq!(v1[0], Setting::new("blkio.throttle.read_bps_device", "8:16 1048576"));
+        assert_eq!(v1[1], Setting::new("blkio.throttle.read_iops_device", "8:16 100"));
+        let bytes = Allowance { io: Some((disk, IoLimits { reads: None, ..io })), ..allowed };
+        assert_eq!(in_v2(Controller::Io, bytes), [Setting::new("io.max", "8:16 rbps=1048576")]);
+        assert_eq!(in_v2(Controller::Io, Allowance { io: None, ..allowed }), []);
     }
 
     #[test]
@@ -89,6 +158,8 @@ mod tests {
         assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
         let v2 = "low 0\nhigh 0\nmax 15\noom 1\noom_kill 1\noom_group_kill 1\n";
         assert_eq!(oom_kills(v2), 1);
+        assert!(reached_in_v2(v2) && !reached_in_v2("max 0\noom 0\noom_kill 1\n"));
+        assert!(reached_in_v1(32 << 20, 32 << 20) && !reached_in_v1(26 << 20, 32 << 20));
         assert_eq!(oom_kills(""), 0);
     }
 }

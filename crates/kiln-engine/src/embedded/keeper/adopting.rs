@@ -61,6 +61,11 @@ impl Keeper {
         if !is_there {
             return self.remove_rest(number);
         }
+        let is_stopping =
+            matches!(self.register.status(&id).map(|s| &s.state), Some(InstanceState::Stopping { .. }));
+        if let Some(pid) = self.instances[&number].main().map(MainProcess::pid).filter(|_| !is_stopping) {
+            self.hold_mounts(number, pid);
+        }
         match self.register.status(&id).map(|status| &status.state) {
             Some(InstanceState::Stopping { .. }) => self.give_grace(number),
             Some(_) => {}

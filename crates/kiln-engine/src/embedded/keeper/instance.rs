@@ -7,6 +7,7 @@ use std::time::Instant;
 use kiln_model::{ByteSize, Exit, Inside, InstanceId, InstanceOrder, Millis, OutputStream, Volatile};
 
 use super::super::capture::OutputPipe;
+use super::super::cgroup::Wanting;
 use super::super::launch::{Launching, MainProcess};
 use super::descriptors::Mark;
 use super::journal::Trace;
@@ -29,8 +30,11 @@ pub(super) struct Instance {
     pub(super) failure: Option<String>,
     /// Whether it is ending because it was told to, at once.
     pub(super) is_killed: bool,
-    /// Whether it is ending because the kernel killed one of its processes for want of memory.
-    pub(super) is_starved: bool,
+    /// Of whose memory it is ending for want of, if the kernel killed one of its processes for that.
+    pub(super) starved: Option<Wanting>,
+    /// Its mount namespace, held so that its volatile paths can be looked at when it has ended by itself. Let go of
+    /// before it is asked to end: whoever lets go last takes the mounts down, and that is to be its own process.
+    pub(super) mounts: Option<OwnedFd>,
 }
 
 /// Where it is, as its keeper sees it.
@@ -65,7 +69,8 @@ impl Instance {
             trace: None,
             failure: None,
             is_killed: false,
-            is_starved: false,
+            starved: None,
+            mounts: None,
         }
     }
 
@@ -89,7 +94,8 @@ impl Instance {
             trace: Some(Box::new(trace)),
             failure: None,
             is_killed: false,
-            is_starved: false,
+            starved: None,
+            mounts: None,
         }
     }
 
@@ -148,12 +154,12 @@ impl Instance {
     }
 
     /// How it ended, given how its main process did.
-    pub(super) fn verdict(&mut self, exit: Exit, ran_out_of_memory: impl FnOnce() -> bool) -> Exit {
+    pub(super) fn verdict(&mut self, exit: Exit, want_of_memory: impl FnOnce() -> Option<Wanting>) -> Exit {
         if let Some(cause) = self.failure.take() {
             return Exit::NotStarted { cause };
         }
-        if self.is_starved {
-            return Exit::OutOfMemory { limit: self.memory };
+        if let Some(wanting) = self.starved {
+            return self.out_of_memory(wanting);
         }
         let may_be_memory = match exit {
             Exit::Signal { signal } => signal == libc::SIGKILL && !self.is_killed,
@@ -161,9 +167,16 @@ impl Instance {
             Exit::Code { code } => code == 128 + libc::SIGKILL,
             _ => false,
         };
-        if may_be_memory && ran_out_of_memory() {
-            return Exit::OutOfMemory { limit: self.memory };
+        match may_be_memory.then(want_of_memory).flatten() {
+            Some(wanting) => self.out_of_memory(wanting),
+            None => exit,
         }
-        exit
+    }
+
+    fn out_of_memory(&self, wanting: Wanting) -> Exit {
+        match wanting {
+            Wanting::ItsOwn => Exit::OutOfMemory { limit: self.memory },
+            Wanting::TheHosts => Exit::HostOutOfMemory,
+        }
     }
 }

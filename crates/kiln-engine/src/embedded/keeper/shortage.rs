@@ -5,12 +5,13 @@
 //! were. Space costs a call for each volatile path, so that only some instances are looked at in each round.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use kiln_model::Volatile;
-use rustix::fs::{Mode, OFlags, fstatvfs, openat};
+use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs, openat, statvfs};
 
-use super::super::launch::Host;
+use super::super::launch::{Host, Launcher};
 use super::instance::{Instance, Phase};
 use super::turn::{Alarm, Keeper};
 
@@ -59,7 +60,7 @@ impl Keeper {
         let starved: Vec<u64> = starved.map(|(n, _)| *n).collect();
         for number in starved {
             if let Some(instance) = self.instances.get_mut(&number) {
-                instance.is_starved = true;
+                instance.starved = self.groups.want_of_memory(&instance.id);
             }
             self.end_processes(number);
         }
@@ -88,12 +89,27 @@ fn full_paths(host: &Host, instance: &Instance) -> Option<Vec<Volatile>> {
     Some(instance.volatile.iter().filter(is_full).cloned().collect())
 }
 
+/// Of an instance whose process has just ended: what is full in its mounts, which are held for this. The calling
+/// process has one thread only.
+pub(super) fn full_at_the_end(
+    launcher: &mut Launcher,
+    mounts: &OwnedFd,
+    volatile: &[Volatile],
+) -> Vec<Volatile> {
+    let is_full = |v: &&Volatile| statvfs(v.path.as_str()).is_ok_and(|stat| is_used_up(&stat));
+    let full = launcher.in_mounts(mounts, || volatile.iter().filter(is_full).cloned().collect());
+    full.unwrap_or_default()
+}
+
 /// The process is a child nobody has reaped, so its number is its own.
 fn is_full(host: &Host, pid: u32, path: &str) -> io::Result<bool> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = openat(host.proc(), format!("{pid}/root{path}"), flags, Mode::empty())?;
-    let stat = fstatvfs(&path)?;
-    Ok(stat.f_bfree < LEAST_BLOCKS || stat.f_ffree == 0)
+    Ok(is_used_up(&fstatvfs(&path)?))
+}
+
+fn is_used_up(stat: &StatVfs) -> bool {
+    stat.f_bfree < LEAST_BLOCKS || stat.f_ffree == 0
 }
 
 /// How often the kernel has killed for want of memory since it was started.

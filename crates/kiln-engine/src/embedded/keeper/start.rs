@@ -229,11 +229,7 @@ fn lock(run_dir: &Path) -> Result<OwnedFd, KeeperError> {
 }
 
 fn open_groups(run_dir: &Path) -> Result<Groups, KeeperError> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|e| KeeperError::new("read /proc/self/mountinfo", e))?;
-    let controllers =
-        |tree: &std::path::PathBuf| fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
-    let layout = Layout::read(&mountinfo, controllers).map_err(KeeperError::Unsupported)?;
+    let layout = Layout::of_this_host().map_err(KeeperError::Unsupported)?;
     Groups::open(&layout, &group_name(run_dir)?).map_err(|(attempted, e)| KeeperError::new(attempted, e))
 }
 

@@ -5,11 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
+use rustix::fs::OFlags;
 
 use super::super::capture::OutputPipe;
+use super::super::cgroup::Allowance;
 use super::super::launch::{LAUNCHES_AT_ONCE, Launching, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
+use super::shortage::full_at_the_end;
 use super::turn::{Alarm, Keeper, now};
 
 /// How long the kernel may take to let go of the last process of a group, and how often that is looked at.
@@ -50,7 +53,12 @@ impl Keeper {
             move |e: io::Error| format!("could not {what}: {e}")
         };
         let mut times = ParentTimes::begin();
-        self.groups.create_leaf(&order.id, &order.limits).map_err(with("make its control groups"))?;
+        if order.limits.io.is_some() {
+            // Where disks are looked up.
+            self.launcher.rest();
+        }
+        let allowed = Allowance::of(order).map_err(with("limit what it reads from the disk"))?;
+        self.groups.create_leaf(&order.id, allowed).map_err(with("make its control groups"))?;
         let stdout =
             self.open_output(number, OutputStream::Stdout).map_err(with("make a pipe for its output"))?;
         let stderr =
@@ -58,13 +66,22 @@ impl Keeper {
         times.mark("make the v2 control group and two pipes");
         // With others on their way or waiting, the child does what it can do itself.
         let is_busy = self.launches > 0 || !self.queue.is_empty();
-        let launching = self.launcher.begin(order, &self.groups, [stdout, stderr], (times, is_busy));
+        let groups = (&self.groups, allowed);
+        let launching = self.launcher.begin(order, groups, [stdout, stderr], (times, is_busy));
         let mut launching = launching.map_err(|e| e.in_full())?;
         self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
         self.poll.add(launching.main().pidfd(), Source::Main(number)).map_err(with("watch it"))?;
+        self.hold_mounts(number, launching.main().pid());
         self.write_down(number, order, &launching).map_err(with("write down that it exists"))?;
         launching.mark("watch it and write it down");
         Ok(launching)
+    }
+
+    /// It is told without what was full if they cannot be held.
+    pub(super) fn hold_mounts(&mut self, number: u64, pid: u32) {
+        if let Some(instance) = self.instances.get_mut(&number) {
+            instance.mounts = self.host.open_proc(pid, "ns/mnt", OFlags::RDONLY).ok();
+        }
     }
 
     fn open_output(&mut self, number: u64, stream: OutputStream) -> io::Result<OwnedFd> {
@@ -104,7 +121,8 @@ impl Keeper {
     /// Asks an instance to end.
     pub(super) fn stop(&mut self, id: &InstanceId) {
         let Some(number) = self.numbers.get(id).copied() else { return };
-        let Some(instance) = self.instances.get(&number) else { return };
+        let Some(instance) = self.instances.get_mut(&number) else { return };
+        instance.mounts = None;
         let is_stopping = matches!(
             self.register.status(id).map(|s| &s.state),
             Some(InstanceState::Stopping { .. } | InstanceState::Ended { .. })
@@ -136,6 +154,7 @@ impl Keeper {
     pub(super) fn kill_one(&mut self, number: u64) {
         let Some(instance) = self.instances.get_mut(&number) else { return };
         instance.is_killed = true;
+        instance.mounts = None;
         match instance.phase {
             Phase::Queued(_) => {
                 self.queue.retain(|n| *n != number);
@@ -169,7 +188,8 @@ impl Keeper {
         let Some(exit) = main.reap(&self.host) else { return };
         self.poll.remove(main.pidfd());
         let (id, is_killed) = (instance.id.clone(), instance.is_killed);
-        let exit = instance.verdict(exit, || self.groups.ran_out_of_memory(&id));
+        let exit = instance.verdict(exit, || self.groups.want_of_memory(&id));
+        let exit = self.with_space(number, exit);
         // With the init of its process namespace all its processes are gone; this is for what was moved in.
         if !is_killed {
             let _ = self.groups.kill(id.as_str());
@@ -177,6 +197,17 @@ impl Keeper {
         self.journal_exit(&id, &exit);
         self.set_phase(number, leaving(exit));
         self.remove_rest(number);
+    }
+
+    /// An instance that ended by itself and not well may have had no space left.
+    fn with_space(&mut self, number: u64, exit: Exit) -> Exit {
+        let Some(instance) = self.instances.get_mut(&number) else { return exit };
+        let Some(mounts) = instance.mounts.take() else { return exit };
+        if exit.is_success() || !matches!(exit, Exit::Code { .. } | Exit::Signal { .. }) {
+            return exit;
+        }
+        let full = full_at_the_end(&mut self.launcher, &mounts, &instance.volatile);
+        if full.is_empty() { exit } else { Exit::OutOfSpace { full, exit: Box::new(exit) } }
     }
 
     pub(super) fn keep_output(&mut self, number: u64, stream: OutputStream) {

@@ -47,12 +47,12 @@ fn prepare(script: &Script) -> Result<(), Failed> {
         None => make_instance(script)?,
         Some(beside) => join_instance(script, beside)?,
     }
-    at(script, Step::Capabilities, empty_bounding_set(script.host.last_capability))?;
+    at(script, Step::Capabilities, reduce_bounding_set(script))?;
     at(script, Step::Ids, become_user(script))?;
     at(script, Step::WorkDir, raw::change_dir(&script.workdir))?;
     at(script, Step::Limits, limits(script))?;
-    at(script, Step::Capabilities, drop_privilege())?;
-    at(script, Step::Filter, raw::set_filter(&script.host.filter))
+    at(script, Step::Capabilities, drop_privilege(script.capabilities))?;
+    at(script, Step::Filter, raw::set_filter(script.filter()))
 }
 
 /// Everything a new instance has of its own.
@@ -148,8 +148,8 @@ fn signals() -> Result<(), Errno> {
 }
 
 fn mount_volatile(script: &Script) -> Result<(), Failed> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     for (n, each) in script.volatile.iter().enumerate() {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | each.no_exec;
         nth(script, Step::Volatile, n, raw::mount(c"tmpfs", &each.path, c"tmpfs", flags, &each.options))?;
     }
     Ok(())
@@ -196,6 +196,10 @@ fn wait_for_word() -> Result<(), Failed> {
 
 fn become_user(script: &Script) -> Result<(), Errno> {
     let (uid, gid) = (script.uid as c_ulong, script.gid as c_ulong);
+    if script.capabilities != 0 {
+        // Or another user than root would lose all of them. It is forgotten when the program is executed.
+        raw::prctl(libc::PR_SET_KEEPCAPS, 1)?;
+    }
     numbers(libc::SYS_setresgid, [gid, gid, gid])?;
     raw::set_groups(&script.groups)?;
     numbers(libc::SYS_setresuid, [uid, uid, uid])?;
@@ -253,17 +257,30 @@ fn own_streams(streams: Streams) -> Result<(), Errno> {
     numbers(libc::SYS_dup3, [streams.channel as c_ulong, CHANNEL as c_ulong, closes_on_execution]).map(drop)
 }
 
-/// Full again in a new user namespace; it can be emptied only while its owner still is privileged there.
-fn empty_bounding_set(last_capability: u32) -> Result<(), Errno> {
-    for capability in 0..=last_capability as usize {
-        raw::prctl(libc::PR_CAPBSET_DROP, capability)?;
+/// Full again in a new user namespace; it can be reduced only while its owner still is privileged there.
+fn reduce_bounding_set(script: &Script) -> Result<(), Errno> {
+    for capability in 0..=script.host.last_capability {
+        if !has(script.capabilities, capability) {
+            raw::prctl(libc::PR_CAPBSET_DROP, capability as usize)?;
+        }
     }
     Ok(())
 }
 
-fn drop_privilege() -> Result<(), Errno> {
+/// Leaves these capabilities.
+fn drop_privilege(but: u32) -> Result<(), Errno> {
     raw::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
-    raw::drop_capabilities()
+    raw::set_capabilities(but)?;
+    for capability in 0..u32::BITS {
+        if has(but, capability) {
+            raw::keep_capability(capability)?;
+        }
+    }
+    Ok(())
+}
+
+fn has(capabilities: u32, number: u32) -> bool {
+    capabilities.checked_shr(number).unwrap_or(0) & 1 == 1
 }
 
 fn execute(script: &Script) -> Errno {

@@ -30,6 +30,8 @@ pub(crate) struct Host {
     /// The host's own process namespace.
     pub(super) processes: OwnedFd,
     pub(super) filter: Vec<libc::sock_filter>,
+    /// Of those that asked to call `chroot`.
+    pub(super) filter_with_chroot: Vec<libc::sock_filter>,
     pub(super) masks: Vec<Mask>,
     pub(super) last_capability: u32,
     pub(super) has_memfd_noexec: bool,
@@ -66,6 +68,7 @@ impl Host {
             network: File::open("/proc/self/ns/net")?.into(),
             processes: File::open("/proc/self/ns/pid")?.into(),
             filter: seccomp::filter(),
+            filter_with_chroot: seccomp::filter_with_chroot(),
             masks: MASKED.iter().filter_map(|name| Mask::of(name)).collect(),
             last_capability: read_number("/proc/sys/kernel/cap_last_cap")?,
             has_memfd_noexec: fs::exists("/proc/sys/vm/memfd_noexec")?,

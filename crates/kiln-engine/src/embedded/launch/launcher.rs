@@ -9,7 +9,7 @@ use rustix::fs::{Gid, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-use super::super::cgroup::Groups;
+use super::super::cgroup::{Allowance, Groups};
 use super::Host;
 use super::error::LaunchError;
 use super::hosts::Hosts;
@@ -21,7 +21,7 @@ use super::script::{Beside, GroupsToJoin, Script, Streams};
 use super::slots::Slots;
 use super::spawn::spawn;
 use super::stack::Stack;
-use super::template::Template;
+use super::template::{self, Template};
 use super::times::ParentTimes;
 
 /// Makes children. One per keeper, whose only thread it needs to be used by.
@@ -63,11 +63,13 @@ impl Launcher {
     pub(crate) fn begin(
         &mut self,
         order: &InstanceOrder,
-        groups: &Groups,
+        (groups, allowed): (&Groups, Allowance<'_>),
         [stdout, stderr]: [OwnedFd; 2],
         (mut times, is_busy): (ParentTimes, bool),
     ) -> Result<Launching, LaunchError> {
         sensible(order)?;
+        // Which disk it is that reading is limited on is the parent's to say.
+        let is_busy = is_busy && allowed.io.is_none();
         let ids = self.ids.of_app(&order.app).ok_or_else(no_ids_left)?;
         let template = self.enter(order, ids)?;
         own_streams(&[&stdout, &stderr], ids.outside(order.run.uid), ids.outside(order.run.gid))
@@ -97,7 +99,7 @@ impl Launcher {
         let mut launching = Launching::new(main, (channel, Some(slot)), script, stack, Some(ids));
         launching.is_to_listen(&order.needs);
         if !is_busy {
-            launching.make_groups(groups, order);
+            launching.make_groups(groups, &order.id, allowed);
             times.mark("make the v1 control groups");
         }
         launching.times = Some(times);
@@ -159,6 +161,18 @@ impl Launcher {
             // A child that becomes another user changes this for the memory it shares with its parent.
             undumpable();
         }
+    }
+
+    /// Does something in another mount namespace, and is in the host's afterwards.
+    pub(crate) fn in_mounts<T>(
+        &mut self,
+        mounts: &OwnedFd,
+        something: impl FnOnce() -> T,
+    ) -> std::io::Result<T> {
+        self.away = Some(Away::Somewhere);
+        let done = template::enter(mounts).map(|()| something());
+        self.rest();
+        done
     }
 
     /// Goes to the mount namespace of an image, if it is not there.

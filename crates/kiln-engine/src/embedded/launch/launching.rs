@@ -5,13 +5,13 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use kiln_model::{Inside, InstanceId, InstanceOrder};
+use kiln_model::{Inside, InstanceId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::super::cgroup::Groups;
+use super::super::cgroup::{Allowance, Groups};
 use super::error::LaunchError;
 use super::ids::AppIds;
 use super::main_process::MainProcess;
@@ -105,8 +105,11 @@ impl Launching {
     }
 
     /// Makes the groups the child was not born into, while it prepares itself, and tells it to join them.
-    pub(super) fn make_groups(&mut self, groups: &Groups, order: &InstanceOrder) {
-        let made = groups.create_others(&order.id, &order.limits);
+    pub(super) fn make_groups(&mut self, groups: &Groups, id: &InstanceId, allowed: Allowance<'_>) {
+        let mut made = groups.create_others(id, allowed);
+        if allowed.io.is_some() {
+            made = made.and_then(|()| groups.join_for_reading(id, self.main.pid()));
+        }
         let told = made.and_then(|()| Ok(send(&self.channel, b"j", SendFlags::NOSIGNAL)?));
         if let Err(e) = told {
             self.give_up(LaunchError::new("make its control groups", e));

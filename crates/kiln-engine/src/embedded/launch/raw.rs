@@ -235,13 +235,20 @@ pub(super) fn prctl(option: c_int, value: usize) -> Result<(), Errno> {
     unsafe { checked(libc::SYS_prctl, [option as usize, value, 0, 0, 0]) }.map(drop)
 }
 
-/// Empties the effective, permitted and inheritable capability sets.
-pub(super) fn drop_capabilities() -> Result<(), Errno> {
+/// Makes these the effective, permitted and inheritable capabilities, a bit for each. All have numbers below 32.
+pub(super) fn set_capabilities(these: u32) -> Result<(), Errno> {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
-    let none = [0u32; 6];
-    // SAFETY: version 3 reads a header of two words and two sets of three.
-    unsafe { checked(libc::SYS_capset, [header.as_ptr() as usize, none.as_ptr() as usize]) }.map(drop)
+    let sets = [these, these, these, 0, 0, 0];
+    // SAFETY: version 3 reads a header of two words and two times three sets.
+    unsafe { checked(libc::SYS_capset, [header.as_ptr() as usize, sets.as_ptr() as usize]) }.map(drop)
+}
+
+/// Has a capability survive the execution of programs, whoever the user is.
+pub(super) fn keep_capability(number: u32) -> Result<(), Errno> {
+    let (option, raise) = (libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_RAISE as usize);
+    // SAFETY: this option takes numbers.
+    unsafe { checked(libc::SYS_prctl, [option, raise, number as usize, 0, 0]) }.map(drop)
 }
 
 /// Lays a system call filter over this process, for good.

@@ -1,11 +1,11 @@
 //! Everything a child needs to know, laid out before it is born: it cannot allocate.
 
-use std::collections::BTreeMap;
-use std::ffi::{CString, NulError, c_char, c_int};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, NulError, c_char, c_int, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
-use kiln_model::{ExecOrder, InstanceOrder, Volatile};
+use kiln_model::{ByteSize, Capability, ExecOrder, InstanceOrder, SecretOrder, Volatile};
 use zeroize::Zeroize;
 
 use super::super::cgroup::{Groups, Setting};
@@ -27,6 +27,8 @@ pub(super) struct Script {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    /// What it may do beyond others, a bit for each.
+    pub(super) capabilities: u32,
     pub(super) workdir: CString,
     /// Where its program may be, in the order in which it is looked for.
     pub(super) programs: Vec<CString>,
@@ -158,6 +160,8 @@ impl Streams {
 pub(super) struct Tmpfs {
     pub(super) path: CString,
     pub(super) options: CString,
+    /// The flag that forbids to execute what is on it, or none.
+    pub(super) no_exec: c_ulong,
 }
 
 /// A list of texts as `execve` takes it.
@@ -213,10 +217,11 @@ impl Script {
             uid: run.uid,
             gid: run.gid,
             groups: run.groups.clone(),
+            capabilities: bits(&order.capabilities),
             workdir: CString::new(run.workdir.as_str())?,
             programs: vec![CString::new(run.argv.first().map_or("", String::as_str))?],
             argv: TextList::new(run.argv.iter().cloned())?,
-            envp: TextList::new(environment(order))?,
+            envp: TextList::new(environment(&order.env, &order.secrets))?,
             streams,
             closes: Span::all_but(&groups_to_join.all.iter().map(|g| g.dir).collect::<Vec<_>>()),
             groups_to_join,
@@ -242,10 +247,11 @@ impl Script {
             uid: order.uid,
             gid: order.gid,
             groups: order.groups.clone(),
+            capabilities: bits(&order.capabilities),
             workdir: CString::new(order.workdir.as_str())?,
             programs: programs(order)?,
             argv: TextList::new(order.argv.iter().cloned())?,
-            envp: TextList::new(command_environment(order))?,
+            envp: TextList::new(environment(&order.env, &order.secrets))?,
             streams,
             groups_to_join: GroupsToJoin::default(),
             closes: Vec::new(),
@@ -253,12 +259,25 @@ impl Script {
             times: None,
         })
     }
+
+    pub(super) fn filter(&self) -> &[libc::sock_filter] {
+        let chroot = 1 << Capability::SysChroot.number();
+        if self.capabilities & chroot == 0 { &self.host.filter } else { &self.host.filter_with_chroot }
+    }
 }
 
-fn environment(order: &InstanceOrder) -> impl Iterator<Item = Vec<u8>> {
-    let secrets = order.secrets.iter().filter_map(|s| Some((s.env.as_deref()?, s.value.reveal())));
+fn bits(capabilities: &BTreeSet<Capability>) -> u32 {
+    capabilities.iter().fold(0, |bits, capability| bits | 1 << capability.number())
+}
+
+/// Variables, those that are secrets included, and what every program takes for granted.
+fn environment<'a>(
+    variables: &'a BTreeMap<String, String>,
+    secrets: &'a [SecretOrder],
+) -> impl Iterator<Item = Vec<u8>> {
+    let secrets = secrets.iter().filter_map(|s| Some((s.env.as_deref()?, s.value.reveal())));
     let secrets: BTreeMap<&str, &[u8]> = secrets.collect();
-    let own = order.env.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let own = variables.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let own = own.filter(|(name, _)| !secrets.contains_key(name)).collect::<BTreeMap<_, _>>();
     let defaults = [("PATH", DEFAULT_PATH.as_bytes()), ("HOME", b"/".as_slice())];
     let missing =
@@ -278,32 +297,26 @@ fn programs(order: &ExecOrder) -> Result<Vec<CString>, NulError> {
     places.map(|dir| CString::new(format!("{}/{name}", dir.trim_end_matches('/')))).collect()
 }
 
-/// Of a command: as of its instance, but for secrets, which are files there.
-fn command_environment(order: &ExecOrder) -> impl Iterator<Item = Vec<u8>> {
-    let defaults = [("PATH", DEFAULT_PATH), ("HOME", "/")];
-    let missing = defaults.into_iter().filter(|(name, _)| !order.env.contains_key(*name));
-    let own = order.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    missing.chain(own).map(|(name, value)| format!("{name}={value}").into_bytes())
-}
-
 /// Parents before children, so that a volatile path inside another is mounted onto it.
 fn volatile(order: &InstanceOrder, ids: AppIds) -> Result<Vec<Tmpfs>, NulError> {
-    let mut all: Vec<(&str, u64)> =
-        order.volatile.iter().map(|Volatile { path, size }| (path.as_str(), size.0)).collect();
-    if !all.iter().any(|(path, _)| *path == SHARED_MEMORY) {
-        all.push((SHARED_MEMORY, SHARED_MEMORY_BYTES.min(order.limits.memory.0)));
+    let mut all = order.volatile.clone();
+    if !all.iter().any(|v| v.path == SHARED_MEMORY) {
+        let size = ByteSize(SHARED_MEMORY_BYTES.min(order.limits.memory.0));
+        all.push(Volatile::new(SHARED_MEMORY, size));
     }
     all.sort_unstable();
     let owner = (ids.outside(order.run.uid), ids.outside(order.run.gid));
-    all.into_iter().map(|(path, size)| tmpfs(path, size, owner)).collect()
+    all.iter().map(|volatile| tmpfs(volatile, owner)).collect()
 }
 
-fn tmpfs(path: &str, size: u64, (uid, gid): (u32, u32)) -> Result<Tmpfs, NulError> {
+fn tmpfs(volatile: &Volatile, (uid, gid): (u32, u32)) -> Result<Tmpfs, NulError> {
+    let (path, size) = (volatile.path.as_str(), volatile.size.0);
     let mode = if is_shared_by_custom(path) { "1777" } else { "0755" };
     // A file costs about a page of kernel memory even when empty: as many as pages, within reason.
     let inodes = (size / 4096).clamp(64, 1 << 20);
     let options = format!("mode={mode},uid={uid},gid={gid},size={size},nr_inodes={inodes}");
-    Ok(Tmpfs { path: CString::new(path)?, options: CString::new(options)? })
+    let no_exec = if volatile.exec { 0 } else { libc::MS_NOEXEC };
+    Ok(Tmpfs { path: CString::new(path)?, options: CString::new(options)?, no_exec })
 }
 
 /// Directories that everybody may write to on any machine.

@@ -16,3 +16,9 @@ mod program;
 pub(super) fn filter() -> Vec<libc::sock_filter> {
     program::assemble(&allowed::calls(), &allowed::conditions())
 }
+
+/// The filter of those that asked to call `chroot` as well.
+pub(super) fn filter_with_chroot() -> Vec<libc::sock_filter> {
+    let calls = [allowed::calls(), vec![libc::SYS_chroot]].concat();
+    program::assemble(&calls, &allowed::conditions())
+}

@@ -13,7 +13,8 @@ use super::{BuildFile, CheckFile, CopyFile, DirFile, LinkFile, UserFile};
 pub struct ImageFile {
     /// What it starts from: `debian:SUITE`, `scratch`, or `oci:` and an OCI layout or archive (`./base`,
     /// `/tmp/base.tar`, with `:NAME` behind it if it holds several images) or a reference in a registry
-    /// (`registry.example.com/team/base:1.0`).
+    /// (`registry.example.com/team/base:1.0`), or `image:` and the name that `kiln commit` gave to the image of an
+    /// instance, which `[policy] allow_handmade` must allow.
     #[schemars(example = &"debian:bookworm")]
     pub from: String,
     /// Distribution packages, in any order: a name, a version of it (`nginx=1.22.*`, where `*` stands
@@ -117,4 +118,6 @@ pub struct SizedVolatileFile {
     /// The most it may hold; counts towards the memory of the instance.
     #[schemars(example = &"64MiB")]
     pub size: String,
+    /// Whether programs that are written there may be executed; they may not unless this is true.
+    pub exec: Option<bool>,
 }

@@ -19,4 +19,6 @@ pub struct PolicyFile {
     #[serde(default)]
     #[schemars(example = vec!["http"])]
     pub require_checks: Vec<String>,
+    /// Whether images may start from handmade ones (`from = "image:NAME"`); they may not unless this is true.
+    pub allow_handmade: Option<bool>,
 }

@@ -30,6 +30,12 @@ pub struct ServiceFile {
     /// How many processes and threads each may have; 256 if absent.
     #[schemars(example = &256)]
     pub pids: Option<u32>,
+    /// What each may read from the disk its image lies on; as much as there is if absent. Nothing is written to disks.
+    pub io: Option<IoFile>,
+    /// What its processes may do beyond others, by the names Linux has for it (`NET_BIND_SERVICE`); nothing if absent.
+    #[serde(default)]
+    #[schemars(example = vec!["NET_BIND_SERVICE"])]
+    pub capabilities: Vec<String>,
     /// How its instances are asked whether they are well; a TCP connection if absent.
     pub health: Option<HealthFile>,
     /// Environment, laid over that of the image.
@@ -69,6 +75,18 @@ pub struct HookFile {
     /// How long it may take; 5m if absent.
     #[schemars(example = &"5m")]
     pub timeout: Option<String>,
+}
+
+/// What may be read from a disk in a second: at least one of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IoFile {
+    /// Bytes.
+    #[schemars(example = &"20MiB")]
+    pub read: Option<String>,
+    /// Requests.
+    #[schemars(example = &1000)]
+    pub reads: Option<u32>,
 }
 
 /// A secret: its name, or a table that also gives it an environment variable.

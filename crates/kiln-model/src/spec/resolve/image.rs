@@ -23,7 +23,7 @@ pub(super) fn image(
 ) -> Option<ImageSpec> {
     let base = base(&file.from, &place.key("from"), problems);
     packages::packages(file, base.as_ref(), place, problems);
-    let over_image = matches!(base, Some(Base::Oci(_)));
+    let over_image = matches!(base, Some(Base::Oci(_) | Base::Handmade(_)));
     run(file, over_image || base.is_none(), place, problems);
     environment(&file.env, &place.key("env"), problems);
     let workdir = file.workdir.as_deref().or((!over_image).then_some("/"));
@@ -68,14 +68,16 @@ fn base(from: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Ba
             return Some(Base::Debian { suite: suite.into() });
         }
         Some(("oci", reference)) => return parse(reference, place, problems).map(Base::Oci),
+        Some(("image", name)) => return parse(name, place, problems).map(Base::Handmade),
         _ => {
             let kind = Some(from.split(':').next().unwrap_or_default()).filter(|kind| *kind != "debian");
             problems
                 .value(place, format!("an image cannot start from `{from}`"))
                 .expected(
-                    "`debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, or `scratch`",
+                    "`debian:SUITE` like `debian:bookworm`, `oci:` and a path or reference, `image:` and the name of \
+                     a handmade image, or `scratch`",
                 )
-                .nearest(kind.unwrap_or_default(), ["debian", "scratch", "oci"]);
+                .nearest(kind.unwrap_or_default(), ["debian", "scratch", "oci", "image"]);
         }
     }
     None
@@ -163,20 +165,21 @@ fn stop_signal(
 }
 
 fn volatile(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> Vec<Volatile> {
-    let always = ALWAYS_VOLATILE.into_iter().map(|(path, size)| (path.to_owned(), ByteSize(size)));
-    let mut all: BTreeMap<String, ByteSize> = always.collect();
+    let always = ALWAYS_VOLATILE.into_iter().map(|(path, size)| Volatile::new(path, ByteSize(size)));
+    let mut all: BTreeMap<String, Volatile> = always.map(|v| (v.path.clone(), v)).collect();
     for (index, written) in file.volatile.iter().enumerate() {
         let place = place.item(index);
-        let (path, size) = match written {
-            VolatileFile::Path(path) => (path_of(path, &place, problems), ByteSize(16 * MIB)),
-            VolatileFile::Sized(SizedVolatileFile { path, size }) => {
+        let volatile = match written {
+            VolatileFile::Path(path) => Volatile::new(path_of(path, &place, problems), ByteSize(16 * MIB)),
+            VolatileFile::Sized(SizedVolatileFile { path, size, exec }) => {
                 let size = parse(size, &place.key("size"), problems).unwrap_or(ByteSize(0));
-                (path_of(path, &place.key("path"), problems), size)
+                let path = path_of(path, &place.key("path"), problems);
+                Volatile { path, size, exec: exec.unwrap_or(false) }
             }
         };
-        all.insert(path, size);
+        all.insert(volatile.path.clone(), volatile);
     }
-    all.into_iter().map(|(path, size)| Volatile { path, size }).collect()
+    all.into_values().collect()
 }
 
 fn path_of(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {

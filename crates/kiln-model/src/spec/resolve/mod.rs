@@ -38,7 +38,7 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     let (drain, keep_warm) = deploy(file, problems);
     let schema = schema(file, problems);
     let sources = sources(file, problems);
-    let policy = policy::policy(file.policy.as_ref(), problems);
+    let policy = policy::policy(file.policy.as_ref(), &images, problems);
     Some(Spec {
         app: app?,
         images,

@@ -32,6 +32,13 @@ pub(super) fn packages(
                  `from = \"debian:bookworm\"`",
             );
     }
+    if matches!(base, Some(Base::Handmade(_))) && !file.packages.is_empty() {
+        problems
+            .value(&place, "a handmade image is taken as it is: packages cannot be added to it")
+            .expected(
+                "no packages here, or `from = \"debian:bookworm\"` and what was changed by hand in `files`",
+            );
+    }
     let mut suites: Vec<&str> = file.suites.iter().map(|s| ranked(s).0).collect();
     if let Some(Base::Debian { suite }) = base {
         suites.push(suite);

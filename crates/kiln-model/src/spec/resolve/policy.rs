@@ -1,14 +1,20 @@
 //! The rules of policy, each with the place it is written at.
 
-use super::super::policy::{Policy, PolicyRule, Rule};
-use super::super::{Place, PolicyFile, Problems};
-use super::parse;
-use crate::Check;
+use std::collections::BTreeMap;
 
-pub(super) fn policy(file: Option<&PolicyFile>, problems: &mut Problems<'_, '_>) -> Policy {
-    let Some(file) = file else { return Policy::default() };
+use super::super::policy::{Policy, PolicyRule, Rule};
+use super::super::{Base, ImageSpec, Place, PolicyFile, Problems};
+use super::parse;
+use crate::{Check, ImageName};
+
+pub(super) fn policy(
+    file: Option<&PolicyFile>,
+    images: &BTreeMap<ImageName, ImageSpec>,
+    problems: &mut Problems<'_, '_>,
+) -> Policy {
+    let mut rules = handmade(file, images, problems);
+    let Some(file) = file else { return Policy { rules } };
     let top = Place::default().key("policy");
-    let mut rules = Vec::new();
     let lists = [
         (&file.require_packages, "require_packages", Rule::Require as fn(_) -> Rule),
         (&file.forbid_packages, "forbid_packages", Rule::Forbid),
@@ -32,4 +38,22 @@ pub(super) fn policy(file: Option<&PolicyFile>, problems: &mut Problems<'_, '_>)
         rules.push(PolicyRule::new(Rule::Check(kind.clone()), problems.place_of(&place)));
     }
     Policy { rules }
+}
+
+/// What is not written is a rule here: each image that starts from a handmade one breaks it.
+fn handmade(
+    file: Option<&PolicyFile>,
+    images: &BTreeMap<ImageName, ImageSpec>,
+    problems: &mut Problems<'_, '_>,
+) -> Vec<PolicyRule> {
+    if file.and_then(|f| f.allow_handmade) == Some(true) {
+        let place = Place::default().key("policy").key("allow_handmade");
+        return vec![PolicyRule::new(Rule::MayBeHandmade, problems.place_of(&place))];
+    }
+    let starts = images.iter().filter(|(_, image)| matches!(image.base, Base::Handmade(_)));
+    let rule = |(name, _): (&ImageName, &ImageSpec)| {
+        let place = Place::default().key("image").key(name.as_str()).key("from");
+        PolicyRule::new(Rule::NotHandmade(name.clone()), problems.place_of(&place))
+    };
+    starts.map(rule).collect()
 }

@@ -1,8 +1,10 @@
 //! `[service.NAME]`.
 
+use std::collections::BTreeSet;
+
 use super::{Place, Problems, at_least_one, check, hooks, image, needs, parse, parse_or, refer, secrets};
-use crate::spec::{HealthFile, HealthSpec, ServiceFile, ServiceSpec, SpecFile};
-use crate::{ByteSize, Limits, Millis, Probe, Protocol};
+use crate::spec::{HealthFile, HealthSpec, IoFile, ServiceFile, ServiceSpec, SpecFile};
+use crate::{BadCapability, ByteSize, Capability, IoLimits, Limits, Millis, Probe, Protocol};
 
 /// More instances of one service than this on one host are a slip of the finger.
 const MOST_INSTANCES: u32 = 10_000;
@@ -28,6 +30,7 @@ pub(super) fn service(
     // A name that is in the table and is no name has been reported there.
     let image = if known { file.image.parse().ok()? } else { return None };
     let secrets = secrets::secrets(file, place, problems);
+    let capabilities = capabilities(&file.capabilities, &place.key("capabilities"), problems);
     Some(ServiceSpec {
         image,
         port: file.port,
@@ -39,7 +42,31 @@ pub(super) fn service(
         secrets,
         needs,
         hooks: hooks::hooks(file.hooks.as_ref(), &place.key("hooks"), problems),
+        capabilities,
     })
+}
+
+fn capabilities(written: &[String], place: &Place, problems: &mut Problems<'_, '_>) -> BTreeSet<Capability> {
+    let mut all = BTreeSet::new();
+    for (index, name) in written.iter().enumerate() {
+        let place = place.item(index);
+        match name.parse::<Capability>() {
+            Ok(capability) if !all.insert(capability) => {
+                problems.value(&place, format!("`{capability}` is named twice"));
+            }
+            Ok(_) => {}
+            Err(e) => {
+                let found = problems.value(&place, e.to_string());
+                let names = Capability::ALL.map(Capability::as_str);
+                let list: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                found.expected(list.join(", "));
+                if matches!(e, BadCapability::Unknown(_)) {
+                    found.nearest(&name.to_uppercase(), names);
+                }
+            }
+        }
+    }
+    all
 }
 
 fn protocol(written: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) -> Protocol {
@@ -80,7 +107,28 @@ fn limits(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>) ->
     }
     // In range by the check above; a float outside of it saturates.
     let cpu_millis = (cpu * 1000.0).round() as u32;
-    Limits { memory, cpu_millis, pids: at_least_one(file.pids, 256, &place.key("pids"), problems) }
+    let pids = at_least_one(file.pids, 256, &place.key("pids"), problems);
+    Limits { memory, cpu_millis, pids, io: io(file.io.as_ref(), &place.key("io"), problems) }
+}
+
+/// Less than this in a second, and no program gets as far as its first line.
+const LEAST_READ: ByteSize = ByteSize(64 << 10);
+
+fn io(file: Option<&IoFile>, place: &Place, problems: &mut Problems<'_, '_>) -> Option<IoLimits> {
+    let file = file?;
+    let read: Option<ByteSize> =
+        file.read.as_ref().and_then(|text| parse(text, &place.key("read"), problems));
+    if read.is_some_and(|read| read < LEAST_READ) {
+        let place = place.key("read");
+        problems.value(&place, "nothing starts with so little").expected(format!("{LEAST_READ} or more"));
+    }
+    let reads = file.reads.map(|reads| at_least_one(Some(reads), 1, &place.key("reads"), problems));
+    if file.read.is_none() && reads.is_none() {
+        problems
+            .value(place, "nothing is limited by it")
+            .expected("`read = \"20MiB\"` (bytes a second), `reads = 1000` (requests a second), or both");
+    }
+    Some(IoLimits { read, reads })
 }
 
 fn health(file: Option<&HealthFile>, place: &Place, problems: &mut Problems<'_, '_>) -> HealthSpec {

@@ -46,8 +46,16 @@ fn words_for(image: &ImageRecord) -> String {
         format!("workdir   {}", run.workdir),
         format!("stop      {signal}, killed after {}", words::span(run.stop_grace.0)),
     ];
+    if let Some(handmade) = &image.handmade {
+        let kept = handmade.kept.join(", ");
+        lines.push(format!("handmade  {} over {}, kept {kept}", handmade.instance, handmade.image.short()));
+    }
     lines.extend(run.env.iter().map(|(name, value)| format!("env       {name}={value}")));
-    lines.extend(image.volatile.iter().map(|v| format!("volatile  {} ({})", v.path, v.size)));
+    lines.extend(
+        image.volatile.iter().map(|v| {
+            format!("volatile  {} ({}{})", v.path, v.size, if v.exec { ", executable" } else { "" })
+        }),
+    );
     lines.extend(image.left_out.iter().map(|l| {
         format!(
             "without   {} ({})\n          {}\n          {}",

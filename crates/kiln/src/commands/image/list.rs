@@ -32,6 +32,7 @@ fn summary(image: &ImageRecord) -> serde_json::Value {
         "bytes": image.metadata_bytes + image.content_bytes,
         "entries": image.entries,
         "packages": image.packages.len(),
+        "handmade": image.handmade,
     })
 }
 
@@ -39,8 +40,9 @@ fn words_for(images: &[ImageRecord]) -> String {
     let row = |image: &ImageRecord| {
         let size = words::bytes(image.metadata_bytes + image.content_bytes);
         let counts = (image.packages.len().to_string(), image.entries.to_string());
-        [image.digest.short(), image.name.to_string(), counts.0, counts.1, size]
+        let origin = if image.handmade.is_some() { "handmade" } else { "baked" };
+        [image.digest.short(), image.name.to_string(), origin.into(), counts.0, counts.1, size]
     };
-    let rows: Vec<[String; 5]> = images.iter().map(row).collect();
-    table(["IMAGE", "NAME", "PACKAGES", "PATHS", "SIZE"], &rows)
+    let rows: Vec<[String; 6]> = images.iter().map(row).collect();
+    table(["IMAGE", "NAME", "ORIGIN", "PACKAGES", "PATHS", "SIZE"], &rows)
 }

@@ -1,0 +1,109 @@
+//! Images that are taken from an instance somebody has changed, and images baked over those.
+//!
+//! | of the instance | in the image |
+//! |---|---|
+//! | its root file system | as it is: nobody can change it |
+//! | a volatile path that holds something | a directory with that content, read-only; volatile no more |
+//! | a volatile path that is empty | volatile as before |
+//! | `/tmp`, `/var/tmp`, `/run`, `/dev/shm` and what is below them, so `/run/secrets` | volatile as before, never kept |
+//! | sockets, device files | left out, and told |
+//! | extended attributes, access times | left out |
+//! | modification times | follow from the content, as those of project files do: the same state gives the same bytes |
+//!
+//! | module | does |
+//! |---|---|
+//! | `survey` | what is on a volatile path, and whether that stays so |
+//! | `gather` | that as nodes of a tree, contents into the store |
+//! | `commit` | the image of it |
+//! | `base` | handmade images as what others start from |
+
+mod base;
+mod commit;
+mod gather;
+mod survey;
+
+use std::io;
+
+use kiln_model::{ExitCode, Failure, InstanceId, TreeError};
+use kiln_store::StoreError;
+
+use crate::export::ExportError;
+pub(crate) use base::{over, root};
+pub use commit::{Committed, Source, commit};
+
+/// Why an instance did not become an image. Nothing was kept then.
+#[derive(Debug, thiserror::Error)]
+pub enum HandmadeError {
+    /// It holds nothing its image does not.
+    #[error("{0} holds nothing that could become part of an image")]
+    Nothing(InstanceId),
+    /// What it holds changes while it is read.
+    #[error("{path} of {instance} is being written to: it changed each of {attempts} times it was read")]
+    Changing {
+        /// The instance.
+        instance: InstanceId,
+        /// What changed.
+        path: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// It holds more than an image is made from.
+    #[error("{path} holds more than {most} paths, or directories nested deeper than {deepest}")]
+    TooMuch {
+        /// The volatile path.
+        path: String,
+        /// How many paths are taken.
+        most: usize,
+        /// How deep they may be.
+        deepest: usize,
+    },
+    /// Something belongs to a user that no image has.
+    #[error("{path} belongs to user {user}, who is none of the instance's")]
+    Stranger {
+        /// Where.
+        path: String,
+        /// Who, as the host numbers him.
+        user: u32,
+    },
+    /// A volatile path cannot be read.
+    #[error("could not read {path}")]
+    Read {
+        /// Where.
+        path: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The image it was made from cannot be read.
+    #[error("the image it was made from cannot be read")]
+    Image(#[from] ExportError),
+    /// It would be no file system.
+    #[error("the image would not be a filesystem")]
+    Tree(#[from] TreeError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<HandmadeError> for Failure {
+    fn from(error: HandmadeError) -> Self {
+        let code = match &error {
+            HandmadeError::Nothing(_) | HandmadeError::Changing { .. } | HandmadeError::TooMuch { .. } => {
+                ExitCode::Usage
+            }
+            _ => ExitCode::Host,
+        };
+        let hint = match &error {
+            HandmadeError::Nothing(id) => Some(format!(
+                "`kiln diff {id}` shows what it holds; /tmp, /var/tmp, /run and /dev/shm are never kept. Only \
+                 volatile paths can be changed: `volatile` of the image in kiln.toml declares them"
+            )),
+            HandmadeError::Changing { .. } => Some("end what writes there, and commit again".to_owned()),
+            _ => None,
+        };
+        let failure = Failure::from_error(code, &error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

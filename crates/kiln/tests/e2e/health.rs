@@ -1,0 +1,73 @@
+//! Health by a command inside the instance: readiness, liveness, and that a moment of weakness is no outage.
+
+use serde_json::Value;
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+const PROBE: &str = r#"health    = { exec = ["/bin/sh", "-c", "test -e /tmp/ready || exit 9; test ! -e /tmp/sick || { echo the disk is sad >&2; exit 7; }"], interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
+
+/// The example, asked by a command; it is ready only when it says so.
+fn project(start: &str) -> Project {
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "health    = { http = \"/\", interval = \"100ms\", healthy_after = 2 }", PROBE);
+    let run = format!("[\"/bin/sh\", \"-c\", \"{start}; exec /usr/sbin/nginx -g 'daemon off;'\"]");
+    project.edit("kiln.toml", "[\"/usr/sbin/nginx\", \"-g\", \"daemon off;\"]", &run);
+    project
+}
+
+fn entry(host: &TestHost, id: &str) -> Option<Value> {
+    let all = host.json(&["instances", "--all"]);
+    all.as_array().unwrap().iter().find(|i| i["id"] == id).cloned()
+}
+
+fn state_is(host: &TestHost, id: &str, state: &str) -> bool {
+    entry(host, id).is_some_and(|i| i["state"] == state)
+}
+
+/// A file in the instance, as nobody inside could make it without being noticed: from the host.
+fn sick(instance: &Value) -> String {
+    format!("/proc/{}/root/tmp/sick", instance["pid"])
+}
+
+#[test]
+fn a_command_decides_who_is_ready_and_who_is_replaced() {
+    let host = TestHost::start();
+    let begun = std::time::Instant::now();
+    let good = host.deploy(&project("sleep 1; touch /tmp/ready"));
+    assert!(begun.elapsed().as_millis() >= 1000, "none was ready before it said so");
+
+    // One that never says so never serves.
+    let never = project("true");
+    let output = host.kiln(&["deploy", never.dir()]);
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    assert!(said(&output).contains("exited with code 9"), "{}", said(&output));
+    assert_eq!(host.live(), good);
+
+    let instances = host.json(&["instances"]);
+    let serving: Vec<&Value> =
+        instances.as_array().unwrap().iter().filter(|i| i["release"] == good.as_str()).collect();
+    let (weak, ill) = (serving[0], serving[1]);
+    let (weak_id, ill_id) = (weak["id"].as_str().unwrap(), ill["id"].as_str().unwrap());
+    let load = host.load();
+    // A moment of weakness: it is passed over, and comes back as who it was.
+    std::fs::write(sick(weak), "").unwrap();
+    host.wait_until("the weak one is passed over", || state_is(&host, weak_id, "unhealthy"));
+    std::fs::remove_file(sick(weak)).unwrap();
+    host.wait_until("the weak one is back", || state_is(&host, weak_id, "ready"));
+    // An illness: it is replaced, and why is told.
+    std::fs::write(sick(ill), "").unwrap();
+    host.wait_until("the ill one is replaced", || state_is(&host, ill_id, "replaced"));
+    let reason = entry(&host, ill_id).unwrap()["reason"].to_string();
+    for part in ["it was not healthy within 5s", "exited with code 7", "the disk is sad"] {
+        assert!(reason.contains(part), "{part} is not in {reason}");
+    }
+    host.wait_until("there are four again", || {
+        let now = host.json(&["instances"]);
+        let ready = |i: &&Value| i["state"] == "ready" && i["release"] == good.as_str();
+        now.as_array().unwrap().iter().filter(ready).count() == 4
+    });
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+    assert!(state_is(&host, weak_id, "ready"), "{:?}", entry(&host, weak_id));
+}
