@@ -74,9 +74,7 @@ fn each_instance_has_an_identity_of_its_own() {
     let bench = Bench::new();
     let identity = |name| {
         let mut order = bench.image.shell(name, "stat -c %a /run/machine-id; cat /run/machine-id");
-        order
-            .volatile
-            .push(kiln_model::Volatile { path: "/run".into(), size: kiln_model::ByteSize(1 << 20) });
+        order.volatile.push(kiln_model::Volatile::new("/run", kiln_model::ByteSize(1 << 20)));
         let (_, output) = bench.to_end(&order);
         let id = output
             .strip_prefix("444\n")

@@ -313,9 +313,10 @@ mod tests {
         let name = format!("kiln-alone-{}", std::process::id());
         let groups = Groups::open(&layout, &name).unwrap();
         let id: InstanceId = "app-web-1-1".parse().unwrap();
-        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7 };
-        groups.create_leaf(&id, &limits).unwrap();
-        groups.create_others(&id, &limits).unwrap();
+        let limits = Limits { memory: ByteSize(32 << 20), cpu_millis: 250, pids: 7, io: None };
+        let allowed = Allowance { limits: &limits, io: None };
+        groups.create_leaf(&id, allowed).unwrap();
+        groups.create_others(&id, allowed).unwrap();
         assert!(groups.others().is_empty());
         for (controller, file, value) in [
             (Controller::Memory, "memory.max", "33554432"),
