@@ -63,7 +63,7 @@ fn limits_are_set_in_the_one_tree_or_no_keeper_starts() {
     }
     assert!(started.status.success(), "{said}");
     let bench = Bench { engine: Embedded::connect(&run).unwrap(), image: FixtureImage::new(), dir };
-    let limits = Limits { memory: ByteSize(16 << 20), cpu_millis: 250, pids: 7 };
+    let limits = Limits { memory: ByteSize(16 << 20), cpu_millis: 250, pids: 7, io: None };
     let order = kiln_model::InstanceOrder { limits, ..bench.image.shell("a", "tail /dev/zero") };
     bench.engine.create(std::slice::from_ref(&order)).unwrap();
     assert_eq!(bench.ending(&order.id), Exit::OutOfMemory { limit: ByteSize(16 << 20) });

@@ -8,6 +8,7 @@ mod app_state;
 mod capability;
 mod checker;
 mod command;
+mod diff;
 mod digest;
 mod edge_table;
 mod event;
@@ -48,14 +49,15 @@ mod units;
 
 pub use answer::{
     Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
-    DeployedAnswer, DiffAnswer, DiffEntry, DiffKind, InstanceEntry, InstancePhase, LogEntry, PlanAnswer,
-    PlannedStep, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer,
-    SecretEntry, ServiceStatus, StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
+    DeployedAnswer, InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer,
+    ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus,
+    StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
 pub use capability::{BadCapability, Capability};
 pub use checker::{Finding, check};
 pub use command::Command;
+pub use diff::{DiffAnswer, DiffEntry, DiffKind};
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
 pub use edge_table::{
     EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, HttpsRule, Protocol, RouteTable, Target,
