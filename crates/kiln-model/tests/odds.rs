@@ -1,6 +1,6 @@
 //! The arithmetic of fleets, against numbers calculated in another way: exactly, with all their digits.
 
-use kiln_model::odds::Chance;
+use kiln_model::odds::{Chance, loss_budget};
 use proptest::prelude::*;
 
 fn chance(text: &str) -> Chance {
@@ -24,18 +24,33 @@ fn upgrades_in_place() {
     assert_eq!(plain("2/3", 100), "2.45965442658e-18");
 }
 
+/// Calculated with fractions by another program.
 #[test]
 fn instances_made_again() {
+    let whole = |p: &str, servers, retries| chance(p).replaced(servers, retries, 12).scientific();
+    let not_whole = |p: &str, servers, retries| chance(p).not_replaced(servers, retries, 12).scientific();
+    assert_eq!(whole("95%", 10, 4), "9.99572609529e-1");
+    assert_eq!(not_whole("95%", 10, 4), "4.27390470878e-4");
+    assert_eq!(not_whole("95%", 1, 2), "1.25e-4");
+    assert_eq!(not_whole("99.9%", 10, 4), "1.98703637504e-12");
+    assert_eq!(not_whole("95%", 100, 49), "8.26995821532e-28");
+    assert_eq!(not_whole("99.99%", 1000, 499), "5.91397972641e-1588");
+    // More failures are to be expected than there may be.
+    assert_eq!(whole("99%", 1000, 10), "5.70468867078e-1");
+    assert_eq!(whole("1/2", 10, 4), "8.97827148438e-2");
+    assert_eq!(whole("90%", 1000, 120), "8.02473603352e-1");
     let p = chance("99.9%");
-    assert_eq!(p.replaced(10, 3, 12).plain(), "0.99999999999");
-    assert_eq!(p.not_replaced(10, 3, 12).plain(), "9.99999999996e-12");
-    assert_eq!(chance("95%").replaced(1000, 3, 12).plain(), "0.993769471214");
-    assert_eq!(chance("95%").not_replaced(1000, 3, 12).plain(), "0.006230528786250".trim_end_matches('0'));
     assert_eq!(p.replaced(1000, 0, 12), p.in_place(1000, 12), "without a second try it is the same");
     assert_eq!(chance("1").not_replaced(1000, 3, 12).plain(), "0");
     // As small as a chance can be written and as often as can be tried.
     let least = chance("0.9999999999999999999");
     assert_eq!(least.not_replaced(1, 255, 3).plain(), "1e-4864");
+    assert_eq!(whole("10%", 1_000_000, 499_999).split_once('e').unwrap().1.len(), 7, "far below any chance");
+}
+
+#[test]
+fn the_budget_of_a_fleet() {
+    assert_eq!([1, 2, 6, 7, 8, 1000].map(loss_budget), [3, 3, 3, 3, 4, 500]);
 }
 
 #[test]
@@ -112,6 +127,24 @@ proptest! {
         prop_assert_eq!(shown.scientific(), format!("{}{rest}e{power}", &digits[..1]));
     }
 
+    /// The same sum in floating point, and both chances together.
+    #[test]
+    fn replacing_is_what_is_left_of_not_replacing(p in 1_u64..1000, servers in 1_u64..7, retries in 0_u64..6) {
+        let q = 1000 - p;
+        let choose = |n: u64, k: u64| (0..k).fold(1_u64, |c, i| c * (n - i) / (i + 1));
+        let term = |k: u64| {
+            choose(servers + k - 1, k) as f64
+                * (p as f64 / 1000.0).powi(servers as i32)
+                * (q as f64 / 1000.0).powi(k as i32)
+        };
+        let whole: f64 = (0..=retries).map(term).sum();
+        let shown = chance(&format!("{p}/1000"));
+        let told = shown.replaced(servers, retries, 12).about();
+        prop_assert!((told - whole).abs() <= 1e-11 * whole.max(1e-300), "{told} and {whole}");
+        let (not, sum) = (shown.not_replaced(servers, retries, 15).about(), shown.replaced(servers, retries, 15).about());
+        prop_assert!((not + sum - 1.0).abs() < 1e-12, "{not} + {sum}");
+    }
+
     /// In place is never better than its worst server, nor than with one server less; made again is never worse.
     #[test]
     fn more_servers_are_never_better(p in 1_u64..10_000, servers in 1_u64..10_000) {
@@ -119,5 +152,6 @@ proptest! {
         let in_place = |n| p.in_place(n, 12).about();
         prop_assert!(in_place(servers + 1) <= in_place(servers));
         prop_assert!(p.replaced(servers, 3, 12).about() >= in_place(servers));
+        prop_assert!(p.replaced(servers, 4, 12).about() >= p.replaced(servers, 3, 12).about());
     }
 }

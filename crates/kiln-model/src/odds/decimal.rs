@@ -125,6 +125,69 @@ impl Bound {
         Some((digits, power))
     }
 
+    /// The place above the highest limb.
+    fn top(&self) -> i64 {
+        self.exponent + self.limbs.len() as i64
+    }
+
+    fn times_small(&self, factor: u64, precision: usize, rounding: Rounding) -> Self {
+        let mut carry = 0_u128;
+        let mut limbs = Vec::with_capacity(self.limbs.len() + 3);
+        for limb in &self.limbs {
+            carry += u128::from(*limb) * u128::from(factor);
+            limbs.push((carry % u128::from(BASE)) as u32);
+            carry /= u128::from(BASE);
+        }
+        while carry > 0 {
+            limbs.push((carry % u128::from(BASE)) as u32);
+            carry /= u128::from(BASE);
+        }
+        Self::new(limbs, self.exponent).rounded(precision, rounding)
+    }
+
+    fn over_small(&self, divisor: u64, precision: usize, rounding: Rounding) -> Self {
+        // A divisor has three limbs at most: so many places more and the quotient is as long as it should be.
+        let floor = self.top() - precision as i64 - 3;
+        let mut limbs = self.in_places_of(floor.min(self.exponent), rounding);
+        let mut rest = 0_u128;
+        for limb in limbs.iter_mut().rev() {
+            rest = rest * u128::from(BASE) + u128::from(*limb);
+            *limb = (rest / u128::from(divisor)) as u32;
+            rest %= u128::from(divisor);
+        }
+        let bound = Self::new(limbs, floor.min(self.exponent));
+        let bound = if rest > 0 && rounding == Rounding::Up { bound.next() } else { bound };
+        bound.rounded(precision, rounding)
+    }
+
+    fn plus(&self, other: &Self, precision: usize, rounding: Rounding) -> Self {
+        let (big, small) = if self.top() < other.top() { (other, self) } else { (self, other) };
+        if small.limbs.is_empty() || big.limbs.is_empty() {
+            return if big.limbs.is_empty() { small.clone() } else { big.clone() };
+        }
+        let floor = big.top() - precision as i64;
+        let (mut sum, small) = (big.in_places_of(floor, rounding), small.in_places_of(floor, rounding));
+        sum.resize(sum.len().max(small.len()) + 1, 0);
+        let mut carry = 0;
+        for (place, limb) in sum.iter_mut().enumerate() {
+            let all = u64::from(*limb) + small.get(place).map_or(0, |l| u64::from(*l)) + carry;
+            (*limb, carry) = ((all % BASE) as u32, all / BASE);
+        }
+        Self::new(sum, floor)
+    }
+
+    /// The limbs from the place `floor` on.
+    fn in_places_of(&self, floor: i64, rounding: Rounding) -> Vec<u32> {
+        if let Ok(more) = usize::try_from(self.exponent - floor) {
+            return [vec![0; more], self.limbs.clone()].concat();
+        }
+        let surplus = usize::try_from(floor - self.exponent).unwrap_or(usize::MAX).min(self.limbs.len());
+        let (lost, kept) = self.limbs.split_at(surplus);
+        let kept = Self { limbs: kept.to_vec(), exponent: floor };
+        let up = rounding == Rounding::Up && lost.iter().any(|limb| *limb != 0);
+        if up { kept.next().limbs } else { kept.limbs }
+    }
+
     fn compare(&self, other: &Self) -> Ordering {
         match (self.digits(), other.digits()) {
             (None, None) => Ordering::Equal,
@@ -173,6 +236,39 @@ impl Between {
             }
             square = square.times(&square);
         }
+    }
+
+    /// `above / below` times it, for a `below` that is not 0.
+    pub(super) fn scaled(&self, above: u64, below: u64) -> Self {
+        let scale = |bound: &Bound, rounding| {
+            bound.times_small(above, self.precision, rounding).over_small(below, self.precision, rounding)
+        };
+        let (low, high) = (scale(&self.low, Rounding::Down), scale(&self.high, Rounding::Up));
+        Self { low, high, precision: self.precision }
+    }
+
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            low: self.low.plus(&other.low, self.precision, Rounding::Down),
+            high: self.high.plus(&other.high, self.precision, Rounding::Up),
+            precision: self.precision,
+        }
+    }
+
+    /// It, or up to `factor` times `rest` more.
+    pub(super) fn and_up_to(&self, rest: &Self, factor: u64) -> Self {
+        let rest = rest.high.times_small(factor, self.precision, Rounding::Up);
+        Self { high: self.high.plus(&rest, self.precision, Rounding::Up), ..self.clone() }
+    }
+
+    /// Whether it is too small to matter in a sum with `other`.
+    pub(super) fn is_lost_in(&self, other: &Self) -> bool {
+        self.high.limbs.is_empty()
+            || (!other.low.limbs.is_empty() && self.high.top() + self.precision as i64 <= other.low.top())
+    }
+
+    pub(super) fn zero(precision: usize) -> Self {
+        Self { low: Bound::of(0), high: Bound::of(0), precision }
     }
 
     /// One less this.

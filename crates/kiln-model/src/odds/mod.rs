@@ -3,11 +3,15 @@
 //! | way | a fleet comes out whole with |
 //! |---|---|
 //! | in place, each server changed where it stands | p^N |
-//! | replaced, each instance thrown away and made again up to R times before anybody sees it | (1 − (1 − p)^(R+1))^N |
+//! | replaced: what fails is thrown away and made again, up to R instances of the fleet, before anybody sees it | Σ C(N+k−1, k) p^N (1 − p)^k over k from 0 to R |
+//!
+//! The second is what control does with a fleet that has yet to serve: it has one budget ([`loss_budget`]), and an
+//! instance made again may fail again. With R failures or fewer on the way to N that are well it comes out whole.
 //!
 //! All digits shown are right: see `decimal`.
 
 mod decimal;
+mod replacing;
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,6 +23,11 @@ pub use decimal::Digits;
 const PRECISION: usize = 16;
 /// A number that is not told apart from a rounding boundary with this many is taken to lie on it.
 const HIGHEST_PRECISION: usize = 1024;
+
+/// How many losses make a fleet that has yet to serve be given up: half of its size, three at least.
+pub const fn loss_budget(servers: u64) -> u64 {
+    if servers < 6 { 3 } else { servers / 2 }
+}
 
 /// A probability as it was written: `99.99%`, `0.9999` or `9999/10000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,18 +99,14 @@ impl Chance {
         shown(digits, |precision| self.failure(precision).times(&servers(precision)))
     }
 
-    /// The chance that `servers` instances are all whole, each made again up to `retries` times.
-    pub fn replaced(&self, servers: u64, retries: u8, digits: usize) -> Digits {
-        let tries = u64::from(retries) + 1;
-        shown(digits, |precision| self.failure(precision).power(tries).complement().power(servers))
+    /// The chance that a fleet of `servers` becomes whole if up to `retries` instances in all are made again.
+    pub fn replaced(&self, servers: u64, retries: u64, digits: usize) -> Digits {
+        shown(digits, |precision| replacing::Fleet { p: self, servers, retries, precision }.whole())
     }
 
-    /// The chance that at least one of them is not.
-    pub fn not_replaced(&self, servers: u64, retries: u8, digits: usize) -> Digits {
-        let tries = u64::from(retries) + 1;
-        shown(digits, |precision| {
-            self.failure(precision).power(tries).complement().power(servers).complement()
-        })
+    /// The chance that it does not: one more fails than may.
+    pub fn not_replaced(&self, servers: u64, retries: u64, digits: usize) -> Digits {
+        shown(digits, |precision| replacing::Fleet { p: self, servers, retries, precision }.not_whole())
     }
 
     /// The least number of servers with which an upgrade in place comes out whole less likely than `target`; nothing

@@ -121,8 +121,12 @@ fn the_odds_of_fleets() {
     let json = place.process(&["odds", "--success", "99.9%", "--servers", "10", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let of = |key: &str| json[0][key].as_f64().unwrap();
-    assert_eq!((of("success"), of("servers"), of("retries")), (0.999, 10.0, 3.0));
-    assert_eq!((of("in_place"), of("between_states"), of("replace")), (0.990044880210, 0.01, 0.99999999999));
+    assert_eq!((of("success"), of("servers"), of("retries")), (0.999, 10.0, 4.0));
+    assert_eq!((of("in_place"), of("between_states"), of("replace")), (0.990044880210, 0.01, 0.999999999998));
+    assert_eq!(of("replace_fails"), 1.98703637504e-12);
+    let json = place.process(&["odds", "--retries", "0", "--servers", "10", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json[0]["replace"], json[0]["in_place"]);
 }
 
 #[test]

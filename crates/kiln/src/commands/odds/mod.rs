@@ -5,7 +5,7 @@ mod plot;
 use std::path::PathBuf;
 
 use clap::Args;
-use kiln_model::odds::Chance;
+use kiln_model::odds::{Chance, loss_budget};
 use kiln_model::{ExitCode, Failure};
 
 use crate::context::Context;
@@ -24,8 +24,8 @@ const DIGITS_JSON: usize = 12;
 
 /// The arithmetic of fleets: what becomes of N servers when each upgrade succeeds with the same chance
 ///
-/// Upgraded in place, a fleet comes out whole with p^N. Replaced, an instance that fails is thrown away and made
-/// again, up to a number of times, before any user can see it. All digits shown are right.
+/// Upgraded in place, a fleet comes out whole with p^N. Replaced, what fails is thrown away and made again before any
+/// user can see it, up to a number of instances of the whole fleet. All digits shown are right.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Odds {
@@ -34,11 +34,12 @@ pub(crate) struct Odds {
     success: Vec<Chance>,
     /// Sizes of fleets
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,10,50,100,500,1000",
-          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     servers: Vec<u64>,
-    /// How often an instance that failed is made again
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    retries: u8,
+    /// How many instances of a fleet may be made again [default: as `kiln deploy` does, half of the fleet less one, 2 at
+    /// least]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    retries: Option<u64>,
     /// The chance that is wanted: from how many servers on an upgrade in place falls below it
     #[arg(long, value_name = "CHANCE", default_value = "99%")]
     target: Chance,
@@ -47,9 +48,17 @@ pub(crate) struct Odds {
     svg: Option<PathBuf>,
 }
 
+impl Odds {
+    /// How many instances of a fleet of `servers` may be made again.
+    fn retries(&self, servers: u64) -> u64 {
+        // The loss that makes the budget full is not made good any more.
+        self.retries.unwrap_or_else(|| loss_budget(servers) - 1)
+    }
+}
+
 pub(crate) fn run(args: &Odds, context: &Context) -> Result<(), Failure> {
     if let Some(file) = &args.svg {
-        let picture = plot::svg(&args.success, &args.servers, args.retries);
+        let picture = plot::svg(&args.success, &args.servers, &|servers| args.retries(servers));
         std::fs::write(file, picture).map_err(|e| {
             Failure::new(ExitCode::Usage, format!("could not write {}", file.display()))
                 .because(e.to_string())
@@ -63,14 +72,15 @@ pub(crate) fn run(args: &Odds, context: &Context) -> Result<(), Failure> {
 /// One fleet, for programs: chances as numbers from 0 to 1 with twelve significant digits.
 fn document(args: &Odds, p: &Chance, servers: u64) -> serde_json::Value {
     let number = |digits: kiln_model::odds::Digits| digits.about();
+    let retries = args.retries(servers);
     serde_json::json!({
         "success": p.about(),
         "servers": servers,
         "in_place": number(p.in_place(servers, DIGITS_JSON)),
         "between_states": number(p.left_between(servers, DIGITS_JSON)),
-        "replace": number(p.replaced(servers, args.retries, DIGITS_JSON)),
-        "replace_fails": number(p.not_replaced(servers, args.retries, DIGITS_JSON)),
-        "retries": args.retries,
+        "replace": number(p.replaced(servers, retries, DIGITS_JSON)),
+        "replace_fails": number(p.not_replaced(servers, retries, DIGITS_JSON)),
+        "retries": retries,
         "target": args.target.about(),
         "falls_below_at": p.falls_below(&args.target),
     })
@@ -78,27 +88,28 @@ fn document(args: &Odds, p: &Chance, servers: u64) -> serde_json::Value {
 
 fn words_for(args: &Odds) -> String {
     let pairs = args.success.iter().flat_map(|p| args.servers.iter().map(move |n| (p, *n)));
-    let rows: Vec<[String; 5]> = pairs.map(|(p, n)| row(p, n, args.retries)).collect();
+    let rows: Vec<[String; 6]> = pairs.map(|(p, n)| row(p, n, args.retries(n))).collect();
     let mut lines = vec![table(
-        ["EACH SUCCEEDS", "SERVERS", "IN PLACE: WHOLE", "LEFT BETWEEN", "REPLACED: NOT WHOLE"],
+        ["EACH SUCCEEDS", "SERVERS", "IN PLACE: WHOLE", "LEFT BETWEEN", "MADE AGAIN", "REPLACED: NOT WHOLE"],
         &rows,
     )];
     lines.push(String::new());
     lines.extend(args.success.iter().map(|p| falls_below(p, &args.target)));
-    lines.push(format!(
-        "Replaced: an instance that fails is made again, up to {}, before any user can see it; a fleet that is not \
-         whole then is thrown away, and the old release has served all the time.",
-        crate::words::count(u64::from(args.retries), "time")
-    ));
+    lines.push(
+        "Replaced: what fails is made again before any user can see it, so many instances of a fleet at most; a fleet \
+         of which more fail is thrown away, and the old release has served all the time."
+            .into(),
+    );
     lines.join("\n")
 }
 
-fn row(p: &Chance, servers: u64, retries: u8) -> [String; 5] {
+fn row(p: &Chance, servers: u64, retries: u64) -> [String; 6] {
     [
         p.to_string(),
         servers.to_string(),
         format!("{} %", p.in_place(servers, DIGITS).percent()),
         p.left_between(servers, DIGITS).plain(),
+        format!("up to {retries}"),
         format!("{} %", p.not_replaced(servers, retries, DIGITS).percent()),
     ]
 }

@@ -17,7 +17,7 @@ const COLOURS: [&str; 6] = ["#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9
 const REPLACED: &str = "#009e73";
 
 /// The picture, the same for the same numbers.
-pub(super) fn svg(chances: &[Chance], servers: &[u64], retries: u8) -> String {
+pub(super) fn svg(chances: &[Chance], servers: &[u64], retries: &dyn Fn(u64) -> u64) -> String {
     let scale = Scale::over(servers);
     let mut out = String::new();
     let _ = write!(
@@ -34,9 +34,9 @@ pub(super) fn svg(chances: &[Chance], servers: &[u64], retries: u8) -> String {
         scale.label(&mut out, colour, &label, p.in_place(scale.most, 6).about());
     }
     if let Some(worst) = chances.iter().min_by(|a, b| a.about().total_cmp(&b.about())) {
-        scale.line(&mut out, REPLACED, |size| worst.replaced(size, retries, 6).about());
+        scale.line(&mut out, REPLACED, |size| worst.replaced(size, retries(size), 6).about());
         let label = format!("{worst}, replaced");
-        scale.label(&mut out, REPLACED, &label, worst.replaced(scale.most, retries, 6).about());
+        scale.label(&mut out, REPLACED, &label, worst.replaced(scale.most, retries(scale.most), 6).about());
     }
     out.push_str("</svg>\n");
     out
