@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("e2fsprogs", "mkfs.ext4, for a disk that can be filled"),
     ("busybox-static", "a small program for instances"),
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &str); 15] = [
     ("podman", "runs the images we export"),
     ("crun", "what podman runs them with"),
     ("postgresql", "the store of examples/shop"),
+    ("age", "the judge of secrets in exports"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
 ];
 

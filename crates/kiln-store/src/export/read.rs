@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
-use kiln_model::{AppName, ImageDigest, ImageRecord, ObjectDigest, Release, ReleaseId, Sha256};
+use kiln_model::{
+    AppName, ImageDigest, ImageRecord, ObjectDigest, Release, ReleaseId, SecretName, SecretValue,
+    SecretVersion, Sha256,
+};
 use sha2::Digest as _;
 
-use super::{FORMAT, MANIFEST, Manifest, Member};
+use super::secrets::{self, SecretsOfImport, Travelling};
+use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
+use crate::secrets::version_of;
 use crate::{Batch, Result, Store, StoreError};
 
 /// The most that is taken of what is held in memory.
@@ -22,18 +27,20 @@ impl Store {
     /// `sound` judges the metadata of images before they are kept: a kernel is going to mount them.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the member and the byte at fault; otherwise what the system refused. Then there
+    /// [`StoreError::Damaged`] with the member and the byte at fault; [`StoreError::SealedSecrets`] and
+    /// [`StoreError::CannotOpen`] for secrets that `secrets` does not open; otherwise what the system refused. Then there
     /// is no such release here; what has been taken of it may be collected.
     pub fn import_release(
         &self,
         from: &mut dyn Read,
         path: &Path,
+        secrets: SecretsOfImport<'_>,
         sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
-    ) -> Result<(AppName, ReleaseId)> {
+    ) -> Result<Imported> {
         let mut archive = tar::Archive::new(from);
         let mut place = Place { path, member: MANIFEST.into(), offset: 0 };
         let entries = archive.entries().map_err(|e| place.unreadable(&e))?;
-        let mut import = Import::new(self)?;
+        let mut import = Import::new(self, secrets)?;
         let mut manifest: Option<Manifest> = None;
         let mut next = 0;
         for entry in entries {
@@ -121,9 +128,22 @@ impl Read for Hashing<'_> {
     }
 }
 
+/// What an import has brought.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The app.
+    pub app: AppName,
+    /// The release.
+    pub release: ReleaseId,
+    /// Values of secrets that came with it, for [`Store::keep_secret`].
+    pub secrets: Vec<(SecretName, SecretVersion, SecretValue)>,
+}
+
 /// What has been taken so far.
 struct Import<'a> {
     store: &'a Store,
+    wanted: SecretsOfImport<'a>,
+    secrets: Vec<Travelling>,
     batch: Batch,
     release: Option<Release>,
     documents: BTreeMap<String, Vec<u8>>,
@@ -138,9 +158,10 @@ struct Image {
 }
 
 impl<'a> Import<'a> {
-    fn new(store: &'a Store) -> Result<Self> {
+    fn new(store: &'a Store, wanted: SecretsOfImport<'a>) -> Result<Self> {
         let (documents, images) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { store, batch: store.objects().batch()?, release: None, documents, images })
+        let (batch, secrets) = (store.objects().batch()?, Vec::new());
+        Ok(Self { store, wanted, secrets, batch, release: None, documents, images })
     }
 
     fn take(&mut self, member: &Member, entry: &mut dyn Read, place: &Place<'_>) -> Result<()> {
@@ -157,6 +178,7 @@ impl<'a> Import<'a> {
                 let bytes = all(from, DOCUMENT_BYTES, place)?;
                 self.release = Some(Release::decode(&bytes).map_err(|e| place.wrong(&e.to_string()))?);
             }
+            [SECRETS] => self.open_secrets(&all(from, secrets::BYTES, place)?, place)?,
             ["documents", name] => {
                 self.documents.insert(name.to_owned(), all(from, DOCUMENT_BYTES, place)?);
             }
@@ -174,6 +196,32 @@ impl<'a> Import<'a> {
             }
             _ => return Err(place.wrong("no member has such a name")),
         }
+        Ok(())
+    }
+
+    /// They come after the release, so that all of them are known to be its own.
+    fn open_secrets(&mut self, sealed: &[u8], place: &Place<'_>) -> Result<()> {
+        let identities = match self.wanted {
+            SecretsOfImport::OpenedBy(identities) => identities,
+            SecretsOfImport::LeftOut => return Ok(()),
+            SecretsOfImport::Unsaid => {
+                return Err(StoreError::SealedSecrets { path: place.path.to_owned() });
+            }
+        };
+        let (app, secrets) = secrets::open(sealed, identities, place.path, &|problem| place.wrong(problem))?;
+        let Some(release) = self.release.as_ref().filter(|release| release.app == app) else {
+            return Err(place.wrong("they are another app's"));
+        };
+        let needed = release.secrets();
+        for Travelling { name, version, value } in &secrets {
+            if !needed.contains(&(name, version)) {
+                return Err(place.wrong(&format!("secret {name} {version} is not one the release needs")));
+            }
+            if version_of(&app, name, value) != *version {
+                return Err(place.wrong(&format!("the value of secret {name} is not its version {version}")));
+            }
+        }
+        self.secrets = secrets;
         Ok(())
     }
 
@@ -200,7 +248,7 @@ impl<'a> Import<'a> {
         manifest: &Manifest,
         place: &Place<'_>,
         sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
-    ) -> Result<(AppName, ReleaseId)> {
+    ) -> Result<Imported> {
         let place = Place { path: place.path, member: "release.json".into(), offset: place.offset };
         let release = self.release.ok_or_else(|| place.wrong("it is missing"))?;
         if (release.id(), &release.app) != (manifest.release.clone(), &manifest.app) {
@@ -229,7 +277,8 @@ impl<'a> Import<'a> {
             self.store.put_release_document(&id, name, bytes).map_err(|e| place.of(e))?;
         }
         self.store.put_release(&release)?;
-        Ok((release.app, id))
+        let secrets = self.secrets.into_iter().map(|s| (s.name, s.version, s.value)).collect();
+        Ok(Imported { app: release.app, release: id, secrets })
     }
 }
 

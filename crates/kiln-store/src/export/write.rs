@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::{ImageDigest, ReleaseId, Sha256};
 
-use super::{FORMAT, MANIFEST, Manifest, Member};
+use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
+use crate::age::Recipient;
 use crate::error::on;
 use crate::packages::sha256_of;
 use crate::{Result, Store, StoreError};
 
 impl Store {
     /// Writes a release with all it needs to `out`; `log` is what the operation log has of it. The same release and
-    /// log give the same bytes. `path` is what `out` is called, for messages.
+    /// log give the same bytes, if there are no recipients: with any, its secrets are in it, encrypted to them. `path` is
+    /// what `out` is called, for messages.
     ///
     /// # Errors
     /// If something that belongs to it is not here or damaged, or the system refuses.
@@ -22,11 +24,16 @@ impl Store {
         &self,
         id: &ReleaseId,
         log: &[u8],
+        recipients: &[Recipient],
         out: &mut dyn Write,
         path: &Path,
     ) -> Result<u64> {
         let release = self.release(id)?;
         let mut sources: Vec<(String, Source)> = vec![("release.json".into(), self.release_path(id).into())];
+        if !recipients.is_empty() {
+            let sealed = self.sealed_secrets(&release, recipients)?;
+            sources.push((SECRETS.into(), Source::Bytes(sealed)));
+        }
         for (name, source) in self.documents_of(id, log)? {
             sources.push((format!("documents/{name}"), source));
         }

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{bad_key, random};
+use super::bad_key;
 use crate::error::{if_present, on};
+use crate::random::random;
 use crate::{Result, Store};
 
 const BYTES: usize = 32;

@@ -15,7 +15,6 @@ mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -29,6 +28,7 @@ use crate::{Result, Store, StoreError};
 use key::Key;
 use sealed::Sealed;
 pub use sealed::SecretRecord;
+pub(crate) use version::of as version_of;
 
 impl Store {
     /// Keeps a value as the present one of a secret; what is known of it, and whether anything has changed: setting
@@ -56,11 +56,56 @@ impl Store {
         let (app, name, by) = (app.clone(), name.clone(), by.to_owned());
         let record = SecretRecord { app, name, version, number, at, by };
         let sealed = Sealed::seal(record, value, &key)?;
-        let dir = self.secret_dir(&sealed.record.app, &sealed.record.name);
+        self.put_setting(&sealed)?;
+        Ok((sealed.record, true))
+    }
+
+    /// Keeps a value that came from elsewhere, for releases that need it, and leaves present what is; whether it was not
+    /// here before.
+    ///
+    /// # Errors
+    /// As [`Store::set_secret`].
+    pub fn keep_secret(
+        &self,
+        app: &AppName,
+        name: &SecretName,
+        value: &SecretValue,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<bool> {
+        let _lock = self.lock_secrets()?;
+        let key = Key::of(self)?;
+        let version = version::of(app, name, value);
+        let settings = self.settings(app, name)?;
+        if settings.values().any(|sealed| sealed.record.version == version) {
+            return Ok(false);
+        }
+        let record = |number, version| SecretRecord {
+            app: app.clone(),
+            name: name.clone(),
+            version,
+            number,
+            at,
+            by: by.to_owned(),
+        };
+        let last = settings.into_iter().next_back();
+        let number = last.as_ref().map_or(1, |(number, _)| number + 1);
+        if let Some((last, present)) = last {
+            // What is present is set once more, above; first, so that it is present at every moment.
+            let path = self.secret_dir(app, name).join(format!("{last}.json"));
+            let again = present.open(&key, &path)?;
+            self.put_setting(&Sealed::seal(record(number + 1, present.record.version), &again, &key)?)?;
+        }
+        self.put_setting(&Sealed::seal(record(number, version), value, &key)?)?;
+        Ok(true)
+    }
+
+    fn put_setting(&self, sealed: &Sealed) -> Result<()> {
+        let SecretRecord { app, name, number, .. } = &sealed.record;
+        let dir = self.secret_dir(app, name);
         ensure_dir(dir.parent().expect("a directory of an app"))?;
         ensure_dir(&dir)?;
-        self.write_private(&dir.join(format!("{number}.json")), &sealed.encode())?;
-        Ok((sealed.record, true))
+        self.write_private(&dir.join(format!("{number}.json")), &sealed.encode())
     }
 
     /// Every setting of every secret of an app, by name and number.
@@ -220,14 +265,4 @@ fn names_in_if_there(dir: &std::path::Path) -> Result<Vec<String>> {
 /// The errors of a key.
 fn bad_key(path: &std::path::Path, problem: impl Into<String>) -> StoreError {
     StoreError::Key { path: path.to_owned(), problem: problem.into() }
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    filled.map_err(|_| {
-        let source = io::Error::other("the system's source of random numbers failed");
-        on("read", std::path::Path::new("/dev/urandom"))(source)
-    })?;
-    Ok(bytes)
 }

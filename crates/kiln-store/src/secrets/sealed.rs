@@ -11,8 +11,9 @@ use ring::{aead, hkdf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use super::bad_key;
 use super::key::Key;
-use super::{bad_key, random};
+use crate::random::random;
 use crate::{Result, StoreError};
 
 /// The version of this encoding.

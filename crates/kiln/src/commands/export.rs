@@ -8,15 +8,17 @@ use kiln_model::{Answer, Command, ExitCode, Failure};
 use crate::app;
 use crate::args::Named;
 use crate::context::{Context, unexpected};
-use crate::words::bytes;
+use crate::words::{bytes, count};
 
 const EXAMPLES: &str = "\
 Examples:
   kiln export r-5d0c -o hello.kiln     images, packages, spec, lock and log of a release, as one file
   kiln import hello.kiln               on another machine, without network: the same release id
 
-No secret is in the file. A release names versions, and the same value is the same version everywhere:
-`kiln secret set` on the other machine is enough.";
+  kiln export r-5d0c -o hello.kiln --secrets-to age1...     with its secrets, which only the owner of that key can open
+
+Without --secrets-to no secret is in the file. A release names versions, and the same value is the same version
+everywhere: `kiln secret set` on the other machine is enough.";
 
 /// A release with all it needs, as one file
 #[derive(Debug, Args)]
@@ -27,6 +29,9 @@ pub(crate) struct Export {
     /// The file to write
     #[arg(long, short = 'o', value_name = "FILE")]
     output: PathBuf,
+    /// Puts the values of its secrets into the file, encrypted to this public key of age; may be given several times
+    #[arg(long, value_name = "RECIPIENT")]
+    secrets_to: Vec<String>,
     #[command(flatten)]
     named: Named,
 }
@@ -36,9 +41,15 @@ pub(crate) fn run(args: Export, context: &Context) -> Result<(), Failure> {
         Failure::new(ExitCode::Usage, format!("`{}` is no path", args.output.display()))
             .because(e.to_string())
     })?;
-    match context.ask(&Command::Export { app: app::name(&args.named), release: args.release, file })? {
+    let app = app::name(&args.named);
+    let command = Command::Export { app, release: args.release, file, secrets_to: args.secrets_to };
+    match context.ask(&command)? {
         Answer::Exported(done) => context.output.result(&done, || {
-            format!("{} is in {}, {}", done.release, done.file.display(), bytes(done.bytes))
+            let secrets = match done.secrets.len() {
+                0 => String::new(),
+                n => format!(", with {}, encrypted", count(n as u64, "secret")),
+            };
+            format!("{} is in {}, {}{secrets}", done.release, done.file.display(), bytes(done.bytes))
         }),
         other => Err(unexpected(&other)),
     }

@@ -1,32 +1,65 @@
 //! `kiln import`
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kiln_model::{Answer, Command, ExitCode, Failure, ImportAnswer};
+use kiln_model::{Answer, Command, ExitCode, Failure, ImportAnswer, SecretName, SecretValue};
 
 use crate::context::{Context, unexpected};
 
+const EXAMPLES: &str = "\
+Examples:
+  kiln import hello.kiln                           a release, its images and packages
+  kiln import hello.kiln --identity key.txt        and its secrets, which were encrypted to that key
+  kiln import hello.kiln --without-secrets         and leave them where they are";
+
 /// A release from a file that `kiln export` wrote; needs no network
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Import {
     /// The file
     file: PathBuf,
+    /// Opens the secrets in it with the key in this file, as `age-keygen` writes it
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// Leaves the secrets in it where they are
+    #[arg(long, conflicts_with = "identity")]
+    without_secrets: bool,
 }
 
 pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
     let file = std::path::absolute(&args.file).map_err(|e| {
         Failure::new(ExitCode::Usage, format!("`{}` is no path", args.file.display())).because(e.to_string())
     })?;
-    match context.ask(&Command::Import { file })? {
+    let identity = args.identity.as_deref().map(identity).transpose()?;
+    match context.ask(&Command::Import { file, identity, without_secrets: args.without_secrets })? {
         Answer::Imported(done) => context.output.result(&done, || words_for(&done)),
         other => Err(unexpected(&other)),
     }
 }
 
+/// The text of a file of identities.
+fn identity(file: &Path) -> Result<SecretValue, Failure> {
+    let unusable = |cause: String| {
+        Failure::new(ExitCode::Usage, format!("could not read the identity in `{}`", file.display()))
+            .because(cause)
+    };
+    let mut bytes = Vec::new();
+    let most = SecretValue::MOST as u64 + 1;
+    let opened = File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    opened.map_err(|e| unusable(e.to_string()))?;
+    SecretValue::new(bytes).map_err(|e| unusable(e.to_string()))
+}
+
 fn words_for(done: &ImportAnswer) -> String {
-    let ImportAnswer { app, release, missing_secrets } = done;
+    let ImportAnswer { app, release, secrets, missing_secrets } = done;
     let mut lines = vec![format!("{release} of {app} is here")];
+    if !secrets.is_empty() {
+        let names: Vec<&str> = secrets.iter().map(SecretName::as_str).collect();
+        lines.push(format!("its secrets are here, too: {}", names.join(", ")));
+    }
     let set = missing_secrets.iter().map(|name| format!("`kiln secret set {name} --app {app}` first"));
     lines.extend(set);
     lines.push(format!("`kiln rollback {} --app {app}` has it serve", release.short()));

@@ -1,0 +1,194 @@
+//! Releases as files: damaged in every way, and with secrets in them.
+
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kiln_model::{PinnedSecret, Release, SecretValue, Timestamp};
+use kiln_store::age::{AgeError, Identity};
+use kiln_store::{SecretsOfImport, Store, StoreError, any_bytes};
+use support::Scratch;
+
+const AT: Timestamp = Timestamp(1);
+
+fn ours() -> Vec<Identity> {
+    Identity::read(any_bytes::IDENTITY).unwrap()
+}
+
+/// A release that needs a secret, and the file it is exported to.
+fn exported(store: &Store, secret: Option<&str>) -> (Release, Vec<u8>) {
+    let (_, mut release) = sample::with_release(store, "one");
+    let mut recipients = Vec::new();
+    if let Some(text) = secret {
+        let (app, name) = (release.app.clone(), "API_KEY".parse().unwrap());
+        let value = SecretValue::new(text.as_bytes().to_vec()).unwrap();
+        let (record, _) = store.set_secret(&app, &name, &value, AT, "ann").unwrap();
+        let pinned = PinnedSecret { version: record.version, env: None };
+        release.services.values_mut().next().unwrap().secrets = [(name, pinned)].into();
+        store.put_release(&release).unwrap();
+        recipients.push(ours()[0].recipient());
+    }
+    let mut file = Vec::new();
+    store.export_release(&release.id(), b"", &recipients, &mut file, Path::new("file")).unwrap();
+    (release, file)
+}
+
+fn import(
+    store: &Store,
+    file: &[u8],
+    secrets: SecretsOfImport<'_>,
+) -> Result<kiln_store::Imported, StoreError> {
+    store.import_release(&mut &*file, Path::new("file"), secrets, &|_| Ok(()))
+}
+
+/// The same numbers each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n.max(1) as u64) as usize
+    }
+}
+
+/// The same call as the fuzz target `export`: what is damaged is refused, or the damage was where nothing is.
+#[test]
+fn a_damaged_export_is_refused_or_nothing_is_lost_of_it() {
+    let from = Scratch::new();
+    // To see whether a secret is what it says costs as much as a guess is to cost: few of those.
+    let long = if std::env::var_os("KILN_LONG").is_some() { 20 } else { 1 };
+    batter(&exported(&from.open(), None).1, 1_500 * long);
+    batter(&exported(&from.open(), Some("sesame, open")).1, 40 * long);
+}
+
+fn batter(file: &[u8], times: usize) {
+    let mut to = Scratch::new();
+    let mut store = to.open();
+    assert!(any_bytes::export(file, &store), "as it is it is taken");
+    let (mut dice, mut taken) = (Dice(0x9e37_79b9_7f4a_7c15), 1);
+    for _ in 0..times {
+        if taken > 0 {
+            (to, taken) = (Scratch::new(), 0);
+            store = to.open();
+        }
+        let mut bytes = file.to_vec();
+        for _ in 0..1 + dice.below(4) {
+            let at = dice.below(bytes.len());
+            match dice.below(5) {
+                0 => bytes.truncate(at),
+                1 => drop(bytes.splice(at..at, [0; 512])),
+                2 => drop(bytes.drain(at..(at + 512).min(bytes.len()))),
+                _ if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+                _ => {}
+            }
+        }
+        taken += usize::from(any_bytes::export(&bytes, &store));
+    }
+}
+
+#[test]
+fn secrets_travel_encrypted_and_to_nobody_else() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (release, file) = exported(&from.open(), Some("sesame, open"));
+    assert!(!file.windows(6).any(|w| w == b"sesame") && !file.windows(12).any(|w| w == b"736573616d65"));
+    let store = to.open();
+    let unsaid = import(&store, &file, SecretsOfImport::Unsaid).unwrap_err();
+    assert!(matches!(unsaid, StoreError::SealedSecrets { .. }), "{unsaid}");
+    let others = Identity::read("AGE-SECRET-KEY-1HWYPCTSFYL48QTUF3KHH4L3GD9ZSA8G57QVEEAXD6QLA2HF6M7WS079LGP");
+    let others = others.unwrap_or_else(|e| panic!("{e}"));
+    let wrong = import(&store, &file, SecretsOfImport::OpenedBy(&others)).unwrap_err();
+    assert!(matches!(wrong, StoreError::CannotOpen { source: AgeError::NotForUs(_), .. }), "{wrong}");
+    assert_eq!(store.releases().unwrap(), []);
+    let left = import(&store, &file, SecretsOfImport::LeftOut).unwrap();
+    assert!(left.secrets.is_empty());
+    let imported = import(&store, &file, SecretsOfImport::OpenedBy(&ours())).unwrap();
+    let (name, version, value) = &imported.secrets[0];
+    assert_eq!((value.reveal(), release.secrets().contains(&(name, version))), (&b"sesame, open"[..], true));
+    assert!(store.keep_secret(&release.app, name, value, AT, "ann").unwrap());
+    assert_eq!(store.secret(&release.app, name, version).unwrap(), *value);
+}
+
+/// Each byte of the encrypted part is held to what was written, although hashes and sizes around it fit.
+#[test]
+fn secrets_that_were_tampered_with_are_refused_with_the_place() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (_, file) = exported(&from.open(), Some("sesame, open"));
+    let store = to.open();
+    let start = file.windows(21).position(|w| w == b"age-encryption.org/v1").unwrap();
+    for at in (start..start + 400).step_by(7) {
+        let mut bytes = file.clone();
+        bytes[at] ^= 1;
+        let refused = import(&store, &bytes, SecretsOfImport::OpenedBy(&ours())).unwrap_err();
+        let text = refused.to_string();
+        let place = matches!(refused, StoreError::Damaged { .. }) && text.contains("secrets.age");
+        // A recipient that is another one now is one who cannot open it.
+        assert!(place || matches!(refused, StoreError::CannotOpen { .. }), "{at}: {text}");
+        assert_eq!(store.releases().unwrap(), []);
+    }
+}
+
+#[test]
+fn what_is_present_stays_present_when_an_older_value_arrives() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (app, name) = ("hello".parse().unwrap(), "KEY".parse().unwrap());
+    let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).unwrap();
+    let (present, _) = store.set_secret(&app, &name, &value("present"), AT, "ann").unwrap();
+    assert!(store.keep_secret(&app, &name, &value("older"), AT, "bob").unwrap());
+    assert_eq!(store.secret_versions(&app).unwrap()[&name], present.version);
+    assert_eq!(store.secrets(&app).unwrap().len(), 3, "the older one, and the present one above it");
+    assert!(!store.keep_secret(&app, &name, &value("older"), AT, "bob").unwrap(), "it is here already");
+}
+
+/// What we encrypt `age` opens, and what it encrypts we open.
+#[test]
+fn age_is_of_the_same_opinion() {
+    let dir = Scratch::new();
+    std::fs::create_dir_all(dir.root()).unwrap();
+    let key = dir.root().join("key.txt");
+    std::fs::write(&key, any_bytes::IDENTITY).unwrap();
+    let run = |arguments: &[&str], input: &Path| {
+        let output = Command::new("age").args(arguments).arg(input).stdin(Stdio::null()).output();
+        let output = output.expect("`cargo xtask setup` installs age");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for length in [0, 1, 5000, 64 << 10, (64 << 10) + 1, 300_000] {
+        let plain: Vec<u8> = (0..length).map(|n| (n * 7 % 256) as u8).collect();
+        let file = dir.root().join("file");
+        std::fs::write(&file, kiln_store::age::encrypt(&plain, &[ours()[0].recipient()]).unwrap().unwrap())
+            .unwrap();
+        assert!(run(&["--decrypt", "-i", key.to_str().unwrap()], &file) == plain, "{length} bytes of ours");
+        std::fs::write(&file, &plain).unwrap();
+        let theirs = run(&["--encrypt", "-r", &ours()[0].recipient().to_string()], &file);
+        assert!(*kiln_store::age::decrypt(&theirs, &ours()).unwrap() == plain, "{length} bytes of theirs");
+    }
+}
+
+/// The same calls as the fuzz target `encrypted`.
+#[test]
+fn any_bytes_are_opened_or_refused() {
+    let sealed = kiln_store::age::encrypt(b"a secret", &[ours()[0].recipient()]).unwrap().unwrap();
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    for _ in 0..5_000 {
+        let mut bytes = sealed.clone();
+        for _ in 0..1 + dice.below(5) {
+            let at = dice.below(bytes.len());
+            match dice.below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, b'\n'),
+                _ if at < bytes.len() => bytes[at] = dice.below(256) as u8,
+                _ => {}
+            }
+        }
+        any_bytes::encrypted(&bytes);
+        any_bytes::keys(&bytes);
+    }
+    any_bytes::keys(any_bytes::IDENTITY.as_bytes());
+    any_bytes::keys(ours()[0].recipient().to_string().as_bytes());
+}
