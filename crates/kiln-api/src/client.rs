@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use kiln_model::{Answer, Command, ExitCode, Failure, Stamped};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
+use crate::caller::{SAYS, started_from};
 use crate::reach::Reach;
 use crate::wire::Line;
 
@@ -76,13 +78,16 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| left(&e))?;
         tokio::spawn(connection);
         let body = serde_json::to_vec(command).expect("commands are made of plain data");
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri("/v1/commands")
             .header("host", "kiln")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .expect("the parts are valid");
+            .header("content-type", "application/json");
+        // What a field cannot hold is not said.
+        if let Some(from) = started_from().and_then(|from| HeaderValue::try_from(from).ok()) {
+            request = request.header(SAYS, from);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).expect("the parts are valid");
         sender.send_request(request).await.map_err(|e| left(&e))
     }
 }

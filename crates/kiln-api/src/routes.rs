@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -44,7 +44,12 @@ async fn health() -> Json<serde_json::Value> {
     Json(json!({"host": "ready", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-async fn commands(State(host): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes) -> Response {
+async fn commands(
+    State(host): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    head: HeaderMap,
+    body: Bytes,
+) -> Response {
     let command: Command = match serde_json::from_slice(&body) {
         Ok(command) => command,
         Err(e) => {
@@ -53,7 +58,7 @@ async fn commands(State(host): State<Door>, ConnectInfo(peer): ConnectInfo<Peer>
         }
     };
     let (sender, body) = stream();
-    tokio::spawn(run(host, command, peer.0, sender));
+    tokio::spawn(run(host, command, peer.says(&head), sender));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 

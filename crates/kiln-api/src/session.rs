@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use kiln_control::contract::Session;
 use kiln_model::{ExecRequest, ExitCode, Failure};
 
-use crate::caller::Peer;
+use crate::caller::{Peer, SAYS, started_from};
 use crate::client::{Client, left, unreachable};
 use crate::reach::Reach;
 use crate::routes::{Door, bug, refused, status_of, usage};
@@ -38,6 +38,7 @@ pub(crate) async fn exec(
         let failure = usage("a session needs `Connection: upgrade` and `Upgrade: kiln-session`");
         return refused(StatusCode::UPGRADE_REQUIRED, failure);
     };
+    let caller = peer.says(request.headers());
     let body = match Limited::new(request.into_body(), LONGEST).collect().await {
         Ok(body) => body.to_bytes(),
         Err(e) => return bad(&e.to_string()),
@@ -46,7 +47,7 @@ pub(crate) async fn exec(
         Ok(wanted) => wanted,
         Err(e) => return bad(&e.to_string()),
     };
-    let begun = tokio::task::spawn_blocking(move || host.exec(&wanted, peer.0)).await;
+    let begun = tokio::task::spawn_blocking(move || host.exec(&wanted, caller)).await;
     match begun {
         Ok(Ok(session)) => {
             tokio::spawn(carry(upgrade, session));
@@ -84,8 +85,10 @@ impl Client {
         let reach = Reach::to(self.socket()).map_err(lost)?;
         let mut stream = UnixStream::connect(reach.path()).map_err(lost)?;
         let body = serde_json::to_vec(request).expect("a request is made of plain data");
+        let from = started_from().filter(|from| from.is_ascii());
+        let from = from.map_or_else(String::new, |from| format!("{SAYS}: {from}\r\n"));
         let head = format!(
-            "POST /v1/exec HTTP/1.1\r\nhost: kiln\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\n\
+            "POST /v1/exec HTTP/1.1\r\nhost: kiln\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\n{from}\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );

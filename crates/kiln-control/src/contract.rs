@@ -5,7 +5,7 @@
 
 use std::os::unix::net::UnixStream;
 
-use kiln_model::{Answer, Command, ExecRequest, ExitCode, Failure, Stamped};
+use kiln_model::{Answer, Author, Command, ExecRequest, ExitCode, Failure, Origin, Stamped};
 
 /// Who asks for something, as the operation log names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +14,19 @@ pub struct Caller {
     pub uid: u32,
     /// That user's name on this host; the number as text if there is none.
     pub name: String,
+    /// Where they are.
+    pub origin: Option<Origin>,
 }
 
 impl Caller {
+    /// As the log names them.
+    pub fn author(&self) -> Author {
+        Author { name: self.name.clone(), origin: self.origin.clone() }
+    }
+
     /// Kiln itself, for what nobody asked for.
     pub fn kiln() -> Self {
-        Self { uid: 0, name: "kiln".into() }
+        Self { uid: 0, name: "kiln".into(), origin: None }
     }
 }
 

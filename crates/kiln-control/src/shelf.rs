@@ -39,6 +39,10 @@ impl History for StoredHistory {
         }
         lock(&self.0).append(record).map(drop).map_err(|e| Trouble::of(&e))
     }
+
+    fn mend(&mut self) -> Result<(), Trouble> {
+        lock(&self.0).mend().map_err(|e| Trouble::of(&e))
+    }
 }
 
 impl Shelf for Store {

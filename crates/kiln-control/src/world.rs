@@ -40,6 +40,14 @@ pub trait History: Send {
     /// # Errors
     /// If it could not be written; then it is as if it had not been tried.
     fn append(&mut self, record: &Record) -> Result<(), Trouble>;
+
+    /// Makes sure that nothing is left of what could not be written.
+    ///
+    /// # Errors
+    /// If that cannot be done yet; then a successor may find an entry of which it was said that it is not there.
+    fn mend(&mut self) -> Result<(), Trouble> {
+        Ok(())
+    }
 }
 
 /// Finds releases and images.

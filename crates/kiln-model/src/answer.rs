@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AppName, CommitAnswer, DiffAnswer, Difference, ExportAnswer, GcAnswer, Handmade, ImageDigest,
-    ImageName, ImportAnswer, InstanceId, LeftOut, LogVerifiedAnswer, PackageRef, PackageRule, PlanPhase,
+    ImageName, ImportAnswer, InstanceId, LeftOut, LogEntry, LogVerifiedAnswer, PackageRef, PackageRule, PinAnswer, PlanPhase,
     Release, ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp, TrafficReport,
 };
 
@@ -41,6 +41,8 @@ pub enum Answer {
     Exported(ExportAnswer),
     /// To an import.
     Imported(ImportAnswer),
+    /// To a pin or an unpin.
+    Pinned(PinAnswer),
     /// To a collection.
     Gc(GcAnswer),
     /// To a look at the log that found nothing wrong.
@@ -179,6 +181,9 @@ pub struct StatusAnswer {
     pub waiting: Vec<Waiting>,
     /// The failure of the last deploy, if it failed and none has succeeded since.
     pub last_failure: Option<String>,
+    /// What will be a trouble if nobody does anything, each with what helps.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Requests answered since the edge was started.
     pub requests: u64,
     /// Of these, failed.
@@ -231,6 +236,9 @@ pub struct ReleaseEntry {
     pub images: BTreeMap<ServiceName, ImageDigest>,
     /// What it would take to go back to it.
     pub state: ReleaseState,
+    /// Whether somebody wants it to be kept whatever else goes.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// `kiln releases show --json`.
@@ -244,6 +252,9 @@ pub struct ReleaseAnswer {
     pub by: Option<String>,
     /// What it would take to go back to it.
     pub state: ReleaseState,
+    /// Whether somebody wants it to be kept whatever else goes.
+    #[serde(default)]
+    pub pinned: bool,
     /// The release itself.
     pub document: Release,
     /// Its images, by service.
@@ -435,29 +446,4 @@ pub struct SecretEntry {
     pub present: bool,
     /// The kept releases that need this version.
     pub releases: Vec<ReleaseId>,
-}
-
-/// One line of `kiln log --json`: one operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// Its number in the log.
-    pub operation: u64,
-    /// When it began.
-    pub at: Timestamp,
-    /// When it ended.
-    pub ended: Option<Timestamp>,
-    /// Who asked for it.
-    pub by: String,
-    /// The app.
-    pub app: AppName,
-    /// `deploy`, `rollback`, `retire`, …
-    pub what: String,
-    /// The release that served before.
-    pub from: Option<ReleaseId>,
-    /// The release it was to lead to.
-    pub to: Option<ReleaseId>,
-    /// How it ended: `done`, `failed`, `under way`.
-    pub outcome: String,
-    /// Why, if it failed.
-    pub reason: Option<String>,
 }

@@ -186,6 +186,8 @@ pub struct AppState {
     pub last_failure: Option<String>,
     /// The version of its schema that the data has, as the last release that cared has left it.
     pub schema: Option<u32>,
+    /// Releases somebody wants to be kept.
+    pub pinned: BTreeSet<ReleaseId>,
     /// A plan that failed and has not been cleaned up after yet.
     pub to_abandon: Option<Generation>,
 }
@@ -194,16 +196,18 @@ impl AppState {
     /// Takes account of one entry of the log. Entries of other apps must not be given.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::Begun { by, plan, .. } => self.begin(plan, by),
+            Record::Begun { by, plan, .. } => self.begin(plan, &by.name),
             Record::Intent { at, generation, step, memory, .. } => {
                 self.step_begun(*at, *generation, *step, memory.as_ref());
             }
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
             Record::Collected { releases, .. } => self.served.forget(releases),
+            Record::Pinned { release, .. } => drop(self.pinned.insert(release.clone())),
+            Record::Unpinned { release, .. } => drop(self.pinned.remove(release)),
             // It can be gone to as if it had served.
             Record::Imported { at, by, release, .. } => {
-                self.served.add(Served { release: release.clone(), first: *at, by: by.clone() });
+                self.served.add(Served { release: release.clone(), first: *at, by: by.name.clone() });
             }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
             Record::Replaced { fleet, lost, new, .. } => {
@@ -214,7 +218,7 @@ impl AppState {
             }
             Record::Touched { fleet, serial, by, command, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet).filter(|f| f.members.contains(serial)) {
-                    let touch = Touch { by: by.clone(), command: command.clone() };
+                    let touch = Touch { by: by.name.clone(), command: command.clone() };
                     fleet.touched.entry(*serial).or_insert(touch);
                 }
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ImageName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName,
+    AppName, ByteSize, ImageName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName,
 };
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of
@@ -116,11 +116,34 @@ pub enum Command {
         release: String,
         /// The file on the host, absolute.
         file: PathBuf,
+        /// The recipients its secrets are encrypted to, as age writes them; without any, there are no secrets in it.
+        #[serde(default)]
+        secrets_to: Vec<String>,
     },
     /// A release from a file. Answers with [`crate::Answer::Imported`].
     Import {
         /// The file on the host, absolute.
         file: PathBuf,
+        /// The text of a file of identities that opens the secrets in it.
+        #[serde(default)]
+        identity: Option<SecretValue>,
+        /// Leave the secrets in it where they are.
+        #[serde(default)]
+        without_secrets: bool,
+    },
+    /// Keep a release whatever else goes, until it is unpinned. Answers with [`crate::Answer::Pinned`].
+    Pin {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which release.
+        release: String,
+    },
+    /// Let a release go with the others again. Answers with [`crate::Answer::Pinned`].
+    Unpin {
+        /// Which app.
+        app: Option<AppName>,
+        /// Which release.
+        release: String,
     },
     /// Let old releases go. Answers with [`crate::Answer::Gc`].
     Gc {
@@ -128,6 +151,12 @@ pub enum Command {
         keep: u32,
         /// Only releases that first served longer ago than this go.
         older_than: Option<Millis>,
+        /// Only so many go, the oldest first, as it takes until the store is no larger than this.
+        #[serde(default)]
+        bytes: Option<ByteSize>,
+        /// Images that no release needs go when they are older than this; an hour if absent.
+        #[serde(default)]
+        images_older_than: Option<Millis>,
         /// Caches go as well.
         caches: bool,
         /// Only say what would go.

@@ -60,6 +60,11 @@ pub enum Event {
         /// How long it took, in milliseconds.
         millis: u64,
     },
+    /// Something will be a trouble if nobody does anything.
+    Warned {
+        /// What, and what helps.
+        warning: String,
+    },
     /// An instance is healthy.
     InstanceReady {
         /// Which.

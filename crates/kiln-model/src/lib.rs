@@ -5,6 +5,7 @@
 
 mod answer;
 mod app_state;
+mod author;
 mod capability;
 mod checker;
 mod command;
@@ -49,11 +50,12 @@ mod units;
 
 pub use answer::{
     Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
-    DeployedAnswer, InstanceEntry, InstancePhase, LogEntry, PlanAnswer, PlannedStep, ReleaseAnswer,
+    DeployedAnswer, InstanceEntry, InstancePhase, PlanAnswer, PlannedStep, ReleaseAnswer,
     ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus,
     StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
+pub use author::{Author, Origin};
 pub use capability::{BadCapability, Capability};
 pub use checker::{Finding, check};
 pub use command::Command;
@@ -86,7 +88,9 @@ pub use package::{PackageName, PackageRef};
 pub use package_rule::{BadPackageRule, PackageRule, VersionOrder};
 pub use plan::{Action, OperationKind, Plan, PlanPhase, Step};
 pub use planner::{Desired, NothingToDo, plan};
-pub use portable::{Amount, ExportAnswer, GcAnswer, ImportAnswer, LogVerifiedAnswer, Swept};
+pub use portable::{
+    Amount, ExportAnswer, GcAnswer, ImportAnswer, LogEntry, LogVerifiedAnswer, PinAnswer, Swept,
+};
 pub use probe::{Check, HttpProbe, Probe};
 pub use progress::Progress;
 pub use release::{

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, FleetId, Generation, ImageDigest, ImageName, InstanceId, Plan, ReleaseId, SecretName,
+    AppName, Author, FleetId, Generation, ImageDigest, ImageName, InstanceId, Plan, ReleaseId, SecretName,
     SecretVersion, Timestamp,
 };
 
@@ -19,7 +19,7 @@ pub enum Record {
         /// When.
         at: Timestamp,
         /// Who asked for it; `kiln` if nobody did.
-        by: String,
+        by: Author,
         /// What is going to be done.
         plan: Plan,
     },
@@ -77,7 +77,7 @@ pub enum Record {
         /// When.
         at: Timestamp,
         /// By whom.
-        by: String,
+        by: Author,
         /// The app.
         app: AppName,
         /// The secret.
@@ -90,7 +90,7 @@ pub enum Record {
         /// When.
         at: Timestamp,
         /// By whom.
-        by: String,
+        by: Author,
         /// The app.
         app: AppName,
         /// Which.
@@ -101,7 +101,7 @@ pub enum Record {
         /// When.
         at: Timestamp,
         /// By whom.
-        by: String,
+        by: Author,
         /// The app of the instance.
         app: AppName,
         /// The instance.
@@ -111,12 +111,34 @@ pub enum Record {
         /// The image.
         image: ImageDigest,
     },
+    /// A release is to stay until it is unpinned, whatever else goes.
+    Pinned {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Author,
+        /// The app.
+        app: AppName,
+        /// Which.
+        release: ReleaseId,
+    },
+    /// A release may go again as any other.
+    Unpinned {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Author,
+        /// The app.
+        app: AppName,
+        /// Which.
+        release: ReleaseId,
+    },
     /// A release came from a file.
     Imported {
         /// When.
         at: Timestamp,
         /// By whom.
-        by: String,
+        by: Author,
         /// The app.
         app: AppName,
         /// Which.
@@ -127,7 +149,7 @@ pub enum Record {
         /// When.
         at: Timestamp,
         /// By whom.
-        by: String,
+        by: Author,
         /// The app.
         app: AppName,
         /// The secret.
@@ -144,7 +166,7 @@ pub enum Record {
         /// The member.
         serial: u32,
         /// Who.
-        by: String,
+        by: Author,
         /// What they run.
         command: String,
     },
@@ -186,6 +208,8 @@ impl Record {
             | Self::Collected { app, .. }
             | Self::Imported { app, .. }
             | Self::Committed { app, .. }
+            | Self::Pinned { app, .. }
+            | Self::Unpinned { app, .. }
             | Self::SecretRemoved { app, .. } => app,
             Self::Replaced { fleet, .. }
             | Self::Touched { fleet, .. }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, ReleaseId, SecretName, Sha256};
+use crate::{AppName, ImageDigest, ImageName, Origin, ReleaseId, SecretName, Sha256, Timestamp};
 
 /// `kiln export --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct ExportAnswer {
     pub file: PathBuf,
     /// The bytes of its members.
     pub bytes: u64,
+    /// Secrets that are in it, encrypted.
+    #[serde(default)]
+    pub secrets: Vec<SecretName>,
 }
 
 /// `kiln import --json`.
@@ -25,6 +28,9 @@ pub struct ImportAnswer {
     pub app: AppName,
     /// The release.
     pub release: ReleaseId,
+    /// Secrets that came with it.
+    #[serde(default)]
+    pub secrets: Vec<SecretName>,
     /// Secrets it needs in a version that is not here.
     pub missing_secrets: Vec<SecretName>,
 }
@@ -43,6 +49,9 @@ pub struct Amount {
 pub struct Swept {
     /// Releases.
     pub releases: BTreeSet<ReleaseId>,
+    /// Images that no kept release needs, and what they were called when they were baked.
+    #[serde(default)]
+    pub images: BTreeMap<ImageDigest, Option<ImageName>>,
     /// By kind: `image`, `object`, `package`, `output`, `cache`.
     pub amounts: BTreeMap<String, Amount>,
 }
@@ -56,9 +65,53 @@ pub struct GcAnswer {
     pub kept: BTreeSet<ReleaseId>,
     /// The space that is free now, or would be.
     pub bytes: u64,
+    /// What the store takes after that.
+    #[serde(default)]
+    pub remaining: u64,
     /// What went.
     #[serde(flatten)]
     pub swept: Swept,
+}
+
+/// `kiln pin --json`, `kiln unpin --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinAnswer {
+    /// The app.
+    pub app: AppName,
+    /// The release.
+    pub release: ReleaseId,
+    /// Whether it is pinned now.
+    pub pinned: bool,
+    /// Whether it was otherwise before.
+    pub changed: bool,
+}
+
+/// One line of `kiln log --json`: one operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number in the log.
+    pub operation: u64,
+    /// When it began.
+    pub at: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Who asked for it.
+    pub by: String,
+    /// Where they were, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The app.
+    pub app: AppName,
+    /// `deploy`, `rollback`, `retire`, …
+    pub what: String,
+    /// The release that served before.
+    pub from: Option<ReleaseId>,
+    /// The release it was to lead to.
+    pub to: Option<ReleaseId>,
+    /// How it ended: `done`, `failed`, `under way`.
+    pub outcome: String,
+    /// Why, if it failed.
+    pub reason: Option<String>,
 }
 
 /// `kiln log --verify --json`.

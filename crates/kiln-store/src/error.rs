@@ -110,6 +110,23 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An export holds secrets, and nobody said what is to be done with them.
+    #[error("{} holds secrets, encrypted to a recipient", path.display())]
+    SealedSecrets {
+        /// The export.
+        path: PathBuf,
+    },
+    /// The secrets of an export cannot be opened with what was given.
+    #[error("the secrets in {} cannot be opened", path.display())]
+    CannotOpen {
+        /// The export.
+        path: PathBuf,
+        /// Why.
+        source: crate::age::AgeError,
+    },
+    /// Something cannot be encrypted to a recipient.
+    #[error("could not encrypt secrets to a recipient")]
+    CannotSeal(#[source] crate::age::AgeError),
     /// Another process runs a host on this directory.
     #[error("another process{} runs a Kiln host on {}", pid.map(|p| format!(" (pid {p})")).unwrap_or_default(),
             root.display())]

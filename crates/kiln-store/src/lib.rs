@@ -34,6 +34,8 @@
 //! Several processes may have the same directory open, `kiln bake` beside a daemon say; the log belongs to the one
 //! that holds the [`HostLock`].
 
+pub mod age;
+pub mod any_bytes;
 mod batch;
 mod blobs;
 mod cache;
@@ -45,11 +47,13 @@ mod handmade;
 mod host_lock;
 mod images;
 mod layout;
+mod medium;
 mod new_blob;
 mod objects;
 mod operation_log;
 mod packages;
 mod presence;
+mod random;
 mod releases;
 mod secrets;
 mod sweep;
@@ -61,8 +65,10 @@ mod verity;
 pub use batch::Batch;
 pub use blobs::BlobDraft;
 pub use error::StoreError;
+pub use export::{Imported, SecretsOfImport};
 pub use host_lock::HostLock;
 pub use layout::Store;
+pub use medium::Medium;
 pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;

@@ -8,9 +8,6 @@
 //! of NUL that never were written; nobody was told that such an entry exists, so opening cuts it off. Everything else
 //! that does not add up is damage, and an error that names the line.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use kiln_model::Sha256;
@@ -18,6 +15,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use crate::error::on;
+use crate::medium::{Disk, Medium};
 use crate::temp::sync_dir;
 use crate::{HostLock, Result, Store, StoreError};
 
@@ -42,8 +40,18 @@ const BEGINNING: End = End { seq: 0, hash: Sha256([0; 32]), length: 0 };
 #[derive(Debug)]
 pub struct OperationLog {
     path: PathBuf,
-    file: File,
+    medium: Box<dyn Medium>,
     end: End,
+    tail: Tail,
+}
+
+/// What is behind the last entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// Nothing.
+    Clean,
+    /// Perhaps an entry of which it was said that it is not there.
+    Torn,
 }
 
 impl OperationLog {
@@ -67,10 +75,17 @@ impl OperationLog {
     ) -> Result<Self> {
         let dir = store.dir("log");
         let path = dir.join("operations.jsonl");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = opened.map_err(on("open the operation log", &path))?;
+        let disk = Disk::open(&path).map_err(on("open the operation log", &path))?;
         sync_dir(&dir)?;
-        let mut log = Self { path, file, end: BEGINNING };
+        Self::over(&path, Box::new(disk))
+    }
+
+    /// The log that is on `medium`, which nobody else writes to; `path` is what it is called, for messages.
+    ///
+    /// # Errors
+    /// As [`OperationLog::open`].
+    pub fn over(path: &Path, medium: Box<dyn Medium>) -> Result<Self> {
+        let mut log = Self { path: path.to_owned(), medium, end: BEGINNING, tail: Tail::Clean };
         let bytes = log.bytes()?;
         let whole = without_torn_line(&bytes);
         log.end = follow::<T>(&log.path, whole, &mut |_, entry| each(entry))?;
@@ -91,13 +106,27 @@ impl OperationLog {
         let hash = Sha256::of(&bytes);
         bytes.push(b'\n');
         if let Err(e) = self.write_at_end(&bytes) {
-            // What is left of it would count as an entry if its newline got to disk after all. If this fails as
-            // well, the next append or the next opening does it.
-            let _ = self.cut();
+            // What is left of it would count as an entry if its newline got to disk after all. If it cannot be cut off
+            // now, that is tried again: by `mend`, by the next append.
+            self.tail = Tail::Torn;
+            let _ = self.mend();
             return Err(e);
         }
         self.end = End { seq: line.seq, hash, length: self.end.length + bytes.len() as u64 };
         Ok(self.end.seq)
+    }
+
+    /// Cuts off what an append that failed may have left: until that is done, whoever opens the log would find an entry of
+    /// which it was said that it is not there.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn mend(&mut self) -> Result<()> {
+        if self.tail == Tail::Torn {
+            self.cut()?;
+            self.tail = Tail::Clean;
+        }
+        Ok(())
     }
 
     /// All entries with their numbers, in order.
@@ -128,35 +157,28 @@ impl OperationLog {
     /// As [`OperationLog::read`].
     pub fn inspect(store: &Store) -> Result<(u64, Sha256)> {
         let path = store.dir("log").join("operations.jsonl");
-        let bytes = read_file(&path)?;
+        let bytes = std::fs::read(&path).map_err(on("read", &path))?;
         let end = follow::<IgnoredAny>(&path, &bytes, &mut |_, _| {})?;
         Ok((end.seq, end.hash))
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        read_file(&self.path)
+        self.medium.read().map_err(on("read", &self.path))
     }
 
-    fn write_at_end(&self, bytes: &[u8]) -> Result<()> {
+    fn write_at_end(&mut self, bytes: &[u8]) -> Result<()> {
+        self.mend()?;
         let failed = || on("append to the operation log", &self.path);
-        if self.file.metadata().map_err(failed())?.len() != self.end.length {
+        if self.medium.length().map_err(failed())? != self.end.length {
             self.cut()?;
         }
-        self.file.write_all_at(bytes, self.end.length).map_err(failed())?;
-        self.file.sync_data().map_err(failed())
+        self.medium.write(bytes, self.end.length).map_err(failed())?;
+        self.medium.sync().map_err(failed())
     }
 
     fn cut(&self) -> Result<()> {
-        let cut = self.file.set_len(self.end.length).and_then(|()| self.file.sync_all());
-        cut.map_err(on("cut off the torn end of", &self.path))
+        self.medium.cut(self.end.length).map_err(on("cut off the torn end of", &self.path))
     }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(on("open", path))?;
-    file.read_to_end(&mut bytes).map_err(on("read", path))?;
-    Ok(bytes)
 }
 
 /// Follows the chain through `bytes`, handing out each entry; returns where it ends.

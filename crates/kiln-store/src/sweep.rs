@@ -1,9 +1,9 @@
 //! Letting go of what nothing needs any more.
 //!
 //! A release leads to images, an image to objects, packages and the OCI image it started from. What no release that is
-//! kept leads to is swept, but for images younger than [`GRACE`] (somebody may have baked one to deploy it next) and
-//! handmade ones that have a name. While a sweep goes on nobody
-//! bakes or deploys ([`Store::while_in_use`]), so nothing that is being made can be taken for garbage.
+//! kept leads to is swept, but for images younger than [`Keep::grace`] (somebody may have baked one to deploy it next)
+//! and handmade ones that have a name. While a sweep goes on nobody bakes or deploys ([`Store::while_in_use`]), so
+//! nothing that is being made can be taken for garbage.
 //!
 //! The order makes it safe to die anywhere: a release goes before its images, an image's record before its files, all
 //! of them before objects. What is left of a sweep that was broken off leads nowhere, and the next one takes it.
@@ -25,18 +25,26 @@ use crate::{Result, Store, StoreError};
 /// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
 const OUTPUT_PARTS: [&str; 3] = [".log", ".log.1", ".log.new"];
 
-/// How long an image that no release needs is left alone.
+/// How long an image that no release needs is left alone, unless it is said otherwise.
 pub const GRACE: Duration = Duration::from_secs(3600);
 
 /// What a sweep must leave.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Keep {
     /// Releases to keep; all others go.
     pub releases: BTreeSet<ReleaseId>,
     /// Instances whose output stays; that of all others goes.
     pub outputs: BTreeSet<InstanceId>,
+    /// Images and packages that were written less than this ago stay: somebody may have baked one to deploy it next.
+    pub grace: Duration,
     /// Whether caches go as well.
     pub caches: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { releases: BTreeSet::new(), outputs: BTreeSet::new(), grace: GRACE, caches: false }
+    }
 }
 
 /// The right to sweep.
@@ -93,6 +101,27 @@ impl Store {
         }
     }
 
+    /// What the parts of the store that a sweep looks at take, in bytes.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn size(&self) -> Result<u64> {
+        let parts = ["objects", "images", "packages", "releases", "cache"].map(|part| self.dir(part));
+        let mut rest: Vec<PathBuf> = parts.into_iter().chain([self.output_dir()]).collect();
+        let mut bytes = 0;
+        while let Some(path) = rest.pop() {
+            let Some(meta) = if_present(fs::symlink_metadata(&path)).map_err(on("look for", &path))? else {
+                continue;
+            };
+            if meta.is_dir() {
+                rest.extend(names_in(&path, "")?.iter().map(|name| path.join(name)));
+            } else {
+                bytes += meta.len();
+            }
+        }
+        Ok(bytes)
+    }
+
     /// The instances whose output is here, sorted.
     ///
     /// # Errors
@@ -108,11 +137,11 @@ impl Store {
         for id in self.releases()?.into_iter().filter(|id| !keep.releases.contains(id)) {
             broom.release(self, &id)?;
         }
-        self.sweep_images(&marked, &mut broom)?;
+        self.sweep_images(&marked, keep.grace, &mut broom)?;
         self.sweep_objects(&marked, &mut broom)?;
-        self.sweep_packages(&marked, &mut broom)?;
+        self.sweep_packages(&marked, keep.grace, &mut broom)?;
         if let Some(needed) = &marked.packages {
-            self.sweep_blobs(needed, &mut broom)?;
+            self.sweep_blobs(needed, keep.grace, &mut broom)?;
         }
         for part in OUTPUT_PARTS {
             for name in names_in(&self.output_dir(), part)? {
@@ -136,7 +165,7 @@ impl Store {
         }
         let named: BTreeSet<ImageDigest> = self.handmade()?.into_values().collect();
         for image in self.images()? {
-            if named.contains(&image) || is_young(&self.image_dir(&image).join("record.json"))? {
+            if named.contains(&image) || is_young(&self.image_dir(&image).join("record.json"), keep.grace)? {
                 marked.images.insert(image);
             }
         }
@@ -173,11 +202,13 @@ impl Store {
         Ok(any.then_some(found))
     }
 
-    fn sweep_images(&self, marked: &Marked, broom: &mut Broom) -> Result<()> {
+    fn sweep_images(&self, marked: &Marked, grace: Duration, broom: &mut Broom) -> Result<()> {
         for name in names_in(&self.dir("images"), "")? {
             let Ok(digest) = name.parse::<ImageDigest>() else { continue };
             let dir = self.image_dir(&digest);
-            if !marked.images.contains(&digest) && !is_young(&dir)? {
+            if !marked.images.contains(&digest) && !is_young(&dir, grace)? {
+                let name = self.image(&digest)?.map(|record| record.name);
+                broom.swept.images.insert(digest, name);
                 broom.image(&dir)?;
             }
         }
@@ -197,12 +228,12 @@ impl Store {
         Ok(())
     }
 
-    fn sweep_packages(&self, marked: &Marked, broom: &mut Broom) -> Result<()> {
+    fn sweep_packages(&self, marked: &Marked, grace: Duration, broom: &mut Broom) -> Result<()> {
         let Some(needed) = &marked.packages else { return Ok(()) };
         for name in names_in(&self.dir("packages"), ".deb")? {
             let Ok(hash) = name.parse::<Sha256>() else { continue };
             let path = self.package_path(&hash);
-            if !needed.contains(&hash) && !is_young(&path)? {
+            if !needed.contains(&hash) && !is_young(&path, grace)? {
                 broom.file("package", &path)?;
             }
         }
@@ -284,11 +315,11 @@ fn size(path: &Path) -> Result<u64> {
 }
 
 /// Whether it was written lately; what is not there is not young.
-pub(crate) fn is_young(path: &Path) -> Result<bool> {
+pub(crate) fn is_young(path: &Path, grace: Duration) -> Result<bool> {
     let Some(meta) = if_present(fs::metadata(path)).map_err(on("look for", path))? else { return Ok(false) };
     let written = meta.modified().map_err(on("look for", path))?;
     // A clock that went back makes everything young: nothing is lost by that.
-    Ok(SystemTime::now().duration_since(written).map_or(true, |age| age < GRACE))
+    Ok(SystemTime::now().duration_since(written).map_or(true, |age| age < grace))
 }
 
 /// Everything in a document that is the sha256 of something.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use kiln_model::Sha256;
 
@@ -18,7 +19,12 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 
 impl Store {
     /// Sweeps the blobs that nothing in `roots`, the hashes of all that kept images were made from, leads to.
-    pub(crate) fn sweep_blobs(&self, roots: &BTreeSet<Sha256>, broom: &mut Broom) -> Result<()> {
+    pub(crate) fn sweep_blobs(
+        &self,
+        roots: &BTreeSet<Sha256>,
+        grace: Duration,
+        broom: &mut Broom,
+    ) -> Result<()> {
         let names = names_in(&self.dir("blobs"), "")?;
         let here = names.iter().filter_map(|name| name.parse::<Sha256>().ok());
         let mut needed: BTreeSet<Sha256> = here.filter(|hash| roots.contains(hash)).collect();
@@ -29,7 +35,7 @@ impl Store {
             let path = self.dir("blobs").join(&name);
             // What is no hash is a draft: what a broken download left, to go on with.
             let is_needed = name.parse().is_ok_and(|hash| needed.contains(&hash));
-            if !is_needed && !is_young(&path)? {
+            if !is_needed && !is_young(&path, grace)? {
                 broom.file("blob", &path)?;
             }
         }

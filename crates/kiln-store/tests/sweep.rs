@@ -1,5 +1,7 @@
 //! What a sweep takes, and what it leaves.
 
+#[path = "support/sample.rs"]
+mod sample;
 mod support;
 
 use std::collections::BTreeSet;
@@ -7,8 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_model::{ImageDigest, ImageRecord, Release, ReleaseId, RunSettings, Sha256};
-use kiln_store::{GRACE, Keep, Store, StoreError, Verity};
+use kiln_model::{ImageDigest, ReleaseId};
+use kiln_store::{GRACE, Keep, Store, StoreError};
 use support::Scratch;
 
 fn age(path: &Path) {
@@ -16,47 +18,13 @@ fn age(path: &Path) {
     fs::File::open(path).unwrap().set_modified(old).unwrap();
 }
 
-/// An image of two objects, one of them every image's; and a release made from it.
+/// The same, made long ago.
 fn with_release(store: &Store, name: &str) -> (ImageDigest, ReleaseId) {
-    let metadata = format!("metadata of {name}").into_bytes();
-    let run = RunSettings {
-        argv: vec!["/bin/app".into()],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        env: Default::default(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: kiln_model::Millis(1),
-    };
-    let document = store.objects().put_bytes(format!("sbom of {name}").as_bytes()).unwrap().0;
-    let record = ImageRecord {
-        format: Default::default(),
-        digest: ImageDigest(Verity::of(&metadata).0),
-        name: "web".parse().unwrap(),
-        metadata_bytes: 1,
-        content_bytes: 1,
-        entries: 1,
-        packages: vec![],
-        run,
-        volatile: vec![],
-        inputs: Sha256::of(name.as_bytes()),
-        documents: [("notes".to_owned(), document)].into(),
-        left_out: vec![],
-        handmade: None,
-    };
-    let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
-    let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
-    store.put_image_objects(&record.digest, &BTreeSet::from([own, shared])).unwrap();
-    store.put_image(&metadata, &record).unwrap();
-    let dir = store.root().join("images").join(record.digest.hex());
+    let (image, release) = sample::with_release(store, name);
+    let dir = store.root().join("images").join(image.hex());
     age(&dir.join("record.json"));
     age(&dir);
-    let text = include_str!("../../kiln-model/tests/fixtures/release-2.json");
-    let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();
-    release.services.values_mut().next().unwrap().image = record.digest;
-    (record.digest, store.put_release(&release).unwrap())
+    (image, release.id())
 }
 
 fn objects(store: &Store) -> usize {
@@ -133,8 +101,24 @@ fn an_image_that_was_just_baked_is_left_alone() {
     let (image, _) = with_release(&store, "new");
     let record = store.root().join("images").join(image.hex()).join("record.json");
     fs::File::open(&record).unwrap().set_modified(SystemTime::now()).unwrap();
-    store.sweeper().unwrap().sweep(&Keep::default(), false).unwrap();
+    let sweeper = store.sweeper().unwrap();
+    sweeper.sweep(&Keep::default(), false).unwrap();
     assert_eq!((store.images().unwrap(), objects(&store)), (vec![image], 3));
+    // Unless it is said otherwise; and it is said which it is.
+    let dir = store.root().join("images").join(image.hex());
+    let ages = |span| {
+        let then = SystemTime::now() - span;
+        [dir.join("record.json"), dir.clone()]
+            .map(|p| fs::File::open(p).unwrap().set_modified(then).unwrap());
+    };
+    ages(2 * GRACE);
+    let long = Keep { grace: 3 * GRACE, ..Keep::default() };
+    assert_eq!(sweeper.sweep(&long, false).unwrap().images, Default::default());
+    ages(GRACE / 2);
+    let short = Keep { grace: GRACE / 3, ..Keep::default() };
+    let swept = sweeper.sweep(&short, false).unwrap();
+    assert_eq!(swept.images, [(image, Some("web".parse().unwrap()))].into());
+    assert_eq!((store.images().unwrap(), objects(&store)), (vec![], 0));
 }
 
 #[test]

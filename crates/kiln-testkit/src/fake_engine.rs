@@ -14,6 +14,8 @@ use kiln_model::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::storm::Chance;
+
 /// Cloneable handle: all clones are the same engine. Nothing happens in it by itself, but that an instance told to
 /// stop ends at once unless it was said to be stubborn.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,7 @@ struct State {
     refuses: BTreeMap<String, String>,
     stubborn: BTreeSet<InstanceId>,
     fleeting: BTreeMap<InstanceId, Exit>,
+    bad_luck: Option<(Chance, u64)>,
     connections: BTreeMap<InstanceId, u32>,
     /// What listens for what each running instance needs, in the order of needs and ports.
     listeners: BTreeMap<InstanceId, Vec<Listening>>,
@@ -58,7 +61,7 @@ impl State {
         }
         self.orders.insert(order.id.clone(), order.clone());
         let refused = self.refuses.iter().find(|(prefix, _)| order.id.as_str().starts_with(prefix.as_str()));
-        match refused.map(|(_, cause)| cause.clone()) {
+        match refused.map(|(_, cause)| cause.clone()).or_else(|| self.unlucky(&order.id)) {
             Some(cause) => self.set(&order.id, InstanceState::Ended { exit: Exit::NotStarted { cause } }),
             None => {
                 self.next_pid += 1;
@@ -70,6 +73,19 @@ impl State {
                 running
             }
         }
+    }
+
+    /// Whether this one has bad luck: half of those do not start, the others end as soon as they have.
+    fn unlucky(&mut self, id: &InstanceId) -> Option<String> {
+        let (chance, of_million) = self.bad_luck.as_mut()?;
+        if chance.below(1_000_000) >= *of_million {
+            return None;
+        }
+        if chance.one_in(2) {
+            return Some("bad luck".into());
+        }
+        self.fleeting.insert(id.clone(), Exit::Code { code: 1 });
+        None
     }
 
     fn end(&mut self, id: &InstanceId, exit: Exit) {
@@ -88,6 +104,11 @@ impl FakeEngine {
     /// Instances whose id begins so cannot be started from now on, for this cause.
     pub fn refuse(&self, prefix: &str, cause: &str) {
         self.state().refuses.insert(prefix.into(), cause.into());
+    }
+
+    /// From now on so many instances of a million fail, each by itself; the same ones for the same seed.
+    pub fn have_bad_luck(&self, seed: u64, of_million: u64) {
+        self.state().bad_luck = Some((Chance::new(seed), of_million));
     }
 
     /// This instance does not end when it is asked to, only when it is killed.

@@ -9,7 +9,7 @@ use kiln_edge::Network;
 
 use crate::commands::{
     audit, bake, cancel, commit, completions, deploy, diff, down, edge, exec, export, gc, image, import,
-    instances, keeper, lock, log, logs, odds, plan, releases, rollback, schema, secret, serve, status, up,
+    instances, keeper, lock, log, logs, odds, pin, plan, releases, rollback, schema, secret, serve, status, up,
     verify, wait,
 };
 
@@ -72,6 +72,8 @@ pub(crate) enum Commands {
     Cancel(cancel::Cancel),
     Status(status::Status),
     Releases(releases::Releases),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
     Image(image::Image),
     Instances(instances::Instances),
     Exec(exec::Exec),

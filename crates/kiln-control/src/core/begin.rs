@@ -3,8 +3,9 @@
 use std::fmt;
 
 use kiln_model::{
-    AppName, AppState, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo, OperationKind,
-    Plan, Record, Release, ReleaseId, RouteConflict, Timestamp, WrongSchema, check, plan, route_conflict,
+    AppName, AppState, Author, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo,
+    OperationKind, Plan, Record, Release, ReleaseId, RouteConflict, Timestamp, WrongSchema, check, plan,
+    route_conflict,
 };
 
 use super::{Core, News, NewsSender, Wake};
@@ -86,14 +87,14 @@ impl fmt::Display for Refusal {
 /// A request that waits for its turn.
 pub(super) struct Pending {
     request: Request,
-    by: String,
+    by: Author,
     to: NewsSender,
 }
 
 impl Core {
     /// Asks for something; `to` is told all about it, the end last. Takes effect with the next turn. Who asks for the
     /// very release that is on its way follows that.
-    pub fn request(&mut self, app: AppName, request: Request, by: String, to: NewsSender) {
+    pub fn request(&mut self, app: AppName, request: Request, by: Author, to: NewsSender) {
         let refuse = |to: NewsSender, with: String| drop(to.send(News::Refused(Refusal::Busy { with })));
         let supersedes = request.supersedes();
         if let Some(waiting) = self.pending.get(&app) {
@@ -211,7 +212,7 @@ impl Core {
             let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
             return Err(Trouble(format!("a plan of Kiln's own is unsound: {}", findings.join("; "))));
         }
-        self.begin(plan, "kiln".into())?;
+        self.begin(plan, Author::kiln())?;
         Ok(None)
     }
 
@@ -292,7 +293,7 @@ impl Core {
         }
     }
 
-    fn begin(&mut self, plan: Plan, by: String) -> Result<(), Trouble> {
+    fn begin(&mut self, plan: Plan, by: Author) -> Result<(), Trouble> {
         let at = self.now();
         self.record(&Record::Begun { at, by, plan })
     }

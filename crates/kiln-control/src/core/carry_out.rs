@@ -224,7 +224,13 @@ impl Core {
         Ok(Came::Done(None))
     }
 
+    /// How long it is waited for another app's switch before it is looked again.
+    const LOOK: Millis = Millis(50);
+
     fn await_drained(&mut self, fleets: &[FleetId], until: Timestamp) -> Result<Came, Trouble> {
+        if self.a_switch_is_due() {
+            return Ok(Came::Waits(Some(self.now().after(Self::LOOK))));
+        }
         let counts = self.world.edge.counts()?;
         let in_flight: u64 =
             counts.fleets.iter().filter(|c| fleets.contains(&c.fleet)).map(|c| c.in_flight).sum();
@@ -249,6 +255,9 @@ impl Core {
     fn retire(&mut self, fleets: &[FleetId]) -> Result<Came, Trouble> {
         if !self.knows_what_exists() {
             return Ok(Came::Waits(None));
+        }
+        if self.a_switch_is_due() {
+            return Ok(Came::Waits(Some(self.now().after(Self::LOOK))));
         }
         // The edge must have let go of them first; members that were replaced go with the others.
         self.publish()?;

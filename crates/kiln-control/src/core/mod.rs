@@ -102,12 +102,13 @@ impl Core {
 
     /// Does everything that can be done now. Returns when it wants to be called again at the latest.
     pub fn turn(&mut self) -> Option<Timestamp> {
+        let mended = self.world.history.mend();
         let (wake, result) = match self.get_acquainted().and_then(|()| self.renumber()) {
             Ok(()) => self.go_on(),
             Err(trouble) => (None, Err(trouble)),
         };
         let now = self.now();
-        match result {
+        match result.and(mended) {
             Ok(()) => {
                 self.trouble = None;
                 wake

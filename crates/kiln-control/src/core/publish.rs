@@ -9,10 +9,19 @@ use crate::boundary::between;
 use crate::world::Trouble;
 
 impl Core {
-    /// Gives the edge the table that the state asks for, if it has another one.
+    /// Gives the edge the table that the state asks for, if it has another one; not while [`Core::a_switch_is_due`].
     pub(super) fn publish(&mut self) -> Result<(), Trouble> {
-        // A switch that was begun sets its own table; the one from before it would take the traffic back for a
-        // moment.
+        if self.a_switch_is_due() {
+            return Ok(());
+        }
+        let table = self.compose(&self.apps);
+        self.put_in_force(table)
+    }
+
+    /// Whether the next table is that of a switch that was begun: the one from before it would take the traffic back for
+    /// a moment. Until it is in force the edge may have an older table than the state asks for, of any app, so nobody
+    /// may be ended or count as drained.
+    pub(super) fn a_switch_is_due(&self) -> bool {
         let switching = |(app, state): (&AppName, &AppState)| {
             state.under_way.as_ref().is_some_and(|u| match u.step() {
                 // One that waits for health again sets none for now.
@@ -22,11 +31,7 @@ impl Core {
                 _ => false,
             })
         };
-        if self.apps.iter().any(switching) {
-            return Ok(());
-        }
-        let table = self.compose(&self.apps);
-        self.put_in_force(table)
+        self.apps.iter().any(switching)
     }
 
     /// Gives the edge the table that the state asks for once this app is in that state, and returns when it is in force.

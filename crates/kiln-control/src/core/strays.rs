@@ -216,7 +216,7 @@ impl Core {
 
     /// Ends what belongs to no fleet, once the edge sends nothing there any more, and forgets what has ended.
     pub(super) fn end_strays(&mut self) -> Result<(), Trouble> {
-        if !self.strays.running.is_empty() {
+        if !self.strays.running.is_empty() && !self.a_switch_is_due() {
             self.publish()?;
             let ids: Vec<InstanceId> = self.strays.running.iter().cloned().collect();
             between("stop", || self.world.engine.stop(&ids)).map_err(|e| Trouble::of(&e))?;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use kiln_engine::EngineError;
-use kiln_model::{AppName, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp};
+use kiln_model::{AppName, Author, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp};
 
 use super::{Core, earlier};
 use crate::world::Trouble;
@@ -36,7 +36,7 @@ impl Core {
     pub fn touch(
         &mut self,
         id: &InstanceId,
-        by: &str,
+        by: Author,
         command: &str,
     ) -> Result<Option<(AppName, ReleaseService)>, Trouble> {
         let runs = self.statuses.get(id).is_some_and(|s| s.state.pid().is_some());
@@ -47,7 +47,7 @@ impl Core {
         };
         let Some(service) = self.service(&fleet).cloned() else { return Ok(None) };
         let app = fleet.app.clone();
-        let (at, by, command) = (self.now(), by.to_owned(), command.to_owned());
+        let (at, command) = (self.now(), command.to_owned());
         self.record(&Record::Touched { at, fleet, serial, by, command })?;
         *self.sessions.entry(id.clone()).or_default() += 1;
         Ok(Some((app, service)))

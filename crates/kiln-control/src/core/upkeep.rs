@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_model::odds::loss_budget;
 use kiln_model::{
     AppName, Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
     InstanceState, Loss, Millis, Probe, Record, ReleaseService, Timestamp, Waiting,
@@ -12,16 +13,26 @@ use crate::boundary::between;
 use crate::world::{Trouble, Watch};
 
 /// How long a fleet that keeps losing members waits before it gets the next ones.
-#[derive(Debug, Clone, Copy, Default)]
+///
+/// What counts is how often one was lost that had been made in the place of another that was lost: of a thousand
+/// members more are lost than of three, and that says nothing of the program.
+#[derive(Debug, Clone, Default)]
 pub(super) struct BackOff {
-    /// Losses since it was last whole.
-    losses: u32,
-    /// Losses one soon after the other, whether it was whole in between or not: a program that is well for a moment
-    /// each time and then dies would otherwise be started again and again without a pause.
-    in_a_row: u32,
+    /// Of members that were made in the place of others, by serial number.
+    chains: BTreeMap<u32, Chain>,
     last: Option<Timestamp>,
     /// No member is made before this moment.
     pub(super) until: Option<Timestamp>,
+}
+
+/// Those that one member was made in the place of, one after another.
+#[derive(Debug, Clone, Copy, Default)]
+struct Chain {
+    /// Lost since the fleet was last whole.
+    losses: u32,
+    /// Lost one soon after the other, whether it was whole in between or not: a program that is well for a moment
+    /// each time and then dies would otherwise be started again and again without a pause.
+    in_a_row: u32,
 }
 
 impl BackOff {
@@ -33,22 +44,25 @@ impl BackOff {
     /// So many in a row are made good at once if the fleet was whole in between.
     const MOST_IN_A_ROW: u32 = 30;
 
-    /// The first loss is made good at once: most losses are the only one.
-    fn after_loss(self, now: Timestamp) -> Self {
-        let losses = self.losses + 1;
+    /// A member is lost, and the one with the serial number `successor`, if any, takes its place. The first loss is made
+    /// good at once: most losses are the only one.
+    fn lose(&mut self, serial: u32, successor: Option<u32>, now: Timestamp) {
         let soon = self.last.is_some_and(|last| last.after(Self::ROW) > now);
-        let in_a_row = if soon { self.in_a_row + 1 } else { 1 };
-        let too_many = (losses - 1).max(in_a_row.saturating_sub(Self::MOST_IN_A_ROW));
-        let wait = match too_many {
-            0 => None,
-            n => Some(Millis((Self::FIRST << (n - 1).min(10)).min(Self::LONGEST))),
-        };
-        Self { losses, in_a_row, last: Some(now), until: wait.map(|w| now.after(w)) }
+        let before = self.chains.remove(&serial).unwrap_or_default();
+        let chain = Chain { losses: before.losses + 1, in_a_row: if soon { before.in_a_row + 1 } else { 1 } };
+        let too_many = (chain.losses - 1).max(chain.in_a_row.saturating_sub(Self::MOST_IN_A_ROW));
+        if let Some(n) = too_many.checked_sub(1) {
+            let wait = Millis((Self::FIRST << n.min(10)).min(Self::LONGEST));
+            self.until = self.until.max(Some(now.after(wait)));
+        }
+        self.chains.extend(successor.map(|successor| (successor, chain)));
+        self.last = Some(now);
     }
 
     /// Whole again, and well.
-    fn settled(self) -> Self {
-        Self { losses: 0, until: None, ..self }
+    fn settle(&mut self) {
+        self.chains.values_mut().for_each(|chain| chain.losses = 0);
+        self.until = None;
     }
 
     /// Why members are not made, if they are not, for people.
@@ -107,11 +121,11 @@ impl Core {
         earlier(waits.min(), starts)
     }
 
-    /// Why a fleet that has never served cannot be expected to become healthy, if so: it lost more members than
-    /// half of it, three at least. A fleet that serves is kept up whatever it loses.
+    /// Why a fleet that has never served cannot be expected to become healthy, if so: it has lost as many members as
+    /// [`loss_budget`] allows it. A fleet that serves is kept up whatever it loses.
     pub(super) fn budget_spent(&self, fleet: &Fleet) -> Option<String> {
-        let budget = (fleet.size() / 2).max(3);
-        let spent = fleet.phase == FleetPhase::Green && fleet.losses >= budget;
+        let budget = loss_budget(u64::from(fleet.size()));
+        let spent = fleet.phase == FleetPhase::Green && u64::from(fleet.losses) >= budget;
         let cause = fleet.last_loss.as_deref().unwrap_or("it was lost");
         spent.then(|| format!("{} of its instances were lost; the last one: {cause}", fleet.losses))
     }
@@ -135,11 +149,12 @@ impl Core {
         // One with a stand-in needs none.
         let alone = lost.iter().filter(|l| !fleet.reinforced.contains(&l.serial)).count();
         let count = u32::try_from(alone).unwrap_or(u32::MAX);
-        let new = (fleet.last_serial + 1..=fleet.last_serial + count).collect();
+        let new: Vec<u32> = (fleet.last_serial + 1..=fleet.last_serial + count).collect();
+        let mut successors = new.clone().into_iter();
         self.record(&Record::Replaced { at, fleet: fleet.id.clone(), lost: lost.clone(), new })?;
         for loss in &lost {
-            let back_off = self.back_off.entry(fleet.id.clone()).or_default();
-            *back_off = back_off.after_loss(at);
+            let successor = if fleet.reinforced.contains(&loss.serial) { None } else { successors.next() };
+            self.back_off.entry(fleet.id.clone()).or_default().lose(loss.serial, successor, at);
             let (instance, cause) = (fleet.id.instance(loss.serial), loss.cause.clone());
             self.tell_app(&fleet.id.app, Event::InstanceLost { instance, cause });
         }
@@ -245,7 +260,7 @@ impl Core {
     fn settle(&mut self, fleet: &FleetId) {
         let whole = self.members().filter(|(f, _)| f == fleet).all(|(_, id)| self.announced.contains(&id));
         if let (true, Some(back_off)) = (whole, self.back_off.get_mut(fleet)) {
-            *back_off = back_off.settled();
+            back_off.settle();
         }
     }
 

@@ -45,7 +45,7 @@ impl LocalHost {
             None => Ours::pipes().map_err(failed)?,
         };
         let (app, service) = lock(&self.driver.core)
-            .touch(&id, &by.name, &request.argv.join(" "))
+            .touch(&id, by.author(), &request.argv.join(" "))
             .map_err(|trouble| {
                 Failure::new(ExitCode::Host, "the session could not be written down, so it was not begun")
                     .because(trouble.0)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Action, AppName, Ending, FleetId, Generation, HookMoment, InstanceId, LogEntry, Loss, Record, ReleaseId,
-    ServiceName, Timestamp,
+    Action, AppName, Author, Ending, FleetId, Generation, HookMoment, InstanceId, LogEntry, Loss, Record,
+    ReleaseId, ServiceName, Timestamp,
 };
 
 /// Operations and replacements, oldest first.
@@ -21,7 +21,8 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                     operation: plan.generation.0,
                     at: *at,
                     ended: None,
-                    by: by.clone(),
+                    by: by.name.clone(),
+                    origin: by.origin.clone(),
                     app: plan.app.clone(),
                     what: plan.kind.to_string(),
                     from: plan.from.clone(),
@@ -64,6 +65,12 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                 let told = format!("image {} of {instance}", image.short());
                 replacements.push(note(*at, by, app, what, Some(&told)));
             }
+            Record::Pinned { at, by, app, release } | Record::Unpinned { at, by, app, release } => {
+                let what = if matches!(record, Record::Pinned { .. }) { "pin" } else { "unpin" };
+                let mut entry = note(*at, by, app, what.into(), None::<&String>);
+                entry.to = Some(release.clone());
+                replacements.push(entry);
+            }
             Record::Imported { at, by, app, release } => {
                 let mut entry = note(*at, by, app, "import".into(), None::<&String>);
                 entry.to = Some(release.clone());
@@ -84,12 +91,13 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
     all
 }
 
-fn note(at: Timestamp, by: &str, app: &AppName, what: String, reason: Option<&impl ToString>) -> LogEntry {
+fn note(at: Timestamp, by: &Author, app: &AppName, what: String, reason: Option<&impl ToString>) -> LogEntry {
     LogEntry {
         operation: 0,
         at,
         ended: Some(at),
-        by: by.to_owned(),
+        by: by.name.clone(),
+        origin: by.origin.clone(),
         app: app.clone(),
         what,
         from: None,
@@ -118,6 +126,7 @@ fn replacement<'a>(
             at,
             ended: Some(at),
             by: "kiln".into(),
+            origin: None,
             app: fleet.app.clone(),
             what: "replace".into(),
             from: release.clone(),
@@ -133,7 +142,7 @@ fn touch(
     at: Timestamp,
     id: &InstanceId,
     fleet: &FleetId,
-    by: &str,
+    by: &Author,
     command: &str,
 ) -> LogEntry {
     let release = lineage.origin(id).map(|o| o.release);
@@ -141,7 +150,8 @@ fn touch(
         operation: fleet.generation.0,
         at,
         ended: None,
-        by: by.to_owned(),
+        by: by.name.clone(),
+        origin: by.origin.clone(),
         app: fleet.app.clone(),
         what: "exec".into(),
         from: release.clone(),

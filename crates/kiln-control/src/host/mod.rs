@@ -14,6 +14,7 @@ pub(crate) mod failure;
 mod gc;
 mod history;
 mod logs;
+mod pins;
 mod plan;
 mod portable;
 mod preflight;
@@ -21,6 +22,7 @@ mod processes;
 mod queries;
 mod releases;
 mod rollback;
+mod room;
 pub mod secrets;
 mod serve;
 pub(crate) mod verify;
@@ -301,11 +303,17 @@ impl Host for LocalHost {
             Command::Diff { instance } => self.diff(&instance),
             Command::Commit { instance, name } => self.commit(&instance, name, &by),
             Command::Log { app, limit } => self.log(app, limit),
-            Command::Export { app, release, file } => self.export(app, &release, &file),
-            Command::Import { file } => self.import(&file, &by),
-            Command::Gc { keep, older_than, caches, dry_run } => {
+            Command::Export { app, release, file, secrets_to } => {
+                self.export(app, &release, &file, &secrets_to)
+            }
+            Command::Import { file, identity, without_secrets } => {
+                self.import(&file, identity.as_ref(), without_secrets, &by)
+            }
+            Command::Pin { app, release } => self.pin(app, &release, pins::Pin::Pinned, &by),
+            Command::Unpin { app, release } => self.pin(app, &release, pins::Pin::Unpinned, &by),
+            Command::Gc { keep, older_than, bytes, images_older_than, caches, dry_run } => {
                 let before = older_than.map(|span| Timestamp(self.clock.now().0.saturating_sub(span.0)));
-                self.gc(&gc::Wanted { keep, before, caches, dry_run }, &by)
+                self.gc(&gc::Wanted { keep, before, bytes, images_older_than, caches, dry_run }, &by)
             }
             Command::LogVerify => self.log_verify(),
             Command::SecretSet { app, name, value } => self.secret_set(app, name, &value, &by),

@@ -56,6 +56,7 @@ impl LocalHost {
             address: self.address(),
             waiting: core.waiting(&app),
             last_failure: state.last_failure.clone(),
+            warnings: super::room::warning(&self.store).into_iter().collect(),
             requests: served,
             failed_requests: failed,
             in_flight,

@@ -24,6 +24,7 @@ impl LocalHost {
                 by: served.by.clone(),
                 images,
                 state: release_state(&state, &served.release),
+                pinned: state.pinned.contains(&served.release),
             })
         });
         Ok(Answer::Releases(entries.collect::<Result<_, Failure>>()?))
@@ -39,6 +40,7 @@ impl LocalHost {
             created: served.map(|s| s.first),
             by: served.map(|s| s.by.clone()),
             state: release_state(&state, &id),
+            pinned: state.pinned.contains(&id),
             images: self.images_of(&release)?,
             document: release,
             release: id,

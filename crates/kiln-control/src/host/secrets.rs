@@ -72,7 +72,7 @@ impl LocalHost {
         let answer = set(&self.store, &app, &name, value, self.clock.now(), &by.name)?;
         if answer.changed {
             let version = Some(answer.entry.version.clone());
-            self.note(&Record::SecretSet { at: self.clock.now(), by: by.name.clone(), app, name, version })?;
+            self.note(&Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version })?;
         }
         Ok(Answer::Secret(answer))
     }
@@ -90,7 +90,7 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
         remove(&self.store, &app, &name, version.as_ref())?;
-        self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.name.clone(), app, name, version })?;
+        self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.author(), app, name, version })?;
         Ok(Answer::Done)
     }
 
@@ -129,8 +129,8 @@ impl Offline {
         value: &SecretValue,
         by: &Caller,
     ) -> Result<SecretAnswer, Failure> {
-        let (at, by) = (SystemClock.now(), by.name.clone());
-        let answer = set(&self.store, &app, &name, value, at, &by)?;
+        let (at, by) = (SystemClock.now(), by.author());
+        let answer = set(&self.store, &app, &name, value, at, &by.name)?;
         if answer.changed {
             let version = Some(answer.entry.version.clone());
             self.note(&Record::SecretSet { at, by, app, name, version })?;
@@ -150,7 +150,7 @@ impl Offline {
         by: &Caller,
     ) -> Result<(), Failure> {
         remove(&self.store, &app, &name, version.as_ref())?;
-        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.name.clone(), app, name, version })
+        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.author(), app, name, version })
     }
 
     fn note(&mut self, record: &Record) -> Result<(), Failure> {

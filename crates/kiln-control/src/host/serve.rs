@@ -74,6 +74,9 @@ impl LocalHost {
         stage.step = "plan".into();
         let (app, id) = (release.app.clone(), release.id());
         let state = lock(&self.driver.core).apps().get(&app).cloned().unwrap_or_default();
+        if let Some(warning) = super::room::warning(&self.store) {
+            asker.tell(Event::Warned { warning });
+        }
         if state.traffic.live() != Some(&id) {
             self.preflight(&release, &state, wish.kind)?;
         }
@@ -116,7 +119,7 @@ impl LocalHost {
     /// Asks the core for something.
     pub(crate) fn request(&self, app: &AppName, request: Request, by: &Caller) -> Receiver<News> {
         let (to, news) = channel();
-        lock(&self.driver.core).request(app.clone(), request, by.name.clone(), to);
+        lock(&self.driver.core).request(app.clone(), request, by.author(), to);
         self.driver.waker.wake();
         news
     }

@@ -32,6 +32,8 @@ pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) 
         volatile: vec![],
         inputs: Sha256::of(name.as_bytes()),
         documents: [("notes".to_owned(), document)].into(),
+        left_out: vec![],
+        handmade: None,
     };
     let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
     let shared = store.objects().put_bytes(b"shared by all").unwrap().0;

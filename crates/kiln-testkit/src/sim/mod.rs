@@ -4,6 +4,7 @@
 
 mod edge;
 mod health;
+mod history;
 mod scenario;
 mod shelf;
 pub(crate) mod words;
@@ -12,11 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kiln_control::{Clock, Core, History, News, Request, Trouble, World};
-use kiln_model::{AppName, Generation, Millis, Record, Release, Timestamp};
+use kiln_control::{Clock, Core, News, Request, World};
+use kiln_model::{AppName, Generation, Millis, Release, Timestamp};
 
 pub use edge::FakeEdge;
 pub use health::FakeHealth;
+pub use history::{DiskState, FakeHistory};
 pub use scenario::play;
 pub(crate) use shelf::opened;
 pub use shelf::{FakeShelf, release};
@@ -37,26 +39,16 @@ impl Clock for FakeClock {
     }
 }
 
-/// A history that survives the core that writes it.
-#[derive(Debug, Clone, Default)]
-pub struct FakeHistory(Arc<Mutex<Vec<Record>>>);
-
-impl History for FakeHistory {
-    fn append(&mut self, record: &Record) -> Result<(), Trouble> {
-        lock(&self.0).push(record.clone());
-        Ok(())
-    }
-}
-
 /// The host.
 pub struct Sim {
     /// Its engine, which survives the core.
     pub engine: FakeEngine,
     /// Its edge, which survives the core.
     pub edge: FakeEdge,
+    /// Its disk, which survives everything.
+    pub history: FakeHistory,
     /// How its instances are.
     pub health: FakeHealth,
-    history: FakeHistory,
     shelf: FakeShelf,
     clock: FakeClock,
     core: Core,
@@ -71,7 +63,7 @@ impl Default for Sim {
         let health = FakeHealth::new(clock.clone());
         let core =
             Core::new(world(&engine, &edge, &health, &history, &shelf, &clock), &[]).expect("an empty host");
-        Self { engine, edge, health, history, shelf, clock, core, news: Vec::new(), told: 0 }
+        Self { engine, edge, history, health, shelf, clock, core, news: Vec::new(), told: 0 }
     }
 }
 
@@ -120,7 +112,8 @@ impl Sim {
     /// # Panics
     /// If it does not run.
     pub fn touch(&mut self, instance: &kiln_model::InstanceId, command: &str) {
-        let service = self.core.touch(instance, "ann", command).expect("a history that can be written");
+        let service =
+            self.core.touch(instance, "ann".into(), command).expect("a history that can be written");
         assert!(service.is_some(), "{instance} does not run");
         self.settle();
     }
@@ -151,7 +144,7 @@ impl Sim {
     pub fn crash(&mut self) {
         // What it knew of its instances' health dies with it.
         self.health.forget();
-        let records = lock(&self.history.0).clone();
+        let records = self.history.after_death();
         let world = world(&self.engine, &self.edge, &self.health, &self.history, &self.shelf, &self.clock);
         self.core = Core::new(world, &records).expect("a history that can be read");
         self.settle();
@@ -171,13 +164,17 @@ impl Sim {
     /// Turns until nothing more happens at this moment. Returns when the core wants to be woken.
     pub fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..100 {
-            let before = lock(&self.history.0).len();
+            let before = self.history.records().len();
             let seen = self.engine.drain_changes();
             let changed = !seen.is_empty();
             self.core.observe(seen);
             let wake = self.core.turn();
+            // What the engine has to tell of what was just asked of it wakes the core, too.
+            let told = self.engine.drain_changes();
+            let changed = changed || !told.is_empty();
+            self.core.observe(told);
             let now_due = wake.is_some_and(|at| at <= self.clock.now());
-            if !changed && !now_due && lock(&self.history.0).len() == before && !self.health.settle() {
+            if !changed && !now_due && self.history.records().len() == before && !self.health.settle() {
                 return wake;
             }
         }
@@ -186,10 +183,9 @@ impl Sim {
 
     /// What has been written into the history and told to those who asked since the last call, in words.
     pub fn happened(&mut self) -> Vec<String> {
-        let records = lock(&self.history.0);
+        let records = self.history.records();
         let mut lines = words::records(&records[self.told..]);
         self.told = records.len();
-        drop(records);
         for news in &self.news {
             lines.extend(news.try_iter().filter_map(|n| words::news(&n)));
         }

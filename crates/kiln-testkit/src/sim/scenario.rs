@@ -3,7 +3,7 @@
 use kiln_control::{Precedence, Request};
 use kiln_model::{Generation, Hook, Millis, OperationKind, Release, SchemaRange};
 
-use super::{Sim, release};
+use super::{DiskState, Sim, release};
 
 /// Plays a scenario and returns the file as it should read: its comments and commands as they are, below each
 /// command what happened.
@@ -126,6 +126,14 @@ fn perform(sim: &mut Sim, command: &str) {
         ["in-flight", generation, count] => {
             let generation = Generation(generation.parse().expect("a generation"));
             sim.edge.set_in_flight(generation, count.parse().expect("a number"));
+            sim.settle();
+        }
+        ["disk", state @ ("writes" | "full" | "broken")] => {
+            sim.history.set_disk(match state {
+                "full" => DiskState::Full,
+                "broken" => DiskState::Broken,
+                _ => DiskState::Writes,
+            });
             sim.settle();
         }
         ["edge", state @ ("down" | "up")] => {

@@ -34,6 +34,8 @@ pub(crate) fn record(record: &Record) -> String {
         },
         Record::Committed { instance, name, .. } => format!("{instance} is committed as {name}"),
         Record::Collected { releases, .. } => format!("{} releases are collected", releases.len()),
+        Record::Pinned { release, .. } => format!("release {release} is pinned"),
+        Record::Unpinned { release, .. } => format!("release {release} is unpinned"),
         Record::Imported { release, .. } => format!("release {release} is imported"),
         Record::SecretSet { name, .. } => format!("secret {name} is set"),
         Record::SecretRemoved { name, .. } => format!("secret {name} is removed"),

@@ -9,6 +9,7 @@ use kiln_model::{
     RouteTable, Timestamp,
 };
 
+use super::disk::StormDisk;
 use super::judge::Judge;
 use super::{Chance, Sabotage, Weather};
 use crate::sim::lock;
@@ -37,9 +38,9 @@ pub(super) struct Truth {
     pub(super) conditions: BTreeMap<InstanceId, Condition>,
     /// Instances that do not answer, whatever they were made from.
     pub(super) sick: BTreeSet<InstanceId>,
-    pub(super) disk: Vec<Record>,
-    /// Written to the disk although it was reported that it was not; the next append takes its place.
-    pub(super) ghost: Option<Record>,
+    pub(super) disk: StormDisk,
+    /// Everything that is known to be on it.
+    pub(super) written: Vec<Record>,
     pub(super) shelf: BTreeMap<ReleaseId, Release>,
     /// Orders of a control plane that is dead, still on their way.
     pub(super) late: Vec<Late>,
@@ -95,8 +96,8 @@ impl Ground {
             watched: BTreeMap::new(),
             conditions: BTreeMap::new(),
             sick: BTreeSet::new(),
-            disk: Vec::new(),
-            ghost: None,
+            disk: StormDisk::new(seed),
+            written: Vec::new(),
             shelf: BTreeMap::new(),
             late: Vec::new(),
             trace: trace.then(Vec::new),

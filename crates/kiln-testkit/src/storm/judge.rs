@@ -109,6 +109,8 @@ impl Judge {
             | Record::Collected { .. }
             | Record::Imported { .. }
             | Record::Committed { .. }
+            | Record::Pinned { .. }
+            | Record::Unpinned { .. }
             | Record::SecretSet { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,

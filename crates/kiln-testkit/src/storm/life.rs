@@ -89,20 +89,23 @@ impl Storm {
             // What a keeper that is dead had to tell was for the one who listened to it.
             let machines = &truth.machines;
             truth.reports.retain(|report| machines.contains_key(&report.id));
-            // What was reported as not written may be there after all.
-            if let Some(ghost) = truth.ghost.take()
-                && truth.chance.one_in(2)
-            {
-                truth.note(|| format!("on the disk after all: {}", crate::sim::words::record(&ghost)));
-                truth.written(ghost);
-            }
+            truth.look_at_the_disk();
         });
     }
 
     /// Starts a control plane over what is on the disk.
     pub(super) fn start(&mut self) {
-        let (world, disk) = (self.ground.world(), self.ground.with(|truth| truth.disk.clone()));
-        match catch_unwind(AssertUnwindSafe(|| Core::new(world, &disk))) {
+        let disk = self.ground.with(|truth| truth.disk.clone());
+        let read = disk.open().and_then(|log| log.read().map(|records| (log, records)));
+        let (log, records) = match read {
+            Ok((log, records)) => (log, records.into_iter().map(|(_, record)| record).collect::<Vec<_>>()),
+            Err(e) => {
+                self.ground.with(|truth| truth.note(|| format!("a control plane cannot start: {e}")));
+                return;
+            }
+        };
+        let world = self.ground.world(log);
+        match catch_unwind(AssertUnwindSafe(|| Core::new(world, &records))) {
             Ok(Ok(core)) => {
                 self.ground.with(|truth| truth.note(|| "a control plane starts".into()));
                 self.core = Some(core);
@@ -229,7 +232,14 @@ impl Storm {
                 let heard = self.core.is_some();
                 self.ground.with(|truth| truth.keeper_dies(heard));
             }
-            8 => self.ground.with(|truth| truth.edge_dies()),
+            8 if self.roll(2) == 0 => self.ground.with(|truth| truth.edge_dies()),
+            8 => self.ground.with(|truth| {
+                let full = !truth.disk.is_full();
+                truth.note(|| {
+                    if full { "the disk is full" } else { "there is room on the disk again" }.into()
+                });
+                truth.disk.set_full(full);
+            }),
             _ => self.revive(),
         }
     }

@@ -1,12 +1,13 @@
 //! Storms: the real core in a world in which everything goes wrong that can, decided by a seed.
 //!
 //! Every call of the core may fail before or after it has had its effect; the control plane may die before and after
-//! each; news of the engine is late, repeated and out of order; instances die, are sick, or never start; the keeper
-//! and the edge die; and all the time people ask for releases, good and bad. A judge looks at what is really
-//! there after every effect. Then the weather clears, and everything must come to rest. The same seed is the same
-//! storm, everywhere.
+//! each; the disk under its operation log tears what it writes, fills up and cannot be read; news of the engine is
+//! late, repeated and out of order; instances die, are sick, or never start; the keeper and the edge die; and all the
+//! time people ask for releases, good and bad. A judge looks at what is really there after every effect. Then the
+//! weather clears, and everything must come to rest. The same seed is the same storm, everywhere.
 
 mod chance;
+mod disk;
 mod ground;
 mod hearing;
 mod judge;

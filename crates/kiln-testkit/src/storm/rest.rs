@@ -6,6 +6,7 @@ use kiln_control::Core;
 use kiln_model::{AppName, AppState, InstanceId, Record, Waiting};
 
 use super::Breach;
+use super::disk::Found;
 use super::ground::Truth;
 use super::life::Storm;
 
@@ -19,6 +20,7 @@ impl Storm {
         self.ground.with(|truth| {
             truth.note(|| "the weather clears".into());
             truth.weather.clear();
+            truth.disk.clear();
             truth.sick.clear();
             truth.arrive_late();
         });
@@ -130,8 +132,11 @@ impl Truth {
 
     /// What is on the disk is what is believed, and can be read again.
     fn forgotten(&self, core: &Core) -> Option<String> {
+        if !matches!(self.disk.compare(&self.written), Found::All) {
+            return Some("the log does not hold what was written".into());
+        }
         let mut apps: BTreeMap<AppName, AppState> = BTreeMap::new();
-        for record in &self.disk {
+        for record in &self.written {
             let text = serde_json::to_string(record).expect("records are plain data");
             let Ok(read) = serde_json::from_str::<Record>(&text) else {
                 return Some(format!("{text} cannot be read again"));

@@ -12,7 +12,9 @@ use kiln_model::{
     InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId, ReleaseService, RouteTable,
     SecretOrder, Timestamp,
 };
+use kiln_store::OperationLog;
 
+use super::disk::{Fate, Found};
 use super::ground::{Ground, Late, Truth};
 use super::{Crash, Sabotage};
 
@@ -39,13 +41,13 @@ impl Truth {
 }
 
 impl Ground {
-    /// The world of a core.
-    pub(super) fn world(&self) -> World {
+    /// The world of a core that has opened this log.
+    pub(super) fn world(&self, log: OperationLog) -> World {
         World {
             engine: std::sync::Arc::new(self.clone()),
             edge: Box::new(self.clone()),
             health: Box::new(self.clone()),
-            history: Box::new(self.clone()),
+            history: Box::new(StormHistory { ground: self.clone(), log }),
             shelf: Box::new(self.clone()),
             clock: Box::new(self.clone()),
         }
@@ -107,31 +109,41 @@ impl Clock for Ground {
     }
 }
 
-impl History for Ground {
+/// The history of one control plane: the real log, over the storm's disk.
+struct StormHistory {
+    ground: Ground,
+    log: OperationLog,
+}
+
+impl History for StormHistory {
     fn append(&mut self, record: &Record) -> Result<(), Trouble> {
-        self.with(|truth| {
+        let (strike, disk) = self.ground.with(|truth| {
             let strike = truth.strike();
-            match strike {
-                Strike::CrashBefore => {
-                    truth.note(|| "control dies before it can append".into());
-                    std::panic::resume_unwind(Box::new(Crash))
-                }
-                Strike::FailsBefore | Strike::FailsAfter => {
-                    truth.note(|| "bad luck: an append fails".into());
-                    if matches!(strike, Strike::FailsAfter) {
-                        // Judged now: what was known of its members dies with the control plane.
-                        truth.judge_loss(record);
-                        truth.ghost = Some(record.clone());
-                    }
-                    return Err(Trouble("bad luck: the disk".into()));
-                }
-                Strike::None | Strike::CrashAfter => {}
+            if matches!(strike, Strike::CrashBefore) && truth.chance.one_in(2) {
+                truth.note(|| "control dies before it can append".into());
+                std::panic::resume_unwind(Box::new(Crash))
             }
-            truth.ghost = None;
+            // Judged now: what was known of its members dies with the control plane, and what could not be written
+            // may be found after all.
+            truth.judge_loss(record);
+            (strike, truth.disk.clone())
+        });
+        disk.meet(match strike {
+            Strike::None | Strike::CrashAfter => Fate::Good,
+            Strike::FailsBefore | Strike::FailsAfter => Fate::Fails,
+            Strike::CrashBefore => Fate::Dies,
+        });
+        let forgets = self.ground.with(|t| t.sabotage == Some(Sabotage::ForgetfulDisk) && t.chance.one_in(4));
+        let appended = if forgets { Ok(0) } else { self.log.append(record) };
+        disk.meet(Fate::Good);
+        self.ground.with(|truth| {
+            if let Err(e) = appended {
+                let trouble = Trouble::of(&e);
+                truth.note(|| format!("bad luck: {trouble}"));
+                return Err(trouble);
+            }
             truth.note(|| crate::sim::words::record(record));
-            let lost = truth.sabotage == Some(Sabotage::ForgetfulDisk) && truth.chance.one_in(4);
-            if !lost {
-                truth.judge_loss(record);
+            if !forgets {
                 truth.written(record.clone());
             }
             if matches!(strike, Strike::CrashAfter) {
@@ -141,13 +153,44 @@ impl History for Ground {
             Ok(())
         })
     }
+
+    fn mend(&mut self) -> Result<(), Trouble> {
+        let disk = self.ground.with(|truth| truth.disk.clone());
+        disk.meet(self.fate());
+        let mended = self.log.mend();
+        disk.meet(Fate::Good);
+        mended.map_err(|e| Trouble::of(&e))
+    }
+}
+
+impl StormHistory {
+    /// One look at the disk that may fail, too.
+    fn fate(&self) -> Fate {
+        self.ground.with(|truth| match truth.strike() {
+            Strike::None | Strike::CrashAfter => Fate::Good,
+            Strike::FailsBefore | Strike::FailsAfter => Fate::Fails,
+            Strike::CrashBefore => Fate::Dies,
+        })
+    }
 }
 
 impl Truth {
     /// One more record is on the disk.
     pub(super) fn written(&mut self, record: Record) {
         self.judge.recorded(&record, &self.edge);
-        self.disk.push(record);
+        self.written.push(record);
+    }
+
+    /// The control plane is dead: what is on the disk now is what the next one finds.
+    pub(super) fn look_at_the_disk(&mut self) {
+        match self.disk.after_death(&self.written) {
+            Found::All => {}
+            Found::More(ghost) => {
+                self.note(|| format!("on the disk after all: {}", crate::sim::words::record(&ghost)));
+                self.written(*ghost);
+            }
+            Found::Wrong(what) => self.judge.find(format!("the log is damaged: {what}")),
+        }
     }
 }
 

@@ -59,11 +59,11 @@ fn words_for(log: &[LogEntry]) -> String {
     if log.is_empty() {
         return "nothing has been done yet".into();
     }
-    let rows: Vec<[String; 7]> = log.iter().map(row).collect();
-    table(["NO", "AT", "BY", "APP", "WHAT", "FROM -> TO", "OUTCOME"], &rows)
+    let rows: Vec<[String; 8]> = log.iter().map(row).collect();
+    table(["NO", "AT", "BY", "FROM WHERE", "APP", "WHAT", "FROM -> TO", "OUTCOME"], &rows)
 }
 
-fn row(entry: &LogEntry) -> [String; 7] {
+fn row(entry: &LogEntry) -> [String; 8] {
     let outcome = match &entry.reason {
         Some(reason) => format!("{}: {reason}", entry.outcome),
         None => entry.outcome.clone(),
@@ -72,6 +72,7 @@ fn row(entry: &LogEntry) -> [String; 7] {
         entry.operation.to_string(),
         moment(entry.at),
         entry.by.clone(),
+        entry.origin.as_ref().map_or_else(|| "-".into(), ToString::to_string),
         entry.app.to_string(),
         entry.what.clone(),
         format!("{} -> {}", release(entry.from.as_ref()), release(entry.to.as_ref())),

@@ -20,6 +20,7 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod odds;
+pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod releases;
 pub(crate) mod rollback;
@@ -51,6 +52,8 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Cancel(args) => cancel::run(&args, context),
         Commands::Status(args) => status::run(&args, context),
         Commands::Releases(args) => releases::run(args, context),
+        Commands::Pin(args) => pin::pin(args, context),
+        Commands::Unpin(args) => pin::unpin(args, context),
         Commands::Image(args) => image::run(&args, context),
         Commands::Instances(args) => instances::run(&args, context),
         Commands::Diff(args) => diff::run(args, context),

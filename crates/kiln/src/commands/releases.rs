@@ -68,10 +68,13 @@ fn words_for(releases: &[ReleaseEntry]) -> String {
 }
 
 fn row(entry: &ReleaseEntry) -> [String; 5] {
-    let state = state(entry.state);
+    let state = match entry.pinned {
+        true => format!("{}, pinned", state(entry.state)),
+        false => state(entry.state).to_owned(),
+    };
     let images = entry.images.iter().map(|(service, image)| format!("{service}={}", image.short()));
     let images = images.collect::<Vec<_>>().join(" ");
-    [entry.release.short().to_owned(), state.to_owned(), moment(entry.created), entry.by.clone(), images]
+    [entry.release.short().to_owned(), state, moment(entry.created), entry.by.clone(), images]
 }
 
 fn state(state: ReleaseState) -> &'static str {

@@ -125,6 +125,7 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
         let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
         lines.push(format!("under way: {} (since {}{until})", waiting.what, moment(waiting.since)));
     }
+    lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
     if let Some(failure) = &status.last_failure {
         lines.push(format!("the last deploy failed: {failure}"));
     }

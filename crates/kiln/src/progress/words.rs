@@ -16,6 +16,7 @@ pub(crate) fn finished(event: &Event) -> Option<String> {
             Some(format!("check of {image}: {check}: passed ({})", span(*millis)))
         }
         Event::StepDone { step, millis } => Some(format!("{step} ({})", span(*millis))),
+        Event::Warned { warning } => Some(format!("warning: {warning}")),
         Event::InstanceLost { instance, cause } => Some(format!("instance {instance} was lost: {cause}")),
         Event::HookEnded { instance, problem: Some(problem), .. } => {
             Some(format!("hook {instance} failed: {problem}"))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use kiln_model::{
     Action, Answer, Command, Counts, Event, FleetId, Generation, ImageDigest, InstanceEntry, InstancePhase,
-    LogEntry, Millis, OutputStream, PlanAnswer, PlanPhase, PlannedStep, ReleaseEntry, ReleaseId,
+    LogEntry, Millis, Origin, OutputStream, PlanAnswer, PlanPhase, PlannedStep, ReleaseEntry, ReleaseId,
     ReleaseState, ServiceStatus, Sha256, Stamped, StatusAnswer, Timestamp, TrafficReport, Waiting,
 };
 
@@ -33,6 +33,7 @@ fn status() -> StatusAnswer {
         address: "http://127.0.0.1:8080".into(),
         waiting: vec![],
         last_failure: None,
+        warnings: vec![],
         requests: 1234,
         failed_requests: 0,
         in_flight: 3,
@@ -72,6 +73,7 @@ fn status_when_something_is_under_way_or_went_wrong() {
             traffic: TrafficReport::Shifting { from: release('5'), to: release('7'), share: 0.25 },
             waiting: vec![waiting()],
             last_failure: Some("2 of 4 instances of hello/web@3 are healthy".into()),
+            warnings: vec!["the disk of /srv/kiln has 90MiB of 10GiB left".into()],
             ..status()
         }))
     });
@@ -85,6 +87,7 @@ fn status_when_something_is_under_way_or_went_wrong() {
         web      4/4    r-555555555555  ba7816bf8f01
         1234 requests, 0 failed, 3 in flight
         under way: wait until web is healthy (since 2026-09-21 14:13:20Z, until 2026-09-21 14:13:50Z at most)
+        warning: the disk of /srv/kiln has 90MiB of 10GiB left
         the last deploy failed: 2 of 4 instances of hello/web@3 are healthy
         ");
 }
@@ -161,6 +164,7 @@ fn releases_newest_first() {
         by: "root".into(),
         images: BTreeMap::from([("web".parse().unwrap(), image())]),
         state,
+        pinned: digit == '1',
     };
     let entries = vec![
         entry('5', ReleaseState::Live),
@@ -171,15 +175,15 @@ fn releases_newest_first() {
     assert_snapshot!(place.kiln(&["releases"]), @r"
         status: 0
         --- stdout
-        RELEASE         STATE   CREATED               BY    IMAGES
-        r-555555555555  live    2026-09-21 14:13:20Z  root  web=ba7816bf8f01
-        r-999999999999  warm    2026-09-21 14:13:20Z  root  web=ba7816bf8f01
-        r-111111111111  stored  2026-09-21 14:13:20Z  root  web=ba7816bf8f01
+        RELEASE         STATE           CREATED               BY    IMAGES
+        r-555555555555  live            2026-09-21 14:13:20Z  root  web=ba7816bf8f01
+        r-999999999999  warm            2026-09-21 14:13:20Z  root  web=ba7816bf8f01
+        r-111111111111  stored, pinned  2026-09-21 14:13:20Z  root  web=ba7816bf8f01
         ");
     assert_snapshot!(place.kiln(&["releases", "--json"]), @r#"
         status: 0
         --- stdout
-        [{"release":"r-55555555555555555555555555555555","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"live"},{"release":"r-99999999999999999999999999999999","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"warm"},{"release":"r-11111111111111111111111111111111","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"stored"}]
+        [{"release":"r-55555555555555555555555555555555","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"live","pinned":false},{"release":"r-99999999999999999999999999999999","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"warm","pinned":false},{"release":"r-11111111111111111111111111111111","created":"2026-09-21T14:13:20.042Z","by":"root","images":{"web":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"state":"stored","pinned":true}]
         "#);
 }
 
@@ -235,6 +239,12 @@ fn the_log_of_operations() {
         at: AT,
         ended: Some(AT),
         by: "root".into(),
+        origin: (operation == 2).then(|| Origin {
+            uid: 0,
+            pid: Some(4711),
+            program: Some("/usr/bin/kiln".into()),
+            says: Some("ssh 192.0.2.7".into()),
+        }),
         app: "hello".parse().unwrap(),
         what: what.into(),
         from: (operation > 1).then(|| release('5')),
@@ -253,9 +263,9 @@ fn the_log_of_operations() {
     assert_snapshot!(place.kiln(&["log"]), @r"
         status: 0
         --- stdout
-        NO  AT                    BY    APP    WHAT    FROM -> TO                        OUTCOME
-        2   2026-09-21 14:13:20Z  root  hello  deploy  r-555555555555 -> r-777777777777  failed: web never became healthy
-        1   2026-09-21 14:13:20Z  root  hello  deploy  - -> r-777777777777               done
+        NO  AT                    BY    FROM WHERE                    APP    WHAT    FROM -> TO                        OUTCOME
+        2   2026-09-21 14:13:20Z  root  ssh 192.0.2.7, /usr/bin/kiln  hello  deploy  r-555555555555 -> r-777777777777  failed: web never became healthy
+        1   2026-09-21 14:13:20Z  root  -                             hello  deploy  - -> r-777777777777               done
         ");
     assert_snapshot!(place.kiln(&["log", "-n", "1", "--json"]), @r#"
         status: 0

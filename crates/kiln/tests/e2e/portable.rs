@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::host::{TestHost, said};
+use crate::host::{KILN, TestHost, said};
 use crate::project::Project;
 
 /// Promise 3: recreated on an empty machine without network, with the same id, and serving.
@@ -74,6 +74,67 @@ fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
     refused(&flipped, "member `release.json`");
 }
 
+/// Secrets travel with a release when asked, to the owner of one key and to nobody else.
+#[test]
+fn secrets_travel_encrypted_when_asked() {
+    let there = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| there.path().join(name).to_str().unwrap().to_owned();
+    let keygen = |name: &str| {
+        let output = std::process::Command::new("age-keygen").args(["-o", &path(name)]).output().unwrap();
+        String::from_utf8(output.stderr).unwrap().trim().rsplit(' ').next().unwrap().to_owned()
+    };
+    let (ours, _) = (keygen("ours"), keygen("theirs"));
+    fs::write(path("value"), "open, sesame").unwrap();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "instances = 4", "instances = 1\nsecrets = [\"API_KEY\"]");
+    let file = path("hello.kiln");
+    let release = {
+        let host = TestHost::start();
+        let app = ["--app", "hello"];
+        let set = [&["secret", "set", "API_KEY", "--file", &path("value")][..], &app].concat();
+        assert!(host.kiln(&set).status.success());
+        let release = host.deploy(&project);
+        let exported = host.json(&["export", &release, "-o", &file, "--secrets-to", &ours]);
+        assert_eq!(exported["secrets"], serde_json::json!(["API_KEY"]));
+        let wrong = host.kiln(&["export", &release, "-o", &path("no"), "--secrets-to", "age1nobody"]);
+        assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+        assert!(said(&wrong).contains("age1nobody") && !Path::new(&path("no")).exists());
+        release
+    };
+    let bytes = fs::read(&file).unwrap();
+    assert!(!bytes.windows(6).any(|w| w == b"sesame"));
+
+    let empty = TestHost::start_empty_without_network();
+    let refused = |arguments: &[&str], code: i32, says: &str| {
+        let output = empty.kiln(&[&["import", &file][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(says), "`{says}` is not said:\n{}", said(&output));
+    };
+    refused(&[], 2, "--identity FILE");
+    refused(&["--identity", &path("theirs")], 2, "encrypted to 1 recipient");
+    refused(&["--identity", &path("value")], 2, "line 1 of it is no identity");
+    refused(&["--identity", &path("missing")], 2, "missing");
+    let at = bytes.windows(21).position(|w| w == b"age-encryption.org/v1").unwrap() + 300;
+    let mut damaged = bytes.clone();
+    damaged[at] ^= 1;
+    fs::write(&file, &damaged).unwrap();
+    refused(&["--identity", &path("ours")], 3, "member `secrets.age`");
+    fs::write(&file, &bytes).unwrap();
+    let without = empty.json(&["import", &file, "--without-secrets"]);
+    assert_eq!(without["missing_secrets"], serde_json::json!(["API_KEY"]));
+    let imported = empty.json(&["import", &file, "--identity", &path("ours")]);
+    assert_eq!(
+        (&imported["secrets"], &imported["missing_secrets"]),
+        (&serde_json::json!(["API_KEY"]), &serde_json::json!([]))
+    );
+    let served = empty.kiln(&["rollback", &release, "--app", "hello"]);
+    assert!(served.status.success(), "{}", said(&served));
+    assert_eq!(empty.live(), release);
+    let instance = empty.json(&["instances"])[0]["id"].as_str().unwrap().to_owned();
+    let inside = empty.kiln(&["exec", &instance, "--", "/bin/cat", "/run/secrets/API_KEY"]);
+    assert!(said(&inside).contains("open, sesame"), "{}", said(&inside));
+}
+
 #[test]
 fn old_releases_go_when_asked_and_never_what_is_needed() {
     let host = TestHost::start();
@@ -89,6 +150,25 @@ fn old_releases_go_when_asked_and_never_what_is_needed() {
         let mut running = instances.as_array().expect("instances").iter();
         running.all(|i| releases[2..].iter().any(|r| i["release"] == r.as_str()))
     });
+    // Pinned, it stays; unpinned, it goes as the others.
+    let pin = |command: &str| host.json(&[command, &releases[0]]);
+    assert_eq!((&pin("pin")["changed"], &pin("pin")["changed"]), (&true.into(), &false.into()));
+    let listed = said(&host.kiln(&["releases"]));
+    assert!(listed.contains("stored, pinned"), "{listed}");
+    let spared = host.json(&["gc", "--keep", "1", "--dry-run"]);
+    assert_eq!(spared["releases"], sorted(&releases[1..2]), "{spared}");
+    assert_eq!(pin("unpin")["pinned"], false);
+    // Only as many as it takes, the oldest first.
+    let all = host.json(&["gc", "--keep", "1", "--dry-run"])["bytes"].as_u64().unwrap();
+    let size = host.json(&["gc", "--keep", "99", "--dry-run"])["remaining"].as_u64().unwrap();
+    let limit = |free: u64| {
+        let limit = format!("{}B", size - free);
+        host.json(&["gc", "--keep", "1", "--bytes", &limit, "--dry-run"])
+    };
+    assert_eq!(limit(1)["releases"], sorted(&releases[..1]));
+    assert_eq!(limit(all)["releases"], sorted(&releases[..2]));
+    assert_eq!(limit(0)["releases"], serde_json::json!([]));
+    assert!(said(&host.kiln(&["gc", "--bytes", "1KiB", "--dry-run"])).contains("more than was asked for"));
     let before = host.json(&["releases"]);
     let dry = host.json(&["gc", "--keep", "1", "--dry-run"]);
     assert_eq!((&dry["dry_run"], &dry["releases"]), (&true.into(), &sorted(&releases[..2])), "{dry}");
@@ -100,7 +180,19 @@ fn old_releases_go_when_asked_and_never_what_is_needed() {
     assert!(host.kiln(&["rollback"]).status.success());
     assert_eq!(host.page(), "<h1>hello release 2</h1>\n");
     assert_eq!(host.json(&["gc", "--keep", "0"])["releases"], serde_json::json!([]), "nothing more can go");
-    assert!(said(&host.kiln(&["log"])).contains("collect"));
+    let log = host.json(&["log"]);
+    let collected =
+        log.as_array().unwrap().iter().find(|e| e["what"] == "collect").expect("it is in the log");
+    let origin = &collected["origin"];
+    assert_eq!((&origin["uid"], origin["program"].as_str()), (&0.into(), Some(KILN)), "{origin}");
+    let from =
+        host.command(&["pin", &releases[3]]).env("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.1 22").output();
+    assert!(from.unwrap().status.success());
+    assert!(
+        said(&host.kiln(&["log", "-n", "1"])).contains("ssh 192.0.2.7"),
+        "{}",
+        said(&host.kiln(&["log"]))
+    );
 
     let sound = host.json(&["log", "--verify"]);
     assert!(sound["entries"].as_u64().unwrap() > 20, "{sound}");
