@@ -56,7 +56,7 @@ fn status_when_all_is_well() {
     assert_snapshot!(place.kiln(&["status", "--json"]), @r#"
         status: 0
         --- stdout
-        {"app":"hello","live":"r-55555555555555555555555555555555","previous":"r-99999999999999999999999999999999","traffic":{"state":"settled"},"services":{"web":{"release":"r-55555555555555555555555555555555","image":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","instances":{"desired":4,"ready":4}}},"address":"http://127.0.0.1:8080","waiting":[],"last_failure":null,"requests":1234,"failed_requests":0,"in_flight":3}
+        {"app":"hello","live":"r-55555555555555555555555555555555","previous":"r-99999999999999999999999999999999","traffic":{"state":"settled"},"services":{"web":{"release":"r-55555555555555555555555555555555","image":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","instances":{"desired":4,"ready":4}}},"address":"http://127.0.0.1:8080","waiting":[],"last_failure":null,"warnings":[],"requests":1234,"failed_requests":0,"in_flight":3}
         "#);
 }
 
@@ -270,7 +270,7 @@ fn the_log_of_operations() {
     assert_snapshot!(place.kiln(&["log", "-n", "1", "--json"]), @r#"
         status: 0
         --- stdout
-        [{"operation":2,"at":"2026-09-21T14:13:20.042Z","ended":"2026-09-21T14:13:20.042Z","by":"root","app":"hello","what":"deploy","from":"r-55555555555555555555555555555555","to":"r-77777777777777777777777777777777","outcome":"failed","reason":"web never became healthy"},{"operation":1,"at":"2026-09-21T14:13:20.042Z","ended":"2026-09-21T14:13:20.042Z","by":"root","app":"hello","what":"deploy","from":null,"to":"r-77777777777777777777777777777777","outcome":"done","reason":null}]
+        [{"operation":2,"at":"2026-09-21T14:13:20.042Z","ended":"2026-09-21T14:13:20.042Z","by":"root","origin":{"uid":0,"pid":4711,"program":"/usr/bin/kiln","says":"ssh 192.0.2.7"},"app":"hello","what":"deploy","from":"r-55555555555555555555555555555555","to":"r-77777777777777777777777777777777","outcome":"failed","reason":"web never became healthy"},{"operation":1,"at":"2026-09-21T14:13:20.042Z","ended":"2026-09-21T14:13:20.042Z","by":"root","app":"hello","what":"deploy","from":null,"to":"r-77777777777777777777777777777777","outcome":"done","reason":null}]
         "#);
     assert_snapshot!(place.kiln(&["log", "-n", "0"]), @r"
         status: 0

@@ -110,13 +110,13 @@ fn the_odds_of_fleets() {
     assert_snapshot!(place.kiln(&["odds", "--success", "99%", "--servers", "1,10,1000"]), @r"
     status: 0
     --- stdout
-    EACH SUCCEEDS  SERVERS  IN PLACE: WHOLE   LEFT BETWEEN  REPLACED: NOT WHOLE
-    99%            1        99 %              0.01          0.000001 %
-    99%            10       90.4382075 %      0.1           0.00000999999955 %
-    99%            1000     0.004317124741 %  10            0.000999995005 %
+    EACH SUCCEEDS  SERVERS  IN PLACE: WHOLE   LEFT BETWEEN  MADE AGAIN  REPLACED: NOT WHOLE
+    99%            1        99 %              0.01          up to 2     0.0001 %
+    99%            10       90.4382075 %      0.1           up to 4     0.00001856894284 %
+    99%            1000     0.004317124741 %  10            up to 499   2.907882869e-590 %
 
     At 99% each, a fleet upgraded in place is less likely than 99% to be whole from 2 servers on.
-    Replaced: an instance that fails is made again, up to 3 times, before any user can see it; a fleet that is not whole then is thrown away, and the old release has served all the time.
+    Replaced: what fails is made again before any user can see it, so many instances of a fleet at most; a fleet of which more fail is thrown away, and the old release has served all the time.
     ");
     let json = place.process(&["odds", "--success", "99.9%", "--servers", "10", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();

@@ -90,9 +90,9 @@ fn secrets_travel_encrypted_when_asked() {
     let file = path("hello.kiln");
     let release = {
         let host = TestHost::start();
-        let app = ["--app", "hello"];
-        let set = [&["secret", "set", "API_KEY", "--file", &path("value")][..], &app].concat();
-        assert!(host.kiln(&set).status.success());
+        let value = path("value");
+        let set = host.kiln(&["secret", "set", "API_KEY", "--file", &value, "--app", "hello"]);
+        assert!(set.status.success(), "{}", said(&set));
         let release = host.deploy(&project);
         let exported = host.json(&["export", &release, "-o", &file, "--secrets-to", &ours]);
         assert_eq!(exported["secrets"], serde_json::json!(["API_KEY"]));
@@ -159,11 +159,12 @@ fn old_releases_go_when_asked_and_never_what_is_needed() {
     assert_eq!(spared["releases"], sorted(&releases[1..2]), "{spared}");
     assert_eq!(pin("unpin")["pinned"], false);
     // Only as many as it takes, the oldest first.
-    let all = host.json(&["gc", "--keep", "1", "--dry-run"])["bytes"].as_u64().unwrap();
+    let at_once = ["--images-older-than", "1ms", "--dry-run"];
+    let all = host.json(&[&["gc", "--keep", "1"][..], &at_once].concat())["bytes"].as_u64().unwrap();
     let size = host.json(&["gc", "--keep", "99", "--dry-run"])["remaining"].as_u64().unwrap();
     let limit = |free: u64| {
         let limit = format!("{}B", size - free);
-        host.json(&["gc", "--keep", "1", "--bytes", &limit, "--dry-run"])
+        host.json(&[&["gc", "--keep", "1", "--bytes", &limit][..], &at_once].concat())
     };
     assert_eq!(limit(1)["releases"], sorted(&releases[..1]));
     assert_eq!(limit(all)["releases"], sorted(&releases[..2]));
