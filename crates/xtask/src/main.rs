@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what the project does to itself.
 
 mod bench;
+mod experiment;
 mod run;
 mod setup;
 mod soak;
@@ -18,6 +19,9 @@ usage: cargo xtask COMMAND
   tidy            check the budgets and forbidden dependencies of the code
   soak --minutes N
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
+  experiment fleet [--minutes N]
+                  p^N on real fleets in place, and what replacing makes of it; writes docs/fleet.md and its plot
+                  (45 minutes unless it is said otherwise; as root)
   bench engine    time instances beside crun, runc, podman and the bare kernel   [--json]
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
   bench deploy    deploys and rollbacks, planning at size, a host with a long past      [--json]
@@ -32,6 +36,10 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["test", "--long"] => test::run_long(),
         ["soak", "--minutes", minutes] => minutes.parse().map_err(Into::into).and_then(soak::run),
+        ["experiment", "fleet"] => experiment::run(45),
+        ["experiment", "fleet", "--minutes", minutes] => {
+            minutes.parse().map_err(Into::into).and_then(experiment::run)
+        }
         ["setup"] => setup::run(),
         ["tidy"] => tidy::run(),
         ["bench", "engine"] => bench::engine::run(false),
