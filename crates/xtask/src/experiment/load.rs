@@ -30,7 +30,7 @@ impl Load {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let ask = |n: usize| {
             let (stop, counts, address) = (stop.clone(), counts.clone(), address.to_owned());
-            std::thread::spawn(move || ask(&address, n % 2 == 0, &stop, &counts))
+            std::thread::spawn(move || ask(&address, n.is_multiple_of(2), &stop, &counts))
         };
         let threads = (0..PEOPLE).map(ask).collect();
         Self { stop, counts, threads }
