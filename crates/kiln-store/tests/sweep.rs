@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_model::{ImageDigest, ReleaseId};
+use kiln_model::{ImageDigest, ImageRecord, ReleaseId, Sha256};
 use kiln_store::{GRACE, Keep, Store, StoreError};
 use support::Scratch;
 
