@@ -77,14 +77,19 @@ impl OperationLog {
         let path = dir.join("operations.jsonl");
         let disk = Disk::open(&path).map_err(on("open the operation log", &path))?;
         sync_dir(&dir)?;
-        Self::over(&path, Box::new(disk))
+        Self::over(&path, Box::new(disk), each)
     }
 
-    /// The log that is on `medium`, which nobody else writes to; `path` is what it is called, for messages.
+    /// The log that is on `medium`, which nobody else writes to, and each of its entries; `path` is what it is called, for
+    /// messages.
     ///
     /// # Errors
     /// As [`OperationLog::open`].
-    pub fn over(path: &Path, medium: Box<dyn Medium>) -> Result<Self> {
+    pub fn over<T: DeserializeOwned>(
+        path: &Path,
+        medium: Box<dyn Medium>,
+        each: &mut dyn FnMut(T),
+    ) -> Result<Self> {
         let mut log = Self { path: path.to_owned(), medium, end: BEGINNING, tail: Tail::Clean };
         let bytes = log.bytes()?;
         let whole = without_torn_line(&bytes);

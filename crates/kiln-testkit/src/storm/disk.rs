@@ -75,7 +75,7 @@ impl StormDisk {
 
     /// The log on it, by the code that real hosts use.
     pub(super) fn open(&self) -> Result<OperationLog, StoreError> {
-        OperationLog::over(Path::new(NAME), Box::new(self.clone()))
+        OperationLog::over(Path::new(NAME), Box::new(self.clone()), &mut |_: serde::de::IgnoredAny| {})
     }
 
     pub(super) fn meet(&self, fate: Fate) {
