@@ -237,7 +237,7 @@ impl Core {
         let generation = plan.generation;
         let steps = plan.steps.iter().map(|s| s.action.to_string()).collect();
         let release = plan.to.clone();
-        let ended = self.supersede(app, generation, &by);
+        let ended = self.supersede(app, generation, &by.name);
         if let Err(trouble) = ended.and_then(|()| self.begin(plan, by)) {
             let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0.clone())));
             return Err(trouble);
