@@ -1,11 +1,15 @@
 //! What `kiln odds` calculates is what control does: fleets brought up by the real core, of instances with bad luck.
 
-use kiln_control::Request;
+use kiln_control::{Precedence, Request};
 use kiln_model::odds::{Chance, loss_budget};
-use kiln_model::{Millis, OperationKind};
+use kiln_model::{Millis, OperationKind, Release};
 use kiln_testkit::sim::{Sim, release};
 
 const DEPLOYS: u32 = 3_000;
+
+fn deploy(release: Box<Release>) -> Request {
+    Request::Serve { release, kind: OperationKind::Deploy, schema: None, precedence: Precedence::Yields }
+}
 
 /// Whether a first deploy of so many instances comes out whole.
 fn comes_out_whole(seed: u64, servers: u32, fails_of_million: u64) -> bool {
@@ -13,7 +17,7 @@ fn comes_out_whole(seed: u64, servers: u32, fails_of_million: u64) -> bool {
     sim.engine.have_bad_luck(seed, fails_of_million);
     let release = Box::new(release("one", servers));
     let id = release.id();
-    sim.request(Request::Serve { release, kind: OperationKind::Deploy, schema: None });
+    sim.request(deploy(release));
     // Longer than all pauses between attempts and the time a fleet has to become healthy.
     sim.wait(Millis(60_000));
     let state = &sim.core().apps()[&Sim::app()];
@@ -49,7 +53,7 @@ fn a_large_fleet_is_not_held_back_by_its_size() {
     sim.engine.have_bad_luck(1, 50_000);
     let release = Box::new(release("one", 1000));
     let id = release.id();
-    sim.request(Request::Serve { release, kind: OperationKind::Deploy, schema: None });
+    sim.request(deploy(release));
     sim.wait(Millis(3_000));
     let state = &sim.core().apps()[&Sim::app()];
     assert_eq!(state.traffic.live(), Some(&id), "fifty of a thousand failed, and their successors did not");
