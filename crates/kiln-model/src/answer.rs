@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AppName, CommitAnswer, DiffAnswer, Difference, ExportAnswer, GcAnswer, Handmade, ImageDigest,
-    ImageName, ImportAnswer, InstanceId, LeftOut, LogEntry, LogVerifiedAnswer, PackageRef, PackageRule, PinAnswer, PlanPhase,
-    Release, ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp, TrafficReport,
+    ImageName, ImportAnswer, InstanceId, LeftOut, LogEntry, LogVerifiedAnswer, PackageRef, PackageRule,
+    PinAnswer, PlanPhase, Release, ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp,
+    TrafficReport,
 };
 
 /// The answer to a [`crate::Command`].

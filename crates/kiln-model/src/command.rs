@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ByteSize, ImageName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion, ServiceName,
+    AppName, ByteSize, ImageName, InstanceId, Millis, PackageRule, SecretName, SecretValue, SecretVersion,
+    ServiceName,
 };
 
 /// One thing a host can be told or asked. Releases are given as people type them: a whole id or the beginning of

@@ -50,9 +50,9 @@ mod units;
 
 pub use answer::{
     Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
-    DeployedAnswer, InstanceEntry, InstancePhase, PlanAnswer, PlannedStep, ReleaseAnswer,
-    ReleaseDiffAnswer, ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus,
-    StatusAnswer, VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
+    DeployedAnswer, InstanceEntry, InstancePhase, PlanAnswer, PlannedStep, ReleaseAnswer, ReleaseDiffAnswer,
+    ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer,
+    VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
 pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
 pub use author::{Author, Origin};

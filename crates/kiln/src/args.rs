@@ -9,8 +9,8 @@ use kiln_edge::Network;
 
 use crate::commands::{
     audit, bake, cancel, commit, completions, deploy, diff, down, edge, exec, export, gc, image, import,
-    instances, keeper, lock, log, logs, odds, pin, plan, releases, rollback, schema, secret, serve, status, up,
-    verify, wait,
+    instances, keeper, lock, log, logs, odds, pin, plan, releases, rollback, schema, secret, serve, status,
+    up, verify, wait,
 };
 
 const EXAMPLES: &str = "\

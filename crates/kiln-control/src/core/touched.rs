@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use kiln_engine::EngineError;
-use kiln_model::{AppName, Author, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp};
+use kiln_model::{
+    AppName, Author, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp,
+};
 
 use super::{Core, earlier};
 use crate::world::Trouble;

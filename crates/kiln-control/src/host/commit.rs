@@ -37,7 +37,7 @@ impl LocalHost {
         let Committed { record, kept, left_out } = kiln_bake::commit(&source, &name, &self.store)?;
         self.note(&Record::Committed {
             at: self.clock.now(),
-            by: by.name.clone(),
+            by: by.author(),
             app: report.fleet.app,
             instance: id.clone(),
             name,
