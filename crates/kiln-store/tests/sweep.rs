@@ -108,8 +108,9 @@ fn an_image_that_was_just_baked_is_left_alone() {
     let dir = store.root().join("images").join(image.hex());
     let ages = |span| {
         let then = SystemTime::now() - span;
-        [dir.join("record.json"), dir.clone()]
-            .map(|p| fs::File::open(p).unwrap().set_modified(then).unwrap());
+        for path in [dir.join("record.json"), dir.clone()] {
+            fs::File::open(path).unwrap().set_modified(then).unwrap();
+        }
     };
     ages(2 * GRACE);
     let long = Keep { grace: 3 * GRACE, ..Keep::default() };
