@@ -4,6 +4,7 @@
 //! store, the keeper, the edge, and the commands people give. [`contract::Host`] is the one door through which they
 //! come in.
 
+mod acme;
 mod boundary;
 mod changes;
 pub mod contract;
@@ -18,10 +19,11 @@ mod shelf;
 mod sync;
 mod world;
 
+pub use acme::ProofKind;
 pub use core::{Core, InstanceReport, News, NewsSender, Precedence, Refusal, Request};
 pub use health::Prober;
 pub use host::verify::store as verify_store;
-pub use host::{EdgeOptions, HostConfig, LocalHost, secrets};
+pub use host::{AcmeOptions, EdgeOptions, HostConfig, LocalHost, secrets};
 pub use project::Project;
 pub use shelf::SystemClock;
 pub use world::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kiln_engine::Engine;
 use kiln_model::{
-    AppName, EdgeCounts, ExecOrder, FleetId, ImageDigest, ImageHandle, InstanceId, Millis, Probe, Record,
-    Release, ReleaseId, ReleaseService, RouteTable, SecretOrder, Timestamp,
+    AppName, EdgeCounts, ExecOrder, FleetEvidence, FleetId, ImageDigest, ImageHandle, InstanceId, Millis,
+    Probe, Record, Release, ReleaseId, ReleaseService, RouteTable, SecretOrder, Timestamp,
 };
 
 /// Something outside the core that did not do what it was asked, in one sentence with its causes.
@@ -85,6 +85,10 @@ pub trait Edge: Send + Sync {
     /// # Errors
     /// If the edge does not answer within a moment.
     fn counts(&self) -> Result<EdgeCounts, Trouble>;
+
+    /// What was seen of these fleets while they served beside others, since nobody knows when, as far as it is known by
+    /// now: it only grows, and fleets of which nothing is known are left out. Returns at once.
+    fn evidence(&self, fleets: &[FleetId]) -> Vec<FleetEvidence>;
 
     /// Asks to be woken when nothing is in flight at these fleets any more. Returns at once.
     fn wake_when_drained(&self, fleets: &[FleetId]);

@@ -1,8 +1,9 @@
-//! What the benchmark of the edge measures: `proxy certificate DIR`, `proxy backend ADDR`, `proxy edge BACKEND DIR`.
+//! What the benchmark of the edge measures: `proxy certificate DIR`, `proxy backend ADDR`, `proxy edge BACKEND DIR`,
+//! `proxy hold http|https ADDR COUNT`.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ fn main() {
         ["certificate", dir] => certificate(Path::new(dir)),
         ["backend", address] => backend(address.parse().expect("an address")),
         ["edge", backend, dir] => edge(backend.parse().expect("an address"), Path::new(dir)),
+        ["hold", scheme, address, count] => {
+            hold(scheme == "https", address.parse().expect("an address"), count.parse().expect("a number"));
+        }
         _ => panic!("usage: proxy certificate DIR | backend ADDR | edge BACKEND DIR"),
     }
 }
@@ -36,6 +40,82 @@ fn certificate(dir: &Path) {
     std::fs::write(dir.join("cert.pem"), &cert).expect("a file");
     std::fs::write(dir.join("key.pem"), &key).expect("a file");
     std::fs::write(dir.join("both.pem"), cert + &key).expect("a file");
+}
+
+/// Opens connections, asks once over each, and keeps them until it is ended.
+fn hold(tls: bool, address: SocketAddr, count: usize) {
+    let config = tls.then(|| Arc::new(trusting()));
+    let ask = |stream: &mut dyn Duplex| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+        assert!(stream.read(&mut [0; 1024]).expect("an answer") > 0, "a connection was closed");
+    };
+    let mut kept: Vec<Box<dyn Duplex>> = Vec::new();
+    for _ in 0..count {
+        let stream = TcpStream::connect(address).expect("the proxy");
+        let mut stream: Box<dyn Duplex> = match &config {
+            None => Box::new(stream),
+            Some(config) => {
+                let name = "localhost".try_into().expect("a name");
+                let client = rustls::ClientConnection::new(config.clone(), name).expect("a client");
+                Box::new(rustls::StreamOwned::new(client, stream))
+            }
+        };
+        ask(&mut *stream);
+        kept.push(stream);
+    }
+    println!("held");
+    loop {
+        std::thread::park();
+    }
+}
+
+trait Duplex: Read + Write {}
+impl<T: Read + Write> Duplex for T {}
+
+/// A client that believes everybody: it is memory that is measured.
+fn trusting() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
+}
+
+#[derive(Debug)]
+struct Anybody(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// A small answer to everything, as cheaply as hyper gives one.
@@ -100,8 +180,15 @@ fn table() -> RouteTable {
     };
     let targets = vec![Target { fleet: id.clone(), weight: 1 }];
     let service = id.service.clone();
-    let routes =
-        vec![EdgeRoute { host: None, path: "/".into(), service, targets, https: HttpsRule::Optional }];
+    let routes = vec![EdgeRoute {
+        host: None,
+        path: "/".into(),
+        service,
+        targets,
+        https: HttpsRule::Optional,
+        audience: kiln_model::Audience::Everybody,
+        hold: None,
+    }];
     let instances = (1..=4).map(|serial| id.instance(serial)).collect();
     let fleets = vec![EdgeFleet {
         id,
@@ -109,6 +196,7 @@ fn table() -> RouteTable {
         instances,
         release: None,
         protocol: Protocol::Http1,
+        circuit: None,
         callers: vec![],
         needs: Default::default(),
     }];

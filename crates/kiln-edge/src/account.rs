@@ -1,7 +1,6 @@
 //! What is remembered of a request until it has ended: for the figures, and for the access log.
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::inbound::Inbound;
 use crate::metrics::Meter;
+use crate::sink::Sink;
 
 /// One request's account.
 pub(crate) struct Account {
@@ -140,13 +140,13 @@ impl<'a> Line<'a> {
 }
 
 /// One thread's lines on their way out, gathered so that a line is no system call.
-pub(crate) struct AccessLog(RefCell<Vec<u8>>);
+pub(crate) struct AccessLog(RefCell<Vec<u8>>, Arc<Sink>);
 
 const GATHERED: usize = 16 * 1024;
 
 impl AccessLog {
-    pub(crate) fn new() -> Self {
-        Self(RefCell::new(Vec::new()))
+    pub(crate) fn new(sink: Arc<Sink>) -> Self {
+        Self(RefCell::new(Vec::new()), sink)
     }
 
     fn write(&self, line: &Line<'_>) {
@@ -165,9 +165,7 @@ impl AccessLog {
     pub(crate) fn flush(&self) {
         let gathered = std::mem::take(&mut *self.0.borrow_mut());
         if !gathered.is_empty() {
-            // A log on a full disk loses lines; requests go on.
-            let _ =
-                std::io::stdout().lock().write_all(&gathered).and_then(|()| std::io::stdout().lock().flush());
+            self.1.write(&gathered);
         }
     }
 }

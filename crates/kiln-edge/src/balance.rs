@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kiln_model::{HttpsRule, InstanceId, RouteTable};
+use kiln_model::{Audience, Circuit, HttpsRule, InstanceId, RouteTable};
 
 use crate::counts::Tally;
 use crate::inside::Caller;
 use crate::metrics::{Meter, Registry};
 use crate::origin::Scheme;
 use crate::random::Random;
+use crate::router::RouteIndex;
 use crate::shares::Shares;
 use crate::table::{Fleet, FleetIndex, Lead, Route, Table};
 use crate::upstream::Upstream;
+use crate::visitor::{Visitor, previewed};
 
 /// A table as one thread uses it: the shared part, and what is this thread's own.
 pub(crate) struct Balance {
@@ -33,6 +36,22 @@ pub(crate) struct Pick {
     pub(crate) upstream: Rc<Upstream>,
     /// Where it is counted, if it is a request.
     pub(crate) meter: Option<Arc<Meter>>,
+    /// How much the fleet takes at a time, if it is said.
+    pub(crate) circuit: Option<Circuit>,
+    /// Where two releases serve: whether chance decided which of them this is.
+    pub(crate) by_chance: Option<bool>,
+}
+
+/// What a request is chosen for by.
+pub(crate) struct Ask<'a> {
+    pub(crate) host: Option<&'a str>,
+    pub(crate) path: &'a str,
+    pub(crate) scheme: Scheme,
+    /// Who asks, if that matters.
+    pub(crate) visitor: Option<Visitor>,
+    /// Those that were asked already.
+    pub(crate) tried: &'a [Rc<Upstream>],
+    pub(crate) random: &'a Random,
 }
 
 /// Why a request goes nowhere.
@@ -41,6 +60,8 @@ pub(crate) enum NoPick {
     NoRoute,
     /// Its route takes it only over HTTPS.
     OnlyHttps,
+    /// It is to wait for another table, so long at most.
+    Held(Duration),
     /// Its route has no target with a share.
     NoTarget,
     /// Its targets have no instance that may receive requests; the first of them takes the blame.
@@ -73,21 +94,76 @@ impl Balance {
         self.upstreams.iter().flatten()
     }
 
-    /// Chooses for a request that `tried` these already. No await can come between this and counting the request.
-    pub(crate) fn pick(
-        &self,
-        host: Option<&str>,
-        path: &str,
-        scheme: Scheme,
-        tried: &[Rc<Upstream>],
-        random: &Random,
-    ) -> Result<Pick, NoPick> {
-        let route = self.table.router.find(host, path).ok_or(NoPick::NoRoute)?;
-        let Route { targets, meters, https } = &self.table.routes[route];
-        if *https == HttpsRule::Redirect && scheme == Scheme::Http {
+    /// Whether it matters who asks.
+    pub(crate) fn tells_users_apart(&self) -> bool {
+        !self.table.canaries.is_empty()
+    }
+
+    /// Chooses for a request. No await can come between this and counting the request.
+    pub(crate) fn pick(&self, ask: &Ask<'_>) -> Result<Pick, NoPick> {
+        let (route, is_forced) = self.route(ask).ok_or(NoPick::NoRoute)?;
+        let picked = self.on(route, ask, is_forced);
+        let Audience::At(_) = self.table.routes[route].audience else { return picked };
+        // A canary that cannot answer is no reason to answer nobody, and it is held against it.
+        match picked {
+            Err(NoPick::NoInstance(_) | NoPick::AllTried) if !is_forced => {
+                if let Some((fleet, _)) = self.table.routes[route].targets.first() {
+                    self.table.fleets[*fleet].tally.seen().could_not_answer();
+                }
+                let route = self.find(ask.host, ask.path, |_| false).ok_or(NoPick::NoRoute)?;
+                self.on(route, ask, true)
+            }
+            picked => picked,
+        }
+    }
+
+    fn on(&self, route: RouteIndex, ask: &Ask<'_>, is_forced: bool) -> Result<Pick, NoPick> {
+        let Route { targets, meters, https, audience, hold } = &self.table.routes[route];
+        if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
             return Err(NoPick::OnlyHttps);
         }
-        self.among(targets, meters, &self.shares[route], tried, random)
+        if let Some(wait) = hold {
+            return Err(NoPick::Held(wait.duration()));
+        }
+        let picked = self.among(targets, meters, &self.shares[route], ask.tried, ask.random)?;
+        let by_chance = match audience {
+            Audience::Everybody => None,
+            Audience::At(_) | Audience::NotAt(_) => Some(!is_forced),
+        };
+        Ok(Pick { by_chance, ..picked })
+    }
+
+    /// The route of a request, and whether who asks chose the release himself.
+    fn route(&self, ask: &Ask<'_>) -> Option<(RouteIndex, bool)> {
+        let canaries = &self.table.canaries;
+        let is_at = |visitor: Option<Visitor>, n: usize| {
+            canaries.get(n).zip(visitor).is_some_and(|(c, v)| v.is_at(c))
+        };
+        if let (Some(host), Some(visitor)) = (ask.host, ask.visitor)
+            && let Some(host) = previewed(host).filter(|_| !self.table.router.names(host))
+        {
+            let visitor = Some(visitor.previewing());
+            let found = self.find(Some(host), ask.path, |n| {
+                canaries.get(n).is_some_and(|c| c.preview) && is_at(visitor, n)
+            });
+            if let Some(route) = found.filter(|r| matches!(self.table.routes[*r].audience, Audience::At(_))) {
+                return Some((route, true));
+            }
+        }
+        let route = self.find(ask.host, ask.path, |n| is_at(ask.visitor, n))?;
+        let is_forced = match self.table.routes[route].audience {
+            Audience::At(n) => canaries.get(n).zip(ask.visitor).is_some_and(|(c, v)| v.is_forced(c)),
+            Audience::Everybody | Audience::NotAt(_) => false,
+        };
+        Some((route, is_forced))
+    }
+
+    fn find(&self, host: Option<&str>, path: &str, is_at: impl Fn(usize) -> bool) -> Option<RouteIndex> {
+        self.table.router.find(host, path, |route| match self.table.routes[route].audience {
+            Audience::Everybody => true,
+            Audience::At(canary) => is_at(canary),
+            Audience::NotAt(canary) => !is_at(canary),
+        })
     }
 
     /// Chooses for a connection to `port`.
@@ -98,6 +174,9 @@ impl Balance {
         random: &Random,
     ) -> Result<Pick, NoPick> {
         let route = self.table.tcp.iter().position(|r| r.port == port).ok_or(NoPick::NoRoute)?;
+        if let Some(wait) = self.table.tcp[route].hold {
+            return Err(NoPick::Held(wait.duration()));
+        }
         self.among(&self.table.tcp[route].targets, &[], &self.tcp_shares[route], tried, random)
     }
 
@@ -110,7 +189,9 @@ impl Balance {
     ) -> Result<Pick, NoPick> {
         match self.table.lead(&caller.fleet, &caller.need) {
             // There is one fleet of a service in a release: no shares to be kept.
-            Some(Lead::Fleets(targets)) => self.among(targets, &[], &RefCell::default(), tried, random),
+            Some(Lead::Fleets(targets, meters)) => {
+                self.among(targets, meters, &RefCell::default(), tried, random)
+            }
             Some(Lead::Store) | None => Err(NoPick::NoRoute),
         }
     }
@@ -137,7 +218,9 @@ impl Balance {
                 let fleet = targets[target].0;
                 let upstream = least_loaded(&self.upstreams[fleet], tried, random).ok_or(NoPick::AllTried)?;
                 let meter = meters.get(target).cloned();
-                Ok(Pick { tally: self.table.fleets[fleet].tally.clone(), upstream, meter })
+                let tally = self.table.fleets[fleet].tally.clone();
+                let circuit = self.table.fleets[fleet].circuit;
+                Ok(Pick { tally, upstream, meter, by_chance: None, circuit })
             }
             None if !tried.is_empty() => Err(NoPick::AllTried),
             None => Err(match targets.first() {

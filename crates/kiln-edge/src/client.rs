@@ -1,15 +1,16 @@
 //! How control talks to the edge.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kiln_model::{EdgeCounts, FleetId, Millis, RouteTable};
+use kiln_model::{EdgeCounts, FleetEvidence, FleetId, Millis, RouteTable};
 
 use crate::protocol::{EdgeStats, Estate, Reply, Request, ask};
 use crate::sockets::{Door, Listener};
-use crate::{Certificate, EdgeError};
+use crate::{Certificate, EdgeError, Proof};
 
 /// How much longer than it was asked to take the edge may take to answer before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +67,15 @@ impl EdgeClient {
         done(self.ask(&request, attempted, Duration::ZERO)?, attempted)
     }
 
+    /// Shows these to an authority that looks, and no others.
+    ///
+    /// # Errors
+    /// If one of them cannot be shown, or the edge cannot be reached.
+    pub fn set_proofs(&self, proofs: &[Proof]) -> Result<(), EdgeError> {
+        let attempted = "show proofs";
+        done(self.ask(&Request::SetProofs { proofs: proofs.to_vec() }, attempted, Duration::ZERO)?, attempted)
+    }
+
     /// What is in flight now.
     ///
     /// # Errors
@@ -73,6 +83,20 @@ impl EdgeClient {
     pub fn counts(&self) -> Result<EdgeCounts, EdgeError> {
         let attempted = "say what is in flight";
         counts(self.ask(&Request::Counts, attempted, Duration::ZERO)?, attempted)
+    }
+
+    /// What was seen of these fleets while two releases served, and which process has seen it: another one begins
+    /// anew.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached.
+    pub fn evidence(&self, fleets: &[FleetId]) -> Result<(u32, Vec<FleetEvidence>), EdgeError> {
+        let attempted = "say what it has seen";
+        let request = Request::Evidence { fleets: fleets.to_vec() };
+        match self.ask(&request, attempted, Duration::ZERO)? {
+            Reply::Evidence { pid, evidence } => Ok((pid, evidence)),
+            other => Err(unexpected(other, attempted)),
+        }
     }
 
     /// Returns as soon as nothing is in flight at any of `fleets`, or after `timeout`; the counts tell which. A
@@ -84,6 +108,16 @@ impl EdgeClient {
         let attempted = "wait until nothing is in flight";
         let request = Request::WaitDrained { fleets: fleets.to_vec(), timeout: millis(timeout) };
         counts(self.ask(&request, attempted, timeout)?, attempted)
+    }
+
+    /// Makes the edge go on with its access log in `file`, which is open for appending. When this returns nothing more
+    /// is written to the one before.
+    ///
+    /// # Errors
+    /// If the edge cannot be reached, or keeps no log.
+    pub fn take_log(&self, file: &File) -> Result<(), EdgeError> {
+        let attempted = "go on with its access log";
+        done(self.ask_with(&Request::TakeLog, attempted, Duration::ZERO, &[file.as_fd()])?.0, attempted)
     }
 
     /// Figures of the edge as a whole.

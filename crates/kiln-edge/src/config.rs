@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_model::{Circuit, Millis};
+
 use crate::{Dial, Sockets, Trust};
 
 /// Everything one edge process needs; there is no file it reads and no variable it looks up.
@@ -53,9 +55,9 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Connections of one client address; trusted peers, who speak for many, may have more.
     pub client_connections: usize,
-    /// Requests in flight at one fleet over all threads; more wait.
+    /// Requests in flight at one fleet over all threads, unless its service says otherwise; more wait.
     pub fleet_requests: u64,
-    /// Requests that wait for that, over all fleets; more are refused.
+    /// Requests that wait for that, and during a pause; more are refused.
     pub queue: u64,
     /// How long they wait before they are refused.
     pub queue_wait: Duration,
@@ -75,6 +77,14 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// Unused connections kept per instance and thread.
     pub upstream_idle_count: usize,
+}
+
+impl Limits {
+    /// What holds for fleets of which nothing else is said.
+    pub(crate) fn circuit(&self) -> Circuit {
+        let queue_time = Millis(u64::try_from(self.queue_wait.as_millis()).unwrap_or(u64::MAX));
+        Circuit { in_flight: self.fleet_requests, queue: self.queue, queue_time }
+    }
 }
 
 impl Default for Limits {

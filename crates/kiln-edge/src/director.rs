@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::Duration;
 
-use kiln_model::{EdgeCounts, FleetId, RouteTable};
+use kiln_model::{EdgeCounts, FleetEvidence, FleetId, RouteTable};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use crate::local;
 use crate::metrics::Registry;
 use crate::process::share_out;
 use crate::protocol::{EdgeStats, Estate, Reply, Request};
+use crate::sink::Sink;
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
@@ -41,6 +42,7 @@ pub(crate) struct Director {
     certificates: Certificates,
     registry: Arc<Registry>,
     https_port: Arc<AtomicU16>,
+    sink: Option<Arc<Sink>>,
     /// Told whenever a fleet's count reaches zero.
     drained: Arc<Notify>,
     table: RefCell<Arc<Table>>,
@@ -68,7 +70,7 @@ impl Director {
         listeners: Vec<Listener>,
         callers: Arc<Callers>,
     ) -> Self {
-        let Common { stock, totals, registry, https_port, .. } = common;
+        let Common { stock, totals, registry, https_port, sink, .. } = common;
         let drained = Arc::<Notify>::default();
         let table = Table::new(RouteTable::default(), &HashMap::new(), &drained, &registry);
         Self {
@@ -78,6 +80,7 @@ impl Director {
             certificates,
             registry,
             https_port,
+            sink,
             drained,
             table: RefCell::new(Arc::new(table)),
             turn: Mutex::new(()),
@@ -105,10 +108,16 @@ impl Director {
                 reply
             }
             Request::Counts => Reply::Counts { counts: self.counts() },
+            Request::Evidence { fleets } => self.evidence(&fleets),
             Request::WaitDrained { fleets, timeout } => {
                 self.wait_drained(&fleets, Duration::from_millis(timeout.0)).await
             }
             Request::SetCertificates { certificates } => self.set_certificates(&certificates),
+            Request::SetProofs { proofs } => match self.certificates.proofs.replace(&proofs) {
+                Ok(()) => Reply::Done,
+                Err(why) => Reply::Refused { why },
+            },
+            Request::TakeLog => self.take_log(fds),
             Request::Metrics => Reply::Text { text: self.registry.text(&self.totals) },
             Request::Stats => Reply::Stats { stats: self.stats() },
             Request::Shutdown { grace } => self.shutdown(Duration::from_millis(grace.0)).await,
@@ -122,6 +131,25 @@ impl Director {
 
     fn counts(&self) -> EdgeCounts {
         self.table().counts()
+    }
+
+    fn evidence(&self, fleets: &[FleetId]) -> Reply {
+        let table = self.table();
+        let known = table.fleets.iter().map(|f| &f.tally).filter(|tally| fleets.contains(tally.fleet()));
+        let seen = known
+            .map(|tally| FleetEvidence { fleet: tally.fleet().clone(), evidence: tally.seen().evidence() });
+        Reply::Evidence { pid: std::process::id(), evidence: seen.collect() }
+    }
+
+    fn take_log(&self, fds: Vec<OwnedFd>) -> Reply {
+        match (&self.sink, fds.into_iter().next()) {
+            (Some(sink), Some(file)) => {
+                sink.exchange(file);
+                Reply::Done
+            }
+            (None, _) => Reply::Refused { why: "it keeps no access log".into() },
+            (_, None) => Reply::Refused { why: "no file came along".into() },
+        }
     }
 
     fn stats(&self) -> EdgeStats {

@@ -1,21 +1,22 @@
 //! One request: to an instance, to another if that one cannot be reached, and its answer back.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, SET_COOKIE};
 use hyper::http::header::Entry;
 use hyper::{Request, Response, StatusCode, Version};
-
-use tokio::time::Instant;
+use kiln_model::Circuit;
+use tokio::time::{Instant, timeout_at};
 
 use crate::account::Story;
-use crate::balance::NoPick;
+use crate::balance::{Ask, NoPick};
 use crate::body::{RequestBody, ResponseBody, Shape};
 use crate::connect::connect;
-use crate::counts::{Ending, InFlight, Totals, Turn};
+use crate::counts::{Ending, InFlight, Queued, Tally, Totals, Turn};
 use crate::deadline::answer_within;
 use crate::hygiene;
 use crate::inbound::Inbound;
@@ -23,6 +24,7 @@ use crate::lease::{Lease, Place, Reply};
 use crate::refusal::Refusal;
 use crate::tunnel;
 use crate::upstream::{Burden, Channel, Upstream};
+use crate::visitor::Visitor;
 use crate::worker::Worker;
 
 /// Connections that turn out dead after having been kept are nobody's fault, but there is an end to them.
@@ -36,6 +38,12 @@ pub(crate) async fn answer(
     mut reply: Reply,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    if reply.connection().caller().is_none()
+        && let Some(proof) = worker.proofs.answer(&request)
+    {
+        reply.answered();
+        return proof;
+    }
     let turn = Turn::begin(worker.totals.clone());
     let version = request.version();
     reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
@@ -75,25 +83,38 @@ struct Exchange {
     stale: usize,
     last: Option<Refusal>,
     begun: Instant,
+    /// Its place among those that wait for room.
+    queued: Option<Queued>,
+    /// Who asks, if that has mattered.
+    visitor: Option<Visitor>,
+    /// What he is told so that he is known the next time.
+    cookie: Option<HeaderValue>,
 }
 
-/// How long to wait before looking for room at a full fleet again.
-const ROOM: Duration = Duration::from_millis(2);
+/// One of the requests that wait for the end of a pause.
+struct Paused<'a>(&'a Totals);
 
-/// One of the requests that wait for room.
-struct Queued<'a>(&'a Totals);
-
-impl<'a> Queued<'a> {
+impl<'a> Paused<'a> {
     fn enter(totals: &'a Totals, at_most: u64) -> Option<Self> {
-        let queued = Self(totals);
-        (totals.queued.fetch_add(1, SeqCst) < at_most).then_some(queued)
+        let paused = Self(totals);
+        (totals.queued.fetch_add(1, SeqCst) < at_most).then_some(paused)
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for Paused<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, SeqCst);
     }
+}
+
+/// Where a request is to go now.
+enum Placed {
+    /// To this instance; it is counted there.
+    At(Rc<Upstream>),
+    /// Its fleet has as many as it may have.
+    Full(Arc<Tally>, Circuit),
+    /// Nowhere before there is another table, but no longer than this.
+    Held(Duration),
 }
 
 /// An attempt that got no answer.
@@ -128,15 +149,23 @@ impl Exchange {
             stale: 0,
             last: None,
             begun: Instant::now(),
+            queued: None,
+            visitor: None,
+            cookie: None,
         }
     }
 
     async fn run(mut self) -> Response<ResponseBody> {
         let id = self.inbound.id.clone();
-        let mut response = match self.obtain().await {
+        let obtained = self.obtain().await;
+        let cookie = self.cookie.take();
+        let mut response = match obtained {
             Ok((response, channel, burden)) => self.accept(response, channel, burden),
             Err(refusal) => self.refuse(refusal),
         };
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
         if let Entry::Vacant(entry) = response.headers_mut().entry(hygiene::REQUEST_ID) {
             entry.insert(id);
         }
@@ -146,9 +175,16 @@ impl Exchange {
     /// The head of an answer, from whichever instance gives one.
     async fn obtain(&mut self) -> Result<(Response<Incoming>, Channel, Burden), Refusal> {
         loop {
-            let Some(upstream) = self.place()? else {
-                self.wait_for_room().await?;
-                continue;
+            let upstream = match self.place()? {
+                Placed::At(upstream) => upstream,
+                Placed::Full(tally, circuit) => {
+                    self.wait_for_room(tally, circuit).await?;
+                    continue;
+                }
+                Placed::Held(at_most) => {
+                    self.wait_for_a_table(at_most).await?;
+                    continue;
+                }
             };
             let burden = Burden::on(upstream);
             let ticket = self.reply.ticket().clone();
@@ -165,9 +201,12 @@ impl Exchange {
     }
 
     /// Chooses an instance by the table in force *now* and counts the request there. There is no await in here: a
-    /// new table comes either before (and is used) or after (and finds the request counted). None if the fleet has
-    /// no room at the moment.
-    fn place(&mut self) -> Result<Option<Rc<Upstream>>, Refusal> {
+    /// new table comes either before (and is used) or after (and finds the request counted).
+    fn place(&mut self) -> Result<Placed, Refusal> {
+        if self.visitor.is_none() && self.worker.balance().tells_users_apart() {
+            let headers = self.inbound.request.as_ref().map(hyper::Request::headers);
+            self.visitor = headers.map(|headers| Visitor::of(headers, &self.worker.random));
+        }
         let host = self.inbound.host.as_ref().and_then(|h| h.to_str().ok());
         let path = match self.inbound.path.path() {
             "*" => "/",
@@ -177,22 +216,34 @@ impl Exchange {
         let caller = self.reply.connection().caller();
         let picked = match caller {
             Some(caller) => self.worker.balance().pick_inside(caller, &self.tried, &self.worker.random),
-            None => self.worker.balance().pick(host, path, scheme, &self.tried, &self.worker.random),
+            None => {
+                let (visitor, tried, random) = (self.visitor, &self.tried[..], &self.worker.random);
+                self.worker.balance().pick(&Ask { host, path, scheme, visitor, tried, random })
+            }
         };
         match picked {
-            Ok(pick) if self.flight.is_none() && pick.tally.is_full(self.worker.limits.fleet_requests) => {
-                Ok(None)
-            }
             Ok(pick) => {
+                let circuit = pick.circuit.unwrap_or(self.worker.limits.circuit());
+                let Some(flight) = self.enter(&pick.tally, circuit) else {
+                    return Ok(Placed::Full(pick.tally, circuit));
+                };
+                self.queued = None;
                 if let Some(story) = &mut self.reply.account.story {
                     story.went_to(pick.tally.fleet(), pick.upstream.id());
                 }
-                self.count_at(InFlight::at(pick.tally));
+                if pick.by_chance.is_some() {
+                    self.cookie = self.visitor.and_then(|visitor| visitor.introduction(scheme));
+                }
+                self.count_at(match pick.by_chance {
+                    Some(true) => flight.watched_since(self.begun),
+                    Some(false) | None => flight,
+                });
                 self.reply.account.meter = pick.meter;
-                Ok(Some(pick.upstream))
+                Ok(Placed::At(pick.upstream))
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
             Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
+            Err(NoPick::Held(at_most)) => Ok(Placed::Held(at_most)),
             Err(NoPick::NoTarget) => Err(Refusal::NoTarget),
             Err(NoPick::NoInstance(tally)) => {
                 self.count_at(InFlight::at(tally));
@@ -202,23 +253,58 @@ impl Exchange {
         }
     }
 
-    /// Waits until there may be room again.
-    async fn wait_for_room(&mut self) -> Result<(), Refusal> {
-        let Some(queued) = Queued::enter(&self.worker.totals, self.worker.limits.queue) else {
-            return Err(Refusal::Overloaded);
-        };
-        if self.begun.elapsed() > self.worker.limits.queue_wait {
-            return Err(Refusal::Overloaded);
+    /// Counts the request at its fleet, if that has room for it and nobody has waited longer. One that is counted
+    /// there already stays.
+    fn enter(&self, tally: &Arc<Tally>, circuit: Circuit) -> Option<InFlight> {
+        if self.flight.is_some() {
+            return Some(InFlight::at(tally.clone()));
         }
-        tokio::time::sleep(ROOM).await;
-        drop(queued);
-        Ok(())
+        if self.queued.is_none() && tally.is_waited_for() {
+            return None;
+        }
+        InFlight::within(tally, circuit.in_flight)
+    }
+
+    /// Waits until there may be room again.
+    async fn wait_for_room(&mut self, tally: Arc<Tally>, circuit: Circuit) -> Result<(), Refusal> {
+        let queued = match self.queued.take().filter(|queued| Arc::ptr_eq(queued.tally(), &tally)) {
+            Some(queued) => queued,
+            None => {
+                let queued = Queued::enter(tally.clone(), circuit.queue).ok_or(Refusal::Overloaded)?;
+                if queued.is_first {
+                    // Who leaves from now on tells those who wait; who left before is found by looking once more.
+                    self.queued = Some(queued);
+                    return Ok(());
+                }
+                queued
+            }
+        };
+        let until = self.begun + circuit.queue_time.duration();
+        match timeout_at(until, tally.room.notified()).await {
+            Ok(()) => {
+                self.queued = Some(queued);
+                Ok(())
+            }
+            Err(_) => {
+                queued.gives_up();
+                Err(Refusal::Overloaded)
+            }
+        }
+    }
+
+    /// Waits until another table may say otherwise.
+    async fn wait_for_a_table(&mut self, at_most: Duration) -> Result<(), Refusal> {
+        let changed = self.worker.changed.notified();
+        let _waits = Paused::enter(&self.worker.totals, self.worker.limits.queue).ok_or(Refusal::Paused)?;
+        timeout_at(self.begun + at_most, changed).await.map_err(|_| Refusal::Paused)
     }
 
     fn count_at(&mut self, flight: InFlight) {
         self.reply.ticket().enter_fleet(flight.tally().clone());
         // The old one is dropped after the new one counts: the request is never in flight nowhere.
-        self.flight = Some(flight);
+        if let Some(mut left) = self.flight.replace(flight) {
+            left.unwatched();
+        }
     }
 
     async fn attempt(&mut self, upstream: &Rc<Upstream>) -> Result<(Response<Incoming>, Channel), Miss> {
@@ -326,7 +412,8 @@ impl Exchange {
         channel: Channel,
         burden: Burden,
     ) -> Response<ResponseBody> {
-        let Some(flight) = self.flight.take() else { return self.refuse(Refusal::Lost) };
+        let Some(mut flight) = self.flight.take() else { return self.refuse(Refusal::Lost) };
+        flight.answered(response.status().as_u16());
         *response.version_mut() = Version::HTTP_11;
         self.reply.account.status = response.status().as_u16();
         burden.upstream().standing.answered();

@@ -12,6 +12,7 @@ use crate::client_io::{ClientIo, Marks};
 use crate::connection::Connection;
 use crate::inside::Caller;
 use crate::origin::{Peer, Scheme};
+use crate::proofs::ALPN;
 use crate::proxy_header::{self, ProxyHeader};
 use crate::sockets::Door;
 use crate::worker::Worker;
@@ -107,7 +108,12 @@ async fn secure(worker: &Worker, stream: TcpStream, marks: &Arc<Marks>) -> io::R
     marks.expect();
     let stream = worker.tls.accept(stream).await?;
     marks.settled();
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let agreed = stream.get_ref().1.alpn_protocol();
+    if agreed == Some(ALPN) {
+        // It has seen what it wanted to see, and may ask nothing.
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    let is_h2 = agreed == Some(b"h2");
     let io = ClientIo::tls(stream, marks.clone());
     Ok(if is_h2 { Greeted::Http2(io) } else { Greeted::Http1(io) })
 }

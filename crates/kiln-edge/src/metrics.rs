@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_model::{EdgeRoute, FleetCount, FleetId, ReleaseId};
+use kiln_model::{FleetCount, FleetId, ReleaseId};
 
 use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
@@ -76,15 +76,9 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// The meter of `route` at the fleet that `tally` counts.
-    pub(crate) fn meter(
-        &self,
-        route: &EdgeRoute,
-        tally: &Arc<Tally>,
-        release: Option<&ReleaseId>,
-    ) -> Arc<Meter> {
-        let host = route.host.as_ref().map_or("*", |h| h.as_str());
-        let key = (format!("{host}{}", route.path), tally.fleet().clone());
+    /// The meter of `place`, a route or a need, at the fleet that `tally` counts.
+    pub(crate) fn meter(&self, place: String, tally: &Arc<Tally>, release: Option<&ReleaseId>) -> Arc<Meter> {
+        let key = (place, tally.fleet().clone());
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let fleet = tally.fleet();
@@ -184,6 +178,9 @@ fn durations(text: &mut String, all: &[&Arc<Meter>]) {
     }
 }
 
+/// One of those that wait, and those that were refused.
+type Waits = fn((u64, u64)) -> u64;
+
 /// What one figure of a fleet is.
 type Figure = fn(&FleetCount) -> u64;
 
@@ -197,14 +194,28 @@ fn fleets(text: &mut String, all: &[&Arc<Meter>]) {
         ("kiln_fleet_failed_requests_total", "counter", "Failed by a fleet, or in its place.", |c| c.failed),
         ("kiln_fleet_cut_requests_total", "counter", "Ended because the fleet's time was up.", |c| c.cut),
     ];
+    let queues: [(&str, &str, &str, Waits); 2] = [
+        ("kiln_fleet_waiting_requests", "gauge", "Waiting for room at a fleet.", |(waiting, _)| waiting),
+        ("kiln_fleet_overloaded_requests_total", "counter", "Refused for want of room.", |(_, refused)| {
+            refused
+        }),
+    ];
+    for (name, kind, help, of) in queues {
+        family(text, name, kind, help);
+        for tally in &tallies {
+            line(text, name, &fleet_labels(tally.fleet()), of(tally.queue()));
+        }
+    }
     for (name, kind, help, of) in figures {
         family(text, name, kind, help);
         for count in &counts {
-            let FleetId { app, service, generation } = &count.fleet;
-            let labels = format!("app=\"{app}\",service=\"{service}\",generation=\"{}\"", generation.0);
-            line(text, name, &labels, of(count));
+            line(text, name, &fleet_labels(&count.fleet), of(count));
         }
     }
+}
+
+fn fleet_labels(FleetId { app, service, generation }: &FleetId) -> String {
+    format!("app=\"{app}\",service=\"{service}\",generation=\"{}\"", generation.0)
 }
 
 fn family(text: &mut String, name: &str, kind: &str, help: &str) {

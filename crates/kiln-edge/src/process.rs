@@ -17,6 +17,7 @@ use crate::confine;
 use crate::director::Director;
 use crate::inside::Callers;
 use crate::orders::take_orders;
+use crate::sink::Sink;
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::tls::{self, Certificates};
@@ -44,15 +45,18 @@ pub fn run(config: EdgeConfig) -> Result<(), EdgeError> {
     let (ended, ends) = mpsc::unbounded_channel();
     let (certificates, https) = (Certificates::default(), config.sockets.address(Door::Https));
     let callers = Arc::<Callers>::default();
+    let keeps_log = config.settings.access_log;
+    let sink = keeps_log.then(Sink::stdout).transpose().map_err(setup("keep its access log"))?;
     let common = Common {
+        sink: sink.map(Arc::new),
         limits: config.limits,
         stock,
         totals: Arc::default(),
         trust: Arc::new(config.settings.trust.clone()),
         registry: Arc::default(),
         clients: Clients::default(),
-        keeps_log: config.settings.access_log,
         reads_proxy_headers: config.settings.proxy_headers,
+        proofs: certificates.proofs.clone(),
         tls: tls::acceptor(&certificates).map_err(setup("set up TLS"))?,
         callers: callers.clone(),
         https_port: Arc::new(AtomicU16::new(https.map_or(0, |address| address.port()))),

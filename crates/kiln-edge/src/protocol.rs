@@ -5,11 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use kiln_model::{EdgeCounts, FleetId, Millis, RouteTable};
+use kiln_model::{EdgeCounts, FleetEvidence, FleetId, Millis, RouteTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::passing;
+use crate::proofs::Proof;
 use crate::tls::Certificate;
 
 /// No table that a host can hold comes near.
@@ -23,8 +24,12 @@ pub(crate) enum Request {
     SetTable { table: RouteTable },
     /// Show these to clients of HTTPS from now on.
     SetCertificates { certificates: Vec<Certificate> },
+    /// Show these to an authority that looks, and no others.
+    SetProofs { proofs: Vec<Proof> },
     /// What is in flight.
     Counts,
+    /// What was seen of these fleets while two releases served.
+    Evidence { fleets: Vec<FleetId> },
     /// What is in flight, when it is nothing at any of these, or after the timeout.
     WaitDrained { fleets: Vec<FleetId>, timeout: Millis },
     /// Listen there as well; the sockets come with it, in this order.
@@ -36,6 +41,8 @@ pub(crate) enum Request {
     /// Take no new connections, see those there are to their end, or until the grace is over, and end. Answered at
     /// once.
     Leave { grace: Millis },
+    /// Go on with the access log in the file that comes with it.
+    TakeLog,
     /// All figures, for Prometheus.
     Metrics,
     /// Figures of the edge as a whole.
@@ -52,6 +59,8 @@ pub(crate) enum Reply {
     Counts { counts: EdgeCounts },
     /// To `stats`, and to `shutdown` at the end of draining.
     Stats { stats: EdgeStats },
+    /// To `evidence`: one entry for each of the fleets that is known, and which process counted.
+    Evidence { pid: u32, evidence: Vec<FleetEvidence> },
     /// To what needs no words.
     Done,
     /// To `metrics`.

@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     NoInstance,
     /// The fleet is at its limit, and so is the queue before it.
     Overloaded,
+    /// The app is paused, and it has waited long enough.
+    Paused,
     /// No instance could be connected to.
     Unreachable,
     /// The connection ended before the answer, and the request may have been carried out.
@@ -43,7 +45,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 15] = [
+    pub(crate) const CAUSES: [&'static str; 16] = [
         "malformed",
         "too_many_fields",
         "only_https",
@@ -54,6 +56,7 @@ impl Refusal {
         "no_target",
         "no_instance",
         "overloaded",
+        "paused",
         "unreachable",
         "lost",
         "garbage",
@@ -74,6 +77,7 @@ impl Refusal {
             Self::NoTarget => "no_target",
             Self::NoInstance => "no_instance",
             Self::Overloaded => "overloaded",
+            Self::Paused => "paused",
             Self::Unreachable => "unreachable",
             Self::Lost => "lost",
             Self::Garbage => "garbage",
@@ -99,7 +103,9 @@ impl Refusal {
             Self::NoTunnels => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NoTarget | Self::NoInstance | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreachable | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -122,6 +128,7 @@ impl Refusal {
             Self::NoTarget => "this route has no release to go to",
             Self::NoInstance => "no instance of this service is healthy",
             Self::Overloaded => "this service has as much to do as it may have",
+            Self::Paused => "this service is paused for a moment; ask again",
             Self::Unreachable => "no instance of this service could be connected to",
             Self::Lost => "the instance broke off before it answered",
             Self::Garbage => "the instance did not answer in HTTP",

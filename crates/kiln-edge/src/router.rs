@@ -18,7 +18,8 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Of two routes with the same host and path the first wins; control refuses such tables at plan time.
+    /// Several routes may have the same host and path if they are for different users; of those for the same the first
+    /// wins, and control refuses such tables at plan time.
     pub(crate) fn new(routes: &[EdgeRoute]) -> Self {
         let mut router = Self::default();
         for (index, route) in routes.iter().enumerate() {
@@ -33,17 +34,28 @@ impl Router {
         router
     }
 
-    /// The most specific route: an exact host before a wildcard before none, then the longest path prefix.
-    pub(crate) fn find(&self, host: Option<&str>, path: &str) -> Option<RouteIndex> {
+    /// The most specific route that is for whoever asks: an exact host before a wildcard before none, then the longest
+    /// path prefix.
+    pub(crate) fn find(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        is_meant: impl Fn(RouteIndex) -> bool,
+    ) -> Option<RouteIndex> {
         let host = host.map(bare);
         let named = host.as_deref().and_then(|host| {
-            self.exact.get(host).and_then(|paths| paths.find(path)).or_else(|| {
+            self.exact.get(host).and_then(|paths| paths.find(path, &is_meant)).or_else(|| {
                 let (label, parent) = host.split_once('.')?;
                 let paths = self.wildcard.get(parent).filter(|_| !label.is_empty())?;
-                paths.find(path)
+                paths.find(path, &is_meant)
             })
         });
-        named.or_else(|| self.any.find(path))
+        named.or_else(|| self.any.find(path, &is_meant))
+    }
+
+    /// Whether a route names this very host.
+    pub(crate) fn names(&self, host: &str) -> bool {
+        self.exact.contains_key(&*bare(host))
     }
 }
 
@@ -65,7 +77,7 @@ fn bare(host: &str) -> Cow<'_, str> {
 /// Path prefixes of one host, without the slash at their end: the root is the empty one.
 #[derive(Debug, Default)]
 struct Paths {
-    routes: HashMap<String, RouteIndex>,
+    routes: HashMap<String, Vec<RouteIndex>>,
     longest: usize,
 }
 
@@ -73,16 +85,17 @@ impl Paths {
     fn insert(&mut self, path: &str, index: RouteIndex) {
         let prefix = path.trim_end_matches('/');
         self.longest = self.longest.max(prefix.len());
-        self.routes.entry(prefix.to_owned()).or_insert(index);
+        self.routes.entry(prefix.to_owned()).or_default().push(index);
     }
 
     /// Tries the path, then its parents. Nothing longer than the longest prefix is looked up, so that a path of
     /// thousands of slashes costs no more than any other.
-    fn find(&self, path: &str) -> Option<RouteIndex> {
+    fn find(&self, path: &str, is_meant: &impl Fn(RouteIndex) -> bool) -> Option<RouteIndex> {
         let mut end = path.len();
         loop {
             if end <= self.longest
-                && let Some(index) = self.routes.get(&path[..end])
+                && let Some(routes) = self.routes.get(&path[..end])
+                && let Some(index) = routes.iter().find(|index| is_meant(**index))
             {
                 return Some(*index);
             }
@@ -102,6 +115,8 @@ mod tests {
             service: "web".parse().unwrap(),
             targets: vec![],
             https: kiln_model::HttpsRule::Optional,
+            audience: kiln_model::Audience::Everybody,
+            hold: None,
         }
     }
 
@@ -127,14 +142,31 @@ mod tests {
             (Some("[::1]:80"), "/", Some(0)),
             (None, "*", None),
         ] {
-            assert_eq!(router.find(host, path), expected, "{host:?} {path}");
+            assert_eq!(router.find(host, path, |_| true), expected, "{host:?} {path}");
         }
     }
 
     #[test]
     fn no_route_is_no_route() {
         let router = Router::new(&[route(Some("a.example.com"), "/x")]);
-        assert_eq!(router.find(Some("a.example.com"), "/"), None);
-        assert_eq!(router.find(None, "/x"), None);
+        assert_eq!(router.find(Some("a.example.com"), "/", |_| true), None);
+        assert_eq!(router.find(None, "/x", |_| true), None);
+    }
+
+    #[test]
+    fn who_is_not_meant_by_a_route_gets_the_next_one() {
+        let router = Router::new(&[
+            route(Some("a.example.com"), "/"),
+            route(Some("a.example.com"), "/"),
+            route(Some("a.example.com"), "/new"),
+            route(None, "/new"),
+        ]);
+        let old = |index| index == 0 || index == 3;
+        let new = |index| index == 1 || index == 2;
+        let host = Some("a.example.com");
+        assert_eq!((router.find(host, "/x", old), router.find(host, "/x", new)), (Some(0), Some(1)));
+        assert_eq!((router.find(host, "/new/x", old), router.find(host, "/new/x", new)), (Some(0), Some(2)));
+        assert_eq!(router.find(host, "/new", |index| index == 3), Some(3), "the whole way down");
+        assert!(router.names("A.example.com:80") && !router.names("example.com"));
     }
 }

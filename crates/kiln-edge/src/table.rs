@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_model::{EdgeCounts, EdgeNeed, FleetId, HttpsRule, InstanceId, NeedName, Protocol, RouteTable};
+use kiln_model::{
+    Audience, Circuit, EdgeCounts, EdgeNeed, FleetId, HttpsRule, InstanceId, Millis, NeedName, Protocol,
+    RouteTable,
+};
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
 use crate::metrics::{Meter, Registry};
 use crate::router::Router;
+use crate::visitor::Canary;
 
 /// Index of a fleet in its table.
 pub(crate) type FleetIndex = usize;
@@ -21,6 +25,7 @@ pub(crate) struct Table {
     pub(crate) routes: Vec<Route>,
     pub(crate) tcp: Vec<TcpPort>,
     pub(crate) fleets: Vec<Fleet>,
+    pub(crate) canaries: Vec<Canary>,
 }
 
 /// One route of a table.
@@ -31,6 +36,8 @@ pub(crate) struct Route {
     /// In the order of the targets.
     pub(crate) meters: Vec<Arc<Meter>>,
     pub(crate) https: HttpsRule,
+    pub(crate) audience: Audience,
+    pub(crate) hold: Option<Millis>,
 }
 
 /// One port whose connections are passed on as they are.
@@ -38,6 +45,7 @@ pub(crate) struct Route {
 pub(crate) struct TcpPort {
     pub(crate) port: u16,
     pub(crate) targets: Vec<(FleetIndex, u32)>,
+    pub(crate) hold: Option<Millis>,
 }
 
 /// One fleet of a table.
@@ -46,6 +54,7 @@ pub(crate) struct Fleet {
     pub(crate) tally: Arc<Tally>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
+    pub(crate) circuit: Option<Circuit>,
     pub(crate) instances: Vec<InstanceId>,
     /// Those whose needs are served.
     pub(crate) callers: Vec<InstanceId>,
@@ -55,8 +64,8 @@ pub(crate) struct Fleet {
 /// Where something an instance needs is.
 #[derive(Debug)]
 pub(crate) enum Lead {
-    /// At these fleets.
-    Fleets(Vec<(FleetIndex, u32)>),
+    /// At these fleets, each counted for itself.
+    Fleets(Vec<(FleetIndex, u32)>, Vec<Arc<Meter>>),
     /// Outside.
     Store,
 }
@@ -82,19 +91,31 @@ impl Table {
         let route = |route: &kiln_model::EdgeRoute| {
             let targets = with_share(&route.targets);
             let meter = |(fleet, _): &(FleetIndex, u32)| {
-                registry.meter(route, &counted[*fleet], table.fleets[*fleet].release.as_ref())
+                let host = route.host.as_ref().map_or("*", |h| h.as_str());
+                let place = format!("{host}{}", route.path);
+                registry.meter(place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
             };
-            Route { meters: targets.iter().map(meter).collect(), targets, https: route.https }
+            let meters = targets.iter().map(meter).collect();
+            Route { meters, targets, https: route.https, audience: route.audience, hold: route.hold }
         };
         let routes = table.routes.iter().map(route).collect();
         let tcp = table.tcp.iter();
-        let tcp = tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets) }).collect();
-        let lead = |need: &EdgeNeed| match need {
-            EdgeNeed::Service { targets } => Lead::Fleets(with_share(targets)),
+        let tcp =
+            tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets), hold: r.hold }).collect();
+        let lead = |caller: &FleetId, name: &NeedName, need: &EdgeNeed| match need {
+            EdgeNeed::Service { targets } => {
+                let targets = with_share(targets);
+                let place = format!("{} -> {name}", caller.service);
+                let meter = |(fleet, _): &(FleetIndex, u32)| {
+                    registry.meter(place.clone(), &counted[*fleet], table.fleets[*fleet].release.as_ref())
+                };
+                let meters = targets.iter().map(meter).collect();
+                Lead::Fleets(targets, meters)
+            }
             EdgeNeed::Store => Lead::Store,
         };
         let leads = |f: &kiln_model::EdgeFleet| -> HashMap<NeedName, Lead> {
-            f.needs.iter().map(|(name, need)| (name.clone(), lead(need))).collect()
+            f.needs.iter().map(|(name, need)| (name.clone(), lead(&f.id, name, need))).collect()
         };
         let all_leads: Vec<_> = table.fleets.iter().map(leads).collect();
         let router = Router::new(&table.routes);
@@ -103,12 +124,14 @@ impl Table {
                 tally,
                 port: f.port,
                 protocol: f.protocol,
+                circuit: f.circuit,
                 instances: f.instances,
                 callers: f.callers,
                 needs,
             };
         let fleets = table.fleets.into_iter().zip(counted).zip(all_leads).map(fleet).collect();
-        Self { version: table.version, router, routes, tcp, fleets }
+        let canaries = table.canaries.iter().map(Canary::new).collect();
+        Self { version: table.version, router, routes, tcp, fleets, canaries }
     }
 
     pub(crate) fn counts(&self) -> EdgeCounts {

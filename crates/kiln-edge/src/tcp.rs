@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::balance::NoPick;
 use crate::connect;
@@ -23,11 +23,19 @@ pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, strea
     let reply = Reply::begin(worker.clone(), connection.clone(), hyper::Version::HTTP_11);
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut flight: Option<InFlight> = None;
+    let begun = Instant::now();
     while tried.len() < TRIED_AT_MOST {
         let picked = worker.balance().pick_tcp(port, &tried, &worker.random);
         let pick = match picked {
             Ok(pick) => pick,
             Err(NoPick::NoRoute) => return,
+            Err(NoPick::Held(at_most)) => {
+                let changed = worker.changed.notified();
+                if timeout_at(begun + at_most, changed).await.is_err() {
+                    break;
+                }
+                continue;
+            }
             Err(_) => break,
         };
         // Counted before there is an await, as requests are.

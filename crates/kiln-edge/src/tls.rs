@@ -13,6 +13,8 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
+use crate::proofs::{ALPN, Proofs};
+
 /// A certificate with what proves it, as files have them: PEM.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -40,8 +42,12 @@ impl Certificate {
 }
 
 /// The certificates in force, on all threads.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Certificates(Arc<RwLock<Arc<ByName>>>);
+#[derive(Clone, Default)]
+pub(crate) struct Certificates {
+    by_name: Arc<RwLock<Arc<ByName>>>,
+    /// Shown to those who ask for nothing else.
+    pub(crate) proofs: Proofs,
+}
 
 /// Certificates by the names they are for.
 #[derive(Debug, Default)]
@@ -74,20 +80,29 @@ impl Certificates {
                 by_name.names.entry(name).or_insert_with(|| key.clone());
             }
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name);
+        *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name);
         Ok(())
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificates")
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let by_name = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if hello.alpn().is_some_and(|mut asked| asked.any(|protocol| protocol == ALPN)) {
+            return self.proofs.certificate(hello.server_name());
+        }
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone();
         by_name.find(hello.server_name())
     }
 }
 
 /// A certificate made ready, and the names it is for, in lower case.
-fn usable(certificate: &Certificate) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
+pub(crate) fn usable(certificate: &Certificate) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| format!("the certificate cannot be read: {e}"))?;
@@ -110,7 +125,7 @@ pub(crate) fn acceptor(certificates: &Certificates) -> io::Result<TlsAcceptor> {
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(io::Error::other)?.with_no_client_auth();
     let mut config = builder.with_cert_resolver(Arc::new(certificates.clone()));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ALPN.to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

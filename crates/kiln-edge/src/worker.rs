@@ -26,7 +26,9 @@ use crate::connection::Connections;
 use crate::counts::Totals;
 use crate::inside::Callers;
 use crate::metrics::Registry;
+use crate::proofs::Proofs;
 use crate::random::Random;
+use crate::sink::Sink;
 use crate::sockets::{Door, Listener};
 use crate::standing::Budget;
 use crate::stock::Stock;
@@ -57,9 +59,11 @@ pub(crate) struct Common {
     pub(crate) trust: Arc<Trust>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) clients: Clients,
-    pub(crate) keeps_log: bool,
+    /// Where the access log goes, if there is one.
+    pub(crate) sink: Option<Arc<Sink>>,
     pub(crate) reads_proxy_headers: bool,
     pub(crate) tls: TlsAcceptor,
+    pub(crate) proofs: Proofs,
     pub(crate) callers: Arc<Callers>,
     /// Where clients find HTTPS; 0 if it is not served.
     pub(crate) https_port: Arc<AtomicU16>,
@@ -89,6 +93,8 @@ pub(crate) struct Worker {
     closing: Notify,
     /// Told when no more connections are to be accepted.
     pub(crate) draining: Notify,
+    /// Told when there is a new table.
+    pub(crate) changed: Notify,
     is_draining: Cell<bool>,
     is_closing: Cell<bool>,
     balance: RefCell<Balance>,
@@ -128,13 +134,14 @@ impl Worker {
         Self {
             random: Random::new(),
             budget: Budget::new(),
-            log: common.keeps_log.then(AccessLog::new),
+            log: common.sink.clone().map(AccessLog::new),
             connections: Connections::new(common.totals.clone()),
             common,
             at_most,
             epoch: Instant::now(),
             closing: Notify::new(),
             draining: Notify::new(),
+            changed: Notify::new(),
             is_draining: Cell::new(false),
             is_closing: Cell::new(false),
             balance: RefCell::new(Balance::empty()),
@@ -223,6 +230,7 @@ impl Worker {
         }
         known.values().for_each(|gone| gone.leave());
         self.connections.cut_gone();
+        self.changed.notify_waiters();
     }
 
     async fn close(&self, within: Duration) {

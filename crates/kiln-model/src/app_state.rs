@@ -6,11 +6,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, OperationKind, Plan,
-    Record, ReleaseId, Served, Timestamp, Traffic,
+    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, Millis, OperationKind,
+    Plan, Record, ReleaseId, Served, Share, Timestamp, Traffic,
 };
 
-/// What a fleet is for at present. Only `Live` receives new requests.
+/// What a fleet is for at present. Only `Live` and `Canary` receive new requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum FleetPhase {
@@ -18,6 +18,8 @@ pub enum FleetPhase {
     Planned,
     /// It is being brought up.
     Green,
+    /// It serves some of the users, and is held against the one that serves the others.
+    Canary,
     /// It serves.
     Live,
     /// It gets no new requests; those it has go on. So does a fleet while traffic is being switched to it: should the
@@ -40,7 +42,7 @@ impl FleetPhase {
 
     /// Whether the edge may hold connections to it.
     pub fn is_in_table(&self) -> bool {
-        matches!(self, Self::Live | Self::Draining)
+        matches!(self, Self::Canary | Self::Live | Self::Draining)
     }
 }
 
@@ -169,6 +171,17 @@ impl UnderWay {
     }
 }
 
+/// The edge holds requests back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Who asked for it.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How long a request waits before it is refused.
+    pub wait: Millis,
+}
+
 /// What a host is to do for one app.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AppState {
@@ -188,11 +201,20 @@ pub struct AppState {
     pub schema: Option<u32>,
     /// Releases somebody wants to be kept.
     pub pinned: BTreeSet<ReleaseId>,
+    /// Whether requests wait at the edge.
+    pub paused: Option<Pause>,
     /// A plan that failed and has not been cleaned up after yet.
     pub to_abandon: Option<Generation>,
 }
 
 impl AppState {
+    /// What it is as soon as what is under way has been superseded.
+    pub fn when_superseded(&self) -> Self {
+        let mut state = Self { under_way: None, ..self.clone() };
+        state.shift_back();
+        state
+    }
+
     /// Takes account of one entry of the log. Entries of other apps must not be given.
     pub fn apply(&mut self, record: &Record) {
         match record {
@@ -210,6 +232,10 @@ impl AppState {
                 self.served.add(Served { release: release.clone(), first: *at, by: by.name.clone() });
             }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
+            Record::Paused { at, by, wait, .. } => {
+                self.paused = Some(Pause { by: by.name.clone(), since: *at, wait: *wait });
+            }
+            Record::Resumed { .. } => self.paused = None,
             Record::Replaced { fleet, lost, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
                     lost.iter().for_each(|loss| fleet.lose(loss.serial, &loss.cause));
@@ -262,7 +288,10 @@ impl AppState {
         match under_way.plan.steps.get(step).map(|s| s.action.clone()) {
             Some(Action::Provision { fleet, .. }) => self.set_phase(&[fleet], &FleetPhase::Green),
             Some(Action::Retire { fleets }) => self.set_phase(&fleets, &FleetPhase::Retiring),
-            Some(Action::Switch { fleets, .. }) => self.set_phase(&fleets, &FleetPhase::Draining),
+            Some(Action::Shift { fleets, .. }) => self.set_phase(&fleets, &FleetPhase::Canary),
+            Some(Action::Switch { fleets, .. }) if !self.traffic.is_shifting() => {
+                self.set_phase(&fleets, &FleetPhase::Draining);
+            }
             _ => {}
         }
     }
@@ -297,13 +326,14 @@ impl AppState {
         under_way.done = step + 1;
         under_way.intent = None;
         match action {
-            Action::Provision { .. } | Action::AwaitHealthy { .. } => {}
             // It may have been what brings the data to the release's schema: not known, so it counts.
             Action::RunHook { hook, .. } => {
                 if hook.moment == HookMoment::Before {
                     self.schema = leaves.or(self.schema);
                 }
             }
+            Action::Provision { .. } | Action::AwaitHealthy { .. } | Action::Observe { .. } => {}
+            Action::Shift { release, fleets, share } => self.shifted(&release, &fleets, share),
             Action::Switch { release, fleets } => {
                 self.switched(at, &release, &fleets, by);
                 self.schema = leaves.or(self.schema);
@@ -313,6 +343,7 @@ impl AppState {
                 self.set_phase(&fleets, &FleetPhase::Warm { until: at.after(span) });
             }
             Action::Unroute => {
+                self.paused = None;
                 self.previous = self.traffic.live().cloned().or(self.previous.take());
                 self.traffic = Traffic::Dark;
                 for fleet in self.fleets.values_mut() {
@@ -322,6 +353,26 @@ impl AppState {
                 }
             }
             Action::Retire { fleets } => self.fleets.retain(|id, _| !fleets.contains(id)),
+        }
+    }
+
+    fn shifted(&mut self, release: &ReleaseId, fleets: &[FleetId], share: Share) {
+        for fleet in self.fleets.values_mut().filter(|f| fleets.contains(&f.id)) {
+            fleet.phase = FleetPhase::Canary;
+            fleet.proven.clone_from(&fleet.members);
+        }
+        if let Some(from) = self.traffic.live().cloned() {
+            self.traffic = Traffic::Shifting { from, to: release.clone(), share };
+        }
+    }
+
+    /// The canary gets no more users; those it has are served to the end.
+    fn shift_back(&mut self) {
+        if let Some(live) = self.traffic.live().cloned() {
+            self.traffic = Traffic::Settled { live };
+        }
+        for fleet in self.fleets.values_mut().filter(|f| f.phase == FleetPhase::Canary) {
+            fleet.phase = FleetPhase::Draining;
         }
     }
 
@@ -352,8 +403,10 @@ impl AppState {
         let Some(under_way) = self.under_way.take_if(|u| u.plan.generation == generation) else { return };
         let for_people = matches!(under_way.plan.kind, OperationKind::Deploy | OperationKind::Rollback);
         match ending {
-            Ending::Done | Ending::Superseded { .. } => {}
+            Ending::Done => {}
+            Ending::Superseded { .. } => self.shift_back(),
             Ending::Failed { cause, .. } => {
+                self.shift_back();
                 if for_people {
                     self.last_failure = Some(cause.clone());
                 }

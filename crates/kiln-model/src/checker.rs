@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Action, AppState, FleetId, FleetPhase, HookId, HookMoment, OperationKind, Plan, ReleaseId};
+use crate::{
+    Action, AppState, FleetId, FleetPhase, HookId, HookMoment, OperationKind, Plan, ReleaseId, Share,
+};
 
 /// Something wrong with a plan. A plan with findings is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +22,7 @@ pub struct Finding {
 enum Belief {
     Up,
     Healthy,
+    Canary,
     Serving,
     Draining,
     Idle,
@@ -34,6 +37,7 @@ pub fn check(plan: &Plan, state: &AppState) -> Vec<Finding> {
         fleets: beliefs(state),
         serving: live,
         hooks: BTreeSet::new(),
+        share: Share(0),
         findings: Vec::new(),
         step: 0,
     };
@@ -49,6 +53,9 @@ pub fn check(plan: &Plan, state: &AppState) -> Vec<Finding> {
     if was_served && walk.serving.is_none() && plan.kind != OperationKind::Down {
         walk.find("the app would be left without a fleet that serves".into());
     }
+    if !walk.in_state(Belief::Canary).is_empty() {
+        walk.find("a canary would never end".into());
+    }
     if walk.serving != plan.to {
         walk.find("the release it leads to would not serve".into());
     }
@@ -58,6 +65,7 @@ pub fn check(plan: &Plan, state: &AppState) -> Vec<Finding> {
 fn beliefs(state: &AppState) -> BTreeMap<FleetId, Belief> {
     let belief = |phase: &FleetPhase| match phase {
         FleetPhase::Green | FleetPhase::Warm { .. } => Belief::Up,
+        FleetPhase::Canary => Belief::Canary,
         FleetPhase::Live => Belief::Serving,
         FleetPhase::Draining => Belief::Draining,
         // What was never begun can only be removed.
@@ -71,6 +79,8 @@ struct Walk<'a> {
     fleets: BTreeMap<FleetId, Belief>,
     serving: Option<ReleaseId>,
     hooks: BTreeSet<&'a HookId>,
+    /// Of the users, at the canary.
+    share: Share,
     findings: Vec<Finding>,
     step: usize,
 }
@@ -107,6 +117,16 @@ impl<'a> Walk<'a> {
             Action::AwaitHealthy { fleets, .. } => {
                 let up = [Belief::Up, Belief::Healthy, Belief::Draining];
                 self.advance(fleets, &up, Belief::Healthy, "awaited");
+            }
+            Action::Shift { fleets, share, .. } => self.shift(fleets, *share),
+            Action::Observe { fleets, share, terms } => {
+                if *share != self.share {
+                    self.find(format!("{share} would be observed while the canary has {}", self.share));
+                }
+                if terms.within < terms.hold {
+                    self.find("it would have less time than it takes".into());
+                }
+                self.advance(fleets, &[Belief::Canary], Belief::Canary, "observed");
             }
             Action::Switch { release, fleets } => {
                 self.switch(fleets);
@@ -158,7 +178,26 @@ impl<'a> Walk<'a> {
         self.fleets.iter().filter(|(_, b)| **b == belief).map(|(id, _)| id.clone()).collect()
     }
 
-    fn switch(&mut self, fleets: &[FleetId]) {
+    fn shift(&mut self, fleets: &[FleetId], share: Share) {
+        if self.serving.is_none() {
+            self.find("users would be shifted away from nothing".into());
+        }
+        if share >= Share::WHOLE {
+            self.find(format!("{share} of the users are no canary"));
+        }
+        let goes_on = self.in_state(Belief::Canary);
+        if share < self.share || (share == self.share && !goes_on.is_empty()) {
+            self.find(format!("users would be taken from the canary: {share} after {}", self.share));
+        }
+        if goes_on.iter().any(|id| !fleets.contains(id)) {
+            self.find("there would be two canaries".into());
+        }
+        self.share = share;
+        self.one_of_each(fleets);
+        self.advance(fleets, &[Belief::Healthy, Belief::Canary], Belief::Canary, "given users");
+    }
+
+    fn one_of_each(&mut self, fleets: &[FleetId]) {
         if fleets.is_empty() {
             self.find("traffic would be switched to nothing".into());
         }
@@ -166,8 +205,12 @@ impl<'a> Walk<'a> {
         if services.len() != fleets.len() {
             self.find("traffic of one service would be switched to two fleets".into());
         }
+    }
+
+    fn switch(&mut self, fleets: &[FleetId]) {
+        self.one_of_each(fleets);
         let serving: Vec<FleetId> = self.in_state(Belief::Serving);
         self.advance(&serving, &[Belief::Serving], Belief::Draining, "replaced");
-        self.advance(fleets, &[Belief::Healthy], Belief::Serving, "switched to");
+        self.advance(fleets, &[Belief::Healthy, Belief::Canary], Belief::Serving, "switched to");
     }
 }

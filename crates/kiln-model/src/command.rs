@@ -56,6 +56,18 @@ pub enum Command {
         /// Which app.
         app: Option<AppName>,
     },
+    /// Have requests wait at the edge. Answers with [`crate::Answer::Done`] when all new ones do.
+    Pause {
+        /// Which app.
+        app: Option<AppName>,
+        /// How long each waits before it is refused with 503.
+        wait: Millis,
+    },
+    /// Let them go on. Answers with [`crate::Answer::Done`].
+    Resume {
+        /// Which app.
+        app: Option<AppName>,
+    },
     /// What runs. Answers with [`crate::Answer::Status`].
     Status {
         /// Which app.

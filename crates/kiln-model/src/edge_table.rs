@@ -7,7 +7,9 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificatePaths, EdgeNeed, FleetId, InstanceId, NeedName, ReleaseId, ServiceName};
+use crate::{
+    CertificatePaths, EdgeNeed, FleetId, InstanceId, Millis, NeedName, ReleaseId, ServiceName, Share,
+};
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +96,56 @@ pub struct EdgeRoute {
     /// What becomes of requests that come without TLS.
     #[serde(default, skip_serializing_if = "HttpsRule::is_default")]
     pub https: HttpsRule,
+    /// Whose requests it takes.
+    #[serde(default, skip_serializing_if = "Audience::is_everybody")]
+    pub audience: Audience,
+    /// Requests wait for another table, so long at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Millis>,
+}
+
+/// How much a fleet takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Circuit {
+    /// Requests in flight at it, all its instances together; more wait.
+    pub in_flight: u64,
+    /// Requests that wait; more are refused.
+    pub queue: u64,
+    /// How long they wait before they are refused.
+    pub queue_time: Millis,
+}
+
+/// Whose requests a route takes. Two releases of an app that serve at the same time have routes of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// Everybody's.
+    #[default]
+    Everybody,
+    /// Those of users who are at the canary of this number in the table.
+    At(usize),
+    /// Those of users who are not.
+    NotAt(usize),
+}
+
+impl Audience {
+    /// Whether it is what holds when nothing is said.
+    pub fn is_everybody(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A release that serves some of the users of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeCanary {
+    /// The release: who is at it depends on the user and on this.
+    pub release: ReleaseId,
+    /// How many of the users. Who is at it stays at it when there are to be more.
+    pub share: Share,
+    /// Whether those who ask for it get it: under `preview.HOST`, or with a header field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview: bool,
 }
 
 /// What becomes of requests that come without TLS.
@@ -141,6 +193,9 @@ pub struct TcpRoute {
     pub service: ServiceName,
     /// Where new connections go. With none, or with all weights 0, they are closed at once.
     pub targets: Vec<Target>,
+    /// Connections wait for another table, so long at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Millis>,
 }
 
 /// A fleet the edge may hold connections to. One that no route targets gets no new requests; what is in flight
@@ -159,6 +214,9 @@ pub struct EdgeFleet {
     /// What they speak.
     #[serde(default, skip_serializing_if = "Protocol::is_default")]
     pub protocol: Protocol,
+    /// How much it takes at a time; what the edge puts up with, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<Circuit>,
     /// The instances whose needs are served: all that run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<InstanceId>,
@@ -179,6 +237,9 @@ pub struct RouteTable {
     /// Ports whose connections are passed on as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp: Vec<TcpRoute>,
+    /// Releases that serve some of the users of their app.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<EdgeCanary>,
     /// What clients that come over https are shown. The edge cannot open files: whoever hands it the table reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificatePaths>,

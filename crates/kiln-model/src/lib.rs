@@ -6,6 +6,7 @@
 mod answer;
 mod app_state;
 mod author;
+mod canary;
 mod capability;
 mod checker;
 mod command;
@@ -54,16 +55,20 @@ pub use answer::{
     ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer,
     VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
-pub use app_state::{AppState, Fleet, FleetPhase, Touch, UnderWay};
+pub use app_state::{AppState, Fleet, FleetPhase, Pause, Touch, UnderWay};
 pub use author::{Author, Origin};
+pub use canary::{
+    BadShare, Canary, Evidence, FleetEvidence, LATENCY_BUCKETS, Pair, Share, Terms, Trial, Verdict,
+    latency_bucket,
+};
 pub use capability::{BadCapability, Capability};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use diff::{DiffAnswer, DiffEntry, DiffKind};
 pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
 pub use edge_table::{
-    EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, HttpsRule, Protocol, RouteTable, Target,
-    TcpRoute,
+    Audience, Circuit, EdgeCanary, EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, HttpsRule,
+    Protocol, RouteTable, Target, TcpRoute,
 };
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
@@ -104,7 +109,7 @@ pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
-pub use table::{RouteConflict, receivers, route_conflict, route_table, switched};
+pub use table::{RouteConflict, receivers, route_conflict, route_table, shifted, switched};
 pub use time::Timestamp;
 pub use traffic::{Traffic, TrafficReport};
 pub use tree::{Content, Meta, Node, Tree, TreeError, Xattrs};

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Author, FleetId, Generation, ImageDigest, ImageName, InstanceId, Plan, ReleaseId, SecretName,
-    SecretVersion, Timestamp,
+    AppName, Author, FleetId, Generation, ImageDigest, ImageName, InstanceId, Millis, Plan, ReleaseId,
+    SecretName, SecretVersion, Timestamp,
 };
 
 /// One entry of the operation log. Entries are only ever appended; those written by earlier versions stay readable.
@@ -157,6 +157,26 @@ pub enum Record {
         /// Only this version, if one was named.
         version: Option<SecretVersion>,
     },
+    /// Requests of an app wait at the edge from now on.
+    Paused {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Author,
+        /// The app.
+        app: AppName,
+        /// How long each waits at most.
+        wait: Millis,
+    },
+    /// They wait no longer.
+    Resumed {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Author,
+        /// The app.
+        app: AppName,
+    },
     /// Somebody runs a command inside a member of a fleet; it is replaced when that has ended.
     Touched {
         /// When.
@@ -210,6 +230,8 @@ impl Record {
             | Self::Committed { app, .. }
             | Self::Pinned { app, .. }
             | Self::Unpinned { app, .. }
+            | Self::Paused { app, .. }
+            | Self::Resumed { app, .. }
             | Self::SecretRemoved { app, .. } => app,
             Self::Replaced { fleet, .. }
             | Self::Touched { fleet, .. }

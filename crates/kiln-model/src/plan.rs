@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, FleetId, Generation, HookId, HookMoment, Millis, ReleaseId, ServiceName};
+use crate::{AppName, FleetId, Generation, HookId, HookMoment, Millis, ReleaseId, ServiceName, Share, Terms};
 
 /// What an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,6 +97,24 @@ pub enum Action {
         fleets: Vec<FleetId>,
         /// How long at most.
         within: Millis,
+    },
+    /// So many of the app's users are served by these fleets from one moment to the next, and the others as before.
+    Shift {
+        /// The release they make up.
+        release: ReleaseId,
+        /// Which.
+        fleets: Vec<FleetId>,
+        /// How many, of all.
+        share: Share,
+    },
+    /// Waits until there is evidence that these fleets do as well as those that serve the other users.
+    Observe {
+        /// Which.
+        fleets: Vec<FleetId>,
+        /// The share of the users they have meanwhile.
+        share: Share,
+        /// What decides.
+        terms: Terms,
     },
     /// All new requests of the app go to these fleets, from one moment to the next.
     Switch {
@@ -198,6 +216,17 @@ impl fmt::Display for Action {
             }
             Self::AwaitHealthy { fleets, within } => {
                 write!(f, "wait until {} is healthy, at most {within}", names(fleets))
+            }
+            Self::Shift { release, share, .. } => {
+                write!(f, "send {share} of the users to {}", release.short())
+            }
+            Self::Observe { fleets, share, terms } => {
+                let Terms { hold, within, .. } = terms;
+                write!(
+                    f,
+                    "observe {} with {share} of the users, {hold} at least and {within} at most",
+                    names(fleets)
+                )
             }
             Self::Switch { release, .. } => write!(f, "switch all traffic to {}", release.short()),
             Self::AwaitDrained { fleets, within } => {

@@ -135,6 +135,9 @@ fn serve(
         Action::AwaitHealthy { fleets: green.clone(), within },
         "only a fleet observed healthy may receive traffic",
     ));
+    if let (OperationKind::Deploy, Some(live)) = (kind, state.traffic.live()) {
+        steps.extend(in_steps(release, live, &green));
+    }
     steps.push(step(
         Action::Switch { release: id.clone(), fleets: green.clone() },
         match state.traffic.live() {
@@ -184,6 +187,24 @@ impl Hooked<'_> {
         };
         hooks.unwrap_or_default().iter().zip(1..).map(one).collect()
     }
+}
+
+/// The steps of a canary. What goes back goes back at once, and the first release has nobody to be held against.
+fn in_steps(release: &Release, live: &ReleaseId, green: &[FleetId]) -> Vec<Step> {
+    let Some(canary) = &release.canary else { return Vec::new() };
+    let steps = canary.shares.iter().flat_map(|share| {
+        let fleets = green.to_vec();
+        let shift = Action::Shift { release: release.id(), fleets: fleets.clone(), share: *share };
+        // Where chance sends nobody there is nothing to wait for.
+        let within = if share.0 == 0 { canary.terms.hold } else { canary.terms.within };
+        let terms = crate::Terms { within, ..canary.terms };
+        let observe = Action::Observe { fleets, share: *share, terms };
+        [
+            step(shift, format!("{} serves the others", live.short())),
+            step(observe, format!("it has to do as well as {} over the same time", live.short())),
+        ]
+    });
+    steps.collect()
 }
 
 /// A step that makes a fleet for a service of `release`.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Capability, Check, ExecOrder, Hooks, HostPattern, HttpsRule, ImageDigest, Limits, Millis, Need,
-    NeedName, PinnedSecret, Probe, Protocol, ReleaseId, RouteName, RunSettings, SchemaRange, SecretName,
-    SecretOrder, ServiceName, Sha256, Volatile,
+    AppName, Canary, Capability, Check, Circuit, ExecOrder, Hooks, HostPattern, HttpsRule, ImageDigest,
+    Limits, Millis, Need, NeedName, PinnedSecret, Probe, Protocol, ReleaseId, RouteName, RunSettings,
+    SchemaRange, SecretName, SecretOrder, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -47,6 +47,9 @@ pub struct ReleaseService {
     /// What they speak there.
     #[serde(default, skip_serializing_if = "Protocol::is_default")]
     pub protocol: Protocol,
+    /// How many requests they take at a time, if it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<Circuit>,
     /// How many there are.
     pub instances: u32,
     /// What each may use.
@@ -159,6 +162,12 @@ pub struct Release {
     /// The versions of the schema of its data that it works with, if it cares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaRange>,
+    /// Whether the host is to get certificates for the hosts of its routes itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic_tls: bool,
+    /// How it takes over, if in steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// The rules of the spec's policy it was held against and kept, each in its canonical words.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub policy: BTreeSet<String>,

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    HookMoment, ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName, Volatile,
+    Circuit, HookMoment, ImageDigest, PackageRef, PinnedSecret, Release, ReleaseService, ServiceName,
+    Volatile,
 };
 
 /// Which part of a release differs.
@@ -162,6 +163,7 @@ pub fn differences(
     found.note(Part::Deploy, "keep_warm", Some(old.keep_warm.to_string()), Some(new.keep_warm.to_string()));
     let schema = |r: &Release| r.schema.map(|s| format!("{} to {}", s.oldest, s.newest));
     found.note(Part::Deploy, "schema", schema(old), schema(new));
+    found.note(Part::Deploy, "strategy", Some(strategy(old)), Some(strategy(new)));
     found.sets(Part::Policy, &old.policy, &new.policy, |rule| rule.clone());
     found.the_rest(&rest_of_release(old), &rest_of_release(new));
     if found.differences.is_empty() {
@@ -270,6 +272,17 @@ fn service(
     found.the_rest(&rest_of_service(a), &rest_of_service(b));
 }
 
+fn strategy(release: &Release) -> String {
+    let Some(canary) = &release.canary else { return "blue-green".to_owned() };
+    let shares: Vec<String> = canary.shares.iter().map(ToString::to_string).collect();
+    let crate::Terms { hold, within, errors, slower } = canary.terms;
+    let preview = if canary.preview { ", with previews" } else { "" };
+    format!(
+        "canary of {} for {hold} to {within} each, {errors} more errors and {slower} slower at most{preview}",
+        shares.join(", ")
+    )
+}
+
 fn run(service: &ReleaseService) -> BTreeMap<&'static str, String> {
     let run = &service.run;
     let groups: Vec<String> = run.groups.iter().map(ToString::to_string).collect();
@@ -301,7 +314,10 @@ fn limits(service: &ReleaseService) -> BTreeMap<&'static str, String> {
         [("memory", limits.memory.to_string()), ("cpu", cpu.to_string()), ("pids", limits.pids.to_string())];
     let read = limits.io.and_then(|io| io.read).map(|read| ("io.read", format!("{read}/s")));
     let reads = limits.io.and_then(|io| io.reads).map(|reads| ("io.reads", format!("{reads}/s")));
-    always.into_iter().chain(read).chain(reads).collect()
+    let circuit = service.circuit.map(|Circuit { in_flight, queue, queue_time }| {
+        ("circuit", format!("{in_flight} in flight, {queue} waiting for {queue_time}"))
+    });
+    always.into_iter().chain(read).chain(reads).chain(circuit).collect()
 }
 
 fn secret(pinned: &PinnedSecret) -> String {
@@ -333,11 +349,12 @@ fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
 }
 
 /// The fields of a release that have been compared above.
-const SEEN_OF_RELEASE: [&str; 8] =
-    ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "policy"];
+const SEEN_OF_RELEASE: [&str; 9] =
+    ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "canary", "policy"];
 const SEEN_OF_SERVICE: [&str; 17] = [
     "hooks",
     "image",
+    "circuit",
     "run",
     "env",
     "volatile",

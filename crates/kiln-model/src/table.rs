@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AppName, AppState, EdgeFleet, EdgeNeed, EdgeRoute, Fleet, FleetPhase, HealthView, Healthy, InstanceId,
-    Need, NeedName, Release, ReleaseId, ReleaseRoute, ReleaseService, RouteTable, ServiceName, Target,
-    TcpRoute,
+    AppName, AppState, Audience, EdgeCanary, EdgeFleet, EdgeNeed, EdgeRoute, Fleet, FleetPhase, HealthView,
+    Healthy, InstanceId, Need, NeedName, Release, ReleaseId, ReleaseRoute, ReleaseService, RouteTable,
+    ServiceName, Share, Target, TcpRoute, Traffic,
 };
 
 /// The instances of a fleet that may receive requests. If none is healthy, all that run may: a probe that fails
@@ -47,20 +47,13 @@ pub fn route_table(
                 instances,
                 release: Some(fleet.release.clone()),
                 protocol: service.protocol,
+                circuit: service.circuit,
                 callers,
                 needs,
             });
         }
         table.fleets = with_hook(table.fleets, state, releases, &running);
-        if let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) {
-            table.routes.extend(release.routes.values().map(|route| edge_route(route, state)));
-            table.tcp.extend(release.tcp.values().map(|route| TcpRoute {
-                port: route.port,
-                service: route.service.clone(),
-                targets: targets(&route.service, state),
-            }));
-            table.certificates.extend(release.certificates.iter().cloned());
-        }
+        add_routes(&mut table, state, releases);
     }
     table
 }
@@ -90,10 +83,57 @@ fn with_hook(
         instances: Vec::new(),
         release: Some(release.clone()),
         protocol: service.protocol,
+        circuit: service.circuit,
         callers: vec![caller],
         needs,
     });
     fleets
+}
+
+/// The routes of the release that serves, and of a canary beside it.
+fn add_routes(table: &mut RouteTable, state: &AppState, releases: &BTreeMap<ReleaseId, Release>) {
+    let Some(release) = state.traffic.live().and_then(|id| releases.get(id)) else { return };
+    let mut serving = Side { phase: FleetPhase::Live, audience: Audience::Everybody, weight: 1 };
+    let mut canary = None;
+    if let Traffic::Shifting { to, share, .. } = &state.traffic
+        && let Some(new) = releases.get(to)
+    {
+        let number = table.canaries.len();
+        let preview = new.canary.as_ref().is_some_and(|c| c.preview);
+        table.canaries.push(EdgeCanary { release: to.clone(), share: *share, preview });
+        serving = Side { audience: Audience::NotAt(number), weight: Share::WHOLE.0 - share.0, ..serving };
+        canary =
+            Some((new, Side { phase: FleetPhase::Canary, audience: Audience::At(number), weight: share.0 }));
+    }
+    let sides = [(release, &serving)].into_iter().chain(canary.as_ref().map(|(new, side)| (*new, side)));
+    for (release, side) in sides {
+        table.routes.extend(release.routes.values().map(|route| edge_route(route, side, state)));
+        let new: Vec<_> =
+            release.certificates.iter().filter(|c| !table.certificates.contains(c)).cloned().collect();
+        table.certificates.extend(new);
+    }
+    for route in release.tcp.values() {
+        // Nobody knows the user of a connection: connections are shared out.
+        let mut all = targets(&route.service, &serving, state);
+        let same =
+            |new: &Release| new.tcp.values().any(|r| r.port == route.port && r.service == route.service);
+        if let Some((_, side)) = canary.as_ref().filter(|(new, _)| same(new)) {
+            all.extend(targets(&route.service, side, state));
+        }
+        table.tcp.push(TcpRoute {
+            port: route.port,
+            service: route.service.clone(),
+            targets: all,
+            hold: state.paused.as_ref().map(|p| p.wait),
+        });
+    }
+}
+
+/// One of the releases that serve an app at the same time.
+struct Side {
+    phase: FleetPhase,
+    audience: Audience,
+    weight: u32,
 }
 
 fn service_of<'a>(fleet: &Fleet, releases: &'a BTreeMap<ReleaseId, Release>) -> Option<&'a ReleaseService> {
@@ -124,19 +164,24 @@ fn edge_need(name: &NeedName, need: &Need, release: &ReleaseId, state: &AppState
     }
 }
 
-fn edge_route(route: &ReleaseRoute, state: &AppState) -> EdgeRoute {
+fn edge_route(route: &ReleaseRoute, side: &Side, state: &AppState) -> EdgeRoute {
+    // The audience says whose requests these are: all of them go to the one fleet.
+    let side_alone = Side { weight: 1, phase: side.phase.clone(), ..*side };
     EdgeRoute {
         host: route.host.clone(),
         path: route.path.clone(),
         service: route.service.clone(),
-        targets: targets(&route.service, state),
+        targets: targets(&route.service, &side_alone, state),
         https: route.https,
+        audience: side.audience,
+        hold: state.paused.as_ref().map(|p| p.wait),
     }
 }
 
-fn targets(service: &ServiceName, state: &AppState) -> Vec<Target> {
-    let serves = |f: &&Fleet| f.phase == FleetPhase::Live && f.id.service == *service;
-    state.fleets.values().filter(serves).map(|f| Target { fleet: f.id.clone(), weight: 1 }).collect()
+fn targets(service: &ServiceName, side: &Side, state: &AppState) -> Vec<Target> {
+    let serves = |f: &&Fleet| f.phase == side.phase && f.id.service == *service;
+    let target = |f: &Fleet| Target { fleet: f.id.clone(), weight: side.weight };
+    state.fleets.values().filter(serves).map(target).collect()
 }
 
 /// The state in which `green` serves `release`: what the edge is told before the log says so. Asking for proof of
@@ -151,6 +196,23 @@ pub fn switched(state: &AppState, release: &ReleaseId, green: &[Healthy<crate::F
         }
     }
     next.traffic = crate::Traffic::Settled { live: release.clone() };
+    next
+}
+
+/// The state in which `green` serves `share` of the users, as `release`; see [`switched`].
+pub fn shifted(
+    state: &AppState,
+    release: &ReleaseId,
+    green: &[Healthy<crate::FleetId>],
+    share: Share,
+) -> AppState {
+    let mut next = state.clone();
+    for fleet in next.fleets.values_mut().filter(|f| green.iter().any(|h| *h.get() == f.id)) {
+        fleet.phase = FleetPhase::Canary;
+    }
+    if let Some(from) = state.traffic.live().cloned() {
+        next.traffic = Traffic::Shifting { from, to: release.clone(), share };
+    }
     next
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ReleaseId;
+use crate::{ReleaseId, Share};
 
 /// Where new requests of an app go.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -22,12 +22,17 @@ pub enum Traffic {
         from: ReleaseId,
         /// The release that is to serve all of it.
         to: ReleaseId,
-        /// What `to` gets now, in hundredths of a per cent (0 to 10 000).
-        share: u32,
+        /// The users that `to` serves now.
+        share: Share,
     },
 }
 
 impl Traffic {
+    /// Whether two releases serve.
+    pub fn is_shifting(&self) -> bool {
+        matches!(self, Self::Shifting { .. })
+    }
+
     /// The release that answers for the app: while shifting, still the old one.
     pub fn live(&self) -> Option<&ReleaseId> {
         match self {
@@ -63,7 +68,7 @@ impl From<&Traffic> for TrafficReport {
             Traffic::Dark => Self::Dark,
             Traffic::Settled { .. } => Self::Settled,
             Traffic::Shifting { from, to, share } => {
-                Self::Shifting { from: from.clone(), to: to.clone(), share: f64::from(*share) / 10_000.0 }
+                Self::Shifting { from: from.clone(), to: to.clone(), share: share.ratio() }
             }
         }
     }

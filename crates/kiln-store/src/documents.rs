@@ -43,6 +43,23 @@ impl Store {
         }
     }
 
+    /// Writes such a document so that nobody but its owner reads it.
+    ///
+    /// # Errors
+    /// As [`Store::put_state`].
+    pub fn put_private_state(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.state_path(name)?;
+        self.write_private(&path, &encoded(&path, value)?)
+    }
+
+    /// Reads it, if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::state`].
+    pub fn private_state<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        self.state(name)
+    }
+
     fn state_path(&self, name: &str) -> Result<PathBuf> {
         Ok(self.dir("state").join(format!("{}.json", file_name(name)?)))
     }

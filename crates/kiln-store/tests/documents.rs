@@ -52,6 +52,8 @@ fn release() -> Release {
         drain: Millis(1),
         keep_warm: Millis(2),
         schema: None,
+        canary: None,
+        automatic_tls: false,
         policy: Default::default(),
     }
 }

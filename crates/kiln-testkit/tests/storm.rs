@@ -69,13 +69,17 @@ fn the_promises_hold_in_every_storm() {
     let sum = |of: fn(&Figures) -> u64| figures.iter().map(of).sum::<u64>();
     let (switches, failures, crashes) = (sum(|f| f.switches), sum(|f| f.failures), sum(|f| f.crashes));
     let (hooks, superseded) = (sum(|f| f.hooks), sum(|f| f.superseded));
-    println!("{} storms: {switches} switches, {failures} failures, {crashes} deaths", figures.len());
+    let shifts = sum(|f| f.shifts);
+    println!(
+        "{} storms: {switches} switches, {shifts} shifts, {failures} failures, {crashes} deaths",
+        figures.len()
+    );
     println!("{hooks} hooks went well, {superseded} plans were superseded");
     // Storms in which nothing happens prove nothing.
     let storms = figures.len() as u64;
     assert!(
-        switches > storms && failures > storms / 2 && crashes > storms,
-        "{switches} {failures} {crashes}"
+        switches > storms && failures > storms / 2 && crashes > storms && shifts > storms / 4,
+        "{switches} {failures} {crashes} {shifts}"
     );
     assert!(hooks > storms / 4 && superseded > storms / 4, "{hooks} {superseded}");
 }

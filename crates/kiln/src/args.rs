@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use kiln_control::EdgeOptions;
+use kiln_control::{AcmeOptions, EdgeOptions, ProofKind};
 use kiln_edge::Network;
+use kiln_model::ByteSize;
 
 use crate::commands::{
     audit, bake, cancel, commit, completions, deploy, diff, down, edge, exec, export, gc, image, import,
-    instances, keeper, lock, log, logs, odds, pin, plan, releases, rollback, schema, secret, serve, status,
-    up, verify, wait,
+    instances, keeper, lock, log, logs, odds, pause, pin, plan, releases, resume, rollback, schema, secret,
+    serve, status, up, verify, wait,
 };
 
 const EXAMPLES: &str = "\
@@ -70,6 +71,8 @@ pub(crate) enum Commands {
     Rollback(rollback::Rollback),
     Wait(wait::Wait),
     Cancel(cancel::Cancel),
+    Pause(pause::Pause),
+    Resume(resume::Resume),
     Status(status::Status),
     Releases(releases::Releases),
     Pin(pin::Pin),
@@ -127,16 +130,38 @@ pub(crate) struct EdgeArgs {
     /// A line of JSON for each request in run/access.log of the state directory
     #[arg(long)]
     access_log: bool,
+    /// Get certificates for apps that say `[tls] automatic = true`, from the authority whose ACME directory this is
+    #[arg(long, value_name = "URL", requires = "listen_tls")]
+    acme: Option<String>,
+    /// An address that the authority may write to
+    #[arg(long, value_name = "MAIL", requires = "acme")]
+    acme_contact: Option<String>,
+    /// The certificate (PEM) the authority's own is signed with, if it is not one of the web's
+    #[arg(long, value_name = "FILE", requires = "acme")]
+    acme_roots: Option<PathBuf>,
+    /// Prove names in this way only, `http-01` (needs port 80) or `tls-alpn-01` (needs port 443) [default: in turn]
+    #[arg(long, value_name = "PROOF", requires = "acme")]
+    acme_proof: Option<ProofKind>,
+    /// How large that becomes before another one is begun; four old ones stay
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", requires = "access_log")]
+    access_log_size: ByteSize,
 }
 
 impl EdgeArgs {
+    /// Where certificates come from, if the host gets any itself.
+    pub(crate) fn acme(&self) -> Option<AcmeOptions> {
+        let (roots, contact) = (self.acme_roots.clone(), self.acme_contact.clone());
+        let directory = self.acme.clone()?;
+        Some(AcmeOptions { directory, roots, contact, proof: self.acme_proof })
+    }
+
     pub(crate) fn options(&self) -> EdgeOptions {
         EdgeOptions {
             listen_tls: self.listen_tls,
             trust: self.trust.clone(),
             proxy_protocol: self.proxy_protocol,
             metrics: self.metrics,
-            access_log: self.access_log,
+            access_log: self.access_log.then_some(self.access_log_size),
         }
     }
 }

@@ -38,6 +38,7 @@ impl Local {
             root,
             listen: edge.listen,
             edge: Some(edge.options()),
+            acme: edge.acme(),
             program,
         })?);
         let renewed = host.clone();

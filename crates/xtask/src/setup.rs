@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::run::{output, visibly};
 
 /// Debian packages and what they are for.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("erofs-utils", "fsck.erofs, the judge of our images"),
     ("e2fsprogs", "mkfs.ext4, for a disk that can be filled"),
     ("busybox-static", "a small program for instances"),
@@ -22,6 +22,8 @@ const PACKAGES: [(&str, &str); 16] = [
     ("docker-registry", "a registry to pull from and push to"),
     ("podman", "runs the images we export"),
     ("crun", "what podman runs them with"),
+    ("pebble", "an authority for certificates"),
+    ("openssl", "what the edge shows to clients of HTTPS"),
     ("postgresql", "the store of examples/shop"),
     ("age", "the judge of secrets in exports"),
     ("debian-archive-keyring", "the keys the mirror's signatures are verified with"),
@@ -33,6 +35,15 @@ pub(crate) const BAKE_PEERS: [(&str, &str); 4] = [
     ("buildah", "makes images layer by layer"),
     ("dpkg-dev", "dpkg-scanpackages, for the repository they share"),
     ("time", "what a process and its children took"),
+];
+
+/// What `bench edge` compares with, and needs for it.
+pub(crate) const EDGE_PEERS: [(&str, &str); 5] = [
+    ("haproxy", "a proxy"),
+    ("nginx", "a proxy"),
+    ("caddy", "a proxy"),
+    ("wrk", "load over HTTP/1.1"),
+    ("nghttp2-client", "h2load, load over HTTP/2 and TLS"),
 ];
 
 /// What `bench engine` compares with, and needs for it.

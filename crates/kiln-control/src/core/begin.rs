@@ -197,7 +197,7 @@ impl Core {
             FleetPhase::Draining | FleetPhase::Retiring | FleetPhase::Planned | FleetPhase::Green => {
                 Some(Timestamp(0))
             }
-            FleetPhase::Live => None,
+            FleetPhase::Canary | FleetPhase::Live => None,
         };
         self.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
     }
@@ -270,7 +270,7 @@ impl Core {
 
     fn plan_asked(&mut self, app: &AppName, request: &Request) -> Result<Plan, Refused> {
         // What is under way now is superseded by what is planned here.
-        let state = AppState { under_way: None, ..self.apps.get(app).cloned().unwrap_or_default() };
+        let state = self.apps.get(app).map(AppState::when_superseded).unwrap_or_default();
         let desired = match request {
             Request::Serve { release, kind, schema, .. } => {
                 self.conflict(release).map_err(Refusal::Conflict)?;

@@ -4,7 +4,7 @@
 //! not is simply done again.
 
 use kiln_model::{
-    Action, AppName, AppState, Ending, Event, FleetId, Generation, Healthy, Millis, NotHealthy,
+    Action, AppName, AppState, Ending, Event, FleetId, FleetPhase, Generation, Healthy, Millis, NotHealthy,
     OperationKind, Plan, Record, ReleaseId, Step, Timestamp,
 };
 
@@ -43,6 +43,7 @@ impl Core {
             // Written down by a control plane whose clock was ahead of this one's.
             Some(at) if at > self.now() => self.started,
             Some(at) => at,
+            None if !self.has_let_go(action)? => return Ok(Some(Wake::At(self.now().after(Millis(100))))),
             None => self.begin_step(app, plan.generation, under_way.done, action)?,
         };
         match self.act(app, action, begun)? {
@@ -147,7 +148,13 @@ impl Core {
             Action::AwaitHealthy { fleets, within } => {
                 Ok(self.await_healthy(app, fleets, begun.max(self.started).after(*within)))
             }
-            Action::Switch { release, fleets } => self.switch(app, release, fleets, begun),
+            Action::Shift { release, fleets, share } => self.switch(app, fleets, begun, |state, green| {
+                kiln_model::shifted(state, release, green, *share)
+            }),
+            Action::Observe { fleets, terms, .. } => Ok(self.observe_canary(app, fleets, terms, begun)),
+            Action::Switch { release, fleets } => {
+                self.switch(app, fleets, begun, |state, green| kiln_model::switched(state, release, green))
+            }
             Action::AwaitDrained { fleets, within } => self.await_drained(fleets, begun.after(*within)),
             Action::KeepWarm { .. } => Ok(Came::Done(None)),
             Action::Unroute => self.unroute(app),
@@ -155,7 +162,7 @@ impl Core {
         }
     }
 
-    fn state(&self, app: &AppName) -> &AppState {
+    pub(super) fn state(&self, app: &AppName) -> &AppState {
         &self.apps[app]
     }
 
@@ -207,9 +214,9 @@ impl Core {
     fn switch(
         &mut self,
         app: &AppName,
-        release: &ReleaseId,
         fleets: &[FleetId],
         begun: Timestamp,
+        next: impl FnOnce(&AppState, &[Healthy<FleetId>]) -> AppState,
     ) -> Result<Came, Trouble> {
         let green = match self.observe_fleets(app, fleets) {
             Ok(green) => green,
@@ -219,7 +226,7 @@ impl Core {
                 return Ok(if waits { Came::Waits(Some(until)) } else { Came::Failed(not.to_string()) });
             }
         };
-        let next = kiln_model::switched(self.state(app), release, &green);
+        let next = next(self.state(app), &green);
         self.put_in_force_with(app, next)?;
         Ok(Came::Done(None))
     }
@@ -240,10 +247,25 @@ impl Core {
             return Ok(Came::Done(None));
         }
         if self.now() >= until {
-            return Ok(Came::Done(Some(format!("{in_flight} in flight cut at the deadline"))));
+            return self.cut(fleets, in_flight);
         }
         self.world.edge.wake_when_drained(fleets);
         Ok(Came::Waits(Some(until)))
+    }
+
+    /// Has the edge let go of fleets whose time is up, and tells what that cut.
+    fn cut(&mut self, fleets: &[FleetId], in_flight: u64) -> Result<Came, Trouble> {
+        let until = self.now();
+        let Some(app) = fleets.first().map(|id| id.app.clone()) else { return Ok(Came::Done(None)) };
+        let mut next = self.state(&app).clone();
+        let all = next.fleets.values_mut();
+        all.filter(|f| fleets.contains(&f.id)).for_each(|f| f.phase = FleetPhase::Warm { until });
+        self.put_in_force_with(&app, next)?;
+        let what = self.what_was_cut(fleets).map_or_else(
+            || format!("{in_flight} in flight at the deadline, none of them cut"),
+            |cut| format!("{cut} at the deadline"),
+        );
+        Ok(Came::Done(Some(what)))
     }
 
     fn unroute(&mut self, app: &AppName) -> Result<Came, Trouble> {
@@ -277,7 +299,7 @@ impl Core {
             return Ok(Came::Waits(None));
         }
         between("forget", || self.world.engine.forget(&ids)).map_err(|e| Trouble::of(&e))?;
-        Ok(Came::Done(None))
+        Ok(Came::Done(self.what_was_cut(fleets)))
     }
 
     /// What was known of fleets that are gone. Not before the log says so: until then a late report would find

@@ -6,9 +6,11 @@
 //! ended.
 
 mod begin;
+mod canary;
 mod carry_out;
 mod hook;
 mod news;
+mod pause;
 mod publish;
 mod report;
 mod strays;
@@ -48,6 +50,9 @@ pub struct Core {
     pending: BTreeMap<AppName, Pending>,
     listeners: BTreeMap<Generation, news::Audience>,
     cancelled: BTreeMap<Generation, String>,
+    watches: BTreeMap<AppName, canary::Watch>,
+    /// What was cut at fleets the edge has let go of, until it is written down.
+    cuts: BTreeMap<FleetId, u64>,
     back_off: BTreeMap<FleetId, BackOff>,
     /// Members of retiring fleets that have been asked to end by this core.
     asked_to_end: BTreeSet<InstanceId>,
@@ -82,6 +87,8 @@ impl Core {
             pending: BTreeMap::new(),
             listeners: BTreeMap::new(),
             cancelled: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             back_off: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),

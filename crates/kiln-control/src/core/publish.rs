@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_model::{AppName, AppState, InstanceState, RouteTable, route_table};
+use kiln_model::{Action, AppName, AppState, FleetId, InstanceState, RouteTable, route_table};
 
 use super::Core;
 use crate::boundary::between;
@@ -25,7 +25,7 @@ impl Core {
         let switching = |(app, state): (&AppName, &AppState)| {
             state.under_way.as_ref().is_some_and(|u| match u.step() {
                 // One that waits for health again sets none for now.
-                Some(kiln_model::Action::Switch { fleets, .. }) => {
+                Some(Action::Switch { fleets, .. } | Action::Shift { fleets, .. }) => {
                     u.intent.is_some() && self.observe_fleets(app, fleets).is_ok()
                 }
                 _ => false,
@@ -55,9 +55,30 @@ impl Core {
         self.published = None;
         let table = RouteTable { version: version + 1, ..table };
         let counts = between("table", || self.world.edge.set_table(&table))?;
+        for gone in counts.gone.into_iter().filter(|count| count.cut > 0) {
+            *self.cuts.entry(gone.fleet).or_default() += gone.cut;
+        }
         // The very same may have been put in force before, and that acknowledged late.
         self.published = Some(RouteTable { version: counts.version, ..table });
         Ok(())
+    }
+
+    /// Whether the edge has acknowledged that it sends nobody to the fleets a step waits for: their time to drain does
+    /// not begin before.
+    pub(super) fn has_let_go(&mut self, action: &Action) -> Result<bool, Trouble> {
+        let Action::AwaitDrained { fleets, .. } = action else { return Ok(true) };
+        self.publish()?;
+        let Some(table) = &self.published else { return Ok(false) };
+        let tcp = table.tcp.iter().flat_map(|r| &r.targets);
+        let mut targets = table.routes.iter().flat_map(|r| &r.targets).chain(tcp);
+        Ok(!targets.any(|t| t.weight > 0 && fleets.contains(&t.fleet)))
+    }
+
+    /// What was cut at these fleets when the edge let go of them, in words; it is told once.
+    pub(super) fn what_was_cut(&mut self, fleets: &[FleetId]) -> Option<String> {
+        let cut = fleets.iter().filter_map(|id| Some((id, self.cuts.remove(id)?)));
+        let words: Vec<String> = cut.map(|(id, count)| format!("{count} in flight at {id} cut")).collect();
+        (!words.is_empty()).then(|| words.join(", "))
     }
 
     fn compose(&self, apps: &BTreeMap<AppName, AppState>) -> RouteTable {

@@ -94,9 +94,18 @@ impl Core {
                 kiln_model::Action::AwaitHealthy { within, .. }
                 | kiln_model::Action::RunHook { within, .. }
                 | kiln_model::Action::AwaitDrained { within, .. } => Some(since.after(*within)),
+                kiln_model::Action::Observe { terms, .. } => Some(since.after(terms.within)),
                 _ => None,
             };
-            waiting.push(Waiting { what: action.to_string(), since, until });
+            let figures = self.figures(app).map_or_else(String::new, |figures| format!("; so far {figures}"));
+            waiting.push(Waiting { what: format!("{action}{figures}"), since, until });
+        }
+        if let Some(pause) = self.apps.get(app).and_then(|s| s.paused.as_ref()) {
+            let what = format!(
+                "`kiln resume`: requests wait at the edge, {} at most; paused by {}",
+                pause.wait, pause.by
+            );
+            waiting.push(Waiting { what, since: pause.since, until: None });
         }
         let fleets = self.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
         let held_back = fleets.filter_map(|f| self.back_off.get(&f.id)?.waiting(f, self.now()));

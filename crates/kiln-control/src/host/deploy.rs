@@ -80,6 +80,9 @@ impl LocalHost {
             // Later, a certificate that cannot be used is replaced by what it was before; now there is no before.
             inspect_certificate(paths).map_err(|problem| failure::bad_certificate(&problem))?;
         }
+        if project.spec.automatic_tls && self.renewals.is_none() {
+            return Err(failure::no_authority());
+        }
         let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
         let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;

@@ -53,6 +53,17 @@ pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
         .because(trouble.to_string())
 }
 
+pub(crate) fn no_authority() -> Failure {
+    Failure::new(ExitCode::Host, "the app wants certificates, and this host does not know where to get them")
+        .hint("start it with `kiln serve --acme URL`, or name files under `[tls] certificates`")
+}
+
+pub(crate) fn not_paused(trouble: &Trouble) -> Failure {
+    Failure::new(ExitCode::Host, "the edge was not told")
+        .because(trouble.to_string())
+        .hint("what was written down is done as soon as the edge answers; `kiln status` shows it")
+}
+
 pub(crate) fn no_figures(trouble: &Trouble) -> Failure {
     Failure::new(ExitCode::Host, "the edge did not give its figures").because(trouble.to_string())
 }

@@ -34,7 +34,9 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
             }
             Record::Outcome { generation, note: Some(note), .. } => {
                 if let Some(entry) = entries.get_mut(generation) {
-                    entry.reason = Some(note.clone());
+                    // Each step may have something to tell.
+                    let before = entry.reason.take().map_or_else(String::new, |before| format!("{before}; "));
+                    entry.reason = Some(before + note);
                 }
             }
             Record::Ended { at, generation, ending, .. } => {
@@ -75,6 +77,13 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                 let mut entry = note(*at, by, app, "import".into(), None::<&String>);
                 entry.to = Some(release.clone());
                 replacements.push(entry);
+            }
+            Record::Paused { at, by, app, wait } => {
+                let wait = format!("requests wait at the edge, {wait} at most");
+                replacements.push(note(*at, by, app, "pause".into(), Some(&wait)));
+            }
+            Record::Resumed { at, by, app } => {
+                replacements.push(note(*at, by, app, "resume".into(), None::<&String>));
             }
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");
@@ -200,7 +209,10 @@ fn outcome(ending: &Ending, has_served: bool, note: Option<String>) -> (String, 
         Ending::Superseded { by } if !has_served => {
             ("superseded".into(), Some(format!("operation {by} took its place before it served")))
         }
-        Ending::Superseded { by } => ("done".into(), Some(format!("the drain went on in operation {by}"))),
+        Ending::Superseded { by } => {
+            let before = note.map_or_else(String::new, |note| format!("{note}; "));
+            ("done".into(), Some(format!("{before}the drain went on in operation {by}")))
+        }
         Ending::Failed { step, cause } => ("failed".into(), Some(format!("{step}: {cause}"))),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod failure;
 mod gc;
 mod history;
 mod logs;
+mod pause;
 mod pins;
 mod plan;
 mod portable;
@@ -21,6 +22,7 @@ mod preflight;
 mod processes;
 mod queries;
 mod releases;
+mod renewals;
 mod rollback;
 mod room;
 pub mod secrets;
@@ -52,6 +54,8 @@ use busy::Busy;
 use driver::{Driver, Waker};
 pub use processes::EdgeOptions;
 use processes::Processes;
+pub use renewals::AcmeOptions;
+use renewals::Renewals;
 
 /// What a host is started with.
 #[derive(Debug, Clone)]
@@ -62,6 +66,8 @@ pub struct HostConfig {
     pub listen: SocketAddr,
     /// What the edge is to do beside that; what it does already, if absent.
     pub edge: Option<EdgeOptions>,
+    /// Where certificates come from, if it gets any itself.
+    pub acme: Option<AcmeOptions>,
     /// The program whose `keeper` and `edge` subcommands are the processes beside control.
     pub program: PathBuf,
 }
@@ -76,6 +82,7 @@ pub struct LocalHost {
     log: Arc<Mutex<OperationLog>>,
     listen: SocketAddr,
     processes: Arc<Processes>,
+    pub(crate) renewals: Option<Arc<Renewals>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: Mutex<Option<Result<(), Failure>>>,
     _lock: HostLock,
@@ -119,6 +126,7 @@ impl LocalHost {
         let driver = Driver::new(core, waker);
         let host = Self {
             listen: processes.address(),
+            renewals: config.acme.map(|options| Arc::new(Renewals::new(options, store.clone()))),
             store,
             engine,
             driver,
@@ -138,11 +146,15 @@ impl LocalHost {
         let (turning, listening, supervising) =
             (self.driver.clone(), self.driver.clone(), self.driver.clone());
         let (engine, processes) = (self.engine.clone(), self.processes.clone());
-        let threads: [(&str, Body); 3] = [
+        let mut threads: Vec<(&str, Body)> = vec![
             ("core", Box::new(move || turning.turn())),
             ("engine", Box::new(move || listening.listen(&*engine))),
             ("processes", Box::new(move || processes.supervise(&supervising))),
         ];
+        if let Some(renewals) = self.renewals.clone() {
+            let (driver, processes, clock) = (self.driver.clone(), self.processes.clone(), self.clock);
+            threads.push(("certificates", Box::new(move || renewals.run(&driver, &processes, &clock))));
+        }
         for (name, body) in threads {
             let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
             let thread = spawned.map_err(|e| failure::system("start a thread", &e))?;
@@ -295,6 +307,8 @@ impl Host for LocalHost {
             }
             Command::Wait { app, operation } => self.wait(app, operation, events),
             Command::Cancel { app } => self.cancel(app, &by),
+            Command::Pause { app, wait } => self.pause(app, wait, &by),
+            Command::Resume { app } => self.resume(app, &by),
             Command::Status { app } => self.status(app),
             Command::Releases { app } => self.releases(app),
             Command::ReleaseShow { app, release } => self.release_show(app, &release),

@@ -54,7 +54,11 @@ impl LocalHost {
             traffic: TrafficReport::from(&state.traffic),
             services: services(&core, state),
             address: self.address(),
-            waiting: core.waiting(&app),
+            waiting: core
+                .waiting(&app)
+                .into_iter()
+                .chain(self.renewals.iter().flat_map(|r| r.waiting()))
+                .collect(),
             last_failure: state.last_failure.clone(),
             warnings: super::room::warning(&self.store).into_iter().collect(),
             requests: served,

@@ -136,6 +136,7 @@ impl Edge {
             instances: known.into_iter().map(|(id, _)| id).collect(),
             release: None,
             protocol: Protocol::Http1,
+            circuit: None,
             callers: vec![],
             needs: Default::default(),
         }
@@ -201,5 +202,7 @@ pub fn route(host: Option<&str>, path: &str, targets: &[(&FleetId, u32)]) -> Edg
         service: "web".parse().unwrap(),
         targets: targets.iter().map(|(f, weight)| Target { fleet: (*f).clone(), weight: *weight }).collect(),
         https: HttpsRule::Optional,
+        audience: kiln_model::Audience::Everybody,
+        hold: None,
     }
 }

@@ -56,6 +56,10 @@ fn each_caller_reaches_the_services_of_its_own_release() {
     assert_eq!(client.get("/").text(), "old");
     let counts = edge.client.counts().unwrap();
     assert_eq!(counts.fleets[0].failed, 0);
+    // They are counted as requests from outside are, by who asks for what.
+    let metrics = edge.client.metrics().unwrap();
+    let line = metrics.lines().find(|l| l.starts_with("kiln_requests_total") && l.contains("2xx")).unwrap();
+    assert!(line.contains("route=\"web -> api\"") && line.ends_with(" 21"), "{line}");
 }
 
 #[test]

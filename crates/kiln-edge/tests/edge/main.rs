@@ -4,6 +4,8 @@
 
 mod bad_upstreams;
 mod broker;
+mod canary;
+mod circuit;
 mod clients;
 mod control;
 mod drain;
@@ -19,6 +21,7 @@ mod smuggling;
 mod streams;
 mod succession;
 mod tls;
+mod watch;
 mod websockets;
 mod wire;
 mod zero_drop;

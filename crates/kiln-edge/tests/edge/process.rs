@@ -16,7 +16,7 @@ use crate::harness::{fleet_id, route};
 use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
-const DIR: &str = "KILN_EDGE_TEST_DIR";
+pub const DIR: &str = "KILN_EDGE_TEST_DIR";
 const NOBODY: u32 = 65534;
 
 /// Not a test by itself: what the child process of the test below runs.
@@ -90,6 +90,7 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
         instances,
         release: None,
         protocol: Protocol::Http1,
+        circuit: None,
         callers: vec![],
         needs: Default::default(),
     }];

@@ -232,3 +232,19 @@ fn the_edge_passes_on_only_what_others_understand_in_the_same_way() {
         eprintln!("haproxy is not installed: compared with hyper only");
     }
 }
+
+/// What is behind a whole request in the same piece is looked at as closely as what comes alone.
+#[test]
+fn a_second_head_in_the_same_piece_with_two_lengths_is_refused() {
+    let instance = Instance::saying("first");
+    let edge = Edge::serving(&[&instance]);
+    let two = "GET /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\
+               Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = edge.connect();
+    client.send(two);
+    assert_eq!(client.read().text(), "first");
+    assert_eq!(client.read().status(), 400);
+    assert!(client.try_read().is_none(), "nothing more is read from it");
+    let seen: Vec<String> = instance.seen().iter().map(|m| m.start.clone()).collect();
+    assert_eq!(seen, ["GET /a HTTP/1.1"]);
+}

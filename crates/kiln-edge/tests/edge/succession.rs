@@ -117,7 +117,7 @@ fn doors_are_opened_and_closed_while_it_serves() {
     drop(listeners);
     let web = edge.fleet(1, &[&Instance::saying("hi")]);
     let targets = route(None, "/", &[(&fleet.id, 1)]).targets;
-    let tcp = vec![TcpRoute { port, service: "db".parse().unwrap(), targets }];
+    let tcp = vec![TcpRoute { port, service: "db".parse().unwrap(), targets, hold: None }];
     let routes = vec![route(None, "/", &[(&web.id, 1)])];
     let fleets = vec![web.clone(), fleet.clone()];
     let table = RouteTable { routes: routes.clone(), fleets, tcp, ..RouteTable::default() };

@@ -74,6 +74,8 @@ impl Spec {
             drain: self.drain,
             keep_warm: self.keep_warm,
             schema: self.schema,
+            automatic_tls: self.automatic_tls,
+            canary: self.canary.clone(),
             policy: of.policy.clone(),
         })
     }
@@ -116,6 +118,7 @@ fn without_proof(service: &ServiceSpec, image: &ImageRecord) -> ReleaseService {
         volatile: image.volatile.clone(),
         port: service.port,
         protocol: service.protocol,
+        circuit: service.circuit,
         instances: service.instances,
         limits: service.limits,
         probe,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Capability, CertificatePaths, Check, Hooks, HostPattern, HttpsRule, ImageName, Limits, Millis,
-    Need, NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange, SecretName,
-    ServiceName, Volatile,
+    AppName, Canary, Capability, CertificatePaths, Check, Circuit, Hooks, HostPattern, HttpsRule, ImageName,
+    Limits, Millis, Need, NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange,
+    SecretName, ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -31,6 +31,10 @@ pub struct Spec {
     pub keep_warm: Millis,
     /// The versions of the schema of its data that it works with.
     pub schema: Option<SchemaRange>,
+    /// Whether the host is to get certificates for the hosts of its routes itself.
+    pub automatic_tls: bool,
+    /// How a release takes over, if in steps.
+    pub canary: Option<Canary>,
     /// Where the contents of images come from.
     pub sources: Sources,
     /// What every image that a service runs is held against.
@@ -180,6 +184,8 @@ pub enum BuildStep {
 /// What a service is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
+    /// How many requests its instances take at a time, if it is said.
+    pub circuit: Option<Circuit>,
     /// The image its instances are made from.
     pub image: ImageName,
     /// The port they listen on; not 0.

@@ -1,5 +1,6 @@
 //! The planner against the checker, and both against hand-made worlds.
 
+mod canary;
 mod hooks;
 mod world;
 

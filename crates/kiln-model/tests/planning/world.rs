@@ -23,6 +23,7 @@ pub(crate) fn release(marker: &str) -> Release {
         volatile: vec![],
         port: 8080,
         protocol: Protocol::Http1,
+        circuit: None,
         instances: 3,
         limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64, io: None },
         probe: Probe::Tcp,
@@ -56,6 +57,8 @@ pub(crate) fn release(marker: &str) -> Release {
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
         schema: None,
+        canary: None,
+        automatic_tls: false,
         policy: Default::default(),
     }
 }
@@ -127,6 +130,8 @@ pub(crate) fn words(plan: &Plan) -> Vec<&'static str> {
         Action::Provision { .. } => "provision",
         Action::RunHook { .. } => "run hook",
         Action::AwaitHealthy { .. } => "await healthy",
+        Action::Shift { .. } => "shift",
+        Action::Observe { .. } => "observe",
         Action::Switch { .. } => "switch",
         Action::AwaitDrained { .. } => "await drained",
         Action::KeepWarm { .. } => "keep warm",

@@ -60,7 +60,7 @@ fn what_is_not_toml() {
 #[test]
 fn keys_that_do_not_exist() {
     assert_snapshot!(with("image = \"web\"", "imgae = \"web\""), @r"
-        kiln.toml:8:1: unknown key `imgae`; expected one of `capabilities`, `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `io`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`; did you mean `image`?
+        kiln.toml:8:1: unknown key `imgae`; expected one of `capabilities`, `circuit`, `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `io`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`; did you mean `image`?
             at |imgae|
         ");
     assert_snapshot!(and("[images.api]\nfrom = \"scratch\"\n"), @r"
@@ -282,11 +282,7 @@ fn routes_that_take_the_same_requests() {
 }
 
 #[test]
-fn what_is_for_a_later_version_is_refused() {
-    assert_snapshot!(and("[deploy]\nstrategy = { canary = [\"5%\"] }\n"), @r#"
-        kiln.toml:11:23: canaries are not available in this version of Kiln
-            at |["5%"]|
-        "#);
+fn what_is_not_there_is_refused() {
     assert_snapshot!(and("[deploy]\nstrategy = \"rolling\"\n"), @r#"
         kiln.toml:11:12: there is no strategy `rolling`; expected `blue-green`
             at |"rolling"|
@@ -294,6 +290,26 @@ fn what_is_for_a_later_version_is_refused() {
     assert_snapshot!(and("[sources.debian]\nmirror = \"ftp://mirror\"\n"), @r#"
         kiln.toml:11:10: `ftp://mirror` is not the address of a mirror; expected an address like `https://mirror.example.com/debian` (http or https)
             at |"ftp://mirror"|
+        "#);
+}
+
+#[test]
+fn canaries() {
+    assert_snapshot!(and("[deploy]\nstrategy = { canary = [\"5%\", \"5%\", \"100%\", \"x\"] }\n"), @r#"
+        kiln.toml:11:30: 5% is not more than the step before; expected growing shares
+            at |"5%"|
+        kiln.toml:11:36: 100% of the users are no canary; expected less than 100%; the last step is followed by the switch
+            at |"100%"|
+        kiln.toml:11:44: `x` is not a share like "5%" or "0.25%"
+            at |"x"|
+        "#);
+    assert_snapshot!(and("[deploy]\nstrategy = { canary = [], hold = \"2m\", within = \"1m\", errors = \"1\" }\n"), @r#"
+        kiln.toml:11:23: a canary of 0 steps; expected 1 to 100 shares, like `["5%", "25%"]`
+            at |[]|
+        kiln.toml:11:49: `within` is 1m and `hold` is 2m; expected no less time than a step takes at least
+            at |"1m"|
+        kiln.toml:11:64: `1` is not a share like "5%" or "0.25%"
+            at |"1"|
         "#);
 }
 

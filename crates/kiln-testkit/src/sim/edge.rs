@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use kiln_control::{Edge, Trouble};
-use kiln_model::{EdgeCounts, FleetCount, FleetId, Generation, RouteTable};
+use kiln_model::{
+    EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, Generation, RouteTable, latency_bucket,
+};
 
 use super::lock;
 
@@ -18,6 +20,7 @@ struct State {
     /// All tables there ever were, oldest first.
     tables: Vec<RouteTable>,
     in_flight: BTreeMap<Generation, u64>,
+    seen: BTreeMap<Generation, Evidence>,
     down: bool,
 }
 
@@ -37,6 +40,15 @@ impl FakeEdge {
         lock(&self.0).in_flight.insert(generation, count);
     }
 
+    /// The fleets of a generation answer so many requests, each after so many milliseconds; some of them fail.
+    pub fn answer(&self, generation: Generation, requests: u64, failed: u64, millis: u64) {
+        let mut state = lock(&self.0);
+        let seen = state.seen.entry(generation).or_default();
+        seen.requests += requests;
+        seen.failed += failed;
+        seen.latency[latency_bucket(millis * 1000)] += requests;
+    }
+
     /// Makes it answer nobody, or answer again.
     pub fn set_down(&self, down: bool) {
         lock(&self.0).down = down;
@@ -44,6 +56,12 @@ impl FakeEdge {
 }
 
 impl State {
+    /// A fleet has left, and what was in flight there is cut.
+    fn cut(&mut self, fleet: FleetId) -> FleetCount {
+        let cut = self.in_flight.remove(&fleet.generation).unwrap_or(0);
+        FleetCount { fleet, in_flight: 0, served: 0, failed: 0, cut }
+    }
+
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
         if self.down {
             return Err(Trouble("the edge does not answer".into()));
@@ -68,14 +86,27 @@ impl Edge for FakeEdge {
         let mut state = lock(&self.0);
         if !state.down {
             assert!(table.version > state.table.version, "a table that is not newer: {table:?}");
-            state.table = table.clone();
             state.tables.push(table.clone());
+            let before = std::mem::replace(&mut state.table, table.clone());
+            let gone = before.fleets.iter().map(|f| &f.id);
+            let gone = gone.filter(|id| !table.fleets.iter().any(|f| f.id == **id)).cloned();
+            let gone: Vec<FleetCount> = gone.map(|id| state.cut(id)).collect();
+            return Ok(EdgeCounts { gone, ..state.counts()? });
         }
         state.counts()
     }
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
         lock(&self.0).counts()
+    }
+
+    fn evidence(&self, fleets: &[FleetId]) -> Vec<FleetEvidence> {
+        let state = lock(&self.0);
+        let seen = |id: &FleetId| {
+            let evidence = state.seen.get(&id.generation).cloned().unwrap_or_default();
+            FleetEvidence { fleet: id.clone(), evidence }
+        };
+        fleets.iter().map(seen).collect()
     }
 
     fn wake_when_drained(&self, _: &[FleetId]) {}

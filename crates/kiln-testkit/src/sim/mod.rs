@@ -132,6 +132,16 @@ impl Sim {
         self.settle();
     }
 
+    /// Ann has requests wait so long at most, or lets them go on.
+    pub fn pause(&mut self, wait: Option<Millis>) {
+        // What does not reach the edge now does later.
+        let _ = match wait {
+            Some(wait) => self.core.pause(&Self::app(), wait, "ann".into()),
+            None => self.core.resume(&Self::app(), "ann".into()),
+        };
+        self.settle();
+    }
+
     /// Gives up what is under way.
     pub fn cancel(&mut self) {
         let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());

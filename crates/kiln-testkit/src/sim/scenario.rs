@@ -1,7 +1,7 @@
 //! Scenario files: commands after `>`, what must happen below them. They are read by people who know no Rust.
 
 use kiln_control::{Precedence, Request};
-use kiln_model::{Generation, Hook, Millis, OperationKind, Release, SchemaRange};
+use kiln_model::{Canary, Generation, Hook, Millis, OperationKind, Release, SchemaRange, Share, Terms};
 
 use super::{DiskState, Sim, release};
 
@@ -50,6 +50,14 @@ fn hooked(name: &str, words: &[&str]) -> Release {
     release
 }
 
+/// One that takes over in steps, each of 10 to 60 seconds.
+fn canary(name: &str, shares: &[&str]) -> Release {
+    let terms =
+        Terms { hold: Millis(10_000), within: Millis(60_000), errors: Share(100), slower: Share(5_000) };
+    let shares = shares.iter().map(|share| share.parse().expect("a share")).collect();
+    Release { canary: Some(Canary { shares, terms, preview: false }), ..named(name) }
+}
+
 fn perform(sim: &mut Sim, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     let serve = |name: &str, hooks: &[&str], kind, precedence| Request::Serve {
@@ -83,8 +91,19 @@ fn perform(sim: &mut Sim, command: &str) {
             sim.engine.end_with_code(&instance.parse().expect("an instance"), code);
             sim.settle();
         }
+        ["canary", name, ref shares @ ..] => {
+            let (release, kind) = (Box::new(canary(name, shares)), OperationKind::Deploy);
+            sim.request(Request::Serve { release, kind, schema: None, precedence: Precedence::Yields });
+        }
+        ["answers", generation, requests, failed, millis] => {
+            let number = |text: &str| text.parse().expect("a number");
+            sim.edge.answer(Generation(number(generation)), number(requests), number(failed), number(millis));
+            sim.settle();
+        }
         ["down"] => sim.request(Request::Down { drain: Millis(5_000) }),
         ["cancel"] => sim.cancel(),
+        ["pause", wait] => sim.pause(Some(wait.parse().expect("a duration"))),
+        ["resume"] => sim.pause(None),
         ["crash"] => sim.crash(),
         ["wait", span] => sim.wait(span.parse().expect("a duration")),
         ["sick", prefix] => {

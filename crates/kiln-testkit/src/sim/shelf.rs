@@ -72,6 +72,7 @@ pub fn release(name: &str, instances: u32) -> Release {
         volatile: Vec::new(),
         port: 8080,
         protocol: kiln_model::Protocol::Http1,
+        circuit: None,
         instances,
         limits: Limits { memory: ByteSize(1 << 26), cpu_millis: 500, pids: 64, io: None },
         probe: Probe::Tcp,
@@ -103,6 +104,8 @@ pub fn release(name: &str, instances: u32) -> Release {
         drain: Millis(30_000),
         keep_warm: Millis(600_000),
         schema: None,
+        canary: None,
+        automatic_tls: false,
         policy: Default::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! The simulated host's history in words a person reads.
 
 use kiln_control::{Core, News};
-use kiln_model::{Ending, FleetPhase, Record};
+use kiln_model::{Audience, Ending, FleetPhase, Record};
 
 use super::{FakeEdge, Sim};
 
@@ -37,6 +37,8 @@ pub(crate) fn record(record: &Record) -> String {
         Record::Pinned { release, .. } => format!("release {release} is pinned"),
         Record::Unpinned { release, .. } => format!("release {release} is unpinned"),
         Record::Imported { release, .. } => format!("release {release} is imported"),
+        Record::Paused { by, wait, .. } => format!("{} pauses it: requests wait, {wait} at most", by.name),
+        Record::Resumed { by, .. } => format!("{} resumes it", by.name),
         Record::SecretSet { name, .. } => format!("secret {name} is set"),
         Record::SecretRemoved { name, .. } => format!("secret {name} is removed"),
         Record::Replaced { fleet, lost, new, .. } => {
@@ -84,6 +86,7 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
         let phase = match &f.phase {
             FleetPhase::Planned => "planned",
             FleetPhase::Green => "green",
+            FleetPhase::Canary => "canary",
             FleetPhase::Live => "live",
             FleetPhase::Draining => "draining",
             FleetPhase::Warm { .. } => "warm",
@@ -94,12 +97,24 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
     let table = edge.table();
     let receivers =
         |id: &kiln_model::FleetId| table.fleets.iter().find(|f| f.id == *id).map_or(0, |f| f.instances.len());
-    let targets = table.routes.iter().flat_map(|r| &r.targets);
-    let targets = targets.map(|t| format!("@{} × {}", t.fleet.generation, receivers(&t.fleet)));
+    let to = |r: &kiln_model::EdgeRoute| {
+        let share = match r.audience {
+            Audience::Everybody => String::new(),
+            Audience::At(n) => format!("{} to ", table.canaries[n].share),
+            Audience::NotAt(_) => "the rest to ".to_owned(),
+        };
+        r.targets
+            .iter()
+            .map(|t| format!("{share}@{} × {}", t.fleet.generation, receivers(&t.fleet)))
+            .collect::<Vec<_>>()
+    };
+    let targets = table.routes.iter().flat_map(to);
+    let held = table.routes.iter().any(|r| r.hold.is_some());
+    let held = if held { " (requests wait)" } else { "" };
     let live = state.traffic.live().map_or_else(|| "nobody".into(), name);
     let (fleets, targets): (Vec<_>, Vec<_>) = (fleets.collect(), targets.collect());
     let parting: Vec<String> = core.parting().iter().map(ToString::to_string).collect();
     let parting =
         if parting.is_empty() { String::new() } else { format!("; leaving: {}", parting.join(", ")) };
-    format!("= {live} serves; fleets: {}; edge: {}{parting}", fleets.join(", "), targets.join(", "))
+    format!("= {live} serves; fleets: {}; edge: {}{held}{parting}", fleets.join(", "), targets.join(", "))
 }

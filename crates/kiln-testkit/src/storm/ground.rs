@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use kiln_control::{Condition, Watch};
 use kiln_model::{
-    Exit, FleetId, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Record, Release, ReleaseId,
-    RouteTable, Timestamp,
+    Evidence, Exit, FleetCount, FleetId, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Record,
+    Release, ReleaseId, RouteTable, Timestamp,
 };
 
 use super::disk::StormDisk;
@@ -66,6 +66,8 @@ pub(super) struct EdgeTruth {
     pub(super) is_up: bool,
     pub(super) table: RouteTable,
     pub(super) in_flight: BTreeMap<InstanceId, u64>,
+    /// What it has seen of fleets.
+    pub(super) seen: BTreeMap<FleetId, Evidence>,
     /// When a fleet was targeted last.
     pub(super) left: BTreeMap<FleetId, Timestamp>,
 }
@@ -205,7 +207,7 @@ impl Truth {
     }
 
     /// Puts a table in force, if it is newer than the one that is.
-    pub(super) fn take_table(&mut self, table: &RouteTable) -> Result<(), String> {
+    pub(super) fn take_table(&mut self, table: &RouteTable) -> Result<Vec<FleetCount>, String> {
         if table.version <= self.edge.table.version {
             return Err(format!("the edge has a table as new as {} already", table.version));
         }
@@ -222,6 +224,14 @@ impl Truth {
         let cut: Vec<InstanceId> = leaving.filter(|id| !named.contains(id)).cloned().collect();
         let findings: Vec<String> = cut.iter().filter_map(|id| self.too_early(id)).collect();
         findings.into_iter().for_each(|finding| self.judge.find(finding));
+        let gone = before.fleets.iter().filter(|f| !fleets.contains(&f.id)).map(|f| FleetCount {
+            fleet: f.id.clone(),
+            in_flight: 0,
+            served: 0,
+            failed: 0,
+            cut: f.instances.iter().filter_map(|id| self.edge.in_flight.get(id)).sum(),
+        });
+        let gone = gone.collect();
         self.edge.in_flight.retain(|id, _| !cut.contains(id));
         self.note(|| {
             let targets: BTreeSet<String> = table
@@ -232,6 +242,6 @@ impl Truth {
                 .collect();
             format!("the edge takes table {}: {targets:?}", table.version)
         });
-        Ok(())
+        Ok(gone)
     }
 }

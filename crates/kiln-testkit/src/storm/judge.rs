@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Action, AppName, Ending, Exit, FleetId, Generation, HookMoment, InstanceId, InstanceOrder, Millis,
-    OperationKind, Plan, Record, Release, ReleaseId, RouteTable,
+    Action, AppName, Audience, EdgeRoute, Ending, Exit, FleetId, Generation, HookMoment, InstanceId,
+    InstanceOrder, Millis, OperationKind, Plan, Record, Release, ReleaseId, RouteTable, Share,
 };
 
 use super::ground::{EdgeTruth, Truth};
@@ -39,6 +39,8 @@ pub struct Figures {
     pub plans: u64,
     /// Switches of traffic written down.
     pub switches: u64,
+    /// Users given to a canary.
+    pub shifts: u64,
     /// Plans that failed.
     pub failures: u64,
     /// Plans superseded.
@@ -67,6 +69,10 @@ pub(super) struct Ledger {
     pub(super) under_way: Option<Plan>,
     done: usize,
     begun: bool,
+    /// The release that may have some of the users, and how many.
+    canary: Option<(ReleaseId, BTreeSet<Share>)>,
+    /// The one before it, as long as the edge may not know better.
+    lingering: Option<(ReleaseId, BTreeSet<Share>)>,
 }
 
 impl Ledger {
@@ -112,6 +118,8 @@ impl Judge {
             | Record::Pinned { .. }
             | Record::Unpinned { .. }
             | Record::SecretSet { .. }
+            | Record::Paused { .. }
+            | Record::Resumed { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,
         }
@@ -140,6 +148,10 @@ impl Judge {
         }
     }
 
+    pub(super) fn release_of(&self, fleet: &FleetId) -> Option<&ReleaseId> {
+        self.fleets.get(fleet)
+    }
+
     fn provisioned(&mut self, fleet: &FleetId, release: &ReleaseId) {
         if self.fleets.insert(fleet.clone(), release.clone()).is_some() {
             self.find(format!("{fleet} is made twice"));
@@ -157,8 +169,16 @@ impl Judge {
     }
 
     fn intended(&mut self, app: &AppName, generation: Generation, step: usize) {
-        if let Some(ledger) = self.current(app, generation, step) {
-            ledger.begun = true;
+        let Some(ledger) = self.current(app, generation, step) else { return };
+        ledger.begun = true;
+        if let Some(Action::Shift { release, share, .. }) = ledger.doing().cloned() {
+            // Until the edge has the new table it is as it was.
+            let mut shares = BTreeSet::from([share]);
+            match ledger.canary.take() {
+                Some((id, before)) if id == release => shares.extend(before.into_iter().next_back()),
+                before => ledger.lingering = before,
+            }
+            ledger.canary = Some((release, shares));
         }
     }
 
@@ -177,6 +197,7 @@ impl Judge {
             }
             Some(Action::Switch { release, .. }) => {
                 ledger.live = Some(release.clone());
+                ledger.canary = None;
                 self.figures.switches += 1;
                 self.ends.insert(generation, Ended::Switched);
                 // An edge that died in this very moment has no table to be looked at.
@@ -184,7 +205,13 @@ impl Judge {
                     self.find(format!("the log says that {app} is switched, and the edge does otherwise"));
                 }
             }
-            Some(Action::Unroute) => ledger.live = None,
+            Some(Action::Unroute) => (ledger.live, ledger.canary) = (None, None),
+            // It is out of the table before its fleets are gone.
+            Some(Action::Retire { .. }) => (ledger.canary, ledger.lingering) = (None, None),
+            Some(Action::Shift { .. }) => {
+                ledger.lingering = None;
+                self.figures.shifts += 1;
+            }
             Some(_) => {}
         }
     }
@@ -312,6 +339,24 @@ impl Truth {
         if routes.is_empty() {
             return (!dark).then(|| format!("{app} has no route at the edge, and {releases:?} should serve"));
         }
+        let (canary, routes): (Vec<_>, Vec<_>) =
+            routes.into_iter().partition(|r| matches!(r.audience, Audience::At(_)));
+        if let Some(wrong) = self.wrong_with_canary(app, &canary) {
+            return Some(wrong);
+        }
+        let one = match self.release_behind(app, &routes) {
+            Ok(one) => one,
+            Err(wrong) => return Some(wrong),
+        };
+        if !releases.contains(&one) {
+            return Some(format!("{app} is served by {one}, and {releases:?} should"));
+        }
+        let first = ledger.live.as_ref() != Some(one);
+        first.then(|| self.not_whole(app, one, &self.shelf[one])).flatten()
+    }
+
+    /// The one release that these routes lead to, all of them and exactly as it has them.
+    fn release_behind(&self, app: &AppName, routes: &[&EdgeRoute]) -> Result<&ReleaseId, String> {
         let seen: BTreeSet<&ReleaseId> = routes
             .iter()
             .flat_map(|r| &r.targets)
@@ -319,19 +364,39 @@ impl Truth {
             .filter_map(|t| self.judge.fleets.get(&t.fleet))
             .collect();
         let [one] = seen.iter().copied().collect::<Vec<_>>()[..] else {
-            return Some(format!("{app} is served by {seen:?} at the same time"));
+            return Err(format!("{app} is served by {seen:?} at the same time"));
         };
-        if !releases.contains(&one) {
-            return Some(format!("{app} is served by {one}, and {releases:?} should"));
-        }
         let release = &self.shelf[one];
         let wanted: BTreeSet<_> = release.routes.values().map(|r| (&r.path, &r.service)).collect();
         let found: BTreeSet<_> = routes.iter().map(|r| (&r.path, &r.service)).collect();
         if wanted != found || routes.iter().any(|r| r.targets.len() != 1) {
-            return Some(format!("{app} is served by {one} with the routes {found:?}"));
+            return Err(format!("{app} is served by {one} with the routes {found:?}"));
         }
-        let first = ledger.live.as_ref() != Some(one);
-        first.then(|| self.not_whole(app, one, release)).flatten()
+        Ok(one)
+    }
+
+    /// What is wrong with the part of the table that some of the users are served by.
+    fn wrong_with_canary(&self, app: &AppName, routes: &[&EdgeRoute]) -> Option<String> {
+        let Audience::At(number) = routes.first()?.audience else { return None };
+        let one = match self.release_behind(app, routes) {
+            Ok(one) => one,
+            Err(wrong) => return Some(wrong),
+        };
+        let ledger = &self.judge.apps[app];
+        let told = self.edge.table.canaries.get(number).map(|c| (&c.release, c.share));
+        let fits = |may: &(ReleaseId, BTreeSet<Share>)| {
+            may.0 == *one && told.is_some_and(|(release, share)| release == one && may.1.contains(&share))
+        };
+        if ledger.lingering.as_ref().is_some_and(fits) {
+            return None;
+        }
+        let may = ledger.canary.as_ref();
+        if !may.is_some_and(fits) {
+            return Some(format!("{app} has the canary {told:?}, and {may:?} is what the log says"));
+        }
+        let first = may.is_some_and(|(_, shares)| shares.len() == 1);
+        let shifting = matches!(ledger.doing(), Some(Action::Shift { .. }));
+        (first && shifting).then(|| self.not_whole(app, one, &self.shelf[one])).flatten()
     }
 
     /// Why a release that is about to serve for the first time must not.

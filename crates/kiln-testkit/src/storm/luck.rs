@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_control::Condition;
-use kiln_model::{Exit, InstanceId, InstanceStatus};
+use kiln_model::{Exit, FleetId, InstanceId, InstanceStatus};
 
 use super::Sabotage;
 use super::ground::{EdgeTruth, Late, Truth};
@@ -145,6 +145,9 @@ impl Truth {
             .filter(|f| targets.contains(&f.id))
             .flat_map(|f| f.instances.clone())
             .collect();
+        for fleet in &targets {
+            self.answer(fleet);
+        }
         let chance = &mut self.chance;
         self.edge.in_flight.retain(|_, count| {
             *count -= chance.below(*count + 1);
@@ -156,5 +159,17 @@ impl Truth {
                 *self.edge.in_flight.entry(id).or_default() += new;
             }
         }
+    }
+
+    /// A fleet answers some requests, and those of a leaky release fail half of them.
+    fn answer(&mut self, fleet: &FleetId) {
+        let leaks = self.judge.release_of(fleet).and_then(|id| self.shelf.get(id)).is_some_and(|release| {
+            release.services.values().any(|service| service.run.argv[0].contains("leaky"))
+        });
+        let requests = self.chance.below(60);
+        let seen = self.edge.seen.entry(fleet.clone()).or_default();
+        seen.requests += requests;
+        seen.failed += if leaks { requests / 2 } else { 0 };
+        seen.latency[10] += requests;
     }
 }

@@ -1,16 +1,17 @@
 //! What people ask for in a storm: releases good and bad, of apps with several services.
 
 use kiln_model::{
-    AppName, Hook, HookMoment, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName,
-    ServiceName,
+    AppName, Canary, Hook, HookMoment, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName,
+    ServiceName, Share, Terms,
 };
 
 use super::Chance;
 use crate::sim::release;
 
 /// What the instances of a release are like: as they should be, never well, slow to be well, not to be started one
-/// time in three, ending by themselves one time in two.
-const KINDS: [&str; 10] = ["good", "good", "good", "good", "good", "good", "sick", "slow", "faulty", "brief"];
+/// time in three, ending by themselves one time in two, failing one request in two.
+const KINDS: [&str; 11] =
+    ["good", "good", "good", "good", "good", "good", "sick", "slow", "faulty", "brief", "leaky"];
 
 /// The apps of a storm.
 pub(super) fn apps() -> [AppName; 2] {
@@ -20,6 +21,14 @@ pub(super) fn apps() -> [AppName; 2] {
 /// The host under which an app is asked for.
 pub(super) fn host(app: &AppName) -> HostPattern {
     format!("{app}.example").parse().expect("a host")
+}
+
+fn a_canary(chance: &mut Chance) -> Canary {
+    let all = [Share(0), Share(500), Share(2_500), Share(5_000)];
+    let from = usize::try_from(chance.below(4)).unwrap_or(0);
+    let (hold, within) = (Millis(1_000), Millis([1_000, 20_000][from % 2]));
+    let terms = Terms { hold, within, errors: Share(100), slower: Share(5_000) };
+    Canary { shares: all[from..].to_vec(), terms, preview: chance.one_in(2) }
 }
 
 /// A release of `app`.
@@ -55,6 +64,7 @@ pub(super) fn a_release(chance: &mut Chance, app: &AppName) -> Release {
     let secrets = [("KEY".parse().expect("a name"), PinnedSecret { version, env: None })];
     release.services.values_mut().for_each(|s| s.secrets = secrets.clone().into());
     a_hook(chance, &mut release);
+    release.canary = chance.one_in(3).then(|| a_canary(chance));
     release.drain = Millis([0, 1_000, 30_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
     release.keep_warm = Millis([0, 5_000, 600_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
     release

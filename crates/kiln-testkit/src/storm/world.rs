@@ -8,9 +8,9 @@ use std::time::Duration;
 use kiln_control::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};
 use kiln_engine::{Engine, EngineError, Execution};
 use kiln_model::{
-    AppName, EdgeCounts, ExecOrder, Exit, FleetCount, FleetId, ImageDigest, ImageHandle, InstanceId,
-    InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId, ReleaseService, RouteTable,
-    SecretOrder, Timestamp,
+    AppName, EdgeCounts, ExecOrder, Exit, FleetCount, FleetEvidence, FleetId, ImageDigest, ImageHandle,
+    InstanceId, InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId, ReleaseService,
+    RouteTable, SecretOrder, Timestamp,
 };
 use kiln_store::OperationLog;
 
@@ -221,9 +221,9 @@ impl Edge for Ground {
             if truth.sabotage == Some(Sabotage::DeafEdge) && truth.chance.one_in(3) {
                 return Ok(counts(truth));
             }
-            truth.take_table(table)?;
+            let gone = truth.take_table(table)?;
             truth.judge_table();
-            Ok(counts(truth))
+            Ok(EdgeCounts { gone, ..counts(truth) })
         };
         let told = self.call("give the edge a table", late, take).map_err(Trouble)?;
         Ok(told)
@@ -234,6 +234,16 @@ impl Edge for Ground {
             if truth.edge.is_up { Ok(counts(truth)) } else { Err("the edge is gone".into()) }
         };
         self.call("ask the edge", || None, tell).map_err(Trouble)
+    }
+
+    fn evidence(&self, fleets: &[FleetId]) -> Vec<FleetEvidence> {
+        self.with(|truth| {
+            let seen = |id: &FleetId| {
+                let evidence = truth.edge.seen.get(id).cloned()?;
+                Some(FleetEvidence { fleet: id.clone(), evidence })
+            };
+            fleets.iter().filter_map(seen).collect()
+        })
     }
 
     fn wake_when_drained(&self, _: &[FleetId]) {}

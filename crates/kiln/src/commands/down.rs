@@ -45,7 +45,7 @@ fn without_control(context: &Context, unreachable: Failure) -> Result<Answer, Fa
         .map_err(|e| Failure::new(ExitCode::Host, "could not find this program").because(e.to_string()))?;
     // Port 0: wherever the edge that is left listens.
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    LocalHost::start(HostConfig { root, listen, edge: None, program })?.run(
+    LocalHost::start(HostConfig { root, listen, edge: None, acme: None, program })?.run(
         Command::Down,
         this_process(),
         &Unheard,

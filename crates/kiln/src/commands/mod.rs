@@ -20,9 +20,11 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod odds;
+pub(crate) mod pause;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod releases;
+pub(crate) mod resume;
 pub(crate) mod rollback;
 pub(crate) mod schema;
 pub(crate) mod secret;
@@ -50,6 +52,8 @@ pub(crate) fn run(command: Commands, context: &Context) -> Result<(), Failure> {
         Commands::Rollback(args) => rollback::run(args, context),
         Commands::Wait(args) => wait::run(&args, context),
         Commands::Cancel(args) => cancel::run(&args, context),
+        Commands::Pause(args) => pause::run(&args, context),
+        Commands::Resume(args) => resume::run(&args, context),
         Commands::Status(args) => status::run(&args, context),
         Commands::Releases(args) => releases::run(args, context),
         Commands::Pin(args) => pin::pin(args, context),

@@ -34,7 +34,7 @@ fn a_bad_spec_is_shown_with_carets_and_what_was_expected() {
          --> kiln.toml:8:1
           |
         8 | imgae = "web"
-          | ^^^^^ expected one of `capabilities`, `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `io`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`
+          | ^^^^^ expected one of `capabilities`, `circuit`, `cpu`, `env`, `health`, `hooks`, `image`, `instances`, `io`, `memory`, `needs`, `pids`, `port`, `protocol` or `secrets`
           |
           = help: did you mean `image`?
 

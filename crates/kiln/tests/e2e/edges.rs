@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::host::TestHost;
+use crate::host::{KILN, TestHost, said};
 use crate::project::Project;
 
 /// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
@@ -109,6 +110,68 @@ fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// The certificate that is shown.
+fn shown(https: SocketAddr) -> Vec<u8> {
+    let output = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &https.to_string(), "-servername", "hello.example.com"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begin = text
+        .find("-----BEGIN CERTIFICATE-----")
+        .unwrap_or_else(|| panic!("no certificate:\n{}", said(&output)));
+    let end = text.find("-----END CERTIFICATE-----").expect("its end");
+    text.as_bytes()[begin..end].to_vec()
+}
+
+/// Another program, byte for byte, takes over from the edge that runs, under load.
+#[test]
+fn a_changed_program_takes_the_edge_over() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let load = host.load();
+    assert!(load.wait_for(200, Duration::from_secs(60)), "no load");
+    let dir = tempfile::TempDir::new().unwrap();
+    let changed = dir.path().canonicalize().unwrap().join("kiln-changed");
+    let mut program = std::fs::read(KILN).unwrap();
+    program.extend(b"changed");
+    std::fs::write(&changed, program).unwrap();
+    std::fs::set_permissions(&changed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let old = host.process("edge");
+    host.leave_control();
+    host.restart_control_as(&changed);
+    let runs = |pid: rustix::process::Pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    host.wait_until("the changed program runs alone", || {
+        host.find_process("edge").is_some_and(|now| now != old && runs(now).as_ref() == Some(&changed))
+    });
+    let so_far = load.so_far().requests;
+    assert!(load.wait_for(so_far + 500, Duration::from_secs(60)), "the load goes on");
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+}
+
+#[test]
+fn an_app_that_wants_another_ones_routes_is_refused_before_anything_is_made() {
+    let host = TestHost::start();
+    let (hello, other) = (Project::example("hello"), Project::example("hello"));
+    let port = free().port();
+    hello.edit("kiln.toml", "[deploy]", &format!("[route.raw]\nservice = \"web\"\ntcp = {port}\n\n[deploy]"));
+    host.deploy(&hello);
+    other.edit("kiln.toml", "app = \"hello\"", "app = \"other\"");
+    let refused = |says: &str| {
+        let output = host.kiln(&["deploy", other.dir()]);
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        assert!(said(&output).contains(says), "{}", said(&output));
+        let instances = host.json(&["instances"]);
+        assert!(instances.as_array().unwrap().iter().all(|i| i["app"] == "hello"), "{instances}");
+    };
+    refused("a route of app hello takes every host/ already");
+    other.edit("kiln.toml", "[route.web]\n", "[route.web]\nhost = \"other.example.com\"\n");
+    other.edit("kiln.toml", "[deploy]", &format!("[route.raw]\nservice = \"web\"\ntcp = {port}\n\n[deploy]"));
+    refused(&format!("a route of app hello takes TCP port {port} already"));
+}
+
 #[test]
 fn an_app_has_a_door_with_tls_and_a_plain_one_as_its_spec_says() {
     let mut host = TestHost::start();
@@ -138,6 +201,15 @@ fn an_app_has_a_door_with_tls_and_a_plain_one_as_its_spec_says() {
     let asked =
         ureq::get(format!("http://{metrics}/metrics")).call().unwrap().into_body().read_to_string().unwrap();
     assert!(asked.contains("kiln_requests_total{app=\"hello\",service=\"web\",release=\"r-"), "{asked}");
+    // A renewed certificate is shown as soon as it is there, and the connection there is stays.
+    let first = shown(https);
+    let renewed = rcgen::generate_simple_self_signed(["hello.example.com".to_owned()]).unwrap();
+    project.write("key.pem", &renewed.signing_key.serialize_pem());
+    project.write("cert.pem", &renewed.cert.pem());
+    host.wait_until("the renewed one is shown", || {
+        assert_eq!(agent.get(format!("https://{https}/")).call().unwrap().status(), 200);
+        shown(https) != first
+    });
     // A certificate that cannot be used is found before anything is done.
     project.write("key.pem", "not a key");
     project.say("another");

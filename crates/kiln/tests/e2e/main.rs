@@ -2,7 +2,9 @@
 //!
 //! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
 
+mod acme;
 mod boundaries;
+mod canary;
 mod cancel;
 mod clock;
 mod commit;
@@ -24,3 +26,4 @@ mod secrets;
 mod shop;
 mod trace;
 mod up;
+mod zero_drop;

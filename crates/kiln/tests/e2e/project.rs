@@ -11,6 +11,13 @@ pub(crate) struct Project {
 }
 
 impl Project {
+    /// A directory with nothing in it.
+    pub(crate) fn empty() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let path = dir.path().to_str().expect("a path in UTF-8").to_owned();
+        Self { dir, path }
+    }
+
     /// A copy of `examples/NAME`, without its lock.
     pub(crate) fn example(name: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
@@ -35,6 +42,16 @@ impl Project {
         let text = std::fs::read_to_string(self.dir.path().join(name)).expect("a file");
         assert!(text.contains(old), "{name} has no `{old}`");
         self.write(name, &text.replace(old, new));
+    }
+
+    /// Replaces the line of one of its files that begins with `start`.
+    pub(crate) fn edit_line(&self, name: &str, start: &str, line: &str) {
+        let text = std::fs::read_to_string(self.dir.path().join(name)).expect("a file");
+        let old = text
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("{name} has no `{start}`"));
+        self.write(name, &text.replace(old, line));
     }
 
     /// Writes more behind what one of its files holds.

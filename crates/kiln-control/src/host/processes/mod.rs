@@ -82,6 +82,15 @@ impl Processes {
         self.edge.metrics()
     }
 
+    /// Shows certificates that the host got itself; what does not reach the edge now does with the next look.
+    pub(crate) fn show_automatic(&self, certificates: Vec<kiln_edge::Certificate>) {
+        let _ = self.edge.show_automatic(certificates);
+    }
+
+    pub(crate) fn show_proofs(&self, proofs: &[kiln_edge::Proof]) -> Result<(), Trouble> {
+        self.edge.show_proofs(proofs)
+    }
+
     /// Gives the edge a successor, the program as it is on the disk now.
     pub(crate) fn renew_edge(&self) -> Result<(), Trouble> {
         self.edge.renew()
@@ -111,6 +120,7 @@ impl Processes {
                 looked = Instant::now();
                 // What does not reach the edge now does with the next look, or with its next table.
                 let _ = self.edge.refresh_certificates();
+                let _ = self.edge.look_after_log();
             }
             self.edge.wait_for_end(ROUND);
         }

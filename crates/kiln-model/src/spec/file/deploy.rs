@@ -42,6 +42,10 @@ pub struct TlsFile {
     /// name they ask for.
     #[serde(default)]
     pub certificates: Vec<CertificateFile>,
+    /// Whether the host gets certificates for the hosts of all routes itself, and renews them; it has to be started with
+    /// `--acme`. false if absent.
+    #[schemars(example = &true)]
+    pub automatic: Option<bool>,
 }
 
 /// A certificate and its private key.
@@ -98,9 +102,26 @@ pub enum StrategyFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CanaryFile {
-    /// The new release's share at each step.
+    /// The new release's share of the users at each step, growing; `0%` lets only those in who ask for a preview.
     #[schemars(example = vec!["5%", "25%"])]
     pub canary: Vec<String>,
+    /// How long a step takes at least; 1m if absent.
+    #[schemars(example = &"1m")]
+    pub hold: Option<String>,
+    /// How long a step waits at most for evidence that the new release does as well as the old one; ten times `hold` if
+    /// absent. Then it goes on without, and says so.
+    #[schemars(example = &"10m")]
+    pub within: Option<String>,
+    /// How many more of its requests may fail than of the old release's, in points; 1% if absent.
+    #[schemars(example = &"1%")]
+    pub errors: Option<String>,
+    /// How much slower it may be than the old release; 50% if absent.
+    #[schemars(example = &"50%")]
+    pub slower: Option<String>,
+    /// Whether those who ask for the new release get it from the first step on: with the header field
+    /// `X-Kiln-Preview: 1`, or under `preview.HOST`; false if absent.
+    #[schemars(example = &true)]
+    pub preview: Option<bool>,
 }
 
 /// Where the contents of images come from.

@@ -24,7 +24,9 @@ pub use deploy::{
 };
 pub use image::{ImageFile, RankedSuiteFile, SizedVolatileFile, SuiteFile, VolatileFile};
 pub use policy::PolicyFile;
-pub use service::{HealthFile, HookFile, HooksFile, IoFile, SecretFile, SecretTable, ServiceFile};
+pub use service::{
+    CircuitFile, HealthFile, HookFile, HooksFile, IoFile, SecretFile, SecretTable, ServiceFile,
+};
 
 /// What `kiln.toml` holds: an app, its images, the services made from them and the routes that lead there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

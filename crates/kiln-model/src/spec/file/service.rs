@@ -36,6 +36,8 @@ pub struct ServiceFile {
     #[serde(default)]
     #[schemars(example = vec!["NET_BIND_SERVICE"])]
     pub capabilities: Vec<String>,
+    /// How many requests it takes at a time, all instances together.
+    pub circuit: Option<CircuitFile>,
     /// How its instances are asked whether they are well; a TCP connection if absent.
     pub health: Option<HealthFile>,
     /// Environment, laid over that of the image.
@@ -87,6 +89,22 @@ pub struct IoFile {
     /// Requests.
     #[schemars(example = &1000)]
     pub reads: Option<u32>,
+}
+
+/// How many requests a service takes at a time. Requests beyond it wait; those beyond the queue, or that have waited
+/// too long, are answered with 503 and `Retry-After`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitFile {
+    /// Requests in flight; more wait.
+    #[schemars(example = &200)]
+    pub in_flight: u32,
+    /// Requests that wait; as many as may be in flight, if absent.
+    #[schemars(example = &100)]
+    pub queue: Option<u32>,
+    /// How long they wait; 1s if absent.
+    #[schemars(example = &"1s")]
+    pub queue_time: Option<String>,
 }
 
 /// A secret: its name, or a table that also gives it an environment variable.

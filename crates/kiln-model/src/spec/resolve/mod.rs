@@ -1,6 +1,7 @@
 //! From what is written to what it means. Everything that is wrong is reported, with its place; what is written for
 //! a later version of Kiln is refused, never passed over.
 
+mod canary;
 mod check;
 mod contents;
 mod hooks;
@@ -34,9 +35,11 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
     circles(&services, problems);
     let route::Routes { http: routes, tcp } = route::routes(file, problems);
     let certificates = route::certificates(file, problems);
+    let automatic_tls = route::automatic(file, &routes, problems);
     needs::stores(file, problems);
     let (drain, keep_warm) = deploy(file, problems);
     let schema = schema(file, problems);
+    let canary = canary::canary(file, problems);
     let sources = sources(file, problems);
     let policy = policy::policy(file.policy.as_ref(), &images, problems);
     Some(Spec {
@@ -49,6 +52,8 @@ pub(super) fn spec(file: &SpecFile, problems: &mut Problems<'_, '_>) -> Option<S
         drain,
         keep_warm,
         schema,
+        automatic_tls,
+        canary,
         sources,
         policy,
     })
@@ -131,18 +136,10 @@ fn refer(kind: &str, given: &str, valid: &[&str], place: &Place, problems: &mut 
     false
 }
 
-/// What is written for a later version.
-fn refuse(what: &str, place: &Place, problems: &mut Problems<'_, '_>) {
-    problems.value(place, format!("{what} not available in this version of Kiln"));
-}
-
 fn deploy(file: &SpecFile, problems: &mut Problems<'_, '_>) -> (Millis, Millis) {
     let place = Place::default().key("deploy");
     let deploy = file.deploy.clone().unwrap_or_default();
     match &deploy.strategy {
-        Some(StrategyFile::Canary(_)) => {
-            refuse("canaries are", &place.key("strategy").key("canary"), problems);
-        }
         Some(StrategyFile::Name(name)) if name != "blue-green" => {
             let message = format!("there is no strategy `{name}`");
             problems

@@ -93,6 +93,25 @@ pub(super) fn certificates(file: &SpecFile, problems: &mut Problems<'_, '_>) -> 
     written.iter().map(paths).collect()
 }
 
+/// Whether the host gets certificates itself; there has to be a name to get one for.
+pub(super) fn automatic(
+    file: &SpecFile,
+    routes: &BTreeMap<RouteName, RouteSpec>,
+    problems: &mut Problems<'_, '_>,
+) -> bool {
+    let wanted = file.tls.as_ref().and_then(|tls| tls.automatic).unwrap_or(false);
+    let is_name = |host: &crate::HostPattern| !host.as_str().starts_with("*.");
+    if wanted && !routes.values().filter_map(|r| r.host.as_ref()).any(is_name) {
+        problems
+            .value(
+                &Place::default().key("tls").key("automatic"),
+                "no route has a host to get a certificate for",
+            )
+            .expected("a route with a `host` that is a whole name");
+    }
+    wanted
+}
+
 fn the_only_service(file: &SpecFile) -> Option<(RouteName, RouteSpec)> {
     let mut names = file.service.keys();
     let (name, None) = (names.next()?, names.next()) else { return None };

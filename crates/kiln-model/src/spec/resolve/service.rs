@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{Place, Problems, at_least_one, check, hooks, image, needs, parse, parse_or, refer, secrets};
-use crate::spec::{HealthFile, HealthSpec, IoFile, ServiceFile, ServiceSpec, SpecFile};
-use crate::{BadCapability, ByteSize, Capability, IoLimits, Limits, Millis, Probe, Protocol};
+use crate::spec::{CircuitFile, HealthFile, HealthSpec, IoFile, ServiceFile, ServiceSpec, SpecFile};
+use crate::{
+    BadCapability, ByteSize, Capability, CircuitFile, HealthFile, HealthSpec, IoLimits, Limits, Millis,
+    Probe, Protocol, ServiceFile, ServiceSpec, SpecFile,
+};
 
 /// More instances of one service than this on one host are a slip of the finger.
 const MOST_INSTANCES: u32 = 10_000;
@@ -31,7 +34,9 @@ pub(super) fn service(
     let image = if known { file.image.parse().ok()? } else { return None };
     let secrets = secrets::secrets(file, place, problems);
     let capabilities = capabilities(&file.capabilities, &place.key("capabilities"), problems);
+    let circuit = circuit(file.circuit.as_ref(), &place.key("circuit"), problems);
     Some(ServiceSpec {
+        circuit,
         image,
         port: file.port,
         protocol,
@@ -89,6 +94,14 @@ fn instances(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>)
             .expected(format!("1 to {MOST_INSTANCES}"));
     }
     instances
+}
+
+fn circuit(written: Option<&CircuitFile>, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Circuit> {
+    let written = written?;
+    let in_flight = at_least_one(Some(written.in_flight), 1, &place.key("in_flight"), problems);
+    let queue_time = span(written.queue_time.as_ref(), 1_000, &place.key("queue_time"), problems);
+    let queue = written.queue.unwrap_or(in_flight);
+    Some(Circuit { in_flight: in_flight.into(), queue: queue.into(), queue_time })
 }
 
 fn limits(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>) -> Limits {

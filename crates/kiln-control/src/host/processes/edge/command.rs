@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use kiln_edge::{Door, EdgeError, Network, Sockets};
+use kiln_model::ByteSize;
 
 use crate::host::HostConfig;
 
@@ -20,8 +21,8 @@ pub struct EdgeOptions {
     pub proxy_protocol: bool,
     /// Where figures for Prometheus are served, if they are.
     pub metrics: Option<SocketAddr>,
-    /// Whether each request leaves a line in the access log.
-    pub access_log: bool,
+    /// Whether each request leaves a line in the access log, and how large that becomes before another is begun.
+    pub access_log: Option<ByteSize>,
 }
 
 /// How the edge is started.
@@ -44,7 +45,7 @@ impl EdgeCommand {
             if edge.proxy_protocol {
                 options.push("--proxy-protocol".to_owned());
             }
-            if edge.access_log {
+            if edge.access_log.is_some() {
                 options.push("--access-log".to_owned());
             }
         }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn table(version: u64, port: u16) -> RouteTable {
-        let tcp = kiln_model::TcpRoute { port, service: "web".parse().unwrap(), targets: vec![] };
+        let tcp = kiln_model::TcpRoute { port, service: "web".parse().unwrap(), targets: vec![], hold: None };
         RouteTable { version, tcp: vec![tcp], ..RouteTable::default() }
     }
 

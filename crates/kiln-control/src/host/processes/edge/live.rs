@@ -1,13 +1,14 @@
 //! The edge as the core sees it: one, however many processes there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kiln_edge::{Door, EdgeClient};
-use kiln_model::{EdgeCounts, FleetCount, FleetId, RouteTable};
+use kiln_edge::{Certificate, Door, EdgeClient, Proof};
+use kiln_model::{EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
 
 use super::errand::{Errands, Order};
 use super::{EdgeProcess, Held, threads};
@@ -59,7 +60,8 @@ impl EdgeProcess {
     }
 
     fn show_certificates(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
-        let look = held.certificates.look(&table.certificates);
+        let mut look = held.certificates.look(&table.certificates);
+        look.certificates.extend(lock(&self.automatic).iter().cloned());
         for complaint in look.complaints {
             self.complain(&complaint);
         }
@@ -68,6 +70,18 @@ impl EdgeProcess {
             held.certificates.put_in_force(look.certificates);
         }
         Ok(())
+    }
+
+    /// Shows these to clients, beside those that tables name.
+    pub(crate) fn show_automatic(&self, certificates: Vec<Certificate>) -> Result<(), Trouble> {
+        *lock(&self.automatic) = certificates;
+        self.refresh_certificates()
+    }
+
+    /// Shows proofs to whoever looks, at every process: nobody knows which one is asked.
+    pub(crate) fn show_proofs(&self, proofs: &[Proof]) -> Result<(), Trouble> {
+        self.leaving().iter().for_each(|edge| drop(edge.set_proofs(proofs)));
+        self.client.set_proofs(proofs).map_err(|e| Trouble::of(&e))
     }
 
     /// Looks whether certificates have been renewed.
@@ -94,7 +108,28 @@ impl EdgeProcess {
         Ok(counts)
     }
 
-    fn leaving(&self) -> Vec<EdgeClient> {
+    /// Asks all processes what they have seen of these fleets.
+    fn look(&self, fleets: &[FleetId]) {
+        let all = self.leaving().into_iter().chain([self.client.clone()]);
+        let told: Vec<_> = all.filter_map(|client| client.evidence(fleets).ok()).collect();
+        let mut seen = lock(&self.seen);
+        for (pid, evidence) in told {
+            seen.extend(evidence.into_iter().map(|e| ((pid, e.fleet), e.evidence)));
+        }
+    }
+
+    /// What was seen of these fleets at the last look, by processes that are gone, too.
+    fn seen(&self, fleets: &[FleetId]) -> Vec<FleetEvidence> {
+        let mut seen = lock(&self.seen);
+        seen.retain(|(_, fleet), _| fleets.contains(fleet));
+        let mut sums: BTreeMap<FleetId, Evidence> = BTreeMap::new();
+        for ((_, fleet), evidence) in &*seen {
+            sums.entry(fleet.clone()).or_default().add(evidence);
+        }
+        sums.into_iter().map(|(fleet, evidence)| FleetEvidence { fleet, evidence }).collect()
+    }
+
+    pub(super) fn leaving(&self) -> Vec<EdgeClient> {
         lock(&self.held).leaving.iter().map(|leaving| leaving.client.clone()).collect()
     }
 
@@ -130,6 +165,8 @@ pub(crate) struct LiveEdge {
     errands: Errands,
     waker: Arc<Waker>,
     waiting: Arc<Mutex<BTreeSet<Vec<FleetId>>>>,
+    /// Whether somebody is asking what was seen.
+    looks: Arc<AtomicBool>,
 }
 
 impl LiveEdge {
@@ -142,7 +179,7 @@ impl LiveEdge {
             Order::Counts => carried.counts(),
         };
         let errands = Errands::start(Box::new(carrier), move || woken.wake())?;
-        Ok(Self { edge, errands, waker, waiting: Arc::default() })
+        Ok(Self { edge, errands, waker, waiting: Arc::default(), looks: Arc::default() })
     }
 }
 
@@ -153,6 +190,21 @@ impl Edge for LiveEdge {
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
         self.errands.ask(Order::Counts)
+    }
+
+    fn evidence(&self, fleets: &[FleetId]) -> Vec<FleetEvidence> {
+        // Looked for aside: an edge that is slow to answer holds up nobody, and what it says is seen the next time.
+        if !self.looks.swap(true, SeqCst) {
+            let (live, wanted) = (self.clone(), fleets.to_vec());
+            let look = move || {
+                live.edge.look(&wanted);
+                live.looks.store(false, SeqCst);
+            };
+            if std::thread::Builder::new().name("evidence".into()).spawn(look).is_err() {
+                self.looks.store(false, SeqCst);
+            }
+        }
+        self.edge.seen(fleets)
     }
 
     fn wake_when_drained(&self, fleets: &[FleetId]) {

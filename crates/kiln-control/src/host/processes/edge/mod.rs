@@ -4,6 +4,7 @@
 //! by a successor that has the same sockets and the same table before it accepts; the old one then *leaves*: it takes
 //! nobody new, sees who is connected to the end, and is counted with until it is gone.
 
+mod access_log;
 mod certificates;
 mod command;
 mod errand;
@@ -11,18 +12,20 @@ mod live;
 mod process;
 mod succession;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Inheritance, Listener, Sockets, bind_control};
-use kiln_model::{ExitCode, Failure, RouteTable};
+use kiln_model::{Evidence, ExitCode, Failure, FleetId, RouteTable};
 use kiln_store::Store;
 
 use crate::host::{HostConfig, failure as failures};
 use crate::sync::lock;
 use crate::world::Trouble;
+use access_log::AccessLog;
 use certificates::Shelf;
 pub(in crate::host) use certificates::inspect;
 use command::EdgeCommand;
@@ -41,7 +44,12 @@ pub(crate) struct EdgeProcess {
     client: EdgeClient,
     address: SocketAddr,
     command: EdgeCommand,
+    access_log: Option<AccessLog>,
     held: Mutex<Held>,
+    /// Certificates that the host got itself.
+    automatic: Mutex<Vec<Certificate>>,
+    /// What each process was last known to have seen of a fleet.
+    seen: Mutex<BTreeMap<(u32, FleetId), Evidence>>,
 }
 
 /// What there is of it at the moment.
@@ -81,7 +89,16 @@ impl EdgeProcess {
         let address = address(&held.listeners, Door::Http).unwrap_or(config.listen);
         store.put_state(ADDRESS, &address.to_string()).map_err(|e| failures::store(&e))?;
         let client = EdgeClient::at(&path);
-        let edge = Self { path, client, address, command, held: Mutex::new(held) };
+        let edge = Self {
+            path,
+            client,
+            address,
+            command,
+            access_log: AccessLog::of(config, store),
+            held: Mutex::new(held),
+            automatic: Mutex::default(),
+            seen: Mutex::default(),
+        };
         let started = edge.start_another(&mut lock(&edge.held)).and_then(|()| edge.client.counts().map(drop));
         match started {
             Ok(()) => Ok(edge),
@@ -115,7 +132,16 @@ impl EdgeProcess {
         let process = Some(Process::other(pid));
         let leaving = succession::left_behind(&path);
         let held = Held { listeners, process, table, certificates: Shelf::of(certificates), leaving };
-        let edge = Self { path, client, address, command, held: Mutex::new(held) };
+        let edge = Self {
+            path,
+            client,
+            address,
+            command,
+            access_log: AccessLog::of(config, store),
+            held: Mutex::new(held),
+            automatic: Mutex::default(),
+            seen: Mutex::default(),
+        };
         edge.catch_up(&identity, config).map_err(|trouble| failures::no_edge(&trouble))?;
         Ok(edge)
     }
@@ -158,6 +184,14 @@ impl EdgeProcess {
         let sockets = sockets(&self.path, &held.listeners)?;
         held.process = Some(Process::ours(self.command.spawn(&sockets)?));
         Ok(())
+    }
+
+    /// Begins another access log when the one there is has become large.
+    pub(crate) fn look_after_log(&self) -> Result<(), Trouble> {
+        let Some(log) = &self.access_log else { return Ok(()) };
+        let leaving = self.leaving();
+        let edges: Vec<&EdgeClient> = std::iter::once(&self.client).chain(&leaving).collect();
+        log.look(&edges).map_err(|e| Trouble::of(&e))
     }
 
     /// All its figures, in Prometheus's text format.

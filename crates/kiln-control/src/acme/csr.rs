@@ -1,0 +1,49 @@
+//! Requests for certificates, proofs that look like certificates, and how long a certificate is good.
+
+use kiln_edge::Certificate;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+
+/// A key for a certificate, and the request (DER) that an authority is sent.
+pub(super) fn request(name: &str) -> Result<(KeyPair, Vec<u8>), String> {
+    let key = KeyPair::generate().map_err(|e| e.to_string())?;
+    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(|e| e.to_string())?;
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).map_err(|e| e.to_string())?;
+    Ok((key, request.der().to_vec()))
+}
+
+/// What is shown to a validator that asks for `acme-tls/1`: a certificate of our own making with the hash of what the
+/// proof says.
+pub(crate) fn alpn_proof(name: &str, says: &str) -> Result<Certificate, String> {
+    let key = KeyPair::generate().map_err(|e| e.to_string())?;
+    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(|e| e.to_string())?;
+    let hash = ring::digest::digest(&ring::digest::SHA256, says.as_bytes());
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(hash.as_ref())];
+    let certificate = params.self_signed(&key).map_err(|e| e.to_string())?;
+    Ok(Certificate { chain: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// From when until when the first certificate of a chain (PEM) is good, in seconds since 1970.
+pub(crate) fn validity(chain: &str) -> Result<(u64, u64), String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|e| e.to_string())?;
+    let certificate = pem.parse_x509().map_err(|e| e.to_string())?;
+    let seconds = |at: x509_parser::time::ASN1Time| u64::try_from(at.timestamp()).unwrap_or(0);
+    let validity = certificate.validity();
+    Ok((seconds(validity.not_before), seconds(validity.not_after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_for_one_name_and_damaged_certificates_have_no_time() {
+        let proof = alpn_proof("a.example", "token.thumb").unwrap();
+        assert_eq!(proof.inspect().unwrap(), ["a.example"]);
+        let (from, until) = validity(&proof.chain).unwrap();
+        assert!(from < until);
+        for end in 0..proof.chain.len() - 30 {
+            assert!(validity(&proof.chain[..end]).is_err(), "{end}");
+        }
+    }
+}

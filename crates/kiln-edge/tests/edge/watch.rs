@@ -1,0 +1,137 @@
+//! An edge process under requests of every kind, watched from outside: descriptors and memory come back to what they
+//! were. 50,000 requests; a million with `KILN_LONG=1`.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use kiln_edge::{Door, EdgeClient, Sockets};
+use kiln_model::{EdgeFleet, Protocol, RouteTable};
+
+use crate::broker;
+use crate::harness::{fleet_id, route};
+use crate::instance::{Instance, ok};
+use crate::wire::Client;
+
+const THREADS: u64 = 8;
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// In KiB.
+fn memory(pid: u32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// One that answers well, and badly when it is asked to.
+fn instance() -> Instance {
+    Instance::new(|request, connection| {
+        let path = request.start.split(' ').nth(1).unwrap_or("/");
+        match path {
+            "/broken" => drop(connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")),
+            "/garbage" => drop(connection.send("nonsense\r\n\r\n")),
+            _ => drop(connection.send(ok("well"))),
+        }
+        !matches!(path, "/broken" | "/garbage" | "/reset")
+    })
+}
+
+/// What one thread asks, in turn: mostly what is usual.
+fn ask(address: SocketAddr, asked: &AtomicU64, count: u64) {
+    let connect = || Client::new(TcpStream::connect(address).unwrap());
+    let mut kept = connect();
+    while asked.fetch_add(1, SeqCst) < count {
+        match asked.load(SeqCst) % 100 {
+            0 => assert_eq!(connect().get("/new").text(), "well"),
+            1 => drop(connect().send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n").try_read()),
+            2 => assert_eq!(connect().get("/garbage").status(), 502),
+            3 => assert_eq!(
+                connect()
+                    .send("POST /reset HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+                    .read()
+                    .status(),
+                502
+            ),
+            // Half a head, and away.
+            4 => drop(TcpStream::connect(address).unwrap().write_all(b"GET / HTTP/1.1\r\nHo")),
+            // A request whose answer nobody waits for.
+            5 => drop(TcpStream::connect(address).unwrap().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
+            6 => assert_eq!(connect().send("GET / HTTP/1.1\r\n\r\n").read().status(), 400),
+            7 => {
+                let large = "x".repeat(100_000);
+                let post =
+                    format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}", large.len());
+                assert_eq!(kept.send(post).read().text(), "well");
+            }
+            _ => assert_eq!(kept.get("/").text(), "well"),
+        }
+    }
+}
+
+#[test]
+fn nothing_leaks_over_many_requests_good_and_bad() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: the child gives up privileges, which takes having some");
+        return;
+    }
+    let count = if std::env::var_os("KILN_LONG").is_some() { 1_000_000 } else { 50_000 };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    broker::serve(&dir.path().join("broker.sock"));
+    let told = std::os::unix::net::UnixListener::bind(dir.path().join("told.sock")).unwrap();
+    std::fs::set_permissions(dir.path().join("told.sock"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    let path = dir.path().join("edge.sock");
+    let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2, &path).unwrap();
+    let address = sockets.address(Door::Http).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "process::child", "--test-threads=1"]).env(crate::process::DIR, dir.path());
+    command.stdout(std::process::Stdio::null());
+    let mut process = kiln_edge::spawn(command, &sockets).unwrap();
+    drop(sockets);
+    let client = EdgeClient::connect(&path).unwrap();
+    let (instance, id) = (instance(), fleet_id(1));
+    let fleets = vec![EdgeFleet {
+        id: id.clone(),
+        port: instance.address.port(),
+        // Several, so that one that fails may be left alone without all being.
+        instances: (1..=4).map(|n| id.instance(n)).collect(),
+        release: None,
+        protocol: Protocol::Http1,
+        circuit: None,
+        callers: vec![],
+        needs: Default::default(),
+    }];
+    let routes = vec![route(None, "/", &[(&id, 1)])];
+    client.set_table(&RouteTable { version: 1, routes, fleets, ..RouteTable::default() }).unwrap();
+    drop(told);
+
+    let round = |count: u64| {
+        let asked = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            (0..THREADS).for_each(|_| drop(scope.spawn(|| ask(address, &asked, count))))
+        });
+        // Until everything that was begun has ended.
+        let begun = Instant::now();
+        while client.stats().unwrap().connections > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "connections are left: {:?}", client.stats());
+            std::thread::yield_now();
+        }
+    };
+    let pid = process.id();
+    round(count / 10);
+    let (fds, kib) = (descriptors(pid), memory(pid));
+    round(count);
+    let (fds_now, kib_now) = (descriptors(pid), memory(pid));
+    println!("{count} requests: {fds} descriptors, then {fds_now}; {kib} KiB, then {kib_now}");
+    // Connections to instances are kept, a few more or fewer of them.
+    assert!(fds_now <= fds + 64, "{fds} descriptors became {fds_now}");
+    assert!(kib_now <= kib + 8 * 1024, "{kib} KiB became {kib_now}");
+    client.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(process.wait().unwrap().success());
+}
