@@ -351,7 +351,7 @@ fn health(service: &ReleaseService) -> BTreeMap<&'static str, String> {
 /// The fields of a release that have been compared above.
 const SEEN_OF_RELEASE: [&str; 9] =
     ["format", "app", "services", "routes", "drain", "keep_warm", "schema", "canary", "policy"];
-const SEEN_OF_SERVICE: [&str; 17] = [
+const SEEN_OF_SERVICE: [&str; 18] = [
     "hooks",
     "image",
     "circuit",

@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Place, Problems, at_least_one, check, hooks, image, needs, parse, parse_or, refer, secrets};
 use crate::spec::{CircuitFile, HealthFile, HealthSpec, IoFile, ServiceFile, ServiceSpec, SpecFile};
-use crate::{
-    BadCapability, ByteSize, Capability, CircuitFile, HealthFile, HealthSpec, IoLimits, Limits, Millis,
-    Probe, Protocol, ServiceFile, ServiceSpec, SpecFile,
-};
+use crate::{BadCapability, ByteSize, Capability, Circuit, IoLimits, Limits, Millis, Probe, Protocol};
 
 /// More instances of one service than this on one host are a slip of the finger.
 const MOST_INSTANCES: u32 = 10_000;
