@@ -145,6 +145,14 @@ fn each_user_has_the_routes_of_his_release() {
     assert_eq!(sides.len(), 2);
 }
 
+/// Keeps whoever waits for an answer waiting.
+fn hang(span: std::time::Duration) {
+    let begun = std::time::Instant::now();
+    while let Some(left) = span.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 #[test]
 fn what_is_seen_is_what_went_wrong_and_how_long_it_took() {
     let good = Instance::saying("old");
@@ -152,7 +160,7 @@ fn what_is_seen_is_what_went_wrong_and_how_long_it_took() {
         match request.header("x-do").unwrap_or_default() {
             "fail" => drop(connection.send("HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n")),
             "break" => drop(connection.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")),
-            "hang" => std::thread::sleep(std::time::Duration::from_millis(300)),
+            "hang" => hang(std::time::Duration::from_millis(300)),
             "missing" => drop(connection.send("HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n")),
             _ => drop(connection.send(ok("new"))),
         }
