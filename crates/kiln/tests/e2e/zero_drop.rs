@@ -16,10 +16,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
-/// A download that takes a second, and uploads that are taken.
-const SLOW: &str = "\
-        location = /slow.bin {\n            limit_rate 40k;\n        }\n        \
-        location = /upload {\n            client_max_body_size 10m;\n            return 200 \"taken\\n\";\n        }\n";
+/// A download that takes a second, and uploads that are read whole before they are answered.
+const SLOW: &str = "
+        location = /slow.bin { limit_rate 40k; }
+        location = /taken { return 200 \"taken\\n\"; }
+        location = /upload {
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length \"\";
+            proxy_pass http://127.0.0.1:8080/taken;
+        }
+";
 const BYTES: usize = 40_000;
 
 /// Slow transfers, and whether any may begin now: what is under way at an instance that is killed is lost with it.
