@@ -56,7 +56,7 @@ fn worst(values: &[f64]) -> f64 {
 
 /// From the command's arrival until no new request is routed by the old table: what the edge has acknowledged.
 fn warm_rollback() -> Result<Value> {
-    let host = BenchHost::start()?;
+    let mut host = BenchHost::start()?;
     host.write(4, "10m")?;
     for page in ["one", "two"] {
         host.say(page)?;
@@ -69,7 +69,7 @@ fn warm_rollback() -> Result<Value> {
 }
 
 fn cold_rollback() -> Result<Value> {
-    let host = BenchHost::start()?;
+    let mut host = BenchHost::start()?;
     host.write(10, "0s")?;
     for page in ["one", "two"] {
         host.say(page)?;
@@ -88,7 +88,7 @@ fn cold_rollback() -> Result<Value> {
 
 /// From its beginning in the log until nothing of the old fleet is left.
 fn thousand() -> Result<Value> {
-    let host = BenchHost::start()?;
+    let mut host = BenchHost::start()?;
     host.write(1000, "0s")?;
     host.say("one")?;
     host.deploy()?;
@@ -130,9 +130,11 @@ fn example() -> std::path::PathBuf {
 fn long_past() -> Result<Vec<Value>> {
     let (mut short, mut long) = (BenchHost::new()?, BenchHost::new()?);
     let mut starts = Vec::new();
-    for (host, count) in [(&short, "10"), (&long, "10000")] {
+    for (host, count) in [(&mut short, "10"), (&mut long, "10000")] {
+        // The state directory is made by a daemon.
+        host.serve()?;
+        host.down()?;
         let log = host.root().join("log");
-        std::fs::create_dir_all(&log)?;
         visibly(Command::new(example()).arg("history").arg(log.join("operations.jsonl")).arg(count))?;
     }
     for _ in 0..5 {

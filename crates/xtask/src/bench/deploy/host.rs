@@ -125,8 +125,13 @@ impl BenchHost {
         Ok((at("ended")? - at("at")?) / 1e3)
     }
 
-    pub(super) fn down(&self) -> Result<()> {
-        self.kiln(&["down"]).map(drop)
+    /// Ends the daemon and everything it runs; it can be started again.
+    pub(super) fn down(&mut self) -> Result<()> {
+        self.kiln(&["down"])?;
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
     }
 
     fn kiln(&self, arguments: &[&str]) -> Result<String> {
@@ -137,10 +142,9 @@ impl BenchHost {
 
 impl Drop for BenchHost {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It is gone already, unless the benchmark failed; that has been told then.
+        if self.child.is_some() {
+            // The benchmark has failed; that has been told.
             let _ = self.down();
-            let _ = child.wait();
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
