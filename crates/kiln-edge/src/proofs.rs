@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
 use crate::body::ResponseBody;
-use crate::tls::{Certificate, usable};
+use crate::tls::{Certificate, made_ready};
 
 /// What a validator of TLS-ALPN-01 asks for.
 pub(crate) const ALPN: &[u8] = b"acme-tls/1";
@@ -67,7 +67,7 @@ impl Proofs {
             match proof {
                 Proof::Http { token, says } => drop(http.insert(token.clone(), says.clone())),
                 Proof::Alpn { name, certificate } => {
-                    drop(alpn.insert(name.to_ascii_lowercase(), usable(certificate)?.0));
+                    drop(alpn.insert(name.to_ascii_lowercase(), Arc::new(made_ready(certificate)?)));
                 }
             }
         }

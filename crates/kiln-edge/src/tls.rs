@@ -102,21 +102,29 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// A certificate made ready, and the names it is for, in lower case.
-pub(crate) fn usable(certificate: &Certificate) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
+fn usable(certificate: &Certificate) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
+    let key = made_ready(certificate)?;
+    key.keys_match().map_err(|e| format!("the private key is not that of the certificate: {e}"))?;
+    let leaf = key.end_entity_cert().map_err(|e| format!("the file has no certificate in it: {e}"))?;
+    let leaf =
+        webpki::EndEntityCert::try_from(leaf).map_err(|e| format!("the certificate is malformed: {e}"))?;
+    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
+    Ok((Arc::new(key), names))
+}
+
+/// A certificate made ready, whatever it says: proofs say what no other certificate does.
+pub(crate) fn made_ready(certificate: &Certificate) -> Result<CertifiedKey, String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    let leaf = chain.first().ok_or("the file has no certificate in it")?.clone();
+    if chain.is_empty() {
+        return Err("the file has no certificate in it".into());
+    }
     let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())
         .map_err(|e| format!("the private key cannot be read: {e}"))?;
     let key =
         ring::sign::any_supported_type(&key).map_err(|e| format!("the private key is of no use: {e}"))?;
-    let key = CertifiedKey::new(chain, key);
-    key.keys_match().map_err(|e| format!("the private key is not that of the certificate: {e}"))?;
-    let leaf =
-        webpki::EndEntityCert::try_from(&leaf).map_err(|e| format!("the certificate is malformed: {e}"))?;
-    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
-    Ok((Arc::new(key), names))
+    Ok(CertifiedKey::new(chain, key))
 }
 
 /// What greets clients of HTTPS with `certificates`.

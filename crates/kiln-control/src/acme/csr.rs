@@ -39,7 +39,13 @@ mod tests {
     #[test]
     fn a_proof_is_for_one_name_and_damaged_certificates_have_no_time() {
         let proof = alpn_proof("a.example", "token.thumb").unwrap();
-        assert_eq!(proof.inspect().unwrap(), ["a.example"]);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(proof.chain.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let names = certificate.subject_alternative_name().unwrap().expect("a name").value;
+        assert_eq!(names.general_names, [x509_parser::extensions::GeneralName::DNSName("a.example")]);
+        let acme = certificate.extensions().iter().find(|e| e.oid.to_id_string() == "1.3.6.1.5.5.7.1.31");
+        let hash = ring::digest::digest(&ring::digest::SHA256, b"token.thumb");
+        assert!(acme.is_some_and(|e| e.critical && e.value.ends_with(hash.as_ref())));
         let (from, until) = validity(&proof.chain).unwrap();
         assert!(from < until);
         for end in 0..proof.chain.len() - 30 {
