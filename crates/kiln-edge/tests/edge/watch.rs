@@ -36,6 +36,7 @@ fn instance() -> Instance {
         match path {
             "/broken" => drop(connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")),
             "/garbage" => drop(connection.send("nonsense\r\n\r\n")),
+            "/reset" => {}
             _ => drop(connection.send(ok("well"))),
         }
         !matches!(path, "/broken" | "/garbage" | "/reset")

@@ -16,9 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
-/// A download that takes a second, and uploads that are read whole before they are answered.
+/// A download that takes a second (nginx gives the first second's worth at once), and uploads that are read whole before they are answered.
 const SLOW: &str = "
-        location = /slow.bin { limit_rate 40k; }
+        location = /slow.bin { limit_rate 20k; }
         location = /taken { return 200 \"taken\\n\"; }
         location = /upload {
             proxy_pass_request_body off;
