@@ -1,5 +1,7 @@
 //! All tests, in the order in which a failure is cheapest.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 
 use crate::run::{cargo, output, visibly};
@@ -22,11 +24,20 @@ pub(crate) fn run() -> Result<()> {
             Err(_) => eprintln!("note: cargo {component} is not installed, its check is left out"),
         }
     }
-    visibly(cargo().args(["test", "--workspace", "--no-fail-fast"]))
+    visibly(&mut tests())
+}
+
+/// Tests press Ctrl-C: a shell that starts this in its background has it ignored by everything below.
+fn tests() -> Command {
+    let cargo = cargo();
+    let mut tests = Command::new("env");
+    tests.arg("--default-signal=INT,QUIT").arg(cargo.get_program()).args(["test", "--workspace"]);
+    tests.arg("--no-fail-fast").current_dir(crate::run::workspace());
+    tests
 }
 
 /// The same with the long forms of those tests that have one: they look for `KILN_LONG`.
 pub(crate) fn run_long() -> Result<()> {
     run()?;
-    visibly(cargo().args(["test", "--workspace", "--no-fail-fast"]).env("KILN_LONG", "1"))
+    visibly(tests().env("KILN_LONG", "1"))
 }
