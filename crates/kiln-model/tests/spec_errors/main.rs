@@ -72,7 +72,7 @@ fn keys_that_do_not_exist() {
             at |htpp|
         ");
     assert_snapshot!(with("from = ", "zebra = 1\nfrom = "), @r"
-        kiln.toml:4:1: unknown key `zebra`; expected one of `build`, `check`, `dirs`, `env`, `files`, `from`, `links`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `suites`, `user`, `users`, `volatile` or `workdir`
+        kiln.toml:4:1: unknown key `zebra`; expected one of `build`, `build_network`, `check`, `dirs`, `env`, `files`, `from`, `links`, `packages`, `recommends`, `run`, `stop_grace`, `stop_signal`, `suites`, `user`, `users`, `volatile` or `workdir`
             at |zebra|
         ");
     assert_snapshot!(and("[[image.web.check]]\nfile = { path = \"/a\", size = 1 }\n"), @r"
