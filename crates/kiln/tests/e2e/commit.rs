@@ -209,13 +209,15 @@ fn what_is_volatile_again_would_hide_what_was_kept() {
 
 #[test]
 fn what_is_written_to_meanwhile_is_no_state() {
-    let host = TestHost::start();
-    host.deploy(&project());
+    let (host, project) = (TestHost::start(), project());
+    // Whoever has used up its share of the processor holds still for longer than it takes to read what it wrote.
+    project.edit("kiln.toml", "cpu       = 0.5\n", "");
+    host.deploy(&project);
     let victim = first_instance(&host);
     let hands = Hands::on(
         &host,
         &victim,
-        "head -c 3000000 /dev/zero > /srv/hand/large; (while :; do echo x >> /srv/hand/large; done) & sleep 0.2",
+        "head -c 12000000 /dev/zero > /srv/hand/large; (while :; do echo x >> /srv/hand/large; done) & sleep 0.2",
     );
     refused(
         &host,
