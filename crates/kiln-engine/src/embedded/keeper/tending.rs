@@ -1,7 +1,7 @@
 //! What a keeper does when something happens to an instance, from its launch to its end.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
@@ -77,10 +77,13 @@ impl Keeper {
         Ok(launching)
     }
 
-    /// It is told without what was full if they cannot be held.
+    /// Its end is told without what was full if they cannot be held, and where descriptors get scarce: that there is
+    /// an instance is more than why one ended. The lowest free number tells how many there are.
     pub(super) fn hold_mounts(&mut self, number: u64, pid: u32) {
+        let half = self.host.most_files / 2;
         if let Some(instance) = self.instances.get_mut(&number) {
-            instance.mounts = self.host.open_proc(pid, "ns/mnt", OFlags::RDONLY).ok();
+            let mounts = self.host.open_proc(pid, "ns/mnt", OFlags::RDONLY).ok();
+            instance.mounts = mounts.filter(|held| held.as_raw_fd() as u64 <= half);
         }
     }
 

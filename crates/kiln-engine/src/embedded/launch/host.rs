@@ -35,7 +35,7 @@ pub(crate) struct Host {
     pub(super) masks: Vec<Mask>,
     pub(super) last_capability: u32,
     pub(super) has_memfd_noexec: bool,
-    pub(super) most_files: u64,
+    pub(crate) most_files: u64,
     /// Where it is written how long launches take.
     pub(crate) times: Option<TimesFile>,
 }
