@@ -32,7 +32,7 @@ pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) 
     let inputs = inputs(order, locked, &found);
     let (record, reused) = match unchanged(&inputs, store)? {
         Some(record) => (record, true),
-        None => (made_whole(order, locked, &found, inputs, store, report)?, false),
+        None => (made_whole(store, || make(order, locked, &found, inputs, store, report))?, false),
     };
     let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Baked { record, reused, millis })
@@ -67,18 +67,14 @@ fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, Bake
     Ok(store.image_by_inputs(inputs)?.filter(|record| whole(&record.digest)))
 }
 
-/// As [`make`]; what turns out to be damaged is thrown away and made again, once.
+/// What `make` makes; what it finds damaged is thrown away and made again, once.
 fn made_whole(
-    order: &BakeOrder,
-    locked: &LockedImage,
-    found: &[Found],
-    inputs: Sha256,
     store: &Store,
-    report: &dyn Report,
+    make: impl Fn() -> Result<ImageRecord, BakeError>,
 ) -> Result<ImageRecord, BakeError> {
-    match make(order, locked, found, inputs, store, report) {
+    match make() {
         Err(error) => match error.damage() {
-            Some(damage) if store.discard(&damage)? => make(order, locked, found, inputs, store, report),
+            Some(damage) if store.discard(&damage)? => make(),
             _ => Err(error),
         },
         made => made,

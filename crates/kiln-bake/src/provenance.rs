@@ -33,6 +33,22 @@ pub(crate) fn document(
         .chain(packages(locked, distribution))
         .chain(found.iter().filter_map(project_file))
         .collect();
+    let definition = json!({
+        "buildType": BUILD_TYPE,
+        "externalParameters": parameters(order, locked),
+        "internalParameters": {
+            "recipes": recipes,
+            "format": record.format,
+            "inputs": record.inputs,
+            "handmade": record.handmade,
+        },
+        "resolvedDependencies": dependencies,
+    });
+    statement(record, metadata, &definition)
+}
+
+/// The statement that an image was made as `definition`, a `buildDefinition` of SLSA, says.
+pub(crate) fn statement(record: &ImageRecord, metadata: &Sha256, definition: &Value) -> Vec<u8> {
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{
@@ -41,17 +57,7 @@ pub(crate) fn document(
         }],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": parameters(order, locked),
-                "internalParameters": {
-                    "recipes": recipes,
-                    "format": record.format,
-                    "inputs": record.inputs,
-                    "handmade": record.handmade,
-                },
-                "resolvedDependencies": dependencies,
-            },
+            "buildDefinition": definition,
             "runDetails": {
                 "builder": {
                     "id": "urn:kiln:builder",

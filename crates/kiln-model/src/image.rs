@@ -32,6 +32,23 @@ pub struct RunSettings {
     pub stop_grace: Millis,
 }
 
+impl RunSettings {
+    /// Those of an image that says nothing but what is run: as root, in `/`, with ten seconds to end after SIGTERM.
+    pub fn as_root(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            user: "root".into(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            env: BTreeMap::new(),
+            workdir: "/".into(),
+            stop_signal: 15,
+            stop_grace: Millis(10_000),
+        }
+    }
+}
+
 /// A path inside instances that is writable, empty at start and gone at the end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Volatile {

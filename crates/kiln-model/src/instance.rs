@@ -92,6 +92,23 @@ pub struct ExecOrder {
     pub has_terminal: bool,
 }
 
+impl ExecOrder {
+    /// A command run as the main process of an image is, without secrets, capabilities or a terminal.
+    pub fn beside(run: &RunSettings, argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            env: run.env.clone(),
+            secrets: Vec::new(),
+            capabilities: BTreeSet::new(),
+            uid: run.uid,
+            gid: run.gid,
+            groups: run.groups.clone(),
+            workdir: run.workdir.clone(),
+            has_terminal: false,
+        }
+    }
+}
+
 /// How the main process of an instance ended, or why there never was one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]

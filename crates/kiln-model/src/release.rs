@@ -88,15 +88,10 @@ impl ReleaseService {
     /// those of the instance; the ones that are variables are variables of the command, too.
     pub fn command(&self, argv: Vec<String>, secrets: Vec<SecretOrder>) -> ExecOrder {
         ExecOrder {
-            argv,
             env: self.env.clone(),
             secrets: secrets.into_iter().filter(|s| s.env.is_some()).collect(),
             capabilities: self.capabilities.clone(),
-            uid: self.run.uid,
-            gid: self.run.gid,
-            groups: self.run.groups.clone(),
-            workdir: self.run.workdir.clone(),
-            has_terminal: false,
+            ..ExecOrder::beside(&self.run, argv)
         }
     }
 }

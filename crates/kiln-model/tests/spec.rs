@@ -158,17 +158,8 @@ fn a_mirror_and_signals_and_cpu_shares() {
 }
 
 fn record(content: &[u8]) -> ImageRecord {
-    let run = RunSettings {
-        argv: vec!["/web".into()],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        env: BTreeMap::from([("A".into(), "image".into()), ("B".into(), "image".into())]),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: Millis(10_000),
-    };
+    let env = BTreeMap::from([("A".into(), "image".into()), ("B".into(), "image".into())]);
+    let run = RunSettings { env, ..RunSettings::as_root(["/web"]) };
     ImageRecord {
         format: ImageFormat::default(),
         digest: ImageDigest(Sha256::of(content)),

@@ -13,17 +13,7 @@ use support::Scratch;
 const METADATA: &[u8] = b"stands for an EROFS file";
 
 fn record(metadata: &[u8]) -> ImageRecord {
-    let run = RunSettings {
-        argv: vec!["/bin/true".into()],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        env: BTreeMap::new(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: Millis(10_000),
-    };
+    let run = RunSettings::as_root(["/bin/true"]);
     ImageRecord {
         format: ImageFormat::default(),
         digest: ImageDigest(Verity::of(metadata).0),

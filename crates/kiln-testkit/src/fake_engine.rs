@@ -421,19 +421,7 @@ mod tests {
                     vec!["tell".into(), need.into(), port.to_string(), text.into()]
                 }
             };
-            let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
-            let (secrets, capabilities) = Default::default();
-            ExecOrder {
-                argv,
-                env,
-                secrets,
-                capabilities,
-                uid: 0,
-                gid: 0,
-                groups,
-                workdir,
-                has_terminal: false,
-            }
+            ExecOrder::beside(&order("a").run, argv)
         }
 
         fn kill_unseen(&self, id: &InstanceId) {
@@ -456,17 +444,7 @@ mod tests {
                 metadata: "/none".into(),
                 objects: "/none".into(),
             },
-            run: RunSettings {
-                argv: vec!["/bin/true".into()],
-                user: "root".into(),
-                uid: 0,
-                gid: 0,
-                groups: vec![],
-                env: BTreeMap::new(),
-                workdir: "/".into(),
-                stop_signal: 15,
-                stop_grace: Millis(1000),
-            },
+            run: RunSettings { stop_grace: Millis(1000), ..RunSettings::as_root(["/bin/true"]) },
             env: BTreeMap::new(),
             limits: Limits { memory: ByteSize(1 << 20), cpu_millis: 100, pids: 10, io: None },
             volatile: vec![],

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use kiln_bake::erofs;
 use kiln_model::{
-    ByteSize, Content, ExecOrder, ImageDigest, ImageHandle, InstanceId, InstanceOrder, Limits, Meta, Millis,
-    Node, RunSettings, Sha256, Tree, Volatile, Xattrs,
+    ByteSize, Content, ExecOrder, ImageDigest, ImageHandle, InstanceId, InstanceOrder, Limits, Meta, Node,
+    RunSettings, Sha256, Tree, Volatile, Xattrs,
 };
 use kiln_store::Store;
 use tempfile::TempDir;
@@ -96,19 +96,7 @@ impl FixtureImage {
 
     /// An order for a command in an instance of it, as the user its programs run as.
     pub fn command(&self, argv: Vec<String>) -> ExecOrder {
-        let (env, groups, workdir) = (BTreeMap::new(), vec![], "/".into());
-        let (secrets, capabilities) = Default::default();
-        ExecOrder {
-            argv,
-            env,
-            secrets,
-            capabilities,
-            uid: USER,
-            gid: USER,
-            groups,
-            workdir,
-            has_terminal: false,
-        }
+        ExecOrder::beside(&run_settings(&[]), argv)
     }
 
     /// An order for an instance that runs a shell script.
@@ -124,17 +112,8 @@ impl Default for FixtureImage {
 }
 
 fn run_settings(argv: &[&str]) -> RunSettings {
-    RunSettings {
-        argv: argv.iter().map(ToString::to_string).collect(),
-        user: "fixture".into(),
-        uid: USER,
-        gid: USER,
-        groups: vec![],
-        env: BTreeMap::new(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: Millis(10_000),
-    }
+    let argv = argv.iter().copied();
+    RunSettings { user: "fixture".into(), uid: USER, gid: USER, ..RunSettings::as_root(argv) }
 }
 
 /// Whether an ELF file has no program header PT_INTERP.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-const LIBRARY: &str = r#"
+const SHIM: &str = r#"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -48,15 +48,15 @@ impl ShiftedClock {
     pub fn new() -> Self {
         let clock = Self { dir: TempDir::new().expect("a temporary directory") };
         let source = clock.dir.path().join("shift.c");
-        fs::write(&source, LIBRARY).expect("a file can be written");
+        fs::write(&source, SHIM).expect("a file can be written");
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(clock.library()).arg(&source);
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(clock.shim()).arg(&source);
         assert!(compiler.status().expect("these tests need cc").success(), "the library could not be made");
         clock.jump(0);
         clock
     }
 
-    fn library(&self) -> PathBuf {
+    fn shim(&self) -> PathBuf {
         self.dir.path().join("shift.so")
     }
 
@@ -78,7 +78,7 @@ impl ShiftedClock {
 
     /// What a program must have in its environment to see it.
     pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
-        [("LD_PRELOAD", self.library()), ("KILN_TEST_SHIFT", self.file())]
+        [("LD_PRELOAD", self.shim()), ("KILN_TEST_SHIFT", self.file())]
     }
 
     /// Has a command and what it starts see it.

@@ -16,6 +16,7 @@ use super::gather::{Gathered, Gatherer};
 use crate::erofs;
 use crate::export::Stored;
 use crate::merge::describe;
+use crate::provenance::statement;
 use crate::sbom::{self, Distribution};
 use crate::tree_edit::TreeEdit;
 
@@ -201,32 +202,16 @@ fn provenance(
     });
     let dependencies: Vec<serde_json::Value> =
         std::iter::once(image).chain(inherited.unwrap_or_default()).collect();
-    let statement = json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{
-            "name": record.name.as_str(),
-            "digest": { "sha256": metadata.hex(), "fsverity_sha256": record.digest.hex() },
-        }],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": "urn:kiln:commit:v1",
-                "externalParameters": {
-                    "handmade": record.handmade,
-                    "release": source.release.as_str(),
-                },
-                "internalParameters": { "format": record.format },
-                "resolvedDependencies": dependencies,
-            },
-            "runDetails": {
-                "builder": {
-                    "id": "urn:kiln:builder",
-                    "version": { "kiln": env!("CARGO_PKG_VERSION") },
-                },
-            },
+    let definition = json!({
+        "buildType": "urn:kiln:commit:v1",
+        "externalParameters": {
+            "handmade": record.handmade,
+            "release": source.release.as_str(),
         },
+        "internalParameters": { "format": record.format },
+        "resolvedDependencies": dependencies,
     });
-    Ok(serde_json::to_vec_pretty(&statement).expect("plain data that JSON can hold"))
+    Ok(statement(record, metadata, &definition))
 }
 
 #[cfg(test)]

@@ -178,12 +178,7 @@ fn a_body_that_stops_coming_is_the_clients_fault() {
 
 #[test]
 fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
-    let instance = Instance::raw(|connection| {
-        connection.read_head();
-        connection.send("HTTP/1.1 200 OK\r\n\r\n");
-        let block = vec![0; 1 << 16];
-        while std::io::Write::write_all(connection.reader.get_mut(), &block).is_ok() {}
-    });
+    let instance = Instance::endless();
     let limits = Limits { client_stall: Duration::from_millis(60), ..Limits::default() };
     let edge = Edge::with(limits, 1);
     edge.serve(&[&instance]);

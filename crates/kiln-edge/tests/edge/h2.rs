@@ -322,12 +322,7 @@ fn a_client_that_is_refused_again_and_again_is_still_a_client() {
 
 #[test]
 fn a_client_that_takes_nothing_of_one_answer_loses_that_one() {
-    let endless = Instance::raw(|connection| {
-        connection.read_head();
-        connection.send("HTTP/1.1 200 OK\r\n\r\n");
-        let block = vec![0; 1 << 16];
-        while std::io::Write::write_all(connection.reader.get_mut(), &block).is_ok() {}
-    });
+    let endless = Instance::endless();
     let limits = Limits { client_stall: Duration::from_millis(60), ..Limits::default() };
     let edge = Edge::with(limits, 1);
     let (hanging, other) = (edge.fleet(1, &[&endless]), edge.fleet(2, &[&Instance::saying("other")]));

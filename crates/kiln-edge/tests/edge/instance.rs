@@ -31,6 +31,16 @@ impl Instance {
         Self { address, seen: Arc::default(), connections }
     }
 
+    /// One whose answer never ends.
+    pub fn endless() -> Self {
+        Self::raw(|connection| {
+            connection.read_head();
+            connection.send("HTTP/1.1 200 OK\r\n\r\n");
+            let block = vec![0; 1 << 16];
+            while std::io::Write::write_all(connection.reader.get_mut(), &block).is_ok() {}
+        })
+    }
+
     /// Each request, read whole, is given to `answer`, which may write to the connection; false ends it.
     pub fn new(answer: impl Fn(&Message, &mut Client) -> bool + Send + Sync + 'static) -> Self {
         let seen = Arc::<Mutex<Vec<Message>>>::default();

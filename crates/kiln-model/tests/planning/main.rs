@@ -178,14 +178,7 @@ fn a_release_id_depends_on_every_part_and_on_nothing_else() {
 #[test]
 fn a_deploy_during_the_drain_of_another_leaves_one_warm_release() {
     let mut world = World::default();
-    world.serve(&release("1"));
-    let second = world.plan(&Desired::Serve { release: &release("2"), kind: OperationKind::Deploy }).unwrap();
-    world.begin(&second);
-    for step in 0..3 {
-        world.step(&second, step);
-    }
-    let by = second.generation.next();
-    world.end(&second, Ending::Superseded { by });
+    world.supersede_the_drain(&release("1"), &release("2"));
     assert!(matches!(world.phases()[..], [(1, FleetPhase::Draining), (2, FleetPhase::Live)]));
 
     world.serve(&release("3"));
@@ -195,14 +188,7 @@ fn a_deploy_during_the_drain_of_another_leaves_one_warm_release() {
 #[test]
 fn going_back_during_the_drain_uses_the_draining_fleet() {
     let mut world = World::default();
-    world.serve(&release("1"));
-    let second = world.plan(&Desired::Serve { release: &release("2"), kind: OperationKind::Deploy }).unwrap();
-    world.begin(&second);
-    for step in 0..3 {
-        world.step(&second, step);
-    }
-    let by = second.generation.next();
-    world.end(&second, Ending::Superseded { by });
+    world.supersede_the_drain(&release("1"), &release("2"));
     let back = world.plan(&Desired::Serve { release: &release("1"), kind: OperationKind::Rollback }).unwrap();
     assert_eq!(words(&back), ["await healthy", "switch", "await drained", "keep warm"]);
     world.run(&back);

@@ -5,17 +5,7 @@ use std::collections::BTreeMap;
 use kiln_model::*;
 
 pub(crate) fn release(marker: &str) -> Release {
-    let run = RunSettings {
-        argv: vec!["/bin/app".into()],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        env: BTreeMap::new(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: Millis(1000),
-    };
+    let run = RunSettings { stop_grace: Millis(1000), ..RunSettings::as_root(["/bin/app"]) };
     let service = ReleaseService {
         image: ImageDigest(Sha256::of(marker.as_bytes())),
         run,
@@ -114,6 +104,17 @@ impl World {
         let plan = self.plan(&Desired::Serve { release, kind: OperationKind::Deploy }).unwrap();
         self.run(&plan);
         plan
+    }
+
+    /// Serves `first`, and switches to `second`, whose operation something else supersedes while `first` drains.
+    pub(crate) fn supersede_the_drain(&mut self, first: &Release, second: &Release) {
+        self.serve(first);
+        let plan = self.plan(&Desired::Serve { release: second, kind: OperationKind::Deploy }).unwrap();
+        self.begin(&plan);
+        for step in 0..3 {
+            self.step(&plan, step);
+        }
+        self.end(&plan, Ending::Superseded { by: plan.generation.next() });
     }
 
     pub(crate) fn phases(&self) -> Vec<(u64, &FleetPhase)> {

@@ -8,17 +8,7 @@ use kiln_store::{Store, Verity};
 /// An image of two objects, one of them every image's; and a release made from it.
 pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) {
     let metadata = format!("metadata of {name}").into_bytes();
-    let run = RunSettings {
-        argv: vec!["/bin/app".into()],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        env: Default::default(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: kiln_model::Millis(1),
-    };
+    let run = RunSettings { stop_grace: kiln_model::Millis(1), ..RunSettings::as_root(["/bin/app"]) };
     let document = store.objects().put_bytes(format!("sbom of {name}").as_bytes()).unwrap().0;
     let record = ImageRecord {
         format: Default::default(),

@@ -54,17 +54,7 @@ pub(crate) fn opened(service: &ReleaseService) -> Vec<SecretOrder> {
 
 /// The release of the app `hello` whose only service is `web` and whose image is called `name`.
 pub fn release(name: &str, instances: u32) -> Release {
-    let run = RunSettings {
-        argv: vec![format!("/bin/{name}")],
-        user: "root".into(),
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        env: BTreeMap::new(),
-        workdir: "/".into(),
-        stop_signal: 15,
-        stop_grace: Millis(10_000),
-    };
+    let run = RunSettings::as_root([format!("/bin/{name}")]);
     let service = ReleaseService {
         image: ImageDigest(Sha256::of(name.as_bytes())),
         run,

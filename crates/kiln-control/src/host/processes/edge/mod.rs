@@ -89,16 +89,8 @@ impl EdgeProcess {
         let address = address(&held.listeners, Door::Http).unwrap_or(config.listen);
         store.put_state(ADDRESS, &address.to_string()).map_err(|e| failures::store(&e))?;
         let client = EdgeClient::at(&path);
-        let edge = Self {
-            path,
-            client,
-            address,
-            command,
-            access_log: AccessLog::of(config, store),
-            held: Mutex::new(held),
-            automatic: Mutex::default(),
-            seen: Mutex::default(),
-        };
+        let access_log = AccessLog::of(config, store);
+        let edge = Self::of((path, client), address, command, access_log, held);
         let started = edge.start_another(&mut lock(&edge.held)).and_then(|()| edge.client.counts().map(drop));
         match started {
             Ok(()) => Ok(edge),
@@ -108,6 +100,17 @@ impl EdgeProcess {
                 Err(failure(error))
             }
         }
+    }
+
+    fn of(
+        (path, client): (PathBuf, EdgeClient),
+        address: SocketAddr,
+        command: EdgeCommand,
+        access_log: Option<AccessLog>,
+        held: Held,
+    ) -> Self {
+        let (automatic, seen) = Default::default();
+        Self { path, client, address, command, access_log, held: Mutex::new(held), automatic, seen }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
@@ -132,16 +135,8 @@ impl EdgeProcess {
         let process = Some(Process::other(pid));
         let leaving = succession::left_behind(&path);
         let held = Held { listeners, process, table, certificates: Shelf::of(certificates), leaving };
-        let edge = Self {
-            path,
-            client,
-            address,
-            command,
-            access_log: AccessLog::of(config, store),
-            held: Mutex::new(held),
-            automatic: Mutex::default(),
-            seen: Mutex::default(),
-        };
+        let access_log = AccessLog::of(config, store);
+        let edge = Self::of((path, client), address, command, access_log, held);
         edge.catch_up(&identity, config).map_err(|trouble| failures::no_edge(&trouble))?;
         Ok(edge)
     }
