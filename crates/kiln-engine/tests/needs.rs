@@ -62,27 +62,6 @@ fn accept(listener: &OwnedFd) -> TcpStream {
 }
 
 #[test]
-fn a_store_is_reached_where_the_release_says_and_nowhere_else() {
-    let bench = Bench::new();
-    let store = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut db = need("db", 1, &[5432]);
-    db.store = Some(store.local_addr().unwrap());
-    let order = order(&bench, "a", "sleep 1000", vec![db, need("api", 2, &[80])]);
-    bench.run(&order);
-    let broker = broker(&bench);
-    let connection = TcpStream::from(broker.store(&order.id, &"db".parse().unwrap()).unwrap());
-    let (mut accepted, _) = store.accept().unwrap();
-    accepted.write_all(b"data").unwrap();
-    connection.set_nonblocking(false).unwrap();
-    let mut data = [0; 4];
-    (&connection).read_exact(&mut data).unwrap();
-    assert_eq!(&data, b"data");
-    for name in ["api", "other"] {
-        assert!(broker.store(&order.id, &name.parse().unwrap()).is_err(), "{name} is no store it needs");
-    }
-}
-
-#[test]
 fn an_instance_without_needs_reaches_nothing() {
     let bench = Bench::new();
     let outside = TcpListener::bind("0.0.0.0:0").unwrap();
