@@ -33,8 +33,10 @@ pub(crate) struct Marks {
     stalled: AtomicU64,
     /// Whether closing the connection in good order would make half an answer look whole.
     cut: AtomicBool,
-    /// Whether the last head said the length of its body in two ways.
-    ambiguous: AtomicBool,
+    /// Heads that have become requests.
+    heads: AtomicU32,
+    /// Which of them is not to be answered; 0 if none.
+    refused: AtomicU32,
     /// Requests in flight on it.
     requests: AtomicU32,
     /// Whether several requests may be under way at once, so that bytes are no sign of a new one.
@@ -46,9 +48,9 @@ impl Marks {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
         let (cut, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let ambiguous = AtomicBool::new(false);
-        let (since, requests) = (AtomicU64::new(now), AtomicU32::new(0));
-        Arc::new(Self { epoch, phase, since, stalled, cut, ambiguous, requests, multiplexed })
+        let (heads, refused, requests) = Default::default();
+        let since = AtomicU64::new(now);
+        Arc::new(Self { epoch, phase, since, stalled, cut, heads, refused, requests, multiplexed })
     }
 
     /// Something is awaited from the client that does not take long: a handshake, the rest of a header.
@@ -81,6 +83,7 @@ impl Marks {
         // No time needed: nothing bounds this phase as a whole.
         self.phase.store(BUSY, Relaxed);
         self.requests.fetch_add(1, Relaxed);
+        self.heads.fetch_add(1, Relaxed);
     }
 
     /// Its answer is given.
@@ -102,13 +105,10 @@ impl Marks {
         }
     }
 
-    fn is_reading_a_head(&self) -> bool {
-        self.phase.load(Relaxed) == HEAD
-    }
-
-    /// Whether the head just read said the length of its body in two ways; asked once for each.
+    /// Whether the head that has just become a request can be understood in two ways.
     pub(crate) fn was_ambiguous(&self) -> bool {
-        self.ambiguous.load(Relaxed) && self.ambiguous.swap(false, Relaxed)
+        let refused = self.refused.load(Relaxed);
+        refused != 0 && refused == self.heads.load(Relaxed)
     }
 
     fn wrote(&self, ok: bool) {
@@ -168,14 +168,11 @@ impl ClientIo {
 
     /// Takes note of what was read.
     fn note(&mut self, bytes: &[u8]) {
-        if self.marks.phase.load(Relaxed) == RESTING {
-            self.check = HeadCheck::default();
-            self.marks.bytes_came();
-        }
-        if self.marks.is_reading_a_head() {
+        self.marks.bytes_came();
+        if !self.marks.is_multiplexed() {
             self.check.pass(bytes);
-            if self.check.is_ambiguous() {
-                self.marks.ambiguous.store(true, Relaxed);
+            if let Some(head) = self.check.refused() {
+                self.marks.refused.store(head, Relaxed);
             }
         }
     }
