@@ -30,7 +30,9 @@ fn main() {
         ["hold", scheme, address, count] => {
             hold(scheme == "https", address.parse().expect("an address"), count.parse().expect("a number"));
         }
-        _ => panic!("usage: proxy certificate DIR | backend ADDR | edge BACKEND DIR"),
+        _ => panic!(
+            "usage: proxy certificate DIR | backend ADDR | edge BACKEND DIR | hold http|https ADDR COUNT"
+        ),
     }
 }
 

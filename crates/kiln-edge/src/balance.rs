@@ -1,6 +1,6 @@
 //! One thread's view of the table: which fleet and instance the next request goes to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub(crate) struct Ask<'a> {
     /// Those that were asked already.
     pub(crate) tried: &'a [Rc<Upstream>],
     pub(crate) random: &'a Random,
+    /// Whether it has been held against a canary that it could not answer this request.
+    pub(crate) blamed: &'a Cell<bool>,
 }
 
 /// Why a request goes nowhere.
@@ -107,7 +109,10 @@ impl Balance {
         // A canary that cannot answer is no reason to answer nobody, and it is held against it.
         match picked {
             Err(NoPick::NoInstance(_) | NoPick::AllTried) if !is_forced => {
-                if let Some((fleet, _)) = self.table.routes[route].targets.first() {
+                // Once for each request, however often it is offered.
+                if let Some((fleet, _)) = self.table.routes[route].targets.first()
+                    && !ask.blamed.replace(true)
+                {
                     self.table.fleets[*fleet].tally.seen().could_not_answer();
                 }
                 let route = self.find(ask.host, ask.path, |_| false).ok_or(NoPick::NoRoute)?;

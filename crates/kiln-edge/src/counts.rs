@@ -168,6 +168,8 @@ pub(crate) struct Queued {
     tally: Arc<Tally>,
     /// Whether nobody waited before it.
     pub(crate) is_first: bool,
+    /// When it began to wait.
+    pub(crate) since: Instant,
 }
 
 impl Queued {
@@ -178,7 +180,7 @@ impl Queued {
             tally.refused.fetch_add(1, SeqCst);
             return None;
         };
-        Some(Self { tally, is_first: before == 0 })
+        Some(Self { tally, is_first: before == 0, since: Instant::now() })
     }
 
     pub(crate) fn tally(&self) -> &Arc<Tally> {

@@ -1,5 +1,6 @@
 //! One request: to an instance, to another if that one cannot be reached, and its answer back.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -83,6 +84,10 @@ struct Exchange {
     stale: usize,
     last: Option<Refusal>,
     begun: Instant,
+    /// Since when a fleet could have answered it: later, if it was made to wait for a table.
+    asked: Instant,
+    /// Whether it has been held against a canary already.
+    blamed: Cell<bool>,
     /// Its place among those that wait for room.
     queued: Option<Queued>,
     /// Who asks, if that has mattered.
@@ -139,6 +144,7 @@ impl Exchange {
         if let Some(story) = &mut reply.account.story {
             story.learn(&inbound);
         }
+        let now = Instant::now();
         Self {
             worker,
             inbound,
@@ -148,7 +154,9 @@ impl Exchange {
             tried: Vec::new(),
             stale: 0,
             last: None,
-            begun: Instant::now(),
+            begun: now,
+            asked: now,
+            blamed: Cell::new(false),
             queued: None,
             visitor: None,
             cookie: None,
@@ -218,7 +226,8 @@ impl Exchange {
             Some(caller) => self.worker.balance().pick_inside(caller, &self.tried, &self.worker.random),
             None => {
                 let (visitor, tried, random) = (self.visitor, &self.tried[..], &self.worker.random);
-                self.worker.balance().pick(&Ask { host, path, scheme, visitor, tried, random })
+                let blamed = &self.blamed;
+                self.worker.balance().pick(&Ask { host, path, scheme, visitor, tried, random, blamed })
             }
         };
         match picked {
@@ -235,7 +244,7 @@ impl Exchange {
                     self.cookie = self.visitor.and_then(|visitor| visitor.introduction(scheme));
                 }
                 self.count_at(match pick.by_chance {
-                    Some(true) => flight.watched_since(self.begun),
+                    Some(true) => flight.watched_since(self.asked),
                     Some(false) | None => flight,
                 });
                 self.reply.account.meter = pick.meter;
@@ -279,7 +288,8 @@ impl Exchange {
                 queued
             }
         };
-        let until = self.begun + circuit.queue_time.duration();
+        // What it waited for before, it did not wait for this fleet.
+        let until = queued.since + circuit.queue_time.duration();
         match timeout_at(until, tally.room.notified()).await {
             Ok(()) => {
                 self.queued = Some(queued);
@@ -296,7 +306,9 @@ impl Exchange {
     async fn wait_for_a_table(&mut self, at_most: Duration) -> Result<(), Refusal> {
         let changed = self.worker.changed.notified();
         let _waits = Paused::enter(&self.worker.totals, self.worker.limits.queue).ok_or(Refusal::Paused)?;
-        timeout_at(self.begun + at_most, changed).await.map_err(|_| Refusal::Paused)
+        timeout_at(self.begun + at_most, changed).await.map_err(|_| Refusal::Paused)?;
+        self.asked = Instant::now();
+        Ok(())
     }
 
     fn count_at(&mut self, flight: InFlight) {

@@ -43,15 +43,21 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greete
     }
 }
 
+/// Begins a request now, and not when its answer is first asked for: over HTTP/2 its task is started next, and its
+/// ticket is to learn of it.
+fn begin(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
+    let reply = Reply::begin(worker.clone(), connection.clone(), request.version());
+    let answer = forward::answer(worker.clone(), reply, request);
+    async move { Ok(answer.await) }
+}
+
 async fn one_at_a_time(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
     let (at, from) = (worker.clone(), connection.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        // Now, and not when the answer is first asked for: the task of the request is started next, and its ticket is
-        // to learn of it.
-        let reply = Reply::begin(at.clone(), from.clone(), request.version());
-        let answer = forward::answer(at.clone(), reply, request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(move |request| begin(&at, &from, request));
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.header_count).max_header_size(limits.header_bytes);
@@ -81,13 +87,7 @@ async fn figures(worker: Rc<Worker>, io: ClientIo) {
 async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
     connection.marks.multiplex();
     let (at, from) = (worker.clone(), connection.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        // Now, and not when the answer is first asked for: the task of the request is started next, and its ticket is
-        // to learn of it.
-        let reply = Reply::begin(at.clone(), from.clone(), request.version());
-        let answer = forward::answer(at.clone(), reply, request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(move |request| begin(&at, &from, request));
     let limits = &worker.limits;
     let mut builder = http2::Builder::new(PerRequest(connection.clone()));
     builder

@@ -68,7 +68,13 @@ fn what_is_too_much_waits_and_what_is_far_too_much_is_refused() {
             client
         })
         .collect();
+    until(&edge, "kiln_fleet_in_flight_requests{", 2);
     until(&edge, "kiln_fleet_waiting_requests{", 3);
+    // The instance counts a connection when it accepts it, which may be later than the edge has it.
+    let begun = Instant::now();
+    while instance.connections() < 2 && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::yield_now();
+    }
     assert_eq!((edge.count().in_flight, instance.connections()), (2, 2));
     let refused = edge.connect().get("/");
     assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("1")));
@@ -93,6 +99,28 @@ fn who_has_waited_too_long_is_refused() {
     gate.open();
     assert_eq!(first.read().text(), "done");
     assert_eq!(edge.connect().get("/").text(), "done");
+}
+
+#[test]
+fn who_waited_through_a_pause_has_the_whole_time_in_the_queue_as_well() {
+    let gate = Gate::default();
+    let instance = gate.instance();
+    let edge = Edge::start();
+    let circuit = Some(Circuit { in_flight: 1, queue: 10, queue_time: Millis(500) });
+    let fleets = [EdgeFleet { circuit, ..edge.fleet(1, &[&instance]) }];
+    edge.set_table(held(Some(60_000), &fleets, 1));
+    let mut clients: Vec<_> = (0..3).map(|_| edge.connect()).collect();
+    clients.iter_mut().for_each(|client| _ = client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    until(&edge, "kiln_edge_in_flight_requests", 3);
+    assert!(
+        clients[0].is_silent_for(Duration::from_millis(600)),
+        "longer than anybody may wait in the queue"
+    );
+    edge.set_table(held(None, &fleets, 1));
+    until(&edge, "kiln_fleet_waiting_requests{", 2);
+    gate.open();
+    assert!(clients.iter_mut().all(|client| client.read().text() == "done"));
+    assert_eq!(figure(&edge, "kiln_fleet_overloaded_requests_total{"), 0);
 }
 
 /// Many at once through a narrow door: nobody is forgotten, and never are there more than there may be.

@@ -125,6 +125,14 @@ impl Client {
         matches!(self.reader.fill_buf(), Ok([]) | Err(_))
     }
 
+    /// Whether nothing comes, nor the end, for `time`.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.reader.get_ref().set_read_timeout(Some(time)).unwrap();
+        let silent = self.reader.fill_buf().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        self.reader.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
     pub fn half_close(&self) {
         self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
     }

@@ -208,9 +208,13 @@ impl Judge {
             Some(Action::Unroute) => (ledger.live, ledger.canary) = (None, None),
             // It is out of the table before its fleets are gone.
             Some(Action::Retire { .. }) => (ledger.canary, ledger.lingering) = (None, None),
-            Some(Action::Shift { .. }) => {
+            Some(Action::Shift { release, .. }) => {
                 ledger.lingering = None;
                 self.figures.shifts += 1;
+                let is_there = edge.table.canaries.iter().any(|canary| canary.release == release);
+                if edge.is_up && edge.table.version > 0 && !is_there {
+                    self.find(format!("the log says that {app} has a canary, and the edge has none"));
+                }
             }
             Some(_) => {}
         }

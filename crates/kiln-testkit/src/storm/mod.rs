@@ -67,12 +67,20 @@ pub enum Sabotage {
     FlatteringHealth,
     /// News of the engine never arrives.
     MuteEngine,
+    /// The edge takes tables without their canaries.
+    ShyEdge,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ForgetfulDisk, Self::DeafEdge, Self::HastyDrain, Self::FlatteringHealth, Self::MuteEngine];
+    pub const ALL: [Self; 6] = [
+        Self::ForgetfulDisk,
+        Self::DeafEdge,
+        Self::HastyDrain,
+        Self::FlatteringHealth,
+        Self::MuteEngine,
+        Self::ShyEdge,
+    ];
 }
 
 /// A promise that was broken.

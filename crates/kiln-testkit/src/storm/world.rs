@@ -8,9 +8,9 @@ use std::time::Duration;
 use kiln_control::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};
 use kiln_engine::{Engine, EngineError, Execution};
 use kiln_model::{
-    AppName, EdgeCounts, ExecOrder, Exit, FleetCount, FleetEvidence, FleetId, ImageDigest, ImageHandle,
-    InstanceId, InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId, ReleaseService,
-    RouteTable, SecretOrder, Timestamp,
+    AppName, Audience, EdgeCounts, ExecOrder, Exit, FleetCount, FleetEvidence, FleetId, ImageDigest,
+    ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId,
+    ReleaseService, RouteTable, SecretOrder, Timestamp,
 };
 use kiln_store::OperationLog;
 
@@ -211,6 +211,13 @@ impl Shelf for Ground {
     }
 }
 
+fn without_canaries(table: &RouteTable) -> RouteTable {
+    let mut table = RouteTable { canaries: Vec::new(), ..table.clone() };
+    table.routes.retain(|route| !matches!(route.audience, Audience::At(_)));
+    table.routes.iter_mut().for_each(|route| route.audience = Audience::Everybody);
+    table
+}
+
 impl Edge for Ground {
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
         let late = || Some(Late::Table(table.clone()));
@@ -221,7 +228,8 @@ impl Edge for Ground {
             if truth.sabotage == Some(Sabotage::DeafEdge) && truth.chance.one_in(3) {
                 return Ok(counts(truth));
             }
-            let gone = truth.take_table(table)?;
+            let shy = truth.sabotage == Some(Sabotage::ShyEdge);
+            let gone = truth.take_table(&if shy { without_canaries(table) } else { table.clone() })?;
             truth.judge_table();
             Ok(EdgeCounts { gone, ..counts(truth) })
         };

@@ -10,12 +10,8 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::host::{TestHost, said};
+use crate::host::{TestHost, free, said};
 use crate::project::Project;
-
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// Says of every name that it is this machine.
 struct Names {

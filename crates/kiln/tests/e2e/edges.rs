@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::host::{KILN, TestHost, said};
+use crate::host::{KILN, TestHost, free, said};
 use crate::project::Project;
 
 /// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
@@ -104,10 +104,6 @@ fn a_killed_edge_loses_only_what_was_in_flight_in_it() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
     }
-}
-
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The certificate that is shown.

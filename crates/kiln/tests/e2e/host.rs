@@ -1,6 +1,7 @@
 //! A `kiln serve` of its own for each test, and the command line against it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -31,6 +32,11 @@ static BAKED: LazyLock<TempDir> = LazyLock::new(|| {
     assert!(output.status.success(), "the example could not be baked:\n{}", said(&output));
     root
 });
+
+/// A port that nobody has at the moment.
+pub(crate) fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
 
 /// Everything a program printed, for messages.
 pub(crate) fn said(output: &Output) -> String {
