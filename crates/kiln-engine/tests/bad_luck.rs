@@ -86,7 +86,6 @@ fn processes_run_out() {
     let why = "could not make its first process: Resource temporarily unavailable";
     assert!(causes.iter().all(|cause| cause.starts_with(why)), "{causes:#?}");
     recovers(&bench, &running);
-    drop(bench);
 }
 
 #[test]
@@ -121,7 +120,6 @@ fn the_memory_of_the_host_runs_out() {
     assert!(status_of(small, "Pid").is_some(), "who wants little is unharmed");
     let (exit, _) = bench.script("again", "echo there is room again");
     assert_eq!(exit, Exit::Code { code: 0 });
-    drop(bench);
 }
 
 /// The user on the host that an instance's namespaces are charged to.

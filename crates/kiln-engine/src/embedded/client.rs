@@ -181,11 +181,7 @@ impl Engine for Embedded {
 
     /// The journal outlives the keeper and its holder, and not the boot it speaks of.
     fn memory(&self) -> Result<String, EngineError> {
-        const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-        let attempted = "tell what it remembers";
-        let boot = std::fs::read_to_string(BOOT);
-        let unreachable = |source| EngineError::Unreachable { engine: NAME, attempted, source };
-        boot.map(|boot| boot.trim().to_owned()).map_err(unreachable)
+        super::boot().map_err(unreachable("tell what it remembers"))
     }
 
     fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {

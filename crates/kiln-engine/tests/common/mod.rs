@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_engine::embedded::Embedded;
-use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, Sha256, WholeLine, WholeLines};
+use kiln_model::{
+    Exit, InstanceId, InstanceOrder, InstanceState, OutputLine, OutputStream, Sha256, WholeLine, WholeLines,
+};
 use kiln_testkit::fixture_image::FixtureImage;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, setrlimit};
 use tempfile::TempDir;
@@ -152,13 +154,26 @@ impl Bench {
 
     /// Everything an instance has written, both streams.
     pub fn output(&self, id: &InstanceId) -> String {
+        self.written(id, |_| true)
+    }
+
+    /// The lines an instance has ended on one stream.
+    pub fn output_of(&self, id: &InstanceId, stream: OutputStream) -> String {
+        self.written(id, |line| line.stream == stream && !line.is_partial)
+    }
+
+    fn written(&self, id: &InstanceId, wanted: impl Fn(&WholeLine) -> bool) -> String {
         let kept = [".log.1", ".log"]
             .map(|part| fs::read(self.dir.path().join(format!("output/{id}{part}"))).unwrap_or_default());
         let mut lines = WholeLines::default();
         let parts = kept.iter().flat_map(|k| k.split(|b| *b == b'\n')).filter_map(OutputLine::parse);
         let mut whole: Vec<WholeLine> = parts.filter_map(|line| lines.take(&line)).collect();
         whole.extend(lines.rest());
-        whole.into_iter().map(|line| format!("{}\n", String::from_utf8_lossy(&line.text))).collect()
+        whole
+            .into_iter()
+            .filter(wanted)
+            .map(|line| format!("{}\n", String::from_utf8_lossy(&line.text)))
+            .collect()
     }
 
     /// The control groups of this keeper that are there.

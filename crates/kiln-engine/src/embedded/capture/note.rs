@@ -53,7 +53,8 @@ impl Note {
     /// How many bytes are gone by what the beginning of a file says.
     pub(super) fn gone(beginning: &[u8]) -> u64 {
         let first = beginning.split(|b| *b == b'\n').next().and_then(OutputLine::parse);
-        let text = first.and_then(|line| std::str::from_utf8(line.text).ok().map(str::to_owned));
+        let ours = first.filter(|line| line.stream == OutputStream::Stderr && !line.is_partial);
+        let text = ours.and_then(|line| std::str::from_utf8(line.text).ok().map(str::to_owned));
         let number = text.and_then(|t| t.strip_prefix(BEGINNING)?.strip_suffix(GONE)?.parse().ok());
         number.unwrap_or(0)
     }
@@ -70,6 +71,10 @@ mod tests {
         assert_eq!(Note::gone(&line), u64::MAX);
         for other in [&b""[..], b"kiln: 7", b"\xff\n", &Note::Gone(7).line(OutputTime(7))[..40]] {
             assert_eq!(Note::gone(other), 0);
+        }
+        let note = String::from_utf8(line).unwrap();
+        for other in [note.replace(" stderr F ", " stdout F "), note.replace(" stderr F ", " stderr P ")] {
+            assert!(other != note && Note::gone(other.as_bytes()) == 0, "{other}");
         }
     }
 }

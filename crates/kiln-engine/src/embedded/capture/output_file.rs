@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fstat, ftruncate, open, openat, renameat
 use rustix::io::Errno;
 
 use super::note::Note;
+use super::transit::ONE_TURN;
 
 /// The directory of output, held open.
 #[derive(Debug)]
@@ -30,8 +31,12 @@ pub(super) struct Place {
     pub(super) offset: u64,
 }
 
-/// How much a file may hold before it is set aside.
-const MOST: u64 = 16 << 20;
+/// How much a file may hold.
+const WHOLE: u64 = 16 << 20;
+/// The most that the bytes of one turn make: each may be a line of its own, and what stands before a line is longer.
+const WORST: u64 = (ONE_TURN * 42) as u64;
+/// How much it may hold with what is added, as bytes of an instance, before it is set aside.
+const MOST: u64 = WHOLE - WORST;
 
 impl OutputDir {
     /// Opens the directory.
@@ -76,7 +81,7 @@ impl OutputDir {
         let (old, new) = (format!("{name}.1"), format!("{name}.new"));
         let going =
             statat(&self.dir, &old, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |s| s.st_size.unsigned_abs());
-        let gone = Note::gone(&full.beginning()?) + going;
+        let gone = Note::gone(&full.beginning()?).saturating_add(going);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.dir, &new, flags, Mode::from_raw_mode(0o640))?;
         if gone > 0 {
@@ -154,6 +159,27 @@ mod tests {
         assert!(log.contains("10 bytes of older output are gone") && log.ends_with("\nfourth\n"), "{log}");
         append("fifth\n");
         assert!(read("app-web-1-1.log").contains("16 bytes of older output are gone"));
+    }
+
+    #[test]
+    fn no_turn_makes_more_than_a_file_has_room_for() {
+        let mut lines = Vec::new();
+        let at = OutputTime(u64::MAX);
+        super::super::lines::frame(&vec![b'\n'; ONE_TURN], kiln_model::OutputStream::Stderr, at, &mut lines);
+        assert!(lines.len() > 40 * ONE_TURN && lines.len() as u64 <= WORST, "{}", lines.len());
+    }
+
+    /// An instance may write the keeper's own words.
+    #[test]
+    fn a_forged_note_is_at_worst_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        let forged = Note::Gone(u64::MAX).line(NOW);
+        for line in [&forged[..], b"2nd\n", b"third is long\n"] {
+            output.place(&id(), line.len(), NOW).unwrap().write(line).unwrap();
+        }
+        let log = fs::read_to_string(dir.path().join("app-web-1-1.log")).unwrap();
+        assert!(log.contains(&format!("{} bytes of older output are gone", u64::MAX)), "{log}");
     }
 
     #[test]

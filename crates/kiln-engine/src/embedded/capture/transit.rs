@@ -87,8 +87,7 @@ impl Transit {
     /// The file of the keeper that works in `run_dir`; gone when it has ended properly.
     pub(crate) fn path(run_dir: &Path) -> io::Result<PathBuf> {
         const SHARED: &str = "/dev/shm";
-        const TMPFS: i64 = 0x0102_1994;
-        if rustix::fs::statfs(SHARED).is_ok_and(|fs| fs.f_type == TMPFS) {
+        if rustix::fs::statfs(SHARED).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC) {
             let whole = run_dir.canonicalize()?;
             let hash = Sha256::of(whole.as_os_str().as_encoded_bytes()).hex();
             return Ok(Path::new(SHARED).join(format!("kiln-{}.output", &hash[..12])));

@@ -54,11 +54,13 @@ impl Groups {
         Ok(Self { unified, v1: v1.collect::<Result<_, _>>()? })
     }
 
+    /// Whether there is a controller for it.
+    pub(crate) fn can_limit_reading(&self) -> bool {
+        self.all().any(|h| h.controllers.contains(&Controller::Io))
+    }
+
     /// Makes the v2 group of an instance, with the limits that are set there.
     pub(crate) fn create_leaf(&self, id: &InstanceId, allowed: Allowance<'_>) -> io::Result<()> {
-        if allowed.io.is_some() && !self.all().any(|h| h.controllers.contains(&Controller::Io)) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, NO_IO));
-        }
         self.unified.create(id.as_str(), allowed)
     }
 
@@ -104,11 +106,6 @@ impl Groups {
     /// Kills everything in the groups of the given name, whoever's child it is.
     pub(crate) fn kill(&self, name: &str) -> io::Result<()> {
         self.unified.write(&format!("{name}/cgroup.kill"), "1")
-    }
-
-    /// Whether the kernel killed in the groups of an instance for want of memory.
-    pub(crate) fn ran_out_of_memory(&self, id: &InstanceId) -> bool {
-        self.want_of_memory(id).is_some()
     }
 
     /// Whose memory it was that was wanting, if the kernel killed in the groups of an instance.
@@ -273,7 +270,7 @@ mod tests {
         groups.create_others(&id, allowed).unwrap();
         let pids = groups.all().find(|h| h.controllers.contains(&Controller::Pids)).unwrap();
         assert_eq!(pids.read("app-web-1-1/pids.max").unwrap().trim(), "7");
-        assert!(!groups.ran_out_of_memory(&id));
+        assert_eq!(groups.want_of_memory(&id), None);
         groups.kill(id.as_str()).unwrap();
         assert_eq!(groups.names().unwrap(), ["app-web-1-1"]);
         groups.remove(id.as_str()).unwrap();
@@ -332,7 +329,7 @@ mod tests {
         groups.join(&id, child.id()).unwrap();
         groups.leaf(&id).unwrap();
         assert_eq!(groups.remove(id.as_str()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-        assert!(!groups.ran_out_of_memory(&id));
+        assert_eq!(groups.want_of_memory(&id), None);
         groups.kill(id.as_str()).unwrap();
         assert!(!child.wait().unwrap().success());
         while groups.remove(id.as_str()).is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy) {}

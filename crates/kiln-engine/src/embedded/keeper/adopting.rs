@@ -43,7 +43,7 @@ impl Keeper {
     }
 
     fn adopt_one(&mut self, trace: Trace, exit: Option<Exit>, inheritance: &mut Inheritance) {
-        let (number, id) = (self.next_number(), trace.id.clone());
+        let (number, id, pid) = (self.next_number(), trace.id.clone(), trace.pid);
         self.launcher.restore(&trace.app, trace.ids, trace.accounting_uid);
         self.register.expect(id.clone());
         let outputs = [0, 1].map(|n| self.adopt_output(number, n, &trace, inheritance));
@@ -61,14 +61,9 @@ impl Keeper {
         if !is_there {
             return self.remove_rest(number);
         }
-        let is_stopping =
-            matches!(self.register.status(&id).map(|s| &s.state), Some(InstanceState::Stopping { .. }));
-        if let Some(pid) = self.instances[&number].main().map(MainProcess::pid).filter(|_| !is_stopping) {
-            self.hold_mounts(number, pid);
-        }
         match self.register.status(&id).map(|status| &status.state) {
             Some(InstanceState::Stopping { .. }) => self.give_grace(number),
-            Some(_) => {}
+            Some(_) => self.hold_mounts(number, pid),
             None => self.give_up_launch(number),
         }
     }

@@ -19,6 +19,7 @@ use kiln_model::{
 use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
 
+use super::super::boot;
 use super::super::launch::AppIds;
 use super::descriptors::Mark;
 
@@ -139,7 +140,7 @@ fn write_new<'a>(dir: &OwnedFd, records: impl Iterator<Item = Record<'a>>) -> io
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND | OFlags::CLOEXEC;
     let file = openat(dir, NEW_NAME, flags, Mode::from_raw_mode(0o600))?;
     let mut text = Vec::new();
-    encode(&Record::Begun { version: VERSION, boot: boot() }, &mut text)?;
+    encode(&Record::Begun { version: VERSION, boot: boot().unwrap_or_default() }, &mut text)?;
     for record in records {
         encode(&record, &mut text)?;
     }
@@ -149,10 +150,6 @@ fn write_new<'a>(dir: &OwnedFd, records: impl Iterator<Item = Record<'a>>) -> io
     }
     renameat(dir, NEW_NAME, dir, NAME)?;
     Ok((file, text.len() as u64))
-}
-
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// What a keeper has left in writing.
@@ -179,7 +176,7 @@ impl Left {
     /// Reads the file in `run_dir`.
     pub(super) fn read(run_dir: &Path) -> io::Result<Self> {
         match fs::read(run_dir.join(NAME)) {
-            Ok(text) => Ok(Left::Unfinished(Past::parse(&text, &boot()))),
+            Ok(text) => Ok(Left::Unfinished(Past::parse(&text, &boot().unwrap_or_default()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Left::Nothing),
             Err(e) => Err(e),
         }

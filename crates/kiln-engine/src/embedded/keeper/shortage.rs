@@ -56,11 +56,10 @@ impl Keeper {
             return;
         }
         let live = self.instances.iter().filter(|(_, i)| matches!(i.phase, Phase::Live(_)) && !i.is_killed);
-        let starved = live.filter(|(_, i)| self.groups.ran_out_of_memory(&i.id));
-        let starved: Vec<u64> = starved.map(|(n, _)| *n).collect();
-        for number in starved {
+        let starved = live.filter_map(|(n, i)| Some((*n, self.groups.want_of_memory(&i.id)?)));
+        for (number, wanting) in starved.collect::<Vec<_>>() {
             if let Some(instance) = self.instances.get_mut(&number) {
-                instance.starved = self.groups.want_of_memory(&instance.id);
+                instance.starved = Some(wanting);
             }
             self.end_processes(number);
         }

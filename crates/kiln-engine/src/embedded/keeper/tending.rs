@@ -8,7 +8,7 @@ use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
 use rustix::fs::OFlags;
 
 use super::super::capture::OutputPipe;
-use super::super::cgroup::Allowance;
+use super::super::cgroup::{Allowance, NO_IO};
 use super::super::launch::{LAUNCHES_AT_ONCE, Launching, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
@@ -52,8 +52,11 @@ impl Keeper {
             let what = what.to_owned();
             move |e: io::Error| format!("could not {what}: {e}")
         };
-        let mut times = ParentTimes::begin();
+        let mut times = self.host.times.is_some().then(ParentTimes::begin);
         if order.limits.io.is_some() {
+            if !self.groups.can_limit_reading() {
+                return Err(format!("could not limit what it reads from the disk: {NO_IO}"));
+            }
             // Where disks are looked up.
             self.launcher.rest();
         }
@@ -63,7 +66,7 @@ impl Keeper {
             self.open_output(number, OutputStream::Stdout).map_err(with("make a pipe for its output"))?;
         let stderr =
             self.open_output(number, OutputStream::Stderr).map_err(with("make a pipe for its output"))?;
-        times.mark("make the v2 control group and two pipes");
+        times.iter_mut().for_each(|times| times.mark("make the v2 control group and two pipes"));
         // With others on their way or waiting, the child does what it can do itself.
         let is_busy = self.launches > 0 || !self.queue.is_empty();
         let groups = (&self.groups, allowed);

@@ -22,7 +22,7 @@ use super::slots::Slots;
 use super::spawn::spawn;
 use super::stack::Stack;
 use super::template::{self, Template};
-use super::times::ParentTimes;
+use super::times::{ParentTimes, Times};
 
 /// Makes children. One per keeper, whose only thread it needs to be used by.
 pub(crate) struct Launcher {
@@ -65,7 +65,7 @@ impl Launcher {
         order: &InstanceOrder,
         (groups, allowed): (&Groups, Allowance<'_>),
         [stdout, stderr]: [OwnedFd; 2],
-        (mut times, is_busy): (ParentTimes, bool),
+        (mut times, is_busy): (Option<ParentTimes>, bool),
     ) -> Result<Launching, LaunchError> {
         sensible(order)?;
         // Which disk it is that reading is limited on is the parent's to say.
@@ -89,20 +89,20 @@ impl Launcher {
             MachineId::of(order, ids).map_err(|e| LaunchError::new("draw its identity", e))?;
         let stack = self.stack()?;
         let group = groups.leaf(&order.id).map_err(|e| LaunchError::new("open its control group", e))?;
-        times.mark("lay out what its child does");
-        times.birth();
+        times.iter_mut().for_each(|times| times.mark("lay out what its child does"));
+        script.times.iter().for_each(Times::begin);
         // SAFETY: the launch below keeps script and stack until its child has done with them.
         let child = unsafe { spawn(&script, &stack, group.as_fd()) }
             .map_err(|e| LaunchError::new("make its first process", e))?;
-        times.mark("clone3");
         let main = MainProcess::new(child.pidfd, child.pid, template);
         let mut launching = Launching::new(main, (channel, Some(slot)), script, stack, Some(ids));
+        launching.times = times;
+        launching.mark("clone3");
         launching.is_to_listen(&order.needs);
         if !is_busy {
             launching.make_groups(groups, &order.id, allowed);
-            times.mark("make the v1 control groups");
+            launching.mark("make the v1 control groups");
         }
-        launching.times = Some(times);
         Ok(launching)
     }
 

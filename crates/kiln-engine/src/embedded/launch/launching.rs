@@ -169,14 +169,16 @@ impl Launching {
     }
 
     fn map_ids(&mut self, host: &Host) -> io::Result<()> {
-        let begun = Instant::now();
+        let begun = self.times.is_some().then(Instant::now);
         let map = self.ids.map(AppIds::line).unwrap_or_default();
         for file in ["uid_map", "gid_map"].into_iter().filter(|_| self.ids.is_some()) {
             let file = host.open_proc(self.main.pid(), file, OFlags::WRONLY)?;
             rustix::io::write(&file, map.as_bytes())?;
         }
         send(&self.channel, b"g", SendFlags::NOSIGNAL)?;
-        self.times.iter_mut().for_each(|times| times.add("write its id maps", begun));
+        if let (Some(times), Some(begun)) = (&mut self.times, begun) {
+            times.add("write its id maps", begun);
+        }
         Ok(())
     }
 
@@ -187,6 +189,7 @@ impl Launching {
         }
     }
 
+    /// Something its parent does for it is done.
     pub(crate) fn mark(&mut self, what: &'static str) {
         self.times.iter_mut().for_each(|times| times.mark(what));
     }

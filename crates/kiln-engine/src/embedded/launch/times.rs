@@ -9,28 +9,35 @@ use std::time::Instant;
 use super::raw;
 use super::step::Step;
 
-/// The clock of one child, which writes on it what time it is after each step.
-pub(super) struct Times([AtomicU64; Step::ALL.len()]);
+/// The clock of one child, which notes on it how long each step has taken.
+pub(super) struct Times {
+    last: AtomicU64,
+    taken: [AtomicU64; Step::ALL.len()],
+}
 
 impl Times {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        Self { last: AtomicU64::new(0), taken: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// A step is done. Runs in the child.
+    /// The child is about to be born: its first step begins.
+    pub(super) fn begin(&self) {
+        self.last.store(raw::nanoseconds(), Ordering::Relaxed);
+    }
+
+    /// A step is done, or a part of one: parts add up. Runs in the child.
     pub(super) fn mark(&self, step: Step) {
-        if let Some(at) = self.0.get(step as usize) {
-            at.store(raw::nanoseconds(), Ordering::Relaxed);
+        let now = raw::nanoseconds();
+        let before = self.last.swap(now, Ordering::Relaxed);
+        if let Some(taken) = self.taken.get(step as usize) {
+            taken.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
         }
     }
 
-    /// What each step has taken since the one before it, in the order in which they were done; the first since `born`.
-    fn taken(&self, born: u64) -> Vec<(Step, u64)> {
-        let all = Step::ALL.iter().map(|step| (*step, self.0[*step as usize].load(Ordering::Relaxed)));
-        let mut done: Vec<(Step, u64)> = all.filter(|(_, at)| *at > 0).collect();
-        done.sort_by_key(|(_, at)| *at);
-        let before = std::iter::once(born).chain(done.iter().map(|(_, at)| *at)).collect::<Vec<_>>();
-        done.iter().zip(before).map(|((step, at), before)| (*step, at.saturating_sub(before))).collect()
+    /// The steps that were done, and how many nanoseconds each has taken.
+    fn taken(&self) -> impl Iterator<Item = (Step, u64)> {
+        let all = Step::ALL.iter().map(|step| (*step, self.taken[*step as usize].load(Ordering::Relaxed)));
+        all.filter(|(_, taken)| *taken > 0)
     }
 }
 
@@ -43,13 +50,13 @@ impl TimesFile {
         Ok(Self(OpenOptions::new().create(true).append(true).open(path)?))
     }
 
-    /// Of a child that was born at `born`, with what its parent did.
+    /// Of a child, with what its parent did.
     pub(super) fn write(&self, parents: &ParentTimes, child: Option<&Times>) -> io::Result<()> {
         let mut all = serde_json::Map::new();
         for (name, nanoseconds) in &parents.taken {
             all.insert(format!("keeper: {name}"), (*nanoseconds).into());
         }
-        for (step, nanoseconds) in child.into_iter().flat_map(|times| times.taken(parents.born)) {
+        for (step, nanoseconds) in child.into_iter().flat_map(Times::taken) {
             all.insert(format!("child: {}", step.words()), nanoseconds.into());
         }
         (&self.0).write_all(format!("{}\n", serde_json::Value::Object(all)).as_bytes())
@@ -61,12 +68,11 @@ impl TimesFile {
 pub(crate) struct ParentTimes {
     last: Instant,
     taken: Vec<(&'static str, u64)>,
-    born: u64,
 }
 
 impl ParentTimes {
     pub(crate) fn begin() -> Self {
-        Self { last: Instant::now(), taken: Vec::new(), born: 0 }
+        Self { last: Instant::now(), taken: Vec::new() }
     }
 
     /// Something is done.
@@ -81,9 +87,25 @@ impl ParentTimes {
         self.last = begun;
         self.mark(what);
     }
+}
 
-    /// The child is about to be born.
-    pub(super) fn birth(&mut self) {
-        self.born = raw::nanoseconds();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_in_parts_adds_up_and_nothing_else_is_counted() {
+        let times = Times::new();
+        let begun = raw::nanoseconds();
+        times.begin();
+        times.mark(Step::Capabilities);
+        times.mark(Step::Ids);
+        let between = raw::nanoseconds();
+        while raw::nanoseconds() < between + 1_000_000 {}
+        times.mark(Step::Capabilities);
+        let all = raw::nanoseconds() - begun;
+        let taken: Vec<(Step, u64)> = times.taken().collect();
+        assert_eq!(taken.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [Step::Ids, Step::Capabilities]);
+        assert!(taken[1].1 >= 1_000_000 && taken[0].1 + taken[1].1 <= all, "{taken:?} of {all}");
     }
 }
