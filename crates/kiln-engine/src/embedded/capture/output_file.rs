@@ -45,6 +45,12 @@ impl OutputDir {
         Ok(Self { dir: open(path, flags, Mode::empty())?, most: MOST })
     }
 
+    /// Opens the directory, with files of another size.
+    #[cfg(test)]
+    pub(super) fn with_files_of(most: u64, path: &Path) -> Self {
+        Self { most, ..Self::open(path).unwrap() }
+    }
+
     /// Where the next lines of an instance go, made of `more` bytes: a full file is set aside before. Opened for that
     /// only: an idle instance costs no descriptor.
     pub(super) fn place(&self, id: &InstanceId, more: usize, now: OutputTime) -> io::Result<Place> {
@@ -144,7 +150,7 @@ mod tests {
     #[test]
     fn a_full_file_is_set_aside_and_how_much_went_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        let output = OutputDir::with_files_of(10, dir.path());
         let append =
             |line: &str| output.place(&id(), line.len(), NOW).unwrap().write(line.as_bytes()).unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
@@ -173,7 +179,7 @@ mod tests {
     #[test]
     fn a_forged_note_is_at_worst_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        let output = OutputDir::with_files_of(10, dir.path());
         let forged = Note::Gone(u64::MAX).line(NOW);
         for line in [&forged[..], b"2nd\n", b"third is long\n"] {
             output.place(&id(), line.len(), NOW).unwrap().write(line).unwrap();
@@ -185,7 +191,7 @@ mod tests {
     #[test]
     fn what_was_set_aside_by_one_that_was_killed_is_taken_up() {
         let dir = tempfile::tempdir().unwrap();
-        let output = OutputDir { most: 10, ..OutputDir::open(dir.path()).unwrap() };
+        let output = OutputDir::with_files_of(10, dir.path());
         fs::write(dir.path().join("app-web-1-1.log.new"), "a note\n").unwrap();
         output.place(&id(), 1, NOW).unwrap().write(b"a\n").unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("app-web-1-1.log")).unwrap(), "a note\na\n");

@@ -136,6 +136,7 @@ fn now() -> OutputTime {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -203,11 +204,12 @@ mod tests {
         assert!(lines.len() == 2 && lines[1].ends_with(" stdout F four"), "{log}");
     }
 
-    /// What the test below runs again as a process of its own, to be killed: a keeper that does nothing else.
+    /// What the tests below run again as a process of its own, to be killed: a keeper that does nothing else.
     const KEEPER: &str = "KILN_TEST_KEEPER_IN";
 
-    fn keep_until_killed(dir: &std::path::Path) {
-        let (output, id) = (OutputDir::open(&dir.join("output")).unwrap(), "app-web-1-1".parse().unwrap());
+    fn keep_until_killed(dir: &Path, most: u64) {
+        let (output, id) =
+            (OutputDir::with_files_of(most, &dir.join("output")), "app-web-1-1".parse().unwrap());
         let mut transit = Transit::open(dir).unwrap();
         transit.finish(&output).unwrap();
         let stdin = rustix::io::dup(std::io::stdin()).unwrap();
@@ -217,19 +219,21 @@ mod tests {
         while !pipe.turn(&id, &output, &mut transit) {}
     }
 
-    #[test]
-    fn killed_at_any_moment_it_keeps_every_byte_once() {
+    /// What was written while one keeper after the other was killed, what is kept of it, and how much is said to be gone.
+    /// `test` is the one that asks, which in another process is such a keeper.
+    fn killed_again_and_again(test: &str, most: u64) -> Option<(Vec<u8>, Vec<u8>, u64)> {
         if let Some(dir) = std::env::var_os(KEEPER) {
-            return keep_until_killed(dir.as_ref());
+            keep_until_killed(dir.as_ref(), most);
+            return None;
         }
-        let kills = if std::env::var_os("KILN_LONG").is_some() { 5000 } else { 250 };
+        let kills = if std::env::var_os("KILN_LONG").is_some() { 2500 } else { 125 };
         let (dir, stop) = (tempfile::tempdir().unwrap(), std::sync::atomic::AtomicBool::new(false));
         fs::create_dir(dir.path().join("output")).unwrap();
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let this = "embedded::capture::pipe::tests::killed_at_any_moment_it_keeps_every_byte_once";
+        let this = format!("embedded::capture::pipe::tests::{test}");
         let start = || {
             let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-            again.args([this, "--exact", "--nocapture"]).env(KEEPER, dir.path());
+            again.args([&this, "--exact", "--nocapture"]).env(KEEPER, dir.path());
             again.stdin(reader.try_clone().unwrap()).stdout(std::process::Stdio::null()).spawn().unwrap()
         };
         let written = std::thread::scope(|scope| {
@@ -266,14 +270,26 @@ mod tests {
             })
             .concat();
         fs::remove_file(Transit::path(dir.path()).unwrap()).unwrap();
-        // More than is kept may have been written: then that is said, and the end of it all is there.
         let gone = files.iter().map(|text| Note::gone(text)).max().unwrap_or(0);
-        let is_whole = if gone == 0 { kept == written } else { written.ends_with(&kept) };
-        let (kept, all) = (kept.len(), written.len());
-        assert!(
-            kept > 100_000 && is_whole,
-            "{kept} of {all} bytes are there, and {gone} are said to be gone"
-        );
+        Some((written, kept, gone))
+    }
+
+    #[test]
+    fn killed_at_any_moment_it_keeps_every_byte_once() {
+        let this = "killed_at_any_moment_it_keeps_every_byte_once";
+        let Some((written, kept, gone)) = killed_again_and_again(this, u64::MAX) else { return };
+        assert!(gone == 0 && kept.len() > 100_000, "{} bytes, {gone} gone", kept.len());
+        let wrong = kept.iter().zip(&written).position(|(a, b)| a != b);
+        assert!(kept == written, "{} of {} bytes, wrong at {wrong:?}", kept.len(), written.len());
+    }
+
+    /// Files are set aside meanwhile.
+    #[test]
+    fn killed_at_any_moment_it_keeps_the_end_of_what_is_too_much() {
+        let this = "killed_at_any_moment_it_keeps_the_end_of_what_is_too_much";
+        let Some((written, kept, gone)) = killed_again_and_again(this, 200_000) else { return };
+        assert!(gone > 0 && kept.len() > 50_000, "{} bytes, {gone} gone", kept.len());
+        assert!(written.ends_with(&kept), "{} of {} bytes", kept.len(), written.len());
     }
 
     /// Lines of all kinds of lengths, in pieces that are no lines.
