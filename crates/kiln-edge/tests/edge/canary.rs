@@ -209,3 +209,18 @@ fn a_canary_nobody_can_reach_costs_nobody_an_answer_and_counts_against_it() {
     canary(&edge, 5_000, false, &[fleets[0].clone(), none]);
     assert!((0..20).all(|number| known(&mut edge.connect(), number).status() == 200));
 }
+
+/// A request that has to be asked again elsewhere is still one request.
+#[test]
+fn a_request_counts_once_against_a_canary_however_often_it_is_asked_again() {
+    let (old, dead) = (Instance::saying("old"), Instance::refusing());
+    let edge = Edge::with_settings(Limits::default(), 1, EdgeSettings::default());
+    let fleets = [edge.fleet(1, &[&dead, &dead, &old]), edge.fleet(2, &[])];
+    canary(&edge, 9_999, false, &fleets);
+    assert!((0..20).all(|number| known(&mut edge.connect(), number).text() == "old"));
+    let seen = evidence(&edge, 2);
+    assert_eq!((seen.requests, seen.failed), (20, 20));
+    assert!(edge.client.metrics().unwrap().lines().any(|line| {
+        line.strip_prefix("kiln_edge_retries_total ").is_some_and(|n| n.parse::<u32>().unwrap() > 0)
+    }));
+}

@@ -2,6 +2,7 @@
 //!
 //! One bake is shared: it is made once, and every test host starts from a copy of its state directory.
 
+mod access_log;
 mod acme;
 mod boundaries;
 mod canary;
@@ -18,6 +19,7 @@ mod hooks;
 mod host;
 mod luck;
 mod oci;
+mod pause;
 mod portable;
 mod project;
 mod releases;
