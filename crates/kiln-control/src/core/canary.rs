@@ -23,7 +23,7 @@ pub(super) struct Watch {
     figures: String,
 }
 
-/// How often it is looked, unless a step is shorter.
+/// How often it is looked, unless a step is so short that its warming up would be missed.
 const LOOK: u64 = 1_000;
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
             ))),
             Verdict::Open(figures) => {
                 watch.figures = figures;
-                let look = Millis(LOOK.min(terms.hold.0 / 4).max(50));
+                let look = Millis(LOOK.min(terms.hold.0 / 8).max(50));
                 Came::Waits(Some(now.after(look).min(begun.after(terms.within).max(now.after(Millis(1))))))
             }
         }

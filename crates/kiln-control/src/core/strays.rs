@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Action, Exit, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
+    Action, Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
 };
 
 use super::Core;
@@ -193,18 +193,23 @@ impl Core {
 
     /// Of those that serve, the ones that were healthy at the switch, or have run for so long that they would have
     /// been given up if they were not, count as healthy until they say otherwise. Of a fleet that has yet to prove
-    /// itself, and of members that were made just now, nothing is presumed.
+    /// itself, of one that gets no new requests and may have to prove itself again before it does, and of members that
+    /// were made just now, nothing is presumed.
     fn presume(&mut self, ours: &[InstanceStatus]) {
         let running = ours.iter().filter(|s| s.state.pid().is_some());
         let running: BTreeMap<&InstanceId, Timestamp> = running.map(|s| (&s.id, s.since)).collect();
         let mut presumed = BTreeSet::new();
-        for fleet in self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_in_table()) {
+        let serves = |f: &&Fleet| matches!(f.phase, FleetPhase::Live | FleetPhase::Canary);
+        for fleet in self.apps.values().flat_map(|s| s.fleets.values()).filter(serves) {
             // Traffic is being switched to it, and was not yet: all of it is to be proved.
             if fleet.proven.is_empty() {
                 continue;
             }
             let Some(patience) = self.service(&fleet.id).map(|s| s.start_timeout) else { continue };
-            let tried = |since: Timestamp| since.after(patience) < self.now();
+            // Whether anybody looked at it while no control plane was there is not known. Who has no release to fall
+            // back on gets the benefit of the doubt; for a canary's users the old release answers.
+            let tried =
+                |since| fleet.phase != FleetPhase::Canary && Timestamp::after(since, patience) < self.now();
             let healthy = |serial, id: &InstanceId| {
                 running.get(id).is_some_and(|since| fleet.proven.contains(&serial) || tried(*since))
             };

@@ -11,6 +11,9 @@
 //! when somebody likes; the k-th may spend 1 / k(k+1) of the probability of a false alarm, which is 1 % a step in
 //! all, divided by the number of tests. A difference that is real but smaller than what the spec puts up with is
 //! no reason either.
+//!
+//! A process that was just started is slow at first: its caches are cold, its code is not compiled yet. During the
+//! first quarter of `hold` failures count and times do not.
 
 use super::fisher::{Count, p_value, upper_bound};
 use super::{Evidence, Terms};
@@ -24,6 +27,8 @@ const FIRST_LOOK: u64 = 10;
 const QUANTILES: [f64; 2] = [0.5, 0.9];
 /// Who is slower by less than this is not slower.
 const LEAST_MILLIS: f64 = 2.0;
+/// The part of `hold` in which times do not count is one to this.
+const WARM_UP: u64 = 4;
 /// How far the part of slow requests may be from what it should be when it is said that there is no difference.
 const SLOW_POINTS: f64 = 0.1;
 
@@ -57,18 +62,25 @@ pub struct Trial {
     looks: u32,
     /// Requests at the new release when the next look is due.
     next: u64,
+    /// What was seen while it warmed up, by service.
+    cold: Vec<Pair>,
 }
 
 impl Default for Trial {
     fn default() -> Self {
-        Self { looks: 0, next: FIRST_LOOK }
+        Self { looks: 0, next: FIRST_LOOK, cold: Vec::new() }
     }
 }
 
 impl Trial {
     /// Looks at what there is after `span` of the step's time.
     pub fn look(&mut self, pairs: &[Pair], terms: &Terms, span: Millis) -> Verdict {
-        let requests: u64 = pairs.iter().map(|p| p.green.requests).sum();
+        if span.0 < terms.hold.0 / WARM_UP {
+            self.cold = pairs.to_vec();
+        }
+        let pairs: Vec<Judged> = pairs.iter().map(|pair| self.judged(pair)).collect();
+        let pairs = &pairs[..];
+        let requests: u64 = pairs.iter().map(|p| p.all.green.requests).sum();
         let is_over = span >= terms.within;
         if requests >= self.next || is_over {
             self.looks += 1;
@@ -86,10 +98,26 @@ impl Trial {
         }
         if is_over { Verdict::NoEvidence(figures) } else { Verdict::Open(figures) }
     }
+
+    fn judged<'a>(&self, pair: &'a Pair) -> Judged<'a> {
+        let cold = self.cold.iter().find(|cold| cold.service == pair.service);
+        let since = |now: &Evidence, then: Option<&Evidence>| {
+            then.and_then(|then| now.since(then)).unwrap_or_else(|| now.clone())
+        };
+        let (blue, green) = (cold.map(|c| &c.blue), cold.map(|c| &c.green));
+        Judged { all: pair, warm_blue: since(&pair.blue, blue), warm_green: since(&pair.green, green) }
+    }
 }
 
-fn worse(pair: &Pair, terms: &Terms, alpha: f64) -> Option<String> {
-    fails_more(pair, terms, alpha)
+/// What is judged: failures of all that was seen, times of what came after the warming up.
+struct Judged<'a> {
+    all: &'a Pair,
+    warm_blue: Evidence,
+    warm_green: Evidence,
+}
+
+fn worse(pair: &Judged, terms: &Terms, alpha: f64) -> Option<String> {
+    fails_more(pair.all, terms, alpha)
         .or_else(|| QUANTILES.iter().find_map(|q| is_slower(pair, terms, *q, alpha)))
 }
 
@@ -112,37 +140,38 @@ fn fails_more(pair: &Pair, terms: &Terms, alpha: f64) -> Option<String> {
     })
 }
 
-fn is_slower(pair: &Pair, terms: &Terms, q: f64, alpha: f64) -> Option<String> {
-    let mut both = pair.blue.clone();
-    both.add(&pair.green);
+fn is_slower(pair: &Judged, terms: &Terms, q: f64, alpha: f64) -> Option<String> {
+    let (service, warm_green, warm_blue) = (&pair.all.service, &pair.warm_green, &pair.warm_blue);
+    let mut both = warm_blue.clone();
+    both.add(warm_green);
     let bucket = both.at(q).0;
     let slow = |e: &Evidence| Count { hits: e.above(bucket), of: e.latency.iter().sum() };
-    let p = p_value(slow(&pair.green), slow(&pair.blue));
-    let (green, blue) = (pair.green.millis(q), pair.blue.millis(q));
+    let p = p_value(slow(warm_green), slow(warm_blue));
+    let (green, blue) = (warm_green.millis(q), warm_blue.millis(q));
     let is_much = green >= blue * (1.0 + terms.slower.ratio()) && green - blue >= LEAST_MILLIS;
     (p < alpha && is_much).then(|| {
         format!(
-            "{} is slower: {:.0} % of its {} requests within {green:.1} ms, of the release that serves (of {}) within \
+            "{service} is slower: {:.0} % of its {} requests within {green:.1} ms, of the release that serves (of {}) within \
              {blue:.1} ms (p = {p:.1e} by Fisher's exact test of the slow ones, {alpha:.1e} at this look is enough)",
-            pair.service,
             q * 100.0,
-            pair.green.requests,
-            pair.blue.requests
+            warm_green.requests,
+            warm_blue.requests
         )
     })
 }
 
-fn is_as_good(pair: &Pair, terms: &Terms) -> bool {
-    let fails_no_more =
-        upper_bound(errors(&pair.green)) < pair.blue.error_rate() + terms.errors.ratio().max(0.0005);
+fn is_as_good(pair: &Judged, terms: &Terms) -> bool {
+    let most = pair.all.blue.error_rate() + terms.errors.ratio().max(0.0005);
+    let fails_no_more = upper_bound(errors(&pair.all.green)) < most;
+    let (green, blue) = (&pair.warm_green, &pair.warm_blue);
     // Against nobody nothing can be slow.
-    if pair.blue.requests == 0 {
+    if blue.requests == 0 {
         return fails_no_more;
     }
-    let (bucket, above) = pair.blue.at(QUANTILES[1]);
-    let expected = above as f64 / pair.blue.requests.max(1) as f64;
-    let slow = Count { hits: pair.green.above(bucket), of: pair.green.requests };
-    let is_much = pair.green.millis(QUANTILES[1]) - pair.blue.millis(QUANTILES[1]) >= LEAST_MILLIS;
+    let (bucket, above) = blue.at(QUANTILES[1]);
+    let expected = above as f64 / blue.requests.max(1) as f64;
+    let slow = Count { hits: green.above(bucket), of: green.requests };
+    let is_much = green.millis(QUANTILES[1]) - blue.millis(QUANTILES[1]) >= LEAST_MILLIS;
     fails_no_more && (!is_much || upper_bound(slow) < expected + SLOW_POINTS)
 }
 
@@ -151,8 +180,8 @@ fn rate(count: Count) -> String {
     format!("{} of {} requests ({percent:.2} %)", count.hits, count.of)
 }
 
-fn figures(pairs: &[Pair]) -> String {
-    let words = pairs.iter().map(|pair| {
+fn figures(pairs: &[Judged]) -> String {
+    let words = pairs.iter().map(|Judged { all: pair, .. }| {
         let of = |e: &Evidence| match e.requests {
             0 => "no request".to_owned(),
             _ => format!(

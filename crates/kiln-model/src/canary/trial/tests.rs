@@ -143,6 +143,34 @@ fn a_difference_nobody_minds_is_no_reason_however_much_evidence_there_is() {
     assert!(matches!(verdict, Verdict::AsGood(_)), "{verdict:?}");
 }
 
+/// Time after time `slow` of a hundred requests of the new release are slow during the warming up, and none after it.
+fn warming_up(slow: u64, failed: u64) -> Vec<Verdict> {
+    let terms = terms();
+    let (mut trial, mut pair) = (
+        Trial::default(),
+        Pair { service: "web".parse().unwrap(), blue: Evidence::default(), green: Evidence::default() },
+    );
+    let looks = (1..=80).map(|second| {
+        let slow = if second * 1000 < terms.hold.0 / WARM_UP { slow } else { 0 };
+        for (evidence, slow, failed) in [(&mut pair.blue, 0, 0), (&mut pair.green, slow, failed)] {
+            evidence.requests += 100;
+            evidence.failed += failed;
+            evidence.latency[latency_bucket(1_000)] += 100 - slow;
+            evidence.latency[latency_bucket(90_000)] += slow;
+        }
+        trial.look(std::slice::from_ref(&pair), &terms, Millis(second * 1000))
+    });
+    looks.take_while(|verdict| !worse(verdict)).collect()
+}
+
+#[test]
+fn what_was_just_started_may_be_slow_at_first_and_may_not_fail() {
+    let verdicts = warming_up(60, 0);
+    assert_eq!(verdicts.len(), 80, "it was given up after {} s", verdicts.len());
+    assert!(matches!(verdicts.last(), Some(Verdict::AsGood(_))));
+    assert_eq!(warming_up(0, 60).len(), 0, "failures count from the first one");
+}
+
 #[test]
 fn the_figures_are_told() {
     let mut trial = Trial::default();
