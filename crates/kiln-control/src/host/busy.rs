@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kiln_model::{AppName, CancelAnswer, ExitCode, Failure, Stamped, Timestamp};
+use kiln_model::{AppName, CancelAnswer, Event, ExitCode, Failure, Stamped, Timestamp};
 
 use crate::contract::EventSink;
 use crate::sync::lock;
@@ -22,8 +22,17 @@ struct Holder {
     what: &'static str,
     by: String,
     since: Timestamp,
-    /// Who wants it to be given up, if anybody does.
-    cancelled: Option<String>,
+    standing: Standing,
+}
+
+/// Whether it can still be given up.
+#[derive(Debug, Clone)]
+enum Standing {
+    Wanted,
+    /// Who wants it to be given up.
+    Unwanted(String),
+    /// What was asked for serves; only its hooks are still to run. There is nothing to give up.
+    Serves,
 }
 
 /// The right to deploy an app, until it is dropped.
@@ -72,7 +81,10 @@ impl Busy {
     ) -> Turn {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        holders.insert(app.clone(), Holder { number, what, by: by.to_owned(), since, cancelled: None });
+        holders.insert(
+            app.clone(),
+            Holder { number, what, by: by.to_owned(), since, standing: Standing::Wanted },
+        );
         Turn { busy: self.clone(), app: app.clone(), number }
     }
 
@@ -91,7 +103,11 @@ impl Busy {
     pub(crate) fn cancel(&self, app: &AppName, by: &str) -> Option<CancelAnswer> {
         let mut holders = lock(&self.0);
         let holder = holders.get_mut(app)?;
-        holder.cancelled.get_or_insert_with(|| by.to_owned());
+        match holder.standing {
+            Standing::Wanted => holder.standing = Standing::Unwanted(by.to_owned()),
+            Standing::Unwanted(_) => {}
+            Standing::Serves => return None,
+        }
         Some(CancelAnswer { app: app.clone(), cancelled: holder.what.to_owned(), by: holder.by.clone() })
     }
 }
@@ -99,18 +115,32 @@ impl Busy {
 impl Turn {
     /// Who wants this to be given up, if anybody does.
     fn cancelled_by(&self) -> Option<String> {
-        let holders = lock(&self.busy.0);
-        holders.get(&self.app).filter(|h| h.number == self.number)?.cancelled.clone()
+        match &lock(&self.busy.0).get(&self.app).filter(|h| h.number == self.number)?.standing {
+            Standing::Unwanted(by) => Some(by.clone()),
+            Standing::Wanted | Standing::Serves => None,
+        }
     }
 
-    /// Who has taken the right to deploy meanwhile, if anybody has.
+    /// What it was taken for serves.
+    fn serves(&self) {
+        if let Some(holder) = lock(&self.busy.0).get_mut(&self.app).filter(|h| h.number == self.number) {
+            holder.standing = Standing::Serves;
+        }
+    }
+
+    /// Who has taken the right to deploy meanwhile, if anybody has, also if they need it no longer.
     pub(crate) fn superseded_by(&self) -> Option<String> {
-        let holders = lock(&self.busy.0);
-        holders.get(&self.app).filter(|h| h.number != self.number).map(|h| h.by.clone())
+        match lock(&self.busy.0).get(&self.app) {
+            Some(holder) if holder.number == self.number => None,
+            Some(holder) => Some(holder.by.clone()),
+            // Only another's turn takes the place of this one, and it was given back since.
+            None => Some("a newer request, which has ended".into()),
+        }
     }
 }
 
-/// Events of what is under way, which counts as unwanted as soon as somebody has it cancelled.
+/// Events of what is under way, which counts as unwanted as soon as somebody has it cancelled, and can no longer be
+/// cancelled as soon as one of them says that it serves.
 pub(crate) struct Cancellable<'a> {
     pub(crate) events: &'a dyn EventSink,
     pub(crate) turn: &'a Turn,
@@ -118,6 +148,9 @@ pub(crate) struct Cancellable<'a> {
 
 impl EventSink for Cancellable<'_> {
     fn event(&self, event: Stamped) {
+        if matches!(event.event, Event::Switched { .. }) {
+            self.turn.serves();
+        }
         self.events.event(event);
     }
 
@@ -132,5 +165,24 @@ impl Drop for Turn {
         if holders.get(&self.app).is_some_and(|h| h.number == self.number) {
             holders.remove(&self.app);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_superseded_stays_so_when_the_newer_request_has_ended() {
+        let (busy, app) = (Busy::default(), "hello".parse().unwrap());
+        let first = busy.take(&app, "deploy", "ann", Timestamp(1)).unwrap();
+        assert_eq!(first.superseded_by(), None);
+        let second = busy.take_over(&app, "deploy", "bob", Timestamp(2));
+        assert_eq!((first.superseded_by().as_deref(), second.superseded_by()), (Some("bob"), None));
+        drop(second);
+        assert_eq!(first.superseded_by().as_deref(), Some("a newer request, which has ended"));
+        let third = busy.take(&app, "deploy", "eve", Timestamp(3)).unwrap();
+        drop(first);
+        assert_eq!(third.superseded_by(), None, "what the first gives back was not its any more");
     }
 }

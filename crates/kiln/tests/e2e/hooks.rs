@@ -100,6 +100,24 @@ fn patient(host: &TestHost, marker: &str) -> Pid {
 }
 
 #[test]
+fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
+    let host = TestHost::start();
+    let marker = format!("marker-{}", std::process::id());
+    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
+    let project = with_hooks("serves", &format!(r#"after = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
+    let mut deploy = host.command(&["deploy", project.dir()]);
+    let mut deploy =
+        deploy.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let hook = patient(&host, &marker);
+    let nothing = host.kiln(&["cancel", "--app", "hello"]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
+    assert!(said(&nothing).contains("kiln rollback"), "{}", said(&nothing));
+    kill_process(hook, Signal::TERM).unwrap();
+    assert_eq!(deploy.wait().unwrap().code(), Some(0));
+    assert_eq!(host.page(), "<h1>hello serves</h1>\n");
+}
+
+#[test]
 fn a_hook_outlives_the_control_plane_and_is_run_once() {
     let mut host = TestHost::start();
     host.deploy(&Project::example("hello"));
