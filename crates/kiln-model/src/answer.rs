@@ -229,7 +229,7 @@ pub struct Waiting {
 pub struct ReleaseEntry {
     /// Its id.
     pub release: ReleaseId,
-    /// When it was first deployed.
+    /// When it came to this host: it first served, or was imported.
     pub created: Timestamp,
     /// By whom.
     pub by: String,

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, Millis, OperationKind,
-    Plan, Record, ReleaseId, Served, Share, Timestamp, Traffic,
+    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, Millis, Occasion,
+    OperationKind, Plan, Record, ReleaseId, Share, Timestamp, Traffic,
 };
 
 /// What a fleet is for at present. Only `Live` and `Canary` receive new requests.
@@ -155,14 +155,14 @@ impl UnderWay {
 
     /// Whether somebody waits for it: what cleans up is nobody's.
     pub fn is_for_people(&self) -> bool {
-        matches!(self.plan.kind, OperationKind::Deploy | OperationKind::Rollback | OperationKind::Down)
+        self.plan.kind.leads_to_a_release() || self.plan.kind == OperationKind::Down
     }
 
     /// Whether a newer one may take its place before its release serves. Not in the moment of the switch, which is
     /// short: what the edge does then is only known when it is over.
     pub fn may_be_superseded(&self) -> bool {
         let switches = matches!(self.step(), Some(Action::Switch { .. })) && self.intent.is_some();
-        matches!(self.plan.kind, OperationKind::Deploy | OperationKind::Rollback) && !switches
+        self.plan.kind.leads_to_a_release() && !switches
     }
 
     /// Whether new requests already go to the release the plan leads to.
@@ -193,7 +193,7 @@ pub struct AppState {
     pub under_way: Option<UnderWay>,
     /// The release that served before the live one.
     pub previous: Option<ReleaseId>,
-    /// All releases that ever served, oldest first.
+    /// All releases that can be gone back to, oldest first.
     pub served: History,
     /// Why the last deploy or rollback failed, if none has succeeded since.
     pub last_failure: Option<String>,
@@ -227,9 +227,8 @@ impl AppState {
             Record::Collected { releases, .. } => self.served.forget(releases),
             Record::Pinned { release, .. } => drop(self.pinned.insert(release.clone())),
             Record::Unpinned { release, .. } => drop(self.pinned.remove(release)),
-            // It can be gone to as if it had served.
             Record::Imported { at, by, release, .. } => {
-                self.served.add(Served { release: release.clone(), first: *at, by: by.name.clone() });
+                self.served.imported(release, Occasion { at: *at, by: by.name.clone() });
             }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
             Record::Paused { at, by, wait, .. } => {
@@ -390,24 +389,24 @@ impl AppState {
             Some(live) => self.previous = Some(live.clone()),
             // After `down` the release that served last is not the one before: it is the same one again.
             None if self.previous.as_ref() == Some(release) => {
-                self.previous = self.served.iter().rev().map(|s| &s.release).find(|r| *r != release).cloned();
+                let tried = self.served.iter().rev().filter(|s| s.first.is_some());
+                self.previous = tried.map(|s| &s.release).find(|r| *r != release).cloned();
             }
             None => {}
         }
         self.traffic = Traffic::Settled { live: release.clone() };
         self.last_failure = None;
-        self.served.add(Served { release: release.clone(), first: at, by });
+        self.served.serves(release, Occasion { at, by });
     }
 
     fn end(&mut self, generation: Generation, ending: &Ending) {
         let Some(under_way) = self.under_way.take_if(|u| u.plan.generation == generation) else { return };
-        let for_people = matches!(under_way.plan.kind, OperationKind::Deploy | OperationKind::Rollback);
         match ending {
             Ending::Done => {}
             Ending::Superseded { .. } => self.shift_back(),
             Ending::Failed { cause, .. } => {
                 self.shift_back();
-                if for_people {
+                if under_way.plan.kind.leads_to_a_release() {
                     self.last_failure = Some(cause.clone());
                 }
                 self.to_abandon = Some(generation);

@@ -32,14 +32,20 @@ impl Sha256 {
 impl FromStr for Sha256 {
     type Err = BadDigest;
     fn from_str(s: &str) -> Result<Self, BadDigest> {
-        let hex = s.strip_prefix("sha256:").unwrap_or(s);
-        let bad = || BadDigest(s.to_owned());
-        if hex.len() != 64 || !hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) {
-            return Err(bad());
-        }
+        let hex = s.strip_prefix("sha256:").unwrap_or(s).as_bytes();
+        // One pass: a log of years has a digest on every line.
+        let nibble = |c: u8| match c {
+            b'0'..=b'9' => Some(c - b'0'),
+            b'a'..=b'f' => Some(c - b'a' + 10),
+            _ => None,
+        };
+        let byte = |pair: &[u8]| Some(nibble(pair[0])? << 4 | nibble(pair[1])?);
         let mut out = [0; 32];
-        for (i, byte) in out.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map_err(|_| bad())?;
+        if hex.len() != 2 * out.len() {
+            return Err(BadDigest(s.to_owned()));
+        }
+        for (out, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
+            *out = byte(pair).ok_or_else(|| BadDigest(s.to_owned()))?;
         }
         Ok(Self(out))
     }
@@ -127,7 +133,7 @@ impl Serialize for Sha256 {
 
 impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        crate::text::deserialize(d, "64 hex digits")
     }
 }
 
@@ -150,5 +156,13 @@ mod tests {
         assert!("sha256:12".parse::<ImageDigest>().is_err());
         assert!("sha256:".repeat(9).parse::<ImageDigest>().is_err());
         assert!("é".repeat(32).parse::<ImageDigest>().is_err());
+        for wrong in ["A", "g", "/", ":", "`"] {
+            let text = d.hex().replacen('b', wrong, 1);
+            assert!(text.parse::<ImageDigest>().is_err(), "{text}");
+        }
+        let json = format!("\"{}\"", d.hex());
+        assert_eq!(serde_json::from_str::<Sha256>(&json).unwrap(), d.0);
+        assert_eq!(serde_json::from_value::<Sha256>(d.hex().into()).unwrap(), d.0);
+        assert!(serde_json::from_str::<Sha256>("12").is_err());
     }
 }

@@ -44,6 +44,7 @@ mod session;
 pub mod signal;
 pub mod spec;
 mod table;
+mod text;
 mod time;
 mod traffic;
 mod tree;
@@ -104,7 +105,7 @@ pub use release::{
 pub use release_difference::{Contents, Difference, Part, differences};
 pub use schema_range::{SchemaRange, WrongSchema};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
-pub use served::{History, Served};
+pub use served::{History, Occasion, Served};
 pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };

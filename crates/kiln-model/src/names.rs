@@ -45,19 +45,19 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = BadName;
             fn from_str(s: &str) -> Result<Self, BadName> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(s) {
-                    Ok(Self(s.to_owned()))
-                } else {
-                    Err(BadName { given: s.to_owned(), kind: $kind, expected: $expected })
-                }
+                s.to_owned().try_into()
             }
         }
 
         impl TryFrom<String> for $name {
             type Error = BadName;
-            fn try_from(s: String) -> Result<Self, BadName> {
-                s.parse()
+            fn try_from(given: String) -> Result<Self, BadName> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&given) {
+                    Ok(Self(given))
+                } else {
+                    Err(BadName { given, kind: $kind, expected: $expected })
+                }
             }
         }
 

@@ -23,6 +23,13 @@ pub enum OperationKind {
     Down,
 }
 
+impl OperationKind {
+    /// Whether a release serves when it has gone well.
+    pub fn leads_to_a_release(self) -> bool {
+        matches!(self, Self::Deploy | Self::Rollback)
+    }
+}
+
 impl fmt::Display for OperationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

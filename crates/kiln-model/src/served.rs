@@ -1,4 +1,4 @@
-//! The releases that have ever served, oldest first.
+//! The releases an app can go back to, oldest first.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -6,15 +6,24 @@ use std::sync::Arc;
 
 use crate::{ReleaseId, Timestamp};
 
-/// A release that has served at least once.
+/// When something came about, and who asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occasion {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+}
+
+/// A release that can be gone back to: it has served, or came from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
     /// Which.
     pub release: ReleaseId,
-    /// When it first did.
-    pub first: Timestamp,
-    /// Who asked for it then.
-    pub by: String,
+    /// How it came to be one of these: it served for the first time, or was imported.
+    pub came: Occasion,
+    /// When it first served; absent if it was imported and never did.
+    pub first: Option<Occasion>,
 }
 
 /// All of them. A host that has lived for years has thousands: copies of a state share one list, and whether one is on it
@@ -26,23 +35,49 @@ pub struct History(Arc<List>);
 struct List {
     served: Vec<Served>,
     ids: BTreeSet<ReleaseId>,
+    /// Those that never served.
+    untried: BTreeSet<ReleaseId>,
 }
 
 impl History {
-    /// One more, unless it is there already.
-    pub(crate) fn add(&mut self, served: Served) {
-        if !self.0.ids.contains(&served.release) {
+    /// One has come from a file.
+    pub(crate) fn imported(&mut self, release: &ReleaseId, came: Occasion) {
+        if !self.0.ids.contains(release) {
             let list = Arc::make_mut(&mut self.0);
-            list.ids.insert(served.release.clone());
-            list.served.push(served);
+            list.untried.insert(release.clone());
+            list.add(Served { release: release.clone(), came, first: None });
+        }
+    }
+
+    /// One serves from now on.
+    pub(crate) fn serves(&mut self, release: &ReleaseId, now: Occasion) {
+        if !self.0.ids.contains(release) {
+            let served = Served { release: release.clone(), came: now.clone(), first: Some(now) };
+            Arc::make_mut(&mut self.0).add(served);
+        } else if self.0.untried.contains(release) {
+            let list = Arc::make_mut(&mut self.0);
+            list.untried.remove(release);
+            let mut served = list.served.iter_mut();
+            if let Some(served) = served.find(|s| s.release == *release) {
+                served.first = Some(now);
+            }
         }
     }
 
     /// Without these.
     pub(crate) fn forget(&mut self, releases: &[ReleaseId]) {
+        let gone: BTreeSet<&ReleaseId> = releases.iter().collect();
         let list = Arc::make_mut(&mut self.0);
-        list.served.retain(|s| !releases.contains(&s.release));
-        list.ids.retain(|id| !releases.contains(id));
+        list.served.retain(|s| !gone.contains(&s.release));
+        list.ids.retain(|id| !gone.contains(id));
+        list.untried.retain(|id| !gone.contains(id));
+    }
+}
+
+impl List {
+    fn add(&mut self, served: Served) {
+        self.ids.insert(served.release.clone());
+        self.served.push(served);
     }
 }
 

@@ -42,8 +42,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let moment: Moment = text.parse().map_err(serde::de::Error::custom)?;
+        let moment: Moment = crate::text::deserialize(d, "a moment as RFC 3339 has it")?;
         u64::try_from(moment.as_millisecond()).map(Self).map_err(serde::de::Error::custom)
     }
 }

@@ -189,10 +189,13 @@ impl OperationLog {
 /// Follows the chain through `bytes`, handing out each entry; returns where it ends.
 fn follow<T: DeserializeOwned>(path: &Path, bytes: &[u8], each: &mut dyn FnMut(u64, T)) -> Result<End> {
     let mut end = BEGINNING;
-    for text in bytes.split_inclusive(|b| *b == b'\n') {
+    let mut rest = bytes;
+    while !rest.is_empty() {
         let number = end.seq + 1;
         let wrong = |what: String| StoreError::damaged(path, format!("line {number} {what}"));
-        let text = text.strip_suffix(b"\n").ok_or_else(|| wrong("has no end".into()))?;
+        let length = memchr::memchr(b'\n', rest).ok_or_else(|| wrong("has no end".into()))?;
+        let text = &rest[..length];
+        rest = &rest[length + 1..];
         let line: Line<T> =
             serde_json::from_slice(text).map_err(|e| wrong(format!("does not read as an entry: {e}")))?;
         if line.prev != end.hash {

@@ -105,7 +105,7 @@ impl Core {
                 refuse(waiting.to, format!("a newer request, of {by},"));
             }
         }
-        if let Some(u) = self.apps.get(&app).and_then(|s| s.under_way.as_ref())
+        if let Some(u) = self.past.apps.get(&app).and_then(|s| s.under_way.as_ref())
             && u.is_for_people()
             && !u.has_switched()
         {
@@ -123,10 +123,10 @@ impl Core {
     /// Gives an operation up, if it is one that leads to a release and that does not serve yet; takes effect with the
     /// next turn. Whether it is. (What cleans up is never given up, and neither is what takes an app away.)
     pub fn cancel(&mut self, generation: Generation, why: String) -> bool {
-        let under_way = self.apps.values().filter_map(|s| s.under_way.as_ref());
-        let may_be = under_way.filter(|u| u.plan.generation == generation).any(|u| {
-            matches!(u.plan.kind, OperationKind::Deploy | OperationKind::Rollback) && !u.has_switched()
-        });
+        let under_way = self.past.apps.values().filter_map(|s| s.under_way.as_ref());
+        let may_be = under_way
+            .filter(|u| u.plan.generation == generation)
+            .any(|u| u.plan.kind.leads_to_a_release() && !u.has_switched());
         if may_be {
             self.cancelled.entry(generation).or_insert(why);
         }
@@ -138,7 +138,7 @@ impl Core {
     /// # Errors
     /// The first conflict found.
     pub fn conflict(&self, release: &Release) -> Result<(), RouteConflict> {
-        route_conflict(release, &self.apps, &self.releases)
+        route_conflict(release, &self.past.apps, &self.releases)
     }
 
     /// What would be done for `release` now, without doing it.
@@ -146,14 +146,14 @@ impl Core {
     /// # Errors
     /// If nothing would.
     pub fn would_do(&self, release: &Release) -> Result<Plan, NothingToDo> {
-        let state = self.apps.get(&release.app).cloned().unwrap_or_default();
+        let state = self.past.apps.get(&release.app).cloned().unwrap_or_default();
         let desired = Desired::Serve { release, kind: OperationKind::Deploy };
-        plan(&release.app, &state, &desired, self.generation.next())
+        plan(&release.app, &state, &desired, self.past.generation.next())
     }
 
     /// Begins what is next for `app`, if its turn has come. `None` if there is something to carry out.
     pub(super) fn begin_next(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
-        if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref()) {
+        if let Some(under_way) = self.past.apps.get(app).and_then(|s| s.under_way.as_ref()) {
             let wants_to = self.pending.get(app).is_some_and(|pending| pending.request.supersedes());
             let may_supersede = under_way.plan.kind == OperationKind::Retire
                 || under_way.has_switched()
@@ -165,7 +165,7 @@ impl Core {
             }
             return Ok(None);
         }
-        if let Some(failed) = self.apps.get(app).and_then(|s| s.to_abandon) {
+        if let Some(failed) = self.past.apps.get(app).and_then(|s| s.to_abandon) {
             let (drain, _) = self.spans(app);
             return self.begin_own(app, &Desired::Abandoned { failed, drain });
         }
@@ -186,7 +186,8 @@ impl Core {
 
     /// How long fleets of an app drain and stay warm, as its live release has it.
     fn spans(&self, app: &AppName) -> (Millis, Millis) {
-        let live = self.apps.get(app).and_then(|s| s.traffic.live()).and_then(|id| self.releases.get(id));
+        let live =
+            self.past.apps.get(app).and_then(|s| s.traffic.live()).and_then(|id| self.releases.get(id));
         live.map_or((Millis(0), Millis(0)), |r| (r.drain, r.keep_warm))
     }
 
@@ -199,12 +200,12 @@ impl Core {
             }
             FleetPhase::Canary | FleetPhase::Live => None,
         };
-        self.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
+        self.past.apps.get(app)?.fleets.values().filter_map(|f| until(&f.phase)).min()
     }
 
     fn begin_own(&mut self, app: &AppName, desired: &Desired<'_>) -> Result<Option<Wake>, Trouble> {
-        let state = self.apps.get(app).cloned().unwrap_or_default();
-        let Ok(plan) = plan(app, &state, desired, self.generation.next()) else {
+        let state = self.past.apps.get(app).cloned().unwrap_or_default();
+        let Ok(plan) = plan(app, &state, desired, self.past.generation.next()) else {
             return Ok(Some(Wake::WhenWoken));
         };
         let findings = check(&plan, &state);
@@ -222,7 +223,7 @@ impl Core {
         let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
                 // Whoever wants what serves to serve on wants nothing else to take its place.
-                if let (true, Some(u)) = (request.supersedes(), self.apps[app].under_way.as_ref()) {
+                if let (true, Some(u)) = (request.supersedes(), self.past.apps[app].under_way.as_ref()) {
                     self.cancel(u.plan.generation, format!("it was superseded: {by} wants what serves"));
                 }
                 let _ = to.send(News::Serves { release, unchanged: true, warnings: Vec::new() });
@@ -252,7 +253,7 @@ impl Core {
 
     /// Ends what is under way for `app`, if anything is, in favour of the plan `by`, and tells whoever waits for it.
     fn supersede(&mut self, app: &AppName, by: Generation, who: &str) -> Result<(), Trouble> {
-        let Some(old) = self.apps.get(app).and_then(|s| s.under_way.clone()) else { return Ok(()) };
+        let Some(old) = self.past.apps.get(app).and_then(|s| s.under_way.clone()) else { return Ok(()) };
         let generation = old.plan.generation;
         self.end(app, generation, Ending::Superseded { by })?;
         self.let_go_of_hook(app, old.step());
@@ -270,7 +271,7 @@ impl Core {
 
     fn plan_asked(&mut self, app: &AppName, request: &Request) -> Result<Plan, Refused> {
         // What is under way now is superseded by what is planned here.
-        let state = self.apps.get(app).map(AppState::when_superseded).unwrap_or_default();
+        let state = self.past.apps.get(app).map(AppState::when_superseded).unwrap_or_default();
         let desired = match request {
             Request::Serve { release, kind, schema, .. } => {
                 self.conflict(release).map_err(Refusal::Conflict)?;
@@ -281,10 +282,11 @@ impl Core {
             }
             Request::Down { drain } => Desired::Absent { drain: *drain },
         };
-        let plan = plan(app, &state, &desired, self.generation.next()).map_err(|nothing| match nothing {
-            NothingToDo::AlreadyLive(release) => Refused::Already(release),
-            NothingToDo::NothingThere => Refused::Because(Refusal::NothingThere),
-        })?;
+        let plan =
+            plan(app, &state, &desired, self.past.generation.next()).map_err(|nothing| match nothing {
+                NothingToDo::AlreadyLive(release) => Refused::Already(release),
+                NothingToDo::NothingThere => Refused::Because(Refusal::NothingThere),
+            })?;
         let findings = check(&plan, &state);
         if findings.is_empty() {
             Ok(plan)

@@ -96,7 +96,7 @@ impl Core {
     }
 
     fn has_route(&self, fleet: &FleetId) -> bool {
-        let release = self.apps.get(&fleet.app).and_then(|s| s.fleets.get(fleet)).map(|f| &f.release);
+        let release = self.past.apps.get(&fleet.app).and_then(|s| s.fleets.get(fleet)).map(|f| &f.release);
         let release = release.and_then(|id| self.releases.get(id));
         release.is_some_and(|r| r.routes.values().any(|route| route.service == fleet.service))
     }
@@ -117,7 +117,7 @@ impl Core {
 
     /// What was seen last of a canary, in words.
     pub(super) fn figures(&self, app: &AppName) -> Option<&str> {
-        let under_way = self.apps.get(app)?.under_way.as_ref()?;
+        let under_way = self.past.apps.get(app)?.under_way.as_ref()?;
         let watch = self.watches.get(app).filter(|watch| under_way.intent == Some(watch.begun))?;
         Some(watch.figures.as_str()).filter(|figures| !figures.is_empty())
     }

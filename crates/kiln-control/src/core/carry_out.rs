@@ -25,7 +25,7 @@ pub(super) enum Came {
 impl Core {
     /// Does the next step of what is under way for `app`. `None` if it is done and there may be more to do.
     pub(super) fn carry_out(&mut self, app: &AppName) -> Result<Option<Wake>, Trouble> {
-        let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.clone()) else {
+        let Some(under_way) = self.past.apps.get(app).and_then(|s| s.under_way.clone()) else {
             return Ok(Some(Wake::WhenWoken));
         };
         let plan = &under_way.plan;
@@ -163,7 +163,7 @@ impl Core {
     }
 
     pub(super) fn state(&self, app: &AppName) -> &AppState {
-        &self.apps[app]
+        &self.past.apps[app]
     }
 
     fn provision(&mut self, app: &AppName, fleet: &FleetId) -> Result<Came, Trouble> {

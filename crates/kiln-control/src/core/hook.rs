@@ -21,7 +21,7 @@ use crate::world::Trouble;
 impl Core {
     /// The instances of hooks that have begun and not ended, as far as is known.
     pub(super) fn hook_instances(&self) -> impl Iterator<Item = InstanceId> + '_ {
-        self.apps.values().filter_map(|s| s.under_way.as_ref()?.hook()).map(|(hook, _)| hook.instance())
+        self.past.apps.values().filter_map(|s| s.under_way.as_ref()?.hook()).map(|(hook, _)| hook.instance())
     }
 
     /// The memory the engine has, for the intent of a step that depends on it.
@@ -66,7 +66,7 @@ impl Core {
         run: &[String],
     ) -> Result<Result<(), String>, Trouble> {
         let memory = self.world.engine.memory().map_err(|e| Trouble::of(&e))?;
-        let before = self.apps.get(&hook.app).and_then(|s| s.under_way.as_ref()?.memory.clone());
+        let before = self.past.apps.get(&hook.app).and_then(|s| s.under_way.as_ref()?.memory.clone());
         if before.is_some_and(|before| before != memory) {
             let why = "whether it was run is not known: this machine was started anew meanwhile";
             return Ok(Err(why.to_owned()));
@@ -95,22 +95,9 @@ impl Core {
         (release, service): (&ReleaseId, &ReleaseService),
         run: &[String],
     ) -> Result<InstanceOrder, Trouble> {
-        let mut settings = service.run.clone();
-        settings.argv = run.to_vec();
-        Ok(InstanceOrder {
-            id: hook.instance(),
-            app: hook.app.clone(),
-            service: Some(hook.service.clone()),
-            release: Some(release.clone()),
-            image: self.world.shelf.image(&service.image)?,
-            run: settings,
-            env: service.env.clone(),
-            limits: service.limits,
-            volatile: service.volatile.clone(),
-            capabilities: service.capabilities.clone(),
-            secrets: self.world.shelf.secrets(&hook.app, service)?,
-            needs: kiln_model::inside(&service.needs, service.port),
-        })
+        let mut order = self.order(&hook.instance(), &hook.fleet(), (release, service))?;
+        order.run.argv = run.to_vec();
+        Ok(order)
     }
 
     /// One before the switch decides; one after it is told of.

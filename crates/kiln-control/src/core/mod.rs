@@ -10,6 +10,7 @@ mod canary;
 mod carry_out;
 mod hook;
 mod news;
+mod past;
 mod pause;
 mod publish;
 mod report;
@@ -20,12 +21,13 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    AppName, AppState, ExecOrder, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record,
-    Release, ReleaseId, RouteTable, Timestamp,
+    AppName, ExecOrder, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record, Release,
+    ReleaseId, RouteTable, Timestamp,
 };
 
 pub use begin::{Precedence, Refusal, Request};
 pub use news::{News, NewsSender};
+pub use past::Past;
 pub use report::InstanceReport;
 
 use crate::boundary::between;
@@ -37,9 +39,8 @@ use upkeep::BackOff;
 /// The state machine; see the module's description.
 pub struct Core {
     world: World,
-    apps: BTreeMap<AppName, AppState>,
+    past: Past,
     releases: BTreeMap<ReleaseId, Release>,
-    generation: Generation,
     /// When this core was made: nobody could be asked how he is before.
     started: Timestamp,
     statuses: BTreeMap<InstanceId, InstanceStatus>,
@@ -68,18 +69,17 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that goes on where `records` end.
+    /// A core that goes on where `past` ends.
     ///
     /// # Errors
     /// If the engine does not say what exists, or a release that is in use is not there.
-    pub fn new(world: World, records: &[Record]) -> Result<Self, Trouble> {
+    pub fn new(world: World, past: Past) -> Result<Self, Trouble> {
         let started = world.clock.now();
         let mut core = Self {
             world,
             started,
-            apps: BTreeMap::new(),
+            past,
             releases: BTreeMap::new(),
-            generation: Generation::default(),
             statuses: BTreeMap::new(),
             conditions: BTreeMap::new(),
             presumed_healthy: BTreeSet::new(),
@@ -99,9 +99,6 @@ impl Core {
             acquaintance: Acquaintance::First,
             trouble: None,
         };
-        for record in records {
-            core.fold(record);
-        }
         core.load_releases()?;
         core.get_acquainted()?;
         Ok(core)
@@ -157,7 +154,7 @@ impl Core {
     fn carry_on(&mut self) -> (Option<Timestamp>, Result<(), Trouble>) {
         let mut result = self.publish();
         let mut wake = None;
-        let apps: BTreeSet<AppName> = self.apps.keys().chain(self.pending.keys()).cloned().collect();
+        let apps: BTreeSet<AppName> = self.past.apps.keys().chain(self.pending.keys()).cloned().collect();
         for app in apps {
             match self.carry_app_on(&app) {
                 Ok(wants) => wake = earlier(wake, wants),
@@ -183,7 +180,7 @@ impl Core {
     /// Puts an entry into the history and takes account of it, in this order.
     fn record(&mut self, record: &Record) -> Result<(), Trouble> {
         between("append", || self.world.history.append(record))?;
-        self.fold(record);
+        self.past.learn(record);
         Ok(())
     }
 
@@ -195,21 +192,10 @@ impl Core {
         self.record(record)
     }
 
-    fn fold(&mut self, record: &Record) {
-        // Secrets may be set before there is an app, and change nothing about one.
-        if matches!(record, Record::SecretSet { .. } | Record::SecretRemoved { .. }) {
-            return;
-        }
-        self.strays.learn(record);
-        if let Record::Begun { plan, .. } = record {
-            self.generation = self.generation.max(plan.generation);
-        }
-        self.apps.entry(record.app().clone()).or_default().apply(record);
-    }
-
     /// Keeps at hand every release that a fleet or a route needs.
     fn load_releases(&mut self) -> Result<(), Trouble> {
         let needed: BTreeSet<ReleaseId> = self
+            .past
             .apps
             .values()
             .flat_map(|s| s.fleets.values().map(|f| f.release.clone()).chain(s.traffic.live().cloned()))
@@ -226,7 +212,7 @@ impl Core {
 
     /// Every instance that should exist.
     fn members(&self) -> impl Iterator<Item = (FleetId, InstanceId)> {
-        let fleets = self.apps.values().flat_map(|s| s.fleets.values());
+        let fleets = self.past.apps.values().flat_map(|s| s.fleets.values());
         fleets.flat_map(|f| f.instances().map(|(_, id)| (f.id.clone(), id)))
     }
 

@@ -73,7 +73,7 @@ impl Core {
     /// Has `to` told how what is under way for `app` goes on and ends, whoever asked for it; which operation it is.
     /// `None` if nobody waits for anything there.
     pub fn follow(&mut self, app: &AppName, to: NewsSender) -> Option<Generation> {
-        let state = self.apps.get(app)?;
+        let state = self.past.apps.get(app)?;
         let plan = state.under_way.as_ref()?.plan.clone();
         let (failure, done) = (state.last_failure.clone(), state.under_way.as_ref()?.done);
         match (plan.kind, plan.parent) {

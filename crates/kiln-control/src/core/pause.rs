@@ -12,7 +12,7 @@ impl Core {
     /// # Errors
     /// If it could not be written down, or the edge does not answer; it is tried again then.
     pub fn pause(&mut self, app: &AppName, wait: Millis, by: Author) -> Result<(), Trouble> {
-        let is_so = self.apps.get(app).and_then(|s| s.paused.as_ref()).is_some_and(|p| p.wait == wait);
+        let is_so = self.past.apps.get(app).and_then(|s| s.paused.as_ref()).is_some_and(|p| p.wait == wait);
         if !is_so {
             let at = self.now();
             self.record(&Record::Paused { at, by, app: app.clone(), wait })?;
@@ -25,7 +25,7 @@ impl Core {
     /// # Errors
     /// As [`Core::pause`].
     pub fn resume(&mut self, app: &AppName, by: Author) -> Result<(), Trouble> {
-        if self.apps.get(app).is_some_and(|s| s.paused.is_some()) {
+        if self.past.apps.get(app).is_some_and(|s| s.paused.is_some()) {
             let at = self.now();
             self.record(&Record::Resumed { at, by, app: app.clone() })?;
         }

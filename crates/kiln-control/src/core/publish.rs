@@ -14,7 +14,7 @@ impl Core {
         if self.a_switch_is_due() {
             return Ok(());
         }
-        let table = self.compose(&self.apps);
+        let table = self.compose(&self.past.apps);
         self.put_in_force(table)
     }
 
@@ -31,15 +31,15 @@ impl Core {
                 _ => false,
             })
         };
-        self.apps.iter().any(switching)
+        self.past.apps.iter().any(switching)
     }
 
     /// Gives the edge the table that the state asks for once this app is in that state, and returns when it is in force.
     pub(super) fn put_in_force_with(&mut self, app: &AppName, state: AppState) -> Result<(), Trouble> {
-        let Some(before) = self.apps.insert(app.clone(), state) else { return Ok(()) };
-        let table = self.compose(&self.apps);
+        let Some(before) = self.past.apps.insert(app.clone(), state) else { return Ok(()) };
+        let table = self.compose(&self.past.apps);
         // It is not so before the log says so.
-        self.apps.insert(app.clone(), before);
+        self.past.apps.insert(app.clone(), before);
         self.put_in_force(table)
     }
 

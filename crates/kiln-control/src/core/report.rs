@@ -31,7 +31,7 @@ pub struct InstanceReport {
 impl Core {
     /// All apps.
     pub fn apps(&self) -> &BTreeMap<AppName, AppState> {
-        &self.apps
+        &self.past.apps
     }
 
     /// A release in use.
@@ -46,7 +46,7 @@ impl Core {
 
     /// Every instance that runs or should.
     pub fn instances(&self) -> Vec<InstanceReport> {
-        let fleets = self.apps.values().flat_map(|s| s.fleets.values());
+        let fleets = self.past.apps.values().flat_map(|s| s.fleets.values());
         fleets
             .flat_map(|f| f.instances().map(move |(_, id)| (f, id)))
             .filter_map(|(fleet, id)| {
@@ -87,7 +87,7 @@ impl Core {
     /// What the core waits for, for an app.
     pub fn waiting(&self, app: &AppName) -> Vec<Waiting> {
         let mut waiting = Vec::new();
-        if let Some(under_way) = self.apps.get(app).and_then(|s| s.under_way.as_ref())
+        if let Some(under_way) = self.past.apps.get(app).and_then(|s| s.under_way.as_ref())
             && let (Some(action), Some(since)) = (under_way.step(), under_way.intent)
         {
             let until = match action {
@@ -100,14 +100,14 @@ impl Core {
             let figures = self.figures(app).map_or_else(String::new, |figures| format!("; so far {figures}"));
             waiting.push(Waiting { what: format!("{action}{figures}"), since, until });
         }
-        if let Some(pause) = self.apps.get(app).and_then(|s| s.paused.as_ref()) {
+        if let Some(pause) = self.past.apps.get(app).and_then(|s| s.paused.as_ref()) {
             let what = format!(
                 "`kiln resume`: requests wait at the edge, {} at most; paused by {}",
                 pause.wait, pause.by
             );
             waiting.push(Waiting { what, since: pause.since, until: None });
         }
-        let fleets = self.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
+        let fleets = self.past.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
         let held_back = fleets.filter_map(|f| self.back_off.get(&f.id)?.waiting(f, self.now()));
         waiting.extend(held_back);
         if let Some((since, trouble)) = &self.trouble {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Action, Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
+    Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
 };
 
-use super::Core;
+use super::{Core, Past};
 use crate::boundary::between;
 use crate::world::Trouble;
 
@@ -30,46 +30,22 @@ pub(super) struct Strays {
     running: BTreeSet<InstanceId>,
     /// They have ended; nobody asks how any more.
     ended: BTreeSet<InstanceId>,
-    /// What the ids of all fleets there ever were begin with.
-    fleets: BTreeSet<String>,
 }
 
 impl Strays {
-    /// Learns of the fleets a plan makes.
-    pub(super) fn learn(&mut self, record: &Record) {
-        let Record::Begun { plan, .. } = record else { return };
-        for step in &plan.steps {
-            match &step.action {
-                Action::Provision { fleet, .. } => drop(self.fleets.insert(prefix(fleet))),
-                Action::RunHook { hook, .. } => drop(self.fleets.insert(prefix(&hook.fleet()))),
-                _ => {}
-            }
-        }
-    }
-
-    /// Takes note of one that is no member of a fleet.
-    fn note(&mut self, status: InstanceStatus) {
+    /// Takes note of one that is no member of a fleet. Those of checks are somebody else's; they come to their end there.
+    fn note(&mut self, status: InstanceStatus, past: &Past) {
         if status.state.pid().is_none() {
             self.running.remove(&status.id);
             self.ended.insert(status.id);
-        } else if self.was_a_member(&status.id) {
+        } else if past.had_member(&status.id) {
             self.running.insert(status.id);
         }
-    }
-
-    /// Those of checks are somebody else's; they come to their end there.
-    fn was_a_member(&self, id: &InstanceId) -> bool {
-        id.as_str().rsplit_once('-').is_some_and(|(fleet, _)| self.fleets.contains(fleet))
     }
 
     pub(super) fn extend(&mut self, ids: impl IntoIterator<Item = InstanceId>) {
         self.running.extend(ids);
     }
-}
-
-/// What the ids of a fleet's instances begin with.
-fn prefix(fleet: &FleetId) -> String {
-    format!("{}-{}-{}", fleet.app, fleet.service, fleet.generation)
 }
 
 impl Core {
@@ -94,7 +70,7 @@ impl Core {
     /// One that finishes what it has is not ended for being no member any more.
     pub(super) fn note_stray(&mut self, status: InstanceStatus) {
         if status.state.pid().is_none() || !self.parting().contains(&status.id) {
-            self.strays.note(status);
+            self.strays.note(status, &self.past);
         }
     }
 
@@ -153,8 +129,12 @@ impl Core {
     /// Members of fleets that are being ended, and that are not there, have ended: a report from before that is
     /// still on its way must not bring them back.
     fn write_off(&mut self) {
-        let ending =
-            self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase == FleetPhase::Retiring);
+        let ending = self
+            .past
+            .apps
+            .values()
+            .flat_map(|s| s.fleets.values())
+            .filter(|f| f.phase == FleetPhase::Retiring);
         let ids: Vec<InstanceId> = ending.flat_map(|f| f.instances().map(|(_, id)| id)).collect();
         let since = self.now();
         for id in ids {
@@ -170,7 +150,8 @@ impl Core {
             return Ok(());
         }
         let unknown = |id: &InstanceId| !self.statuses.contains_key(id);
-        let kept = self.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_kept_whole());
+        let kept =
+            self.past.apps.values().flat_map(|s| s.fleets.values()).filter(|f| f.phase.is_kept_whole());
         let renumbered: Vec<(FleetId, Vec<u32>, u32)> = kept
             .map(|f| {
                 let gone: Vec<u32> =
@@ -182,8 +163,12 @@ impl Core {
             .filter(|(_, gone, _)| !gone.is_empty())
             .collect();
         for (fleet, gone, count) in renumbered {
-            let last =
-                self.apps.get(&fleet.app).and_then(|s| s.fleets.get(&fleet)).map_or(0, |f| f.last_serial);
+            let last = self
+                .past
+                .apps
+                .get(&fleet.app)
+                .and_then(|s| s.fleets.get(&fleet))
+                .map_or(0, |f| f.last_serial);
             let (at, new) = (self.now(), (last + 1..=last + count).collect());
             self.record(&Record::Renumbered { at, fleet, gone, new })?;
         }
@@ -200,7 +185,7 @@ impl Core {
         let running: BTreeMap<&InstanceId, Timestamp> = running.map(|s| (&s.id, s.since)).collect();
         let mut presumed = BTreeSet::new();
         let serves = |f: &&Fleet| matches!(f.phase, FleetPhase::Live | FleetPhase::Canary);
-        for fleet in self.apps.values().flat_map(|s| s.fleets.values()).filter(serves) {
+        for fleet in self.past.apps.values().flat_map(|s| s.fleets.values()).filter(serves) {
             // Traffic is being switched to it, and was not yet: all of it is to be proved.
             if fleet.proven.is_empty() {
                 continue;

@@ -43,7 +43,7 @@ impl Core {
     ) -> Result<Option<(AppName, ReleaseService)>, Trouble> {
         let runs = self.statuses.get(id).is_some_and(|s| s.state.pid().is_some());
         let of = |fleet: &&Fleet| fleet.instances().any(|(_, member)| member == *id);
-        let fleet = self.apps.values().flat_map(|s| s.fleets.values()).find(of).filter(|_| runs);
+        let fleet = self.past.apps.values().flat_map(|s| s.fleets.values()).find(of).filter(|_| runs);
         let Some((fleet, serial)) = fleet.and_then(|f| Some((f.id.clone(), f.serial_of(id)?))) else {
             return Ok(None);
         };
@@ -67,7 +67,7 @@ impl Core {
 
     /// Makes stand-ins for touched members that have been let alone, and parts with those whose stand-ins are well.
     pub(super) fn replace_touched(&mut self, id: &FleetId) -> Result<(), Trouble> {
-        let Some(fleet) = self.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned() else {
+        let Some(fleet) = self.past.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned() else {
             return Ok(());
         };
         let is_over = |serial: &&u32| !self.sessions.contains_key(&fleet.id.instance(**serial));
@@ -129,7 +129,7 @@ impl Core {
             let serial = id.as_str().rsplit_once('-').and_then(|(_, serial)| serial.parse().ok());
             f.phase.is_in_table() && serial.is_some_and(|s| s <= f.last_serial && f.id.instance(s) == *id)
         };
-        let fleet = self.apps.values().flat_map(|s| s.fleets.values()).find(was_its);
+        let fleet = self.past.apps.values().flat_map(|s| s.fleets.values()).find(was_its);
         let Some((fleet, release)) = fleet.map(|f| (f.id.clone(), f.release.clone())) else { return false };
         self.begin_parting(&fleet, &release, id.clone());
         true

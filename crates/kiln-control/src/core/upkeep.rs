@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::odds::loss_budget;
 use kiln_model::{
-    AppName, Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
-    InstanceState, Loss, Millis, Probe, Record, ReleaseService, Timestamp, Waiting,
+    Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState,
+    Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
 };
 
 use super::{Core, earlier};
@@ -80,7 +80,7 @@ impl BackOff {
 impl Core {
     /// Replaces what is lost and makes what is missing, in every fleet, whatever becomes of the others.
     pub(super) fn keep_whole(&mut self) -> Result<(), Trouble> {
-        let fleets: Vec<FleetId> = self.apps.values().flat_map(|s| s.fleets.keys()).cloned().collect();
+        let fleets: Vec<FleetId> = self.past.apps.values().flat_map(|s| s.fleets.keys()).cloned().collect();
         let mut all = Ok(());
         for fleet in &fleets {
             let kept = self.keep_fleet_whole(fleet);
@@ -91,7 +91,7 @@ impl Core {
 
     /// The same for one fleet.
     pub(super) fn keep_fleet_whole(&mut self, id: &FleetId) -> Result<(), Trouble> {
-        let fleet = self.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned();
+        let fleet = self.past.apps.get(&id.app).and_then(|s| s.fleets.get(id)).cloned();
         let Some(fleet) = fleet.filter(|f| f.phase.is_kept_whole()) else { return Ok(()) };
         self.replace_lost(&fleet)?;
         self.replace_touched(id)?;
@@ -220,7 +220,7 @@ impl Core {
     }
 
     pub(super) fn service(&self, fleet: &FleetId) -> Option<&ReleaseService> {
-        let release = &self.apps.get(&fleet.app)?.fleets.get(fleet)?.release;
+        let release = &self.past.apps.get(&fleet.app)?.fleets.get(fleet)?.release;
         self.releases.get(release)?.services.get(&fleet.service)
     }
 
@@ -228,7 +228,9 @@ impl Core {
     const BATCH: usize = 32;
 
     fn make_missing(&mut self, fleet: &FleetId) -> Result<(), Trouble> {
-        let Some(state) = self.apps.get(&fleet.app).and_then(|s| s.fleets.get(fleet)) else { return Ok(()) };
+        let Some(state) = self.past.apps.get(&fleet.app).and_then(|s| s.fleets.get(fleet)) else {
+            return Ok(());
+        };
         let now = self.now();
         if self.budget_spent(state).is_some() {
             return Ok(());
@@ -242,7 +244,7 @@ impl Core {
             self.settle(fleet);
             return Ok(());
         }
-        let orders = self.orders(&fleet.app, state, &missing)?;
+        let orders = self.orders(state, &missing)?;
         for batch in orders.chunks(Self::BATCH) {
             match between("create", || self.world.engine.create(batch)) {
                 Ok(made) => self.observe(made),
@@ -264,32 +266,36 @@ impl Core {
         }
     }
 
-    fn orders(
-        &self,
-        app: &AppName,
-        fleet: &Fleet,
-        ids: &[InstanceId],
-    ) -> Result<Vec<InstanceOrder>, Trouble> {
+    fn orders(&self, fleet: &Fleet, ids: &[InstanceId]) -> Result<Vec<InstanceOrder>, Trouble> {
         let Some(service) = self.service(&fleet.id) else {
             return Err(Trouble(format!("release {} has no service {}", fleet.release, fleet.id.service)));
         };
-        let image = self.image_of(&fleet.id)?;
-        let secrets = self.world.shelf.secrets(app, service)?;
-        let order = |id: &InstanceId| InstanceOrder {
+        let Some(first) = ids.first() else { return Ok(Vec::new()) };
+        let model = self.order(first, &fleet.id, (&fleet.release, service))?;
+        Ok(ids.iter().map(|id| InstanceOrder { id: id.clone(), ..model.clone() }).collect())
+    }
+
+    /// The order for an instance of a service: a member of its fleet, or one in which a hook of it is run.
+    pub(super) fn order(
+        &self,
+        id: &InstanceId,
+        fleet: &FleetId,
+        (release, service): (&ReleaseId, &ReleaseService),
+    ) -> Result<InstanceOrder, Trouble> {
+        Ok(InstanceOrder {
             id: id.clone(),
-            app: app.clone(),
-            service: Some(fleet.id.service.clone()),
-            release: Some(fleet.release.clone()),
-            image: image.clone(),
+            app: fleet.app.clone(),
+            service: Some(fleet.service.clone()),
+            release: Some(release.clone()),
+            image: self.world.shelf.image(&service.image)?,
             run: service.run.clone(),
             env: service.env.clone(),
             limits: service.limits,
             volatile: service.volatile.clone(),
             capabilities: service.capabilities.clone(),
-            secrets: secrets.clone(),
+            secrets: self.world.shelf.secrets(&fleet.app, service)?,
             needs: kiln_model::inside(&service.needs, service.port),
-        };
-        Ok(ids.iter().map(order).collect())
+        })
     }
 
     /// Has every running member asked how it is.

@@ -16,7 +16,7 @@ use crate::world::{Clock, Trouble};
 pub(crate) struct Wanted {
     /// So many releases of each app stay, beside those that must.
     pub(crate) keep: u32,
-    /// Only releases that first served before this moment go.
+    /// Only releases that came to this host before this moment go.
     pub(crate) before: Option<Timestamp>,
     /// Only as many go as it takes until the store is no larger than this.
     pub(crate) bytes: Option<ByteSize>,
@@ -28,7 +28,7 @@ pub(crate) struct Wanted {
 
 /// A release that may go.
 struct Doomed {
-    first: Timestamp,
+    came: Timestamp,
     app: AppName,
     release: ReleaseId,
 }
@@ -40,7 +40,7 @@ impl LocalHost {
         let apps: BTreeMap<AppName, AppState> = lock(&self.driver.core).apps().clone();
         let mut doomed: Vec<Doomed> =
             apps.iter().flat_map(|(app, state)| doomed(app, state, wanted)).collect();
-        doomed.sort_by_key(|d| d.first);
+        doomed.sort_by_key(|d| d.came);
         let size = self.store.size().map_err(|e| failure::store(&e))?;
         if let Some(limit) = wanted.bytes {
             let fewest = self.fewest(&sweeper, &apps, &doomed, wanted, size.saturating_sub(limit.0))?;
@@ -137,10 +137,10 @@ fn doomed(app: &AppName, state: &AppState, wanted: &Wanted) -> Vec<Doomed> {
     let needed = needed(state);
     let older = state.served.iter().rev().skip(wanted.keep as usize);
     let goes = |s: &&kiln_model::Served| {
-        !needed.contains(&s.release) && wanted.before.is_none_or(|before| s.first < before)
+        !needed.contains(&s.release) && wanted.before.is_none_or(|before| s.came.at < before)
     };
     let doomed =
-        |s: &kiln_model::Served| Doomed { first: s.first, app: app.clone(), release: s.release.clone() };
+        |s: &kiln_model::Served| Doomed { came: s.came.at, app: app.clone(), release: s.release.clone() };
     older.filter(goes).map(doomed).collect()
 }
 

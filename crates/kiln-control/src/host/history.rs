@@ -217,9 +217,9 @@ fn outcome(ending: &Ending, has_served: bool, note: Option<String>) -> (String, 
     }
 }
 
-/// Which fleet every instance that ever was belonged to.
+/// Which fleet every instance that ever was belonged to, by the plan that made it.
 #[derive(Debug, Default)]
-pub(crate) struct Lineage(BTreeMap<(AppName, Generation), Vec<(ServiceName, ReleaseId)>>);
+pub(crate) struct Lineage(BTreeMap<Generation, (AppName, Vec<(ServiceName, ReleaseId)>)>);
 
 /// Whose an instance was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,7 +241,8 @@ impl Lineage {
                     Action::RunHook { hook, release, .. } => (hook.fleet(), release),
                     _ => continue,
                 };
-                let fleets = lineage.0.entry((fleet.app, fleet.generation)).or_default();
+                let (_, fleets) =
+                    lineage.0.entry(fleet.generation).or_insert_with(|| (fleet.app, Vec::new()));
                 fleets.push((fleet.service, release.clone()));
             }
         }
@@ -253,20 +254,11 @@ impl Lineage {
         let (rest, serial) = id.as_str().rsplit_once('-')?;
         let (_, generation) = rest.rsplit_once('-')?;
         let (place, generation) = (Place::of(serial)?, Generation(generation.parse().ok()?));
-        let of_generation = self.0.iter().filter(|((_, g), _)| *g == generation);
-        of_generation
-            .flat_map(|((app, _), fleets)| {
-                fleets.iter().map(move |(service, release)| (app, service, release))
-            })
-            .find(|(app, service, _)| {
-                let fleet = FleetId { app: (*app).clone(), service: (*service).clone(), generation };
-                place.in_fleet(&fleet) == *id
-            })
-            .map(|(app, service, release)| Origin {
-                app: app.clone(),
-                service: service.clone(),
-                release: release.clone(),
-            })
+        let (app, fleets) = self.0.get(&generation)?;
+        let (service, release) = fleets.iter().find(|(service, _)| {
+            place.in_fleet(&FleetId { app: app.clone(), service: service.clone(), generation }) == *id
+        })?;
+        Some(Origin { app: app.clone(), service: service.clone(), release: release.clone() })
     }
 }
 

@@ -78,16 +78,12 @@ impl LocalHost {
 
     /// The last lines an instance wrote.
     pub(crate) fn tail(&self, instance: &InstanceId, count: u32) -> Vec<String> {
-        let wanted = Wanted {
-            app: None,
-            service: None,
-            instance: Some(instance.clone()),
-            follow: false,
-            tail: Some(count),
-        };
-        let lines = self.read_on(&wanted, &mut Reading::default()).unwrap_or_default();
+        let files = files(&self.store.output_dir()).unwrap_or_default();
+        let Some(paths) = files.get(instance) else { return Vec::new() };
+        let mut lines = Reading::default().read(instance, paths, false).unwrap_or_default();
+        lines.sort_by_key(|line| line.at);
         let skip = lines.len().saturating_sub(count as usize);
-        lines.into_iter().skip(skip).map(|w| w.line.text).collect()
+        lines.into_iter().skip(skip).map(|line| line.text).collect()
     }
 
     /// What has been written since the last call, in the order in which it was.

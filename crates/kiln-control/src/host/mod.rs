@@ -42,10 +42,10 @@ use kiln_model::{
     Answer, AppName, Command, ExecRequest, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
 };
 use kiln_store::{HostLock, OperationLog, Store};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::contract::{Caller, EventSink, Host, Session};
-use crate::core::{Core, News, Precedence, Refusal, Request};
+use crate::core::{Core, News, Past, Precedence, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
@@ -96,13 +96,12 @@ impl LocalHost {
     /// If another host runs there, the address is in use, the operation log is damaged, or this machine lacks what
     /// instances need.
     pub fn start(config: HostConfig) -> Result<Self, Failure> {
-        // Secrets pass through this process.
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        keep_out_of_dumps();
         let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let mut records: Vec<Record> = Vec::new();
-        let log = OperationLog::open_and_read(&store, &held, &mut |record| records.push(record));
+        let mut past = Past::default();
+        let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
         let log = log.map_err(|e| failure::store(&e))?;
         let log = Arc::new(Mutex::new(log));
         let waker = Arc::new(Waker::default());
@@ -119,7 +118,7 @@ impl LocalHost {
             shelf: Box::new(store.clone()),
             clock: Box::new(clock),
         };
-        let core = Core::new(world, &records).map_err(|trouble| {
+        let core = Core::new(world, past).map_err(|trouble| {
             processes.end_if_new();
             failure::cannot_go_on(&trouble)
         })?;
@@ -290,6 +289,13 @@ type Body = Box<dyn FnOnce() + Send>;
 
 /// How long what is in flight may go on when a host is told to end.
 const DOWN_DRAIN: Millis = Millis(5_000);
+
+/// Secrets pass through this process; keys of certificates do through the edge, which inherits the limit.
+fn keep_out_of_dumps() {
+    // Neither can fail but on a kernel without the call, which Kiln does not run on.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
 
 fn precedence(supersede: bool) -> Precedence {
     if supersede { Precedence::Supersedes } else { Precedence::Yields }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_model::{
     Answer, AppName, ExitCode, ExportAnswer, Failure, ImportAnswer, Record, ReleaseId, SecretName,
@@ -35,26 +35,9 @@ impl LocalHost {
         }
         let release = document.id();
         let log = self.extract(&release)?;
-        // Beside its place and renamed: whoever finds the file finds all of it.
-        let draft = file.with_extension("kiln-draft");
-        let unable = |e: std::io::Error| {
-            Failure::new(ExitCode::Host, format!("could not write {}", file.display())).because(e.to_string())
-        };
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
-        let mut out = BufWriter::with_capacity(1 << 20, opened.map_err(unable)?);
-        let written = self
-            .store
-            .export_release(&release, &log, &recipients, &mut out, file)
-            .map_err(|e| failure::store(&e));
-        let placed = written.and_then(|bytes| {
-            out.flush().and_then(|()| out.get_ref().sync_all()).map_err(unable)?;
-            fs::rename(&draft, file).map_err(unable)?;
-            Ok(bytes)
-        });
-        if placed.is_err() {
-            let _ = fs::remove_file(&draft);
-        }
-        let bytes = placed?;
+        let bytes = write_whole(file, |out| {
+            self.store.export_release(&release, &log, &recipients, out, file).map_err(|e| failure::store(&e))
+        })?;
         let is_in_it = !recipients.is_empty();
         let secrets = document.secrets().into_iter().filter(|_| is_in_it).map(|(name, _)| name.clone());
         let secrets = secrets.collect::<BTreeSet<_>>().into_iter().collect();
@@ -132,6 +115,45 @@ impl LocalHost {
     }
 }
 
+/// Has `write` fill a draft beside `file` and gives it that name when it is whole: whoever finds the file finds all of it.
+fn write_whole<T>(
+    file: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let draft = draft_of(file)?;
+    let unable = |e: std::io::Error| {
+        Failure::new(ExitCode::Host, format!("could not write {}", file.display()))
+            .because(format!("{}: {e}", draft.display()))
+    };
+    // One that is there is somebody else's, or leads elsewhere.
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(unable)?;
+    let mut out = BufWriter::with_capacity(1 << 20, opened);
+    let placed = write(&mut out).and_then(|written| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(unable)?;
+        fs::rename(&draft, file).and_then(|()| sync_dir_of(file)).map_err(unable)?;
+        Ok(written)
+    });
+    if placed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    placed
+}
+
+/// The whole name and more, so that two files that are written at once have a draft each.
+fn draft_of(file: &Path) -> Result<PathBuf, Failure> {
+    let Some(name) = file.file_name() else {
+        return Err(Failure::new(ExitCode::Usage, format!("{} is not the name of a file", file.display())));
+    };
+    let mut draft = name.to_owned();
+    draft.push(format!(".{}.kiln-draft", std::process::id()));
+    Ok(file.with_file_name(draft))
+}
+
+fn sync_dir_of(file: &Path) -> std::io::Result<()> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
 fn recipients(given: &[String]) -> Result<Vec<Recipient>, Failure> {
     let parse = |text: &String| {
         text.parse().map_err(|e: AgeError| {
@@ -166,4 +188,34 @@ fn refused(error: &StoreError) -> Failure {
 /// Whether the metadata of an image is one that Kiln writes: the kernel is to mount nothing else.
 fn sound(metadata: &[u8]) -> Result<(), String> {
     kiln_bake::erofs::read(metadata).map(drop).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn files_written_at_once_have_a_draft_each_and_follow_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("shop-1.2"), dir.path().join("shop-1.3"));
+        let written = write_whole(&one, |a| {
+            write_whole(&two, |b| b.write_all(b"two").map_err(|e| panic!("{e}")))?;
+            a.write_all(b"one").map_err(|e| panic!("{e}"))
+        });
+        assert_eq!(written, Ok(()));
+        assert_eq!((fs::read(&one).unwrap(), fs::read(&two).unwrap()), (b"one".into(), b"two".into()));
+        assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
+        let elsewhere = dir.path().join("elsewhere");
+        symlink(&elsewhere, draft_of(&one).unwrap()).unwrap();
+        let failure = write_whole(&one, |_| Ok(())).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Host);
+        assert!(!elsewhere.exists() && fs::read(&one).unwrap() == b"one", "{failure:?}");
+        fs::remove_file(draft_of(&one).unwrap()).unwrap();
+        let given_up = write_whole(&one, |_| Err::<(), _>(Failure::new(ExitCode::Bug, "no")));
+        assert_eq!(given_up.unwrap_err().code, ExitCode::Bug);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left");
+        assert_eq!(write_whole(Path::new("/"), |_| Ok(())).unwrap_err().code, ExitCode::Usage);
+    }
 }

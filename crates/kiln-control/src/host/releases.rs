@@ -20,8 +20,8 @@ impl LocalHost {
             let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
             Ok(ReleaseEntry {
                 release: served.release.clone(),
-                created: served.first,
-                by: served.by.clone(),
+                created: served.came.at,
+                by: served.came.by.clone(),
                 images,
                 state: release_state(&state, &served.release),
                 pinned: state.pinned.contains(&served.release),
@@ -35,10 +35,10 @@ impl LocalHost {
         let release = self.named(&app, given)?;
         let id = release.id();
         let state = lock(&self.driver.core).apps()[&app].clone();
-        let served = state.served.iter().find(|s| s.release == id);
+        let first = state.served.iter().find(|s| s.release == id).and_then(|s| s.first.as_ref());
         Ok(Answer::Release(Box::new(ReleaseAnswer {
-            created: served.map(|s| s.first),
-            by: served.map(|s| s.by.clone()),
+            created: first.map(|first| first.at),
+            by: first.map(|first| first.by.clone()),
             state: release_state(&state, &id),
             pinned: state.pinned.contains(&id),
             images: self.images_of(&release)?,

@@ -237,3 +237,24 @@ fn a_release_that_does_not_know_the_schema_of_the_data_cannot_serve() {
     assert_eq!(one.works_with(Some(2)), Ok(()), "the data was brought back");
     assert!(with("new", 7, 8).works_with(Some(3)).unwrap_err().hint().contains("schema 7 or newer"));
 }
+
+#[test]
+fn what_was_imported_and_never_served_is_not_what_served_before() {
+    let mut world = World::default();
+    let (one, two) = (release("1"), release("2"));
+    world.serve(&one);
+    let (at, app) = (Timestamp(7), one.app.clone());
+    world.state.apply(&Record::Imported { at, by: "bob".into(), app, release: two.id() });
+    let came = Occasion { at, by: "bob".into() };
+    assert_eq!(world.state.served[1], Served { release: two.id(), came: came.clone(), first: None });
+    let down = world.plan(&Desired::Absent { drain: Millis(0) }).unwrap();
+    world.run(&down);
+    world.serve(&one);
+    assert_eq!(world.state.previous, None, "nothing but this one ever served");
+    world.serve(&two);
+    let two = &world.state.served[1];
+    assert_eq!(two.came, came);
+    assert_eq!(two.first.as_ref().map(|first| first.by.as_str()), Some("test"));
+    assert_eq!(world.state.previous, Some(one.id()));
+    assert_eq!(world.state.served.len(), 2);
+}

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kiln_control::{Clock, Core, News, Request, World};
+use kiln_control::{Clock, Core, News, Past, Request, World};
+use kiln_engine::Engine as _;
 use kiln_model::{AppName, Generation, Millis, Release, Timestamp};
 
 pub use edge::FakeEdge;
@@ -54,6 +55,8 @@ pub struct Sim {
     core: Core,
     news: Vec<Receiver<News>>,
     told: usize,
+    /// What a person asked to be shown.
+    shown: Vec<String>,
 }
 
 impl Default for Sim {
@@ -61,9 +64,20 @@ impl Default for Sim {
         let (engine, edge, history, shelf) = Default::default();
         let clock = FakeClock::default();
         let health = FakeHealth::new(clock.clone());
-        let core =
-            Core::new(world(&engine, &edge, &health, &history, &shelf, &clock), &[]).expect("an empty host");
-        Self { engine, edge, history, health, shelf, clock, core, news: Vec::new(), told: 0 }
+        let core = Core::new(world(&engine, &edge, &health, &history, &shelf, &clock), Past::default())
+            .expect("an empty host");
+        Self {
+            engine,
+            edge,
+            history,
+            health,
+            shelf,
+            clock,
+            core,
+            news: Vec::new(),
+            told: 0,
+            shown: Vec::new(),
+        }
     }
 }
 
@@ -91,6 +105,11 @@ impl Sim {
         "hello".parse().expect("a name")
     }
 
+    /// The app that is on the same host in some.
+    pub fn other_app() -> AppName {
+        "other".parse().expect("a name")
+    }
+
     /// The core as it is now.
     pub fn core(&self) -> &Core {
         &self.core
@@ -98,11 +117,16 @@ impl Sim {
 
     /// Asks for something and lets everything happen that follows without time passing.
     pub fn request(&mut self, request: Request) {
+        self.request_for(Self::app(), request);
+    }
+
+    /// The same for another app.
+    pub fn request_for(&mut self, app: AppName, request: Request) {
         let (to, news) = channel();
         if let Request::Serve { release, .. } = &request {
             self.shelf.put(Release::clone(release));
         }
-        self.core.request(Self::app(), request, "ann".into(), to);
+        self.core.request(app, request, "ann".into(), to);
         self.news.push(news);
         self.settle();
     }
@@ -142,6 +166,14 @@ impl Sim {
         self.settle();
     }
 
+    /// Shows which instances run at the engine, whoever counts on them.
+    pub fn show_running(&mut self) {
+        let listed = self.engine.list().expect("a fake that answers");
+        let running = listed.into_iter().filter(|s| s.state.pid().is_some());
+        let ids: Vec<String> = running.map(|s| s.id.to_string()).collect();
+        self.shown.push(format!("running: {}", ids.join(", ")));
+    }
+
     /// Gives up what is under way.
     pub fn cancel(&mut self) {
         let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());
@@ -156,7 +188,7 @@ impl Sim {
         self.health.forget();
         let records = self.history.after_death();
         let world = world(&self.engine, &self.edge, &self.health, &self.history, &self.shelf, &self.clock);
-        self.core = Core::new(world, &records).expect("a history that can be read");
+        self.core = Core::new(world, records.iter().collect()).expect("a history that can be read");
         self.settle();
     }
 
@@ -199,7 +231,8 @@ impl Sim {
         for news in &self.news {
             lines.extend(news.try_iter().filter_map(|n| words::news(&n)));
         }
-        lines.push(words::state(&self.core, &self.edge));
+        lines.append(&mut self.shown);
+        lines.extend(words::states(&self.core, &self.edge));
         // People know releases by name here, and no scenario changes when the encoding of releases grows.
         let names = self.shelf.names();
         let named = |line: String| names.iter().fold(line, |line, (id, name)| line.replace(id, name));

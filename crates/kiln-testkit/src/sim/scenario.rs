@@ -50,6 +50,15 @@ fn hooked(name: &str, words: &[&str]) -> Release {
     release
 }
 
+/// One of the other app, which is reached by a name of its own.
+fn of_other(name: &str) -> Release {
+    let mut release = Release { app: Sim::other_app(), ..named(name) };
+    for route in release.routes.values_mut() {
+        route.host = Some("other.example.com".parse().expect("a name"));
+    }
+    release
+}
+
 /// One that takes over in steps, each of 10 to 60 seconds.
 fn canary(name: &str, shares: &[&str]) -> Release {
     let terms =
@@ -76,6 +85,12 @@ fn perform(sim: &mut Sim, command: &str) {
         ["rollback", "to", name, ref hooks @ ..] => {
             sim.request(serve(name, hooks, OperationKind::Rollback, Precedence::Yields));
         }
+        ["other", "deploys", name] => {
+            let (release, kind) = (Box::new(of_other(name)), OperationKind::Deploy);
+            let request = Request::Serve { release, kind, schema: None, precedence: Precedence::Yields };
+            sim.request_for(Sim::other_app(), request);
+        }
+        ["who", "runs"] => sim.show_running(),
         ["follow"] => sim.follow(),
         ["start-anew"] => {
             sim.engine.start_anew();

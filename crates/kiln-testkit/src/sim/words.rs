@@ -1,7 +1,7 @@
 //! The simulated host's history in words a person reads.
 
 use kiln_control::{Core, News};
-use kiln_model::{Audience, Ending, FleetPhase, Record};
+use kiln_model::{AppName, AppState, Audience, Ending, FleetPhase, InstanceId, Record};
 
 use super::{FakeEdge, Sim};
 
@@ -75,9 +75,16 @@ pub(super) fn news(news: &News) -> Option<String> {
     }
 }
 
-/// One line: who serves, which fleets there are, and where the edge sends requests.
-pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
-    let Some(state) = core.apps().get(&Sim::app()) else { return "= nothing".into() };
+/// A line for each app: who serves, which fleets there are, and where the edge sends requests.
+pub(super) fn states(core: &Core, edge: &FakeEdge) -> Vec<String> {
+    let hello = Sim::app();
+    let others = core.apps().iter().filter(|(app, _)| **app != hello);
+    let others = others.map(|(app, state)| format!("= {app}: {}", self::state(core, edge, app, state)));
+    let first = core.apps().get(&hello).map_or("nothing".into(), |s| state(core, edge, &hello, s));
+    std::iter::once(format!("= {first}")).chain(others).collect()
+}
+
+fn state(core: &Core, edge: &FakeEdge, app: &AppName, state: &AppState) -> String {
     let name = |id: &kiln_model::ReleaseId| match core.release(id) {
         Some(release) => release.services.values().next().map_or("?", |s| &s.run.argv[0][5..]).to_owned(),
         None => "?".into(),
@@ -103,18 +110,18 @@ pub(super) fn state(core: &Core, edge: &FakeEdge) -> String {
             Audience::At(n) => format!("{} to ", table.canaries[n].share),
             Audience::NotAt(_) => "the rest to ".to_owned(),
         };
-        r.targets
-            .iter()
-            .map(|t| format!("{share}@{} × {}", t.fleet.generation, receivers(&t.fleet)))
-            .collect::<Vec<_>>()
+        let ours = r.targets.iter().filter(|t| t.fleet.app == *app);
+        ours.map(|t| format!("{share}@{} × {}", t.fleet.generation, receivers(&t.fleet))).collect::<Vec<_>>()
     };
     let targets = table.routes.iter().flat_map(to);
-    let held = table.routes.iter().any(|r| r.hold.is_some());
+    let is_ours = |r: &&kiln_model::EdgeRoute| r.targets.iter().any(|t| t.fleet.app == *app);
+    let held = table.routes.iter().filter(is_ours).any(|r| r.hold.is_some());
     let held = if held { " (requests wait)" } else { "" };
     let live = state.traffic.live().map_or_else(|| "nobody".into(), name);
     let (fleets, targets): (Vec<_>, Vec<_>) = (fleets.collect(), targets.collect());
-    let parting: Vec<String> = core.parting().iter().map(ToString::to_string).collect();
+    let of_app = |id: &&InstanceId| id.as_str().starts_with(&format!("{app}-"));
+    let parting: Vec<String> = core.parting().iter().filter(of_app).map(ToString::to_string).collect();
     let parting =
         if parting.is_empty() { String::new() } else { format!("; leaving: {}", parting.join(", ")) };
-    format!("= {live} serves; fleets: {}; edge: {}{held}{parting}", fleets.join(", "), targets.join(", "))
+    format!("{live} serves; fleets: {}; edge: {}{held}{parting}", fleets.join(", "), targets.join(", "))
 }

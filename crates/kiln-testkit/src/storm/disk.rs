@@ -73,9 +73,9 @@ impl StormDisk {
         })))
     }
 
-    /// The log on it, by the code that real hosts use.
-    pub(super) fn open(&self) -> Result<OperationLog, StoreError> {
-        OperationLog::over(Path::new(NAME), Box::new(self.clone()), &mut |_: serde::de::IgnoredAny| {})
+    /// The log on it and each of its entries, by the code that real hosts use.
+    pub(super) fn open(&self, each: &mut dyn FnMut(Record)) -> Result<OperationLog, StoreError> {
+        OperationLog::over(Path::new(NAME), Box::new(self.clone()), each)
     }
 
     pub(super) fn meet(&self, fate: Fate) {
@@ -111,11 +111,10 @@ impl StormDisk {
             let (chance, fate) = (Chance::new(0), Fate::Good);
             Self(Arc::new(Mutex::new(Platter { chance, cached, durable, fate, full: false, unreadable: 0 })))
         };
-        let read = copy.open().and_then(|log| log.read::<Record>());
-        let found: Vec<Record> = match read {
-            Ok(found) => found.into_iter().map(|(_, record)| record).collect(),
-            Err(e) => return Found::Wrong(format!("{e}")),
-        };
+        let mut found: Vec<Record> = Vec::new();
+        if let Err(e) = copy.open(&mut |record| found.push(record)) {
+            return Found::Wrong(format!("{e}"));
+        }
         match found.strip_prefix(known) {
             Some([]) => Found::All,
             Some([more]) => Found::More(Box::new(more.clone())),

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 
-use kiln_control::{Core, Precedence, Request};
+use kiln_control::{Core, Past, Precedence, Request};
 use kiln_model::{Generation, InstanceState, InstanceStatus, Millis, OperationKind, ReleaseId, Timestamp};
 
 use super::ground::Ground;
@@ -96,16 +96,16 @@ impl Storm {
     /// Starts a control plane over what is on the disk.
     pub(super) fn start(&mut self) {
         let disk = self.ground.with(|truth| truth.disk.clone());
-        let read = disk.open().and_then(|log| log.read().map(|records| (log, records)));
-        let (log, records) = match read {
-            Ok((log, records)) => (log, records.into_iter().map(|(_, record)| record).collect::<Vec<_>>()),
+        let mut past = Past::default();
+        let log = match disk.open(&mut |record| past.learn(&record)) {
+            Ok(log) => log,
             Err(e) => {
                 self.ground.with(|truth| truth.note(|| format!("a control plane cannot start: {e}")));
                 return;
             }
         };
         let world = self.ground.world(log);
-        match catch_unwind(AssertUnwindSafe(|| Core::new(world, &records))) {
+        match catch_unwind(AssertUnwindSafe(|| Core::new(world, past))) {
             Ok(Ok(core)) => {
                 self.ground.with(|truth| truth.note(|| "a control plane starts".into()));
                 self.core = Some(core);

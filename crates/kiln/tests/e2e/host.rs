@@ -192,6 +192,16 @@ impl TestHost {
         self.child.wait().expect("control ends");
     }
 
+    /// The process of the control plane.
+    pub(crate) fn control(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits for the end of a control plane that was told to end; how it did.
+    pub(crate) fn wait_for_control(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("control ends")
+    }
+
     /// Asks the control plane to end, which must not take long.
     pub(crate) fn leave_control(&mut self) {
         let pid = Pid::from_child(&self.child);

@@ -1,8 +1,11 @@
 //! Secrets from the command line into instances, pinned by releases.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::host::{TestHost, said};
 use crate::project::Project;
@@ -79,14 +82,26 @@ fn a_rollback_restores_the_secret_versions_of_its_release() {
     let listed = host.json(&["secret", "list", "--app", "hello"]);
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     assert_eq!((&listed[0]["present"], &listed[1]["present"]), (&true.into(), &false.into()));
-    let everywhere = [host.kiln(&["log"]), host.kiln(&["logs"]), host.kiln(&["releases", "show", &first])];
-    for output in everywhere {
+    // Where what is on the disk is looked through.
+    let exported = host.root.path().join("exported.kiln");
+    let everywhere: [&[&str]; 7] = [
+        &["log"],
+        &["logs"],
+        &["plan", project.dir()],
+        &["status", "--json"],
+        &["releases", "show", &first],
+        &["releases", "diff", &first, &second],
+        &["export", &first, "-o", exported.to_str().unwrap()],
+    ];
+    for command in everywhere {
+        let output = host.kiln(command);
         let text = said(&output);
+        assert!(output.status.success(), "{command:?}: {text}");
         assert!(!text.contains("first-value") && !text.contains("second-value"), "{text}");
     }
     assert!(said(&host.kiln(&["log"])).contains("set secret API_KEY"));
     nowhere_on_disk(host.root.path(), "first-value");
-    nobody_shows(host.root.path(), "first-value");
+    nobody_shows(&host, "first-value");
 }
 
 fn nowhere_on_disk(dir: &Path, value: &str) {
@@ -94,16 +109,31 @@ fn nowhere_on_disk(dir: &Path, value: &str) {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the value is on the disk");
 }
 
-/// No argument of any process has the value, and the processes of the host cannot be dumped.
-fn nobody_shows(root: &Path, value: &str) {
+/// No argument of any process has the value, and no variable of one of the host's own, none of which leaves a core dump.
+fn nobody_shows(host: &TestHost, value: &str) {
     for (pid, line) in crate::trace::processes() {
         assert!(!line.contains(value), "process {pid} shows it: {line}");
-        if line.contains(&format!("serve --listen 127.0.0.1:0 --root {}", root.display())) {
-            use std::os::unix::fs::MetadataExt;
-            let status = std::fs::metadata(format!("/proc/{pid}/mem")).unwrap();
-            assert_eq!(status.uid(), 0);
-        }
     }
+    let control = host.control();
+    for pid in [control, host.keeper(), host.holder(), host.process("edge")].map(|pid| pid.as_raw_nonzero()) {
+        let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap();
+        let environ = String::from_utf8_lossy(&read("environ")).into_owned();
+        assert!(!environ.contains(value), "process {pid} shows it: {environ}");
+        let limits = String::from_utf8_lossy(&read("limits")).into_owned();
+        assert!(limits.contains("Max core file size        0                    0 "), "{pid}: {limits}");
+    }
+}
+
+/// Wherever dumps are made of everything: nothing of its memory gets to the disk when it dies.
+#[test]
+fn control_leaves_no_core_dump() {
+    let limit = getrlimit(Resource::Core);
+    setrlimit(Resource::Core, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let mut host = TestHost::start();
+    kill_process(host.control(), Signal::ABORT).unwrap();
+    let status = host.wait_for_control();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::ABORT.as_raw()), false));
+    host.restart_control();
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(in crate::host) fn check(release: &Release) -> Result<(), Failure> {
         };
         asked.into_iter().filter_map(silent).collect()
     });
-    let Some((((name, address), _), _)) = silent.first().map(|first| (first, ())) else { return Ok(()) };
+    let Some(((name, address), _)) = silent.first() else { return Ok(()) };
     let message = match silent.len() {
         1 => format!("store `{name}` at {address} takes no connection, so nothing was made"),
         n => format!("{n} stores take no connection, so nothing was made"),

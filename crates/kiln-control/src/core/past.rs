@@ -1,0 +1,58 @@
+//! What a host has come to: a fold over its operation log, one entry after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_model::{Action, AppName, AppState, FleetId, Generation, InstanceId, Record};
+
+/// All that a core needs to know of the entries there are. No entry is kept: a host that has lived for years has
+/// hundreds of thousands of them.
+#[derive(Debug, Default)]
+pub struct Past {
+    pub(super) apps: BTreeMap<AppName, AppState>,
+    /// That of the newest plan.
+    pub(super) generation: Generation,
+    /// What the ids of all fleets there ever were begin with.
+    fleets: BTreeSet<String>,
+}
+
+impl Past {
+    /// Takes account of the next entry.
+    pub fn learn(&mut self, record: &Record) {
+        match record {
+            // Secrets may be set before there is an app, and change nothing about one.
+            Record::SecretSet { .. } | Record::SecretRemoved { .. } => return,
+            Record::Begun { plan, .. } => {
+                self.generation = self.generation.max(plan.generation);
+                self.fleets.extend(plan.steps.iter().filter_map(|step| fleet_of(&step.action)));
+            }
+            _ => {}
+        }
+        match self.apps.get_mut(record.app()) {
+            Some(state) => state.apply(record),
+            None => self.apps.entry(record.app().clone()).or_default().apply(record),
+        }
+    }
+
+    /// Whether an instance was once a member of a fleet, or ran for a hook. Those of checks are neither.
+    pub(super) fn had_member(&self, id: &InstanceId) -> bool {
+        id.as_str().rsplit_once('-').is_some_and(|(fleet, _)| self.fleets.contains(fleet))
+    }
+}
+
+impl<'a> FromIterator<&'a Record> for Past {
+    fn from_iter<T: IntoIterator<Item = &'a Record>>(records: T) -> Self {
+        let mut past = Self::default();
+        records.into_iter().for_each(|record| past.learn(record));
+        past
+    }
+}
+
+/// What the ids of the instances begin with that a step makes.
+fn fleet_of(action: &Action) -> Option<String> {
+    let prefix = |fleet: &FleetId| format!("{}-{}-{}", fleet.app, fleet.service, fleet.generation);
+    match action {
+        Action::Provision { fleet, .. } => Some(prefix(fleet)),
+        Action::RunHook { hook, .. } => Some(prefix(&hook.fleet())),
+        _ => None,
+    }
+}
