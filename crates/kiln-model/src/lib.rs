@@ -37,6 +37,7 @@ mod probe;
 mod progress;
 mod release;
 mod release_difference;
+mod release_part;
 mod schema_range;
 mod secret;
 mod served;
@@ -102,7 +103,8 @@ pub use progress::Progress;
 pub use release::{
     BadRelease, CertificatePaths, PassedCheck, Release, ReleaseRoute, ReleaseService, ReleaseTcpRoute,
 };
-pub use release_difference::{Contents, Difference, Part, differences};
+pub use release_difference::{Contents, Difference, differences};
+pub use release_part::{Part, Parts};
 pub use schema_range::{SchemaRange, WrongSchema};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
 pub use served::{History, Occasion, Served};

@@ -85,7 +85,12 @@ fn every_byte_of_the_encoding_makes_another_release() {
     let found = differences(&base, &other, &|_| None);
     assert_eq!(found[0].to_string(), "policy forbid package telnetd removed");
     let older = Release { format: 1, ..base.clone() };
-    assert_eq!(differences(&base, &older, &|_| None)[0].part, Part::Other, "nothing goes unseen");
+    assert_eq!(differences(&base, &older, &|_| None)[0].to_string(), "release format 2 → 1");
+    let apart = web(&|s| s.run.argv = ["/usr/sbin/nginx", "-g", "daemon", "off;"].map(Into::into).into());
+    assert_eq!(
+        apart,
+        "service web: run argv /usr/sbin/nginx -g 'daemon off;' → /usr/sbin/nginx -g daemon 'off;'"
+    );
     assert_eq!(differences(&base, &base, &|_| None), []);
 }
 

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use kiln_model::{
-    Answer, Command, Difference, Failure, HookMoment, Part, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry,
-    ReleaseState,
+    Answer, Command, Difference, Failure, Part, Parts, ReleaseAnswer, ReleaseDiffAnswer, ReleaseEntry,
+    ReleaseImage, ReleaseState,
 };
 
 use crate::app;
@@ -88,56 +88,41 @@ fn state(state: ReleaseState) -> &'static str {
 /// A release as people read it: a line for each thing that is in its digest.
 fn in_full(answer: &ReleaseAnswer) -> String {
     let release = &answer.document;
-    let mut lines = vec![format!("{} of {}, {}", answer.release, release.app, state(answer.state))];
+    let pinned = if answer.pinned { ", pinned" } else { "" };
+    let mut lines = vec![format!("{} of {}, {}{pinned}", answer.release, release.app, state(answer.state))];
     if let (Some(created), Some(by)) = (answer.created, &answer.by) {
         lines.push(format!("first served {} for {by}", moment(created)));
     }
-    for (name, service) in &release.services {
-        lines.push(format!(
-            "service {name}: {} on port {}",
-            count(service.instances.into(), "instance"),
-            service.port
-        ));
-        lines.push(format!("  image    {}", service.image));
-        if let Some(image) = answer.images.get(name) {
-            let packages = count(image.packages.len() as u64, "package");
-            lines.push(format!("           {packages}, {} paths, {}", image.entries, bytes(image.bytes)));
-            if let Some(handmade) = &image.handmade {
-                let (kept, of) = (handmade.kept.join(", "), &handmade.instance);
-                lines.push(format!(
-                    "           handmade: `{}`, {of} with what it held in {kept}",
-                    handmade.name
-                ));
+    for (name, parts) in release.parts_of_services() {
+        lines.push(format!("service {name}"));
+        for part in parts.iter() {
+            lines.push(line(part));
+            if let (Part::Image, Some(image)) = (part.0, answer.images.get(name)) {
+                lines.extend(of_image(image));
             }
         }
-        lines.push(format!("  run      {} as {}", service.run.argv.join(" "), service.run.user));
-        let limits = service.limits;
-        let cpu = f64::from(limits.cpu_millis) / 1000.0;
-        lines.push(format!("  limits   memory {}, cpu {cpu}, pids {}", limits.memory, limits.pids));
-        if let Some(io) = limits.io {
-            let read = io.read.map(|read| format!("{read}/s"));
-            let reads = io.reads.map(|reads| format!("{reads} requests/s"));
-            let both: Vec<String> = read.into_iter().chain(reads).collect();
-            lines.push(format!("  reads    {}", both.join(", ")));
-        }
-        lines.extend(service.capabilities.iter().map(|capability| format!("  may      {capability}")));
-        lines.extend(service.env.iter().map(|(name, value)| format!("  env      {name}={value}")));
-        lines.extend(
-            service.secrets.iter().map(|(name, pinned)| format!("  secret   {name} {}", pinned.version)),
-        );
-        for moment in [HookMoment::Before, HookMoment::After] {
-            let hooks = service.hooks.at(moment).iter();
-            lines.extend(hooks.map(|h| format!("  {moment:<8} {}, at most {}", h.run.join(" "), h.timeout)));
-        }
-        lines.extend(service.checks.iter().map(|check| format!("  passed   {}", check.check)));
     }
-    for (name, route) in &release.routes {
-        let host = route.host.as_ref().map_or("every host".to_owned(), ToString::to_string);
-        lines.push(format!("route {name}: {host} {} to {}", route.path, route.service));
-    }
-    lines.extend(release.policy.iter().map(|rule| format!("policy: {rule}")));
-    lines.push(format!("drain {}, keep_warm {}", release.drain, release.keep_warm));
+    lines.push("the whole".into());
+    lines.extend(Parts::of_release(release).iter().map(line));
     lines.join("\n")
+}
+
+fn line((part, name, words): (Part, &str, &str)) -> String {
+    let is_variable = part == Part::Env;
+    let separator = if is_variable { "=" } else { " " };
+    let words = [name, words].into_iter().filter(|w| is_variable || !w.is_empty()).collect::<Vec<_>>();
+    format!("  {part:<11} {}", words.join(separator))
+}
+
+/// What is known of an image beside its digest.
+fn of_image(image: &ReleaseImage) -> Vec<String> {
+    let packages = count(image.packages.len() as u64, "package");
+    let mut lines = vec![format!("{packages}, {} paths, {}", image.entries, bytes(image.bytes))];
+    if let Some(handmade) = &image.handmade {
+        let (kept, of) = (handmade.kept.join(", "), &handmade.instance);
+        lines.push(format!("handmade: `{}`, {of} with what it held in {kept}", handmade.name));
+    }
+    lines.into_iter().map(|line| format!("  {:<11} {line}", "")).collect()
 }
 
 /// How many single files are shown to people; programs get all.

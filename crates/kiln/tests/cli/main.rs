@@ -7,5 +7,6 @@ mod deploys;
 mod harness;
 mod hosts;
 mod images;
+mod releases;
 mod specs;
 mod usage;

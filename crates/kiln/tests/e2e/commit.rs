@@ -144,7 +144,7 @@ fn marked_everywhere(host: &TestHost, release: &str, digest: &str, victim: &str)
     assert!(said(&host.kiln(&["audit"])).contains("handmade"));
     let shown = said(&host.kiln(&["releases", "show", release]));
     let line = format!("handmade: `fixed`, {victim} with what it held in /srv/hand");
-    assert!(shown.contains(&line) && shown.contains("policy: allow handmade images"), "{shown}");
+    assert!(shown.contains(&line) && shown.contains("policy      allow handmade images"), "{shown}");
     let log = host.json(&["log"]);
     let of = |what: &str| log.as_array().unwrap().iter().any(|e| e["what"] == what);
     assert!(of("commit fixed"), "{log}");

@@ -55,9 +55,9 @@ after = [{ run = ["/bin/sh", "-c", "echo oh dear; exit 3"] }]"#,
     let log = host.json(&["log"]);
     assert!(log[0]["reason"].as_str().unwrap().contains("hello-web-2-after1 failed"), "{log}");
     let shown = said(&host.kiln(&["releases", "show", &release]));
-    assert!(shown.contains("after    /bin/sh -c echo oh dear; exit 3, at most 5m"), "{shown}");
+    assert!(shown.contains("after 1 /bin/sh -c 'echo oh dear; exit 3' (at most 5m)"), "{shown}");
     let differs = said(&host.kiln(&["releases", "diff", &first, &release]));
-    assert!(differs.contains("service web: hook before 1 /bin/sh -c cat"), "{differs}");
+    assert!(differs.contains("service web: hook before 1 /bin/sh -c 'cat"), "{differs}");
     let back = host.kiln(&["rollback"]);
     assert!(back.status.success(), "{}", said(&back));
     let forth = host.kiln(&["rollback"]);
