@@ -2,6 +2,7 @@
 //! example of the test kit (`crates/kiln-testkit/examples/deploys.rs`).
 
 mod host;
+mod visitors;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use self::host::BenchHost;
+use self::host::{BenchHost, Rollback};
 use crate::run::{cargo, output, visibly, workspace};
 
 /// Times every row of the table of goals.
@@ -54,7 +55,8 @@ fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
-/// From the command's arrival until no new request is routed by the old table: what the edge has acknowledged.
+/// From the command until the last request was begun that the old release answered, as clients saw it, beside what the
+/// edge has acknowledged.
 fn warm_rollback() -> Result<Value> {
     let mut host = BenchHost::start()?;
     host.write(4, "10m")?;
@@ -62,10 +64,9 @@ fn warm_rollback() -> Result<Value> {
         host.say(page)?;
         host.deploy()?;
     }
-    let runs = (0..31).map(|_| host.rollback()).collect::<Result<Vec<f64>>>()?;
-    let more = json!({ "median_s": median(&runs), "worst_s": worst(&runs), "runs": runs.len() });
+    let runs = (0..31).map(|_| host.rollback()).collect::<Result<Vec<Rollback>>>()?;
     host.down()?;
-    Ok(case("warm rollback: command received to last request on the old, s", median(&runs), 0.005, &more))
+    Ok(rollback("warm rollback: command to last new request on the old release, s", &runs, 0.005))
 }
 
 fn cold_rollback() -> Result<Value> {
@@ -81,9 +82,22 @@ fn cold_rollback() -> Result<Value> {
         host.until_nothing_is_under_way()?;
         runs.push(host.rollback()?);
     }
-    let more = json!({ "median_s": median(&runs), "worst_s": worst(&runs), "runs": runs.len() });
     host.down()?;
-    Ok(case("cold rollback of 10 instances, s", median(&runs), 0.150, &more))
+    Ok(rollback("cold rollback of 10 instances, to the last request on the old, s", &runs, 0.150))
+}
+
+fn rollback(name: &str, runs: &[Rollback], goal: f64) -> Value {
+    let of = |figure: fn(&Rollback) -> f64| runs.iter().map(figure).collect::<Vec<f64>>();
+    let (old, new) = (of(|r| r.seen.last_on_old), of(|r| r.seen.first_on_new));
+    let acknowledged = of(|r| r.acknowledged);
+    let more = json!({
+        "last_request_on_the_old": { "median_s": median(&old), "worst_s": worst(&old) },
+        "first_request_on_the_new": { "median_s": median(&new), "worst_s": worst(&new) },
+        "acknowledged_by_the_edge": { "median_s": median(&acknowledged), "worst_s": worst(&acknowledged) },
+        "requests": runs.iter().map(|r| r.seen.requests).sum::<usize>(),
+        "runs": runs.len(),
+    });
+    case(name, median(&old), goal, &more)
 }
 
 /// From its beginning in the log until nothing of the old fleet is left.

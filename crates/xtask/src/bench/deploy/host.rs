@@ -1,6 +1,8 @@
 //! A host of its own for a row of the table, with an app whose image is one static program.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::visitors::{Seen, Visitors};
 use crate::run::{output, workspace};
 
 const SPEC: &str = r#"app = "hello"
@@ -34,6 +37,15 @@ keep_warm = "KEEP_WARM"
 pub(super) struct BenchHost {
     dir: PathBuf,
     child: Option<Child>,
+    address: Option<SocketAddr>,
+}
+
+/// A rollback in seconds from its command.
+pub(super) struct Rollback {
+    /// From the arrival of the command until the edge has acknowledged the switch.
+    pub(super) acknowledged: f64,
+    /// What clients saw, from the moment the command was sent.
+    pub(super) seen: Seen,
 }
 
 impl BenchHost {
@@ -44,7 +56,7 @@ impl BenchHost {
         let dir = std::env::temp_dir().join(format!("kiln-bench-deploy-{}-{number}", std::process::id()));
         std::fs::create_dir_all(dir.join("app/site"))?;
         std::fs::copy("/bin/busybox", dir.join("app/busybox")).context("package busybox-static")?;
-        Ok(Self { dir, child: None })
+        Ok(Self { dir, child: None, address: None })
     }
 
     pub(super) fn start() -> Result<Self> {
@@ -79,7 +91,10 @@ impl BenchHost {
         drop(tell);
         self.child = Some(child);
         let mut said = told.iter();
-        ensure!(said.any(|line| line.contains("http://")), "kiln serve ended");
+        let listens = said.find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
+        let address = listens.context("kiln serve ended")?;
+        let address = address.split([' ', '/']).next().unwrap_or_default();
+        self.address = Some(address.parse().with_context(|| format!("`{address}` is no address"))?);
         Ok(())
     }
 
@@ -97,11 +112,24 @@ impl BenchHost {
         self.kiln(&["deploy", path(&app)?]).map(drop)
     }
 
-    /// Seconds from the arrival of the command until the edge has acknowledged the switch.
-    pub(super) fn rollback(&self) -> Result<f64> {
-        let said = self.kiln(&["rollback", "--json"])?;
-        let last: Value = serde_json::from_str(said.lines().last().context("events")?)?;
-        Ok(last["switched_micros"].as_f64().context("switched_micros")? / 1e6)
+    /// Goes back while clients ask.
+    pub(super) fn rollback(&self) -> Result<Rollback> {
+        let visitors = Visitors::come(self.address.context("it serves")?)?;
+        // Connections are warm, and it is known who serves before.
+        visitors.wait_a_while();
+        let mut control = UnixStream::connect(self.root().join("run/control.sock"))?;
+        let body = r#"{"command":"rollback","app":null,"release":null}"#;
+        let head = format!("POST /v1/commands HTTP/1.0\r\nHost: kiln\r\nContent-Length: {}\r\n", body.len());
+        let request = format!("{head}Content-Type: application/json\r\n\r\n{body}");
+        let command = Instant::now();
+        control.write_all(request.as_bytes())?;
+        let mut said = String::new();
+        control.read_to_string(&mut said)?;
+        visitors.wait_a_while();
+        let events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let acknowledged = events.filter_map(|event| event["switched_micros"].as_f64()).next_back();
+        let acknowledged = acknowledged.with_context(|| format!("it did not go back: {said}"))? / 1e6;
+        Ok(Rollback { acknowledged, seen: visitors.leave(command)? })
     }
 
     fn log(&self) -> Result<Vec<Value>> {
