@@ -18,8 +18,8 @@ impl Core {
         self.put_in_force(table)
     }
 
-    /// Whether the next table is that of a switch that was begun: the one from before it would take the traffic back for
-    /// a moment. Until it is in force the edge may have an older table than the state asks for, of any app, so nobody
+    /// Whether the next table is that of a switch that was begun, or of the routes' end: the one from before it would
+    /// take the traffic back for a moment. Until it is in force the edge may have an older table than the state asks for, of any app, so nobody
     /// may be ended or count as drained.
     pub(super) fn a_switch_is_due(&self) -> bool {
         let switching = |(app, state): (&AppName, &AppState)| {
@@ -28,6 +28,7 @@ impl Core {
                 Some(Action::Switch { fleets, .. } | Action::Shift { fleets, .. }) => {
                     u.intent.is_some() && self.observe_fleets(app, fleets).is_ok()
                 }
+                Some(Action::Unroute) => u.intent.is_some(),
                 _ => false,
             })
         };

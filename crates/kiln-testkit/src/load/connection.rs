@@ -12,6 +12,8 @@ use super::response::{Head, Length, chunks, first_line};
 /// A connection on which nothing is under way.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Requests sent over it.
+    asked: u32,
 }
 
 /// A good answer.
@@ -26,7 +28,7 @@ impl Connection {
         let opened = timeout(plan.timeout, TcpStream::connect(plan.address)).await;
         let stream = opened.map_err(|_| "connecting timed out")?.map_err(|e| failed("connecting", &e))?;
         stream.set_nodelay(true).map_err(|e| failed("connecting", &e))?;
-        Ok(Self { stream })
+        Ok(Self { stream, asked: 0 })
     }
 
     /// Whether the service has closed it meanwhile: seen before a request is sent, that is its right.
@@ -43,6 +45,7 @@ impl Connection {
     }
 
     async fn exchange(&mut self, plan: &LoadPlan, request: &[u8]) -> Result<Answer, String> {
+        self.asked += 1;
         self.stream.write_all(request).await.map_err(|e| failed("sending", &e))?;
         let mut bytes = Vec::with_capacity(1024);
         let (head, end) = loop {
@@ -82,7 +85,9 @@ impl Connection {
 
     async fn more(&mut self, bytes: &mut Vec<u8>, when: &str) -> Result<(), String> {
         match self.stream.read_buf(bytes).await {
-            Ok(0) if bytes.is_empty() => Err("closed without an answer".into()),
+            Ok(0) if bytes.is_empty() => {
+                Err(format!("closed without an answer to request {} of its connection", self.asked))
+            }
             Ok(0) => Err(format!("closed {when}")),
             Ok(_) => Ok(()),
             Err(e) => Err(failed("reading", &e)),

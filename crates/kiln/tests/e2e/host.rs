@@ -304,8 +304,11 @@ fn serve_as(
         .spawn()
         .expect("kiln can be run");
     let mut said = String::new();
-    for line in lines(&mut child) {
+    let told = lines(&mut child);
+    for line in &told {
         if let Some(address) = address(&line) {
+            // What it has to say later is for whoever looks into a failure.
+            std::thread::spawn(move || told.iter().for_each(|line| eprintln!("kiln serve: {line}")));
             return (child, Some(address));
         }
         said.push_str(&line);

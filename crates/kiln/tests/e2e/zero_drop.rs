@@ -127,6 +127,7 @@ struct Rounds<'a> {
     project: &'a Project,
     load: &'a LoadHandle,
     transfers: &'a Transfers,
+    begun: Instant,
     releases: u32,
     cut_overs: u32,
 }
@@ -142,7 +143,12 @@ impl Rounds<'_> {
         self.rollback();
     }
 
+    fn say(&self, what: &str) {
+        println!("{:>6.1?} {what}", self.begun.elapsed());
+    }
+
     fn deploy(&mut self, strategy: &str) {
+        self.say(&format!("a deploy, {strategy}"));
         self.releases += 1;
         self.project.say(&format!("release {}", self.releases));
         self.project.edit_line("kiln.toml", "strategy", &format!("strategy  = {strategy}"));
@@ -151,6 +157,7 @@ impl Rounds<'_> {
     }
 
     fn rollback(&mut self) {
+        self.say("a rollback");
         let output = self.host.kiln(&["rollback"]);
         assert!(output.status.success(), "the rollback failed:\n{}", said(&output));
         self.cut_overs += 1;
@@ -169,6 +176,7 @@ impl Rounds<'_> {
 
     /// Some of the instances that serve are killed, and others take their place.
     fn kill(&self, count: usize) {
+        self.say(&format!("{count} of the instances are killed"));
         self.host.wait_until("all instances are well", || self.instances().len() == 4);
         let victims: Vec<(String, i32)> = self.instances().into_iter().take(count).collect();
         self.transfers.without(|| {
@@ -184,6 +192,7 @@ impl Rounds<'_> {
     }
 
     fn renew_edge(&mut self) {
+        self.say("another edge");
         let old = self.host.process("edge");
         self.host.signal_control(Signal::USR2);
         self.host.wait_until("another edge is there", || {
@@ -211,8 +220,15 @@ fn nobody_is_dropped_by_real_instances() {
     std::thread::scope(|scope| {
         transfers.go_on(scope, address);
         let transfers = &transfers;
-        let mut rounds =
-            Rounds { host: &host, project: &project, load: &load, transfers, releases: 0, cut_overs: 0 };
+        let mut rounds = Rounds {
+            host: &host,
+            project: &project,
+            load: &load,
+            transfers,
+            begun,
+            releases: 0,
+            cut_overs: 0,
+        };
         let gone_round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             loop {
                 rounds.one();
