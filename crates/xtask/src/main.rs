@@ -2,6 +2,7 @@
 
 mod bench;
 mod experiment;
+mod fuzz;
 mod run;
 mod setup;
 mod soak;
@@ -17,6 +18,9 @@ usage: cargo xtask COMMAND
   test --long     the same, and what takes hours of switches to show
   setup           only install what the tests need
   tidy            check the budgets and forbidden dependencies of the code
+  fuzz [--seconds N]
+                  every parser of bytes from outside against a fuzzer, 60 seconds each unless it is said otherwise; takes a
+                  nightly compiler
   soak --minutes N
                   the edge under all kinds of load, through switches and successions; fails on one dropped request
   experiment fleet [--minutes N]
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["test", "--long"] => test::run_long(),
         ["soak", "--minutes", minutes] => minutes.parse().map_err(Into::into).and_then(soak::run),
+        ["fuzz"] => fuzz::run(60),
+        ["fuzz", "--seconds", seconds] => seconds.parse().map_err(Into::into).and_then(fuzz::run),
         ["experiment", "fleet"] => experiment::run(45),
         ["experiment", "fleet", "--minutes", minutes] => {
             minutes.parse().map_err(Into::into).and_then(experiment::run)

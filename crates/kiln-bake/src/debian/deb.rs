@@ -8,8 +8,9 @@ use std::io::{self, Read};
 use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// A package may hold this many paths; the largest in the archive have a tenth of it.
-const MOST_ENTRIES: usize = 1_000_000;
+use super::ar::Archive;
+use crate::packed::{self, MOST_ENTRIES, normal};
+
 /// A package may unpack to this many bytes.
 const LARGEST_DATA: u64 = 16 << 30;
 /// A package may always unpack to this many bytes, and beyond it to so many times its size.
@@ -19,8 +20,6 @@ const MOST_GROWTH: u64 = 200;
 const LARGEST_CONTROL: u64 = 64 << 20;
 /// Decompressing may take this much memory: what `xz -9` needs, twice.
 const XZ_MEMORY: u64 = 128 << 20;
-/// The longest target of a symbolic link, in bytes.
-const LONGEST_LINK: usize = 4095;
 
 /// A package file that cannot be used, and where it goes wrong.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +71,10 @@ pub(crate) fn most_data(size: u64) -> u64 {
 
 /// Unpacks a package whose data is at most `most_data` bytes; contents of files go to `sink`.
 pub(crate) fn unpack(package: impl Read, most_data: u64, sink: &dyn Sink) -> Result<Deb, DebError> {
-    let mut archive = ar::Archive::new(package);
+    let mut archive = Archive::open(package).map_err(read("the archive"))?;
     let mut deb = Deb::default();
     let (mut has_control, mut has_data) = (false, false);
-    while let Some(member) = archive.next_entry() {
-        let member = member.map_err(read("the archive"))?;
-        let name = String::from_utf8_lossy(member.header().identifier()).into_owned();
+    while let Some((name, member)) = archive.next().map_err(read("the archive"))? {
         match name.trim_end_matches('/') {
             "debian-binary" => check_version(member)?,
             n if n.starts_with("control.tar") && !has_control => {
@@ -154,7 +151,7 @@ fn tar_tree(archive: impl Read, part: &'static str, limit: u64, sink: &dyn Sink)
         if total > limit || tree.len() >= MOST_ENTRIES {
             return Err(DebError::Shape(format!("{part} is larger than any package of the archive")));
         }
-        let path = normal(&entry.path_bytes())?;
+        let path = normal(&entry.path_bytes()).map_err(DebError::Shape)?;
         let node = node(&mut entry, &path, &tree, part, sink)?;
         let both_directories = tree.get(&path).is_some_and(Node::is_directory) && node.is_directory();
         if tree.insert(path.clone(), node)?.is_some() && !both_directories {
@@ -173,6 +170,7 @@ fn node<R: Read>(
 ) -> Result<Node, DebError> {
     let meta = meta(entry).map_err(read(part))?;
     let kind = entry.header().entry_type();
+    let link = |entry: &tar::Entry<'_, R>| packed::link(entry, path).map_err(DebError::Shape);
     let device = |entry: &tar::Entry<'_, R>| -> io::Result<(u32, u32)> {
         let header = entry.header();
         Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
@@ -184,8 +182,8 @@ fn node<R: Read>(
             let keep = |source| DebError::Keep { path: String::from_utf8_lossy(path).into_owned(), source };
             Node::File(meta, sink.keep(entry, size).map_err(keep)?)
         }
-        tar::EntryType::Symlink => Node::Symlink(meta, link(entry, path)?),
-        tar::EntryType::Link => Node::Hardlink(first_name(&link(entry, path)?, path, so_far)?),
+        tar::EntryType::Symlink => Node::Symlink(meta, link(entry)?),
+        tar::EntryType::Link => Node::Hardlink(first_name(&link(entry)?, path, so_far)?),
         tar::EntryType::Char => {
             let (major, minor) = device(entry).map_err(read(part))?;
             Node::CharDevice(meta, major, minor)
@@ -227,17 +225,9 @@ fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Xattrs> {
     Ok(xattrs)
 }
 
-fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, DebError> {
-    let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
-    if target.is_empty() || target.len() > LONGEST_LINK {
-        return Err(DebError::Shape(format!("{} is a link to nothing", String::from_utf8_lossy(path))));
-    }
-    Ok(target)
-}
-
 /// The file that a hard link means: one that came before, by its first name.
 fn first_name(target: &[u8], path: &[u8], so_far: &Tree) -> Result<Vec<u8>, DebError> {
-    let target = normal(target)?;
+    let target = normal(target).map_err(DebError::Shape)?;
     match so_far.get(&target) {
         Some(Node::File(..)) => Ok(target),
         Some(Node::Hardlink(first)) => Ok(first.clone()),
@@ -247,25 +237,6 @@ fn first_name(target: &[u8], path: &[u8], so_far: &Tree) -> Result<Vec<u8>, DebE
             String::from_utf8_lossy(&target)
         ))),
     }
-}
-
-/// `./usr/bin/` as `/usr/bin`. What climbs out by `..` is left as it is, and then refused by the tree.
-fn normal(path: &[u8]) -> Result<Vec<u8>, DebError> {
-    let mut out = Vec::with_capacity(path.len() + 1);
-    for part in path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")) {
-        if part == b".." {
-            return Err(DebError::Shape(format!(
-                "it holds {}, outside of any tree",
-                String::from_utf8_lossy(path)
-            )));
-        }
-        out.push(b'/');
-        out.extend_from_slice(part);
-    }
-    if out.is_empty() {
-        out.push(b'/');
-    }
-    Ok(out)
 }
 
 #[cfg(test)]

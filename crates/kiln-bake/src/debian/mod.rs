@@ -11,6 +11,7 @@
 //! | `plan`, `configure`, `capture`, `normalise`, `formats` | their own configuration, run for real and made repeatable |
 
 mod apt_conf;
+mod ar;
 pub(crate) mod archive;
 pub(crate) mod assemble;
 pub(crate) mod capture;

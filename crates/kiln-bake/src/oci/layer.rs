@@ -15,10 +15,9 @@ use std::io::{self, Read};
 use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
 
 use crate::debian::deb::Sink;
+use crate::packed::{self, MOST_ENTRIES, normal};
 use crate::tree_edit::TreeEdit;
 
-const MOST_ENTRIES: usize = 1_000_000;
-const LONGEST_LINK: usize = 4095;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const BOOKKEEPING: &[u8] = b".wh..wh.";
@@ -82,7 +81,7 @@ impl Reading {
         if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = normal(&entry.path_bytes())?;
+        let path = normal(&entry.path_bytes()).map_err(LayerError::Shape)?;
         let at = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
         let (dir, name) = (&path[..at], &path[at + 1..]);
         if name == OPAQUE {
@@ -122,6 +121,7 @@ fn shown(path: &[u8]) -> String {
 
 fn node<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Node, LayerError> {
     let meta = meta(entry, path)?;
+    let link = |entry: &tar::Entry<'_, R>| packed::link(entry, path).map_err(LayerError::Shape);
     let device = |entry: &tar::Entry<'_, R>| {
         let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default).map_err(LayerError::Read);
         Ok::<_, LayerError>((number(entry.header().device_major())?, number(entry.header().device_minor())?))
@@ -129,8 +129,8 @@ fn node<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8], sink: &dyn Sink) ->
     Ok(match entry.header().entry_type() {
         tar::EntryType::Directory => Node::Directory(meta),
         tar::EntryType::Regular | tar::EntryType::Continuous => Node::File(meta, content(entry, path, sink)?),
-        tar::EntryType::Symlink => Node::Symlink(meta, link(entry, path)?),
-        tar::EntryType::Link => Node::Hardlink(normal(&link(entry, path)?)?),
+        tar::EntryType::Symlink => Node::Symlink(meta, link(entry)?),
+        tar::EntryType::Link => Node::Hardlink(normal(&link(entry)?).map_err(LayerError::Shape)?),
         tar::EntryType::Char => device(entry).map(|(major, minor)| Node::CharDevice(meta, major, minor))?,
         tar::EntryType::Block => device(entry).map(|(major, minor)| Node::BlockDevice(meta, major, minor))?,
         tar::EntryType::Fifo => Node::Fifo(meta),
@@ -182,30 +182,6 @@ fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Xattrs,
         }
     }
     Ok(xattrs)
-}
-
-fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, LayerError> {
-    let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
-    if target.is_empty() || target.len() > LONGEST_LINK {
-        return Err(LayerError::Shape(format!("{} is a link to nothing", shown(path))));
-    }
-    Ok(target)
-}
-
-/// `./usr/bin/` as `/usr/bin`.
-fn normal(path: &[u8]) -> Result<Vec<u8>, LayerError> {
-    let mut out = Vec::with_capacity(path.len() + 1);
-    for part in path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")) {
-        if part == b".." {
-            return Err(LayerError::Shape(format!("it holds {}, outside of any tree", shown(path))));
-        }
-        out.push(b'/');
-        out.extend_from_slice(part);
-    }
-    if out.is_empty() {
-        out.push(b'/');
-    }
-    Ok(out)
 }
 
 /// Reads whatever `bytes` are as a layer, keeping nothing; for tests that throw anything at it.
