@@ -1,5 +1,6 @@
 //! From an order and its lock to an image.
 
+use std::thread;
 use std::time::Instant;
 
 use kiln_model::{ImageDigest, ImageRecord, LeftOut, Lock, LockedImage, Sha256};
@@ -62,9 +63,15 @@ pub fn baked_before(order: &BakeOrder, lock: &Lock, store: &Store) -> Result<Opt
 
 /// The image of these inputs, if the store has it whole.
 fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
-    let whole =
-        |digest: &ImageDigest| store.handle(digest).is_ok() && store.has_objects_of(digest).unwrap_or(false);
-    Ok(store.image_by_inputs(inputs)?.filter(|record| whole(&record.digest)))
+    let whole = |record: &ImageRecord| {
+        thread::scope(|scope| {
+            // Its metadata is hashed meanwhile.
+            let metadata = scope.spawn(|| store.handle_of(record).is_ok());
+            let objects = store.has_objects_of(&record.digest).unwrap_or(false);
+            objects && metadata.join().unwrap_or(false)
+        })
+    };
+    Ok(store.image_by_inputs(inputs)?.filter(whole))
 }
 
 /// What `make` makes; what it finds damaged is thrown away and made again, once.
@@ -93,10 +100,8 @@ fn make(
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
-    let over = handmade.as_ref().map(|base| handmade::over(order, base)).transpose()?;
+    let over = handmade.as_ref().map(|base| handmade::over(order, base));
     let order = over.as_ref().unwrap_or(order);
-    let handmade_over = handmade.as_ref().map(|base| base.digest);
-    let handmade = handmade.and_then(|base| base.handmade);
     let (epoch, settings) = (root.epoch, Settings::of(order, base));
     let batch = store.objects().batch()?;
     let laid = merge::laid(order, root, found, store, &batch)?;
@@ -106,7 +111,7 @@ fn make(
     // A build may have brought packages as well.
     let packages = sbom::installed(&built, store)?;
     let distribution = Distribution::of(&built, store)?;
-    let merged = merge::finished(order, settings, (built, epoch), handmade_over.as_ref(), store)?;
+    let merged = merge::finished(order, settings, (built, epoch), handmade.as_ref(), store)?;
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
     let mut record = ImageRecord {
@@ -122,7 +127,7 @@ fn make(
         inputs,
         documents: Default::default(),
         left_out,
-        handmade,
+        handmade: handmade.and_then(|base| base.handmade),
     };
     let metadata = Sha256::of(&written.bytes);
     let recipes = [RECIPE, debian::RECIPE];

@@ -151,6 +151,7 @@ fn words(step: &BuildStep) -> String {
 fn environment(env: &BTreeMap<String, String>, epoch: i64) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = sandboxed::environment(epoch).into_iter().collect();
     all.extend(env.clone());
+    // Not even the image's own: a time of its choice would not be the tree's.
     all.insert("SOURCE_DATE_EPOCH".into(), epoch.to_string());
     all
 }

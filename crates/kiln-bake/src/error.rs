@@ -247,7 +247,8 @@ impl BakeError {
         Self::Io { attempted, path: path.into(), source }
     }
 
-    /// The part of the store that is damaged, if that is behind it.
+    /// The part of the store that is damaged, if that is behind it and a further attempt makes it again. A handmade image
+    /// is never made again.
     pub(crate) fn damage(&self) -> Option<Damage> {
         let error = match self {
             Self::Store(error)
@@ -257,6 +258,7 @@ impl BakeError {
             | Self::Build(BuildError::Store(error) | BuildError::Sandbox(SandboxError::Store(error))) => {
                 error
             }
+            Self::Oci(error) => error.store()?,
             _ => return None,
         };
         match error {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | a package's scripts | left out, and recorded with what to do instead ([`left_out_of`]) |
 //! | an OCI image it starts from | the same ([`taken_out`]) |
+//! | an instance that is made an image of | the same |
 //! | the project's files, a build | refused ([`check`]): somebody meant it, and is told where it belongs |
 //!
 //! `/etc/machine-id` is each instance's own: a link to where its launcher writes one. `docs/design/debian.md` has the

@@ -4,23 +4,22 @@ use std::collections::BTreeMap;
 
 use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
-    ByteSize, Content, ImageDigest, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
+    ByteSize, Content, ImageRecord, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
 use kiln_store::{Batch, Store, Verity};
 use serde::Serialize;
 
 use crate::debian::Root;
 use crate::debian::deb::Sink;
+use crate::description::describe;
 use crate::files::{FilesError, Found, What};
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
 use crate::settings::{Settings, is_program};
 use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users::Users;
-use crate::{BakeError, accounts, files, machine_own, skeleton};
+use crate::{BakeError, accounts, files, handmade, machine_own, skeleton};
 
-/// The xattr of the root directory that holds the run settings, so that the image's digest covers them.
-pub(crate) const SETTINGS: &[u8] = b"user.kiln.image";
 /// How far before the epoch the times of project files reach, in seconds: about half a year.
 const TIMES: u64 = 1 << 24;
 
@@ -53,12 +52,12 @@ pub(crate) fn laid(
     Ok(merge.edit.into_tree())
 }
 
-/// A whole tree, with what it says of itself.
+/// A whole tree, with what it says of itself; `over` is the handmade image it starts from, if it does.
 pub(crate) fn finished(
     order: &BakeOrder,
     settings: Settings,
     (tree, epoch): (Tree, i64),
-    handmade_over: Option<&ImageDigest>,
+    over: Option<&ImageRecord>,
     store: &Store,
 ) -> Result<Merged, BakeError> {
     let mut edit = TreeEdit::new(tree);
@@ -67,8 +66,11 @@ pub(crate) fn finished(
         .map_err(|source| BakeError::MachineOwn { image: order.image.clone(), source })?;
     machine_own::link_machine_id(&mut edit, epoch)?;
     let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
+    if let Some(base) = over {
+        handmade::check_hides_nothing(order, base, edit.tree(), &volatile)?;
+    }
     let run = run_settings(order, settings, edit.tree(), store)?;
-    describe(&mut edit, &run, &volatile, handmade_over);
+    describe(&mut edit, &run, &volatile, over.map(|base| &base.digest));
     Ok(Merged { tree: edit.into_tree(), run, volatile })
 }
 
@@ -272,28 +274,6 @@ fn likely_programs(tree: &Tree, program: &str) -> String {
 pub(crate) fn time_of(epoch: i64, digest: &ObjectDigest) -> i64 {
     let head = digest.0.0.first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
     epoch - (head % TIMES) as i64
-}
-
-/// Has the tree say how it is run, and over which image hands made it, if so, or the one it starts from: its digest covers
-/// both. Which instance it was is not said, so that the same state is the same image.
-pub(crate) fn describe(
-    edit: &mut TreeEdit,
-    run: &RunSettings,
-    volatile: &[Volatile],
-    handmade_over: Option<&ImageDigest>,
-) {
-    #[derive(Serialize)]
-    struct Description<'a> {
-        run: &'a RunSettings,
-        volatile: &'a [Volatile],
-        #[serde(skip_serializing_if = "Option::is_none")]
-        handmade_over: Option<&'a ImageDigest>,
-    }
-    let description = Description { run, volatile, handmade_over };
-    let json = serde_json::to_vec(&description).expect("plain data that JSON can hold");
-    if let Some(Node::Directory(meta)) = edit.node_mut(b"/") {
-        meta.xattrs.insert(SETTINGS.to_vec(), json);
-    }
 }
 
 /// What decides on the merged tree, beside the packages: part of the key of an unchanged bake.

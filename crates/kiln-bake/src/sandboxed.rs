@@ -1,7 +1,7 @@
 //! Programs of a tree, run inside it, and the tree with what they wrote: packages' own configuration, and build steps.
 //!
 //! What they see is the same on every host and at every time: the host name, the environment, the clock, which stands
-//! at the tree's epoch.
+//! at the tree's epoch (on x86-64). A build that asks for the host's network sees that, and the world behind it.
 
 use kiln_model::{ImageDigest, ImageHandle, Tree, TreeError};
 use kiln_store::{Store, StoreError};

@@ -114,7 +114,7 @@ fn nothing_leaves_the_tree_and_nothing_links_to_nowhere() {
 #[test]
 fn a_package_is_whole_and_the_one_it_says() {
     let whole = deb(&[Entry(EntryType::Regular, "./usr/share/x", "", &[7; 200_000])]);
-    assert_refused(&whole[..whole.len() - 40], "premature eof");
+    assert_refused(&whole[..whole.len() - 40], "ends in the middle of a member");
     assert_refused(&whole[..100], "could not read");
     let mut flipped = whole.clone();
     let at = flipped.len() - 60;

@@ -153,11 +153,14 @@ impl Apt {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Name and version of all it would install.
+    /// Name and version of all it would install. Asked in the order of the lock: what is named first decides which
+    /// alternatives are met already.
     fn install(&self, set: &str, recommends: bool) -> BTreeSet<String> {
         let recommends = if recommends { "--install-recommends" } else { "--no-install-recommends" };
+        let mut names: Vec<&str> = set.split(' ').collect();
+        names.sort_unstable();
         let arguments: Vec<&str> =
-            ["-s", "install", recommends].into_iter().chain(set.split(' ')).chain(BASE).collect();
+            ["-s", "install", recommends].into_iter().chain(names).chain(BASE).collect();
         let line = |l: &str| {
             let (name, rest) = l.strip_prefix("Inst ")?.split_once(" (")?;
             Some(format!("{name} {}", rest.split(' ').next()?))

@@ -85,7 +85,7 @@ fn are_known(names: &[String], orders: &[BakeOrder], old: Option<&Lock>) -> Resu
     let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) else { return Ok(()) };
     let message = format!("there is nothing called `{unknown}` to update");
     let failure = Failure::new(ExitCode::Usage, message).because(
-        "neither kiln.lock nor kiln.toml has a package of that name, or an image of that name from OCI",
+        "neither kiln.lock nor kiln.toml has a package of that name, or an image of that name from OCI or made by hand",
     );
     Err(match kiln_bake::nearest_name(unknown, known.into_iter()) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),

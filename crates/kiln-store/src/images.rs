@@ -1,7 +1,7 @@
 //! Images, what is recorded of them, and what was found out about them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest, Sha256};
 use serde::Serialize;
@@ -14,26 +14,16 @@ use crate::temp::ensure_dir;
 use crate::{Look, Result, Store, StoreError, Verity};
 
 impl Store {
-    /// Keeps an image: its metadata file and its record. The objects it needs must be in the store already, and what
-    /// belongs beside it should be ([`Store::put_image_objects`]): with its record the image exists, and the next bake
-    /// of the same inputs finds it finished.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise what the system refused.
-    pub fn put_image(&self, metadata: &[u8], record: &ImageRecord) -> Result<()> {
-        let dir = self.image_dir(&record.digest);
-        let path = dir.join("metadata.erofs");
-        if Verity::of(metadata).0 != record.digest.0 {
-            let problem = format!("its record names the digest {}", record.digest);
-            return Err(StoreError::damaged(&path, problem));
-        }
-        ensure_dir(&dir)?;
-        if read(&path)?.as_deref() != Some(metadata) {
-            self.write(&path, metadata)?;
-        }
-        // Last of all, because with its record the image exists.
-        self.write_json(&dir.join("record.json"), record)?;
-        self.write(&self.inputs_path(&record.inputs), format!("{}\n", record.digest).as_bytes())
+    /// Keeps an image that was made elsewhere. Nobody here has seen that its inputs give it, so no bake finds it by
+    /// them.
+    pub(crate) fn put_foreign_image(
+        &self,
+        metadata: &[u8],
+        record: &ImageRecord,
+        objects: &BTreeSet<ObjectDigest>,
+    ) -> Result<()> {
+        let files = self.image_files(metadata, record, objects)?;
+        files.iter().try_for_each(|(path, bytes)| self.write(path, bytes))
     }
 
     /// The files of an image and where they belong, its record last: with it the image exists.
@@ -87,11 +77,8 @@ impl Store {
     /// # Errors
     /// As [`Store::image`].
     pub fn image_by_inputs(&self, inputs: &Sha256) -> Result<Option<ImageRecord>> {
-        let Some(text) = read(&self.inputs_path(inputs))? else { return Ok(None) };
         // Only a hint: whatever does not lead to an image baked from these inputs counts as not known.
-        let Some(digest) = String::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()) else {
-            return Ok(None);
-        };
+        let Some(digest) = Self::hinted(&self.inputs_path(inputs))? else { return Ok(None) };
         Ok(self.image(&digest)?.filter(|record| record.inputs == *inputs))
     }
 
@@ -101,7 +88,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSuchImage`], [`StoreError::NewerImage`], [`StoreError::Damaged`], or what the system refused.
     pub fn handle(&self, digest: &ImageDigest) -> Result<ImageHandle> {
-        let record = self.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?;
+        self.handle_of(&self.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?)
+    }
+
+    /// The same for an image whose record is at hand.
+    ///
+    /// # Errors
+    /// As [`Store::handle`].
+    pub fn handle_of(&self, record: &ImageRecord) -> Result<ImageHandle> {
+        let digest = &record.digest;
         if let Some(unknown) = record.format.unknown() {
             return Err(StoreError::NewerImage { image: *digest, unknown });
         }
@@ -130,18 +125,6 @@ impl Store {
             }
         }
         Ok(images)
-    }
-
-    /// Records which objects an image needs, for `verify` to miss those that are gone and for the garbage collector
-    /// to keep those that are not. The image itself may come later.
-    ///
-    /// # Errors
-    /// What the system refused.
-    pub fn put_image_objects(&self, digest: &ImageDigest, objects: &BTreeSet<ObjectDigest>) -> Result<()> {
-        let lines = object_lines(objects);
-        let dir = self.image_dir(digest);
-        ensure_dir(&dir)?;
-        self.write(&dir.join("objects"), &lines)
     }
 
     /// The objects an image needs, if that has been recorded.
@@ -186,12 +169,7 @@ impl Store {
         let Some(digest) = self.image(image)?.and_then(|r| r.documents.get(name).copied()) else {
             return Ok(None);
         };
-        let path = self.objects().path(&digest);
-        let bytes = read(&path)?.ok_or_else(|| StoreError::damaged(&path, "it is missing"))?;
-        match Verity::of(&bytes) {
-            found if found == digest => Ok(Some(bytes)),
-            found => Err(StoreError::damaged(&path, format!("its content is {found}"))),
-        }
+        self.objects().read(&digest).map(Some)
     }
 
     /// Whether every object of an image is there, and unchanged as far as a long look shows. Reading all of them again
@@ -216,6 +194,12 @@ impl Store {
 
     pub(crate) fn image_dir(&self, digest: &ImageDigest) -> PathBuf {
         self.dir("images").join(digest.hex())
+    }
+
+    /// Which image the hint at `path` leads to, if it leads anywhere.
+    pub(crate) fn hinted(path: &Path) -> Result<Option<ImageDigest>> {
+        let text = read(path)?.and_then(|text| String::from_utf8(text).ok());
+        Ok(text.and_then(|text| text.trim().parse().ok()))
     }
 
     fn inputs_path(&self, inputs: &Sha256) -> PathBuf {

@@ -154,9 +154,13 @@ fn is_zero(chunk: &[u8]) -> bool {
 
 /// The fs-verity digest of the file at `path`.
 pub(crate) fn digest_of(path: &Path) -> Result<ObjectDigest> {
-    let mut file = File::open(path).map_err(on("open", path))?;
+    digest_in(&mut File::open(path).map_err(on("open", path))?, path)
+}
+
+/// The fs-verity digest of a file that is open.
+pub(crate) fn digest_in(file: &mut File, path: &Path) -> Result<ObjectDigest> {
     let mut verity = Verity::new();
-    any_chunk(&mut file, path, CHUNK, |chunk| {
+    any_chunk(file, path, CHUNK, |chunk| {
         verity.update(chunk);
         false
     })?;

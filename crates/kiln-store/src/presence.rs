@@ -12,30 +12,29 @@
 //! [`Store::verify`].
 //!
 //! ```text
-//! cache/objects-seen-2/<key>:   256 times inode, seconds, nanoseconds of a directory   (24 bytes each)
+//! cache/objects-seen-2/<key>:   256 times inode, seconds, nanoseconds of a directory   (24 bytes each, `shelves.rs`)
 //!                               per object its digest (32 bytes) and its stamp (8 bytes)
 //! ```
 
-use std::fs::{self, Metadata};
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
 
 use kiln_model::{ObjectDigest, Sha256};
 
 use crate::error::{if_present, on};
-use crate::objects::digest_of;
+use crate::objects::digest_in;
+use crate::shelves::{MARKS, Shelves, Stamp, mark_of};
 use crate::{Result, Store};
 
 /// The number changes with the format.
 const SEEN: &str = "objects-seen-2";
-/// Inode, seconds and nanoseconds of the change.
-const MARK: usize = 24;
-const DIRECTORIES: usize = 256;
-const MARKS: usize = MARK * DIRECTORIES;
 /// A digest and a stamp.
 const ENTRY: usize = 40;
-const THREADS: usize = 4;
+/// More only stand in each other's way.
+const MOST_THREADS: usize = 4;
 /// A thread is not worth its start for fewer.
 const AT_ONCE: usize = 500;
 
@@ -60,9 +59,49 @@ impl Look {
     }
 }
 
-/// In what state an object was.
-type Stamp = u64;
-type Seen = (ObjectDigest, Stamp);
+/// An object and in what state it was.
+#[derive(Clone, Copy)]
+struct Entry([u8; ENTRY]);
+
+impl Entry {
+    fn new(digest: &ObjectDigest, stamp: Stamp) -> Self {
+        let mut entry = [0; ENTRY];
+        entry[..32].copy_from_slice(&digest.0.0);
+        entry[32..].copy_from_slice(&stamp.to_le_bytes());
+        Self(entry)
+    }
+
+    fn digest(&self) -> ObjectDigest {
+        ObjectDigest(Sha256(*self.0.first_chunk().expect("an entry begins with a digest")))
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp::from_le_bytes(*self.0.last_chunk().expect("an entry ends with a stamp"))
+    }
+}
+
+/// What is remembered.
+#[derive(Default)]
+struct Seen {
+    marks: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Seen {
+    fn decode(mut bytes: Vec<u8>) -> Option<Self> {
+        let (entries, []) = bytes.get(MARKS..)?.as_chunks() else { return None };
+        let entries = entries.iter().copied().map(Entry).collect();
+        bytes.truncate(MARKS);
+        Some(Self { marks: bytes, entries })
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.marks.len() + self.entries.len() * ENTRY);
+        bytes.extend_from_slice(&self.marks);
+        self.entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.0));
+        bytes
+    }
+}
 
 impl Store {
     /// Whether all objects of a list are there, in the size given if one is, and unchanged as far as `look` goes. `key`
@@ -77,87 +116,78 @@ impl Store {
         look: Look,
         list: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<bool> {
+        let shelves = Shelves::of(self)?;
         // Taken before anything is looked at: what changes meanwhile is looked at the next time.
-        let now: Vec<u8> = (0..DIRECTORIES).flat_map(|n| self.mark(n)).collect();
-        let seen = self.cache_get(SEEN, key).and_then(|bytes| decode(&bytes));
-        if let Some((marks, seen)) = &seen
-            && *marks == now
-        {
-            return match self.changed(part(seen, look))? {
+        let now = shelves.marks();
+        let seen = self.cache_get(SEEN, key).and_then(Seen::decode).unwrap_or_default();
+        if seen.marks == now {
+            return match changed(&shelves, &part(&seen.entries, look))? {
                 changed if changed.is_empty() => Ok(true),
-                changed => self.look_into(key, &now, seen, &changed),
+                changed => self.look_into(key, &shelves, seen, &changed),
             };
         }
-        let (marks, seen) = seen.unwrap_or_default();
-        self.look_for(key, &now, &marks, &seen, &list()?)
+        self.look_for(key, &shelves, now, &seen, &list()?)
     }
 
-    /// Looks for those of `list` whose directory is not as `marks` say, and takes the state of those that are new.
+    /// Looks for those of `list` whose directory is not as it was `seen`, and takes the state of those that are new.
     fn look_for(
         &self,
         key: &Sha256,
-        now: &[u8],
-        marks: &[u8],
-        seen: &[Seen],
+        shelves: &Shelves<'_>,
+        now: Vec<u8>,
+        seen: &Seen,
         list: &[Wanted],
     ) -> Result<bool> {
-        // The same list has the same order.
-        let known = |n: usize, digest| seen.get(n).filter(|(d, _)| d == digest).map(|(_, stamp)| *stamp);
         let settled = |digest: &ObjectDigest| {
-            let n = usize::from(digest.0.0[0]) * MARK;
-            let range = n..n + MARK;
-            marks.get(range.clone()).is_some_and(|mark| *mark == now[range])
+            let mark = mark_of(digest);
+            seen.marks.get(mark.clone()).is_some_and(|was| *was == now[mark])
         };
         let gone = AtomicBool::new(false);
-        let state = |n: &usize| -> Result<Seen> {
-            let (digest, size) = &list[*n];
-            let was = known(*n, digest);
-            if let Some(stamp) = was.filter(|_| settled(digest)) {
-                return Ok((*digest, stamp));
+        let state = |n: usize, (digest, size): &Wanted| -> Result<Entry> {
+            // The same list has the same order.
+            let was = seen.entries.get(n).filter(|entry| entry.digest() == *digest);
+            if let Some(entry) = was.filter(|_| settled(digest)) {
+                return Ok(*entry);
             }
-            let meta = self.state_of(digest)?;
-            let Some(meta) = meta.filter(|m| m.is_file() && size.is_none_or(|size| size == m.len())) else {
+            let state = shelves.state_of(digest)?;
+            let Some(state) = state.filter(|s| s.is_file && size.is_none_or(|size| size == s.size)) else {
                 gone.store(true, Ordering::Relaxed);
-                return Ok((*digest, 0));
+                return Ok(Entry::new(digest, 0));
             };
-            let is = stamp(&meta);
-            if was.is_some_and(|was| was != is) && !self.is_whole_or_gone(digest)? {
+            if was.is_some_and(|was| was.stamp() != state.stamp) && !self.is_whole_or_gone(digest)? {
                 gone.store(true, Ordering::Relaxed);
             }
-            Ok((*digest, is))
+            Ok(Entry::new(digest, state.stamp))
         };
-        let found = each(&(0..list.len()).collect::<Vec<_>>(), state)?;
+        let entries = each(list, state)?;
         let all_there = !gone.into_inner();
         if all_there {
-            self.cache_put(SEEN, key, &encode(now, &found))?;
+            self.cache_put(SEEN, key, &Seen { marks: now, entries }.encode())?;
         }
         Ok(all_there)
     }
 
-    /// Those of `seen` that are not in the state they were in.
-    fn changed(&self, seen: Vec<&Seen>) -> Result<Vec<ObjectDigest>> {
-        let differs = |(digest, was): &&Seen| -> Result<Option<ObjectDigest>> {
-            let same = self.state_of(digest)?.is_some_and(|meta| stamp(&meta) == *was);
-            Ok((!same).then_some(*digest))
-        };
-        Ok(each(&seen, differs)?.into_iter().flatten().collect())
-    }
-
     /// Whether those that have changed are what they should be all the same; if so, remembers the state they are in.
-    fn look_into(&self, key: &Sha256, now: &[u8], seen: &[Seen], changed: &[ObjectDigest]) -> Result<bool> {
-        let mut seen = seen.to_vec();
+    fn look_into(
+        &self,
+        key: &Sha256,
+        shelves: &Shelves<'_>,
+        mut seen: Seen,
+        changed: &HashSet<ObjectDigest>,
+    ) -> Result<bool> {
         let mut all_whole = true;
-        for (digest, stamped) in seen.iter_mut().filter(|(digest, _)| changed.contains(digest)) {
-            if self.is_whole_or_gone(digest)?
-                && let Some(meta) = self.state_of(digest)?
-            {
-                *stamped = stamp(&meta);
-            } else {
-                all_whole = false;
+        for entry in &mut seen.entries {
+            let digest = entry.digest();
+            if !changed.contains(&digest) {
+                continue;
+            }
+            match shelves.state_of(&digest)? {
+                Some(state) if self.is_whole_or_gone(&digest)? => *entry = Entry::new(&digest, state.stamp),
+                _ => all_whole = false,
             }
         }
         if all_whole {
-            self.cache_put(SEEN, key, &encode(now, &seen))?;
+            self.cache_put(SEEN, key, &seen.encode())?;
         }
         Ok(all_whole)
     }
@@ -165,58 +195,52 @@ impl Store {
     /// Reads an object. One that is not what its name says is removed.
     fn is_whole_or_gone(&self, digest: &ObjectDigest) -> Result<bool> {
         let path = self.objects().path(digest);
-        if digest_of(&path)? == *digest {
+        let Some(mut file) = if_present(File::open(&path)).map_err(on("open", &path))? else {
+            return Ok(false);
+        };
+        if digest_in(&mut file, &path)? == *digest {
             return Ok(true);
         }
         if_present(fs::remove_file(&path)).map_err(on("remove the damaged object", &path))?;
         Ok(false)
     }
+}
 
-    fn state_of(&self, digest: &ObjectDigest) -> Result<Option<Metadata>> {
-        let path = self.objects().path(digest);
-        if_present(fs::symlink_metadata(&path)).map_err(on("look for the object", &path))
-    }
-
-    /// In what state the `n`-th directory of objects is; one that is not there has a state as well.
-    fn mark(&self, n: usize) -> [u8; MARK] {
-        let mut mark = [0; MARK];
-        if let Ok(meta) = fs::symlink_metadata(self.objects_dir().join(format!("{n:02x}"))) {
-            mark[..8].copy_from_slice(&meta.ino().to_le_bytes());
-            mark[8..16].copy_from_slice(&meta.mtime().to_le_bytes());
-            mark[16..].copy_from_slice(&meta.mtime_nsec().to_le_bytes());
-        }
-        mark
-    }
+/// Those of `seen` that are not in the state they were in.
+fn changed(shelves: &Shelves<'_>, seen: &[&Entry]) -> Result<HashSet<ObjectDigest>> {
+    let differs = |_, entry: &&Entry| -> Result<Option<ObjectDigest>> {
+        let digest = entry.digest();
+        let same = shelves.state_of(&digest)?.is_some_and(|state| state.stamp == entry.stamp());
+        Ok((!same).then_some(digest))
+    };
+    Ok(each(seen, differs)?.into_iter().flatten().collect())
 }
 
 /// As many as `look` allows, from anywhere on.
-fn part(seen: &[Seen], look: Look) -> Vec<&Seen> {
+fn part(seen: &[Entry], look: Look) -> Vec<&Entry> {
     // Nothing is decided by it that could show anywhere: any random number will do.
     let start = RandomState::new().build_hasher().finish() as usize;
     let count = seen.len().min(look.most());
     seen.iter().cycle().skip(start.checked_rem(seen.len()).unwrap_or(0)).take(count).collect()
 }
 
-/// Tells states apart; nobody gains by making two look the same.
-fn stamp(meta: &Metadata) -> Stamp {
-    // Not the time of the last change of anything: a further name would count, which copies of a store are made by.
-    let parts = [meta.ino(), meta.len(), meta.mtime() as u64, meta.mtime_nsec() as u64];
-    parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, part| {
-        (sum.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    })
-}
-
-/// Several at a time where there are many: what takes long is waiting for the directories.
-fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let size = all.len().div_ceil(THREADS).max(AT_ONCE);
-    if all.len() <= size {
-        return all.iter().map(one).collect();
+/// `one` of all with their numbers, several at a time where there are many. The caller's thread does its part.
+fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(usize, &T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let work = |first: usize, part: &[T]| -> Result<Vec<R>> {
+        part.iter().enumerate().map(|(n, item)| one(first + n, item)).collect()
+    };
+    if all.len() <= AT_ONCE {
+        return work(0, all);
     }
-    let one = &one;
+    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let size = all.len().div_ceil(threads).max(AT_ONCE);
+    let (own, others) = all.split_at(size.min(all.len()));
+    let work = &work;
     std::thread::scope(|scope| {
-        let work = |part| scope.spawn(move || <[T]>::iter(part).map(one).collect::<Result<Vec<R>>>());
-        let threads: Vec<_> = all.chunks(size).map(work).collect();
-        let mut found = Vec::with_capacity(all.len());
+        let parts = others.chunks(size).enumerate();
+        let threads: Vec<_> =
+            parts.map(|(n, part)| scope.spawn(move || work((n + 1) * size, part))).collect();
+        let mut found = work(0, own)?;
         for thread in threads {
             match thread.join() {
                 Ok(part) => found.extend(part?),
@@ -225,23 +249,4 @@ fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> Result<R> + Sync) -> Re
         }
         Ok(found)
     })
-}
-
-fn encode(marks: &[u8], seen: &[Seen]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(marks.len() + seen.len() * ENTRY);
-    bytes.extend_from_slice(marks);
-    for (digest, stamp) in seen {
-        bytes.extend_from_slice(&digest.0.0);
-        bytes.extend_from_slice(&stamp.to_le_bytes());
-    }
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<(Vec<u8>, Vec<Seen>)> {
-    let (marks, entries) = bytes.split_at_checked(MARKS)?;
-    let entry = |entry: &[u8]| {
-        let (digest, stamp) = entry.split_first_chunk::<32>()?;
-        Some((ObjectDigest(Sha256(*digest)), u64::from_le_bytes(stamp.try_into().ok()?)))
-    };
-    Some((marks.to_vec(), entries.chunks(ENTRY).map(entry).collect::<Option<_>>()?))
 }

@@ -8,18 +8,19 @@
 //! The order makes it safe to die anywhere: a release goes before its images, an image's record before its files, all
 //! of them before objects. What is left of a sweep that was broken off leads nowhere, and the next one takes it.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_model::{ImageDigest, ImageRecord, InstanceId, ObjectDigest, ReleaseId, Sha256, Swept};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::broom::{Broom, is_young, remove};
 use crate::documents::names_in;
 use crate::error::{if_present, on};
-use crate::temp::sync_dir;
 use crate::{Result, Store, StoreError};
 
 /// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
@@ -51,7 +52,17 @@ impl Default for Keep {
 #[derive(Debug)]
 pub struct Sweeper {
     store: Store,
+    /// Images do not change, and a search for what has to go sweeps dry again and again.
+    needs: RefCell<BTreeMap<ImageDigest, Needs>>,
     _file: File,
+}
+
+/// What an image needs.
+#[derive(Debug)]
+struct Needs {
+    objects: BTreeSet<ObjectDigest>,
+    /// And whatever else it was made from; none if it is not known.
+    packages: Option<BTreeSet<Sha256>>,
 }
 
 impl Sweeper {
@@ -61,7 +72,35 @@ impl Sweeper {
     /// [`StoreError::Damaged`] if it cannot be told what a kept release needs, and then nothing was removed;
     /// otherwise what the system refused.
     pub fn sweep(&self, keep: &Keep, dry_run: bool) -> Result<Swept> {
-        self.store.sweep(keep, dry_run)
+        self.store.sweep(&self.needed_by(keep)?, keep, dry_run)
+    }
+
+    fn needed_by(&self, keep: &Keep) -> Result<Marked> {
+        let store = &self.store;
+        let mut marked = Marked { packages: Some(BTreeSet::new()), ..Marked::default() };
+        for id in &keep.releases {
+            marked.images.extend(store.release(id)?.services.values().map(|s| s.image));
+        }
+        let named: BTreeSet<ImageDigest> = store.handmade()?.into_values().collect();
+        for image in store.images()? {
+            if named.contains(&image) || is_young(&store.image_dir(&image).join("record.json"), keep.grace)? {
+                marked.images.insert(image);
+            }
+        }
+        let mut known = self.needs.borrow_mut();
+        for image in &marked.images {
+            let needs = match known.entry(*image) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(store.needs_of(image)?),
+            };
+            marked.objects.extend(&needs.objects);
+            match (&mut marked.packages, &needs.packages) {
+                (Some(all), Some(more)) => all.extend(more),
+                // Where it is not known which packages an image needs, all stay.
+                _ => marked.packages = None,
+            }
+        }
+        Ok(marked)
     }
 }
 
@@ -95,7 +134,7 @@ impl Store {
     pub fn sweeper(&self) -> Result<Sweeper> {
         let (file, path) = self.use_lock()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Sweeper { store: self.clone(), _file: file }),
+            Ok(()) => Ok(Sweeper { store: self.clone(), needs: RefCell::default(), _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse),
             Err(e) => Err(on("lock", &path)(e.into())),
         }
@@ -106,7 +145,8 @@ impl Store {
     /// # Errors
     /// What the system refused.
     pub fn size(&self) -> Result<u64> {
-        let parts = ["objects", "images", "packages", "releases", "cache"].map(|part| self.dir(part));
+        let parts =
+            ["objects", "images", "packages", "blobs", "releases", "cache"].map(|part| self.dir(part));
         let mut rest: Vec<PathBuf> = parts.into_iter().chain([self.output_dir()]).collect();
         let mut bytes = 0;
         while let Some(path) = rest.pop() {
@@ -131,15 +171,14 @@ impl Store {
         Ok(names.into_iter().filter_map(|n| n.parse().ok()).collect())
     }
 
-    fn sweep(&self, keep: &Keep, dry_run: bool) -> Result<Swept> {
-        let marked = self.needed_by(keep)?;
+    fn sweep(&self, marked: &Marked, keep: &Keep, dry_run: bool) -> Result<Swept> {
         let mut broom = Broom { dry_run, swept: Swept::default() };
         for id in self.releases()?.into_iter().filter(|id| !keep.releases.contains(id)) {
             broom.release(self, &id)?;
         }
-        self.sweep_images(&marked, keep.grace, &mut broom)?;
-        self.sweep_objects(&marked, &mut broom)?;
-        self.sweep_packages(&marked, keep.grace, &mut broom)?;
+        self.sweep_images(marked, keep.grace, &mut broom)?;
+        self.sweep_objects(marked, &mut broom)?;
+        self.sweep_packages(marked, keep.grace, &mut broom)?;
         if let Some(needed) = &marked.packages {
             self.sweep_blobs(needed, keep.grace, &mut broom)?;
         }
@@ -155,38 +194,36 @@ impl Store {
                 broom.files("cache", &self.dir("cache").join(kind))?;
             }
         }
+        if !dry_run {
+            self.sweep_hints(keep.grace)?;
+        }
         Ok(broom.swept)
     }
 
-    fn needed_by(&self, keep: &Keep) -> Result<Marked> {
-        let mut marked = Marked { packages: Some(BTreeSet::new()), ..Marked::default() };
-        for id in &keep.releases {
-            marked.images.extend(self.release(id)?.services.values().map(|s| s.image));
-        }
-        let named: BTreeSet<ImageDigest> = self.handmade()?.into_values().collect();
-        for image in self.images()? {
-            if named.contains(&image) || is_young(&self.image_dir(&image).join("record.json"), keep.grace)? {
-                marked.images.insert(image);
+    /// Hints that lead to no image. They are worth nothing to anybody, and not counted.
+    fn sweep_hints(&self, grace: Duration) -> Result<()> {
+        let dir = self.dir("inputs");
+        for name in names_in(&dir, "")? {
+            let hint = dir.join(name);
+            let leads = match Self::hinted(&hint)? {
+                Some(image) => self.image(&image)?.is_some(),
+                None => false,
+            };
+            if !leads && !is_young(&hint, grace)? {
+                remove(&hint)?;
             }
         }
-        for image in marked.images.clone() {
-            let Some(objects) = self.image_objects(&image)? else {
-                let list = self.image_dir(&image).join("objects");
-                return Err(StoreError::damaged(&list, "it is missing, so nothing can be swept"));
-            };
-            marked.objects.extend(objects);
-            let record = self.image(&image)?.ok_or(StoreError::NoSuchImage(image))?;
-            marked.objects.extend(record.documents.values().copied());
-            marked.packages = match (marked.packages.take(), self.packages_of(&image)?) {
-                (Some(mut all), Some(more)) => {
-                    all.extend(more);
-                    Some(all)
-                }
-                // Where it is not known which packages an image needs, all stay.
-                _ => None,
-            };
-        }
-        Ok(marked)
+        Ok(())
+    }
+
+    fn needs_of(&self, image: &ImageDigest) -> Result<Needs> {
+        let Some(mut objects) = self.image_objects(image)? else {
+            let list = self.image_dir(image).join("objects");
+            return Err(StoreError::damaged(&list, "it is missing, so nothing can be swept"));
+        };
+        let record = self.image(image)?.ok_or(StoreError::NoSuchImage(*image))?;
+        objects.extend(record.documents.values());
+        Ok(Needs { objects, packages: self.packages_of(image)? })
     }
 
     /// The hashes of everything an image was made from, as its documents have them; none if it has none.
@@ -247,79 +284,6 @@ struct Marked {
     objects: BTreeSet<ObjectDigest>,
     /// And whatever else they were made from; none if it is not known.
     packages: Option<BTreeSet<Sha256>>,
-}
-
-/// Removes, or counts what it would.
-pub(crate) struct Broom {
-    dry_run: bool,
-    swept: Swept,
-}
-
-impl Broom {
-    fn release(&mut self, store: &Store, id: &ReleaseId) -> Result<()> {
-        self.swept.releases.insert(id.clone());
-        if self.dry_run {
-            return Ok(());
-        }
-        let path = store.release_path(id);
-        remove(&path)?;
-        sync_dir(path.parent().unwrap_or(&path))?;
-        let documents = store.release_documents_dir(id);
-        match fs::remove_dir_all(&documents) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(on("remove", &documents)(e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The record first: without it there is no image, only files.
-    fn image(&mut self, dir: &Path) -> Result<()> {
-        let bytes = size(&dir.join("metadata.erofs"))?;
-        self.count("image", bytes);
-        if self.dry_run {
-            return Ok(());
-        }
-        let record = dir.join("record.json");
-        if if_present(fs::metadata(&record)).map_err(on("look for", &record))?.is_some() {
-            remove(&record)?;
-            sync_dir(dir)?;
-        }
-        fs::remove_dir_all(dir).map_err(on("remove", dir))
-    }
-
-    pub(crate) fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
-        self.count(kind, size(path)?);
-        if self.dry_run { Ok(()) } else { remove(path) }
-    }
-
-    fn files(&mut self, kind: &'static str, dir: &Path) -> Result<()> {
-        names_in(dir, "")?.iter().try_for_each(|name| self.file(kind, &dir.join(name)))
-    }
-
-    fn count(&mut self, kind: &'static str, bytes: u64) {
-        let amount = self.swept.amounts.entry(kind.to_owned()).or_default();
-        amount.count += 1;
-        amount.bytes += bytes;
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(on("remove", path)),
-    }
-}
-
-fn size(path: &Path) -> Result<u64> {
-    let found = if_present(fs::metadata(path)).map_err(on("look for", path))?;
-    Ok(found.map_or(0, |m| m.len()))
-}
-
-/// Whether it was written lately; what is not there is not young.
-pub(crate) fn is_young(path: &Path, grace: Duration) -> Result<bool> {
-    let Some(meta) = if_present(fs::metadata(path)).map_err(on("look for", path))? else { return Ok(false) };
-    let written = meta.modified().map_err(on("look for", path))?;
-    // A clock that went back makes everything young: nothing is lost by that.
-    Ok(SystemTime::now().duration_since(written).map_or(true, |age| age < grace))
 }
 
 /// Everything in a document that is the sha256 of something.

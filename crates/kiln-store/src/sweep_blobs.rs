@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use kiln_model::Sha256;
 
+use crate::broom::{Broom, is_young};
 use crate::documents::names_in;
 use crate::error::on;
-use crate::sweep::{Broom, hashes, is_young};
+use crate::sweep::hashes;
 use crate::{Result, Store};
 
 /// No manifest is larger.

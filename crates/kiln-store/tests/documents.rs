@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, Release, RunSettings, Sha256};
+use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, ObjectDigest, Release, RunSettings, Sha256};
 use kiln_store::{Store, StoreError, Verity};
 use serde_json::json;
 use support::Scratch;
@@ -50,8 +50,17 @@ fn release() -> Release {
 
 fn with_image(store: &Store) -> ImageRecord {
     let record = record(METADATA);
-    store.put_image(METADATA, &record).unwrap();
+    put_image(store, METADATA, &record, &BTreeSet::new()).unwrap();
     record
+}
+
+fn put_image(
+    store: &Store,
+    metadata: &[u8],
+    record: &ImageRecord,
+    objects: &BTreeSet<ObjectDigest>,
+) -> Result<(), StoreError> {
+    store.objects().batch().unwrap().commit_image(metadata, record, objects)
 }
 
 #[test]
@@ -76,7 +85,7 @@ fn an_image_is_found_by_digest_and_by_inputs() {
 fn a_record_of_other_bytes_is_refused() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    assert!(store.put_image(b"other bytes", &record(METADATA)).is_err());
+    assert!(put_image(&store, b"other bytes", &record(METADATA), &BTreeSet::new()).is_err());
     assert_eq!(store.images().unwrap(), []);
 }
 
@@ -100,10 +109,10 @@ fn damaged_metadata_is_not_handed_out_and_is_repaired_by_putting_it_again() {
 fn an_object_an_image_needs_is_missed() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let record = with_image(&store);
+    let record = record(METADATA);
     let (object, _) = store.objects().put_bytes(b"needed").unwrap();
     let needed = BTreeSet::from([object]);
-    store.put_image_objects(&record.digest, &needed).unwrap();
+    put_image(&store, METADATA, &record, &needed).unwrap();
     assert_eq!(store.image_objects(&record.digest).unwrap(), Some(needed));
     assert_eq!(store.verify().unwrap(), []);
     fs::remove_file(store.objects().path(&object)).unwrap();
@@ -129,7 +138,7 @@ fn documents_of_an_image_are_objects_named_by_its_record() {
     let store = scratch.open();
     let (sbom, _) = store.objects().put_bytes(b"{}").unwrap();
     let record = ImageRecord { documents: [(ImageRecord::SBOM.into(), sbom)].into(), ..record(METADATA) };
-    store.put_image(METADATA, &record).unwrap();
+    put_image(&store, METADATA, &record, &BTreeSet::new()).unwrap();
     let read = |name| store.image_document(&record.digest, name);
     assert_eq!(read(ImageRecord::SBOM).unwrap().as_deref(), Some(&b"{}"[..]));
     assert_eq!(read(ImageRecord::PROVENANCE).unwrap(), None);
@@ -145,7 +154,7 @@ fn an_image_of_a_newer_format_is_not_handed_out() {
     let store = scratch.open();
     let format = ImageFormat { version: 2, ..ImageFormat::default() };
     let record = ImageRecord { format, ..record(METADATA) };
-    store.put_image(METADATA, &record).unwrap();
+    put_image(&store, METADATA, &record, &BTreeSet::new()).unwrap();
     let error = store.handle(&record.digest).unwrap_err().to_string();
     assert!(error.contains("has format 2, and this Kiln reads up to 1: run a newer Kiln"), "{error}");
 }
@@ -154,8 +163,9 @@ fn an_image_of_a_newer_format_is_not_handed_out() {
 fn an_image_exists_only_once_it_has_its_record() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let record = record(METADATA);
-    store.put_image_objects(&record.digest, &BTreeSet::new()).unwrap();
+    let record = with_image(&store);
+    let metadata = store.handle(&record.digest).unwrap().metadata;
+    fs::remove_file(metadata.with_file_name("record.json")).unwrap();
     assert_eq!((store.images().unwrap(), store.image(&record.digest).unwrap()), (vec![], None));
     with_image(&store);
     assert_eq!(store.images().unwrap(), [record.digest]);

@@ -4,10 +4,11 @@
 mod sample;
 mod support;
 
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kiln_model::{PinnedSecret, Release, SecretValue, Timestamp};
+use kiln_model::{PinnedSecret, Release, SecretValue, Sha256, Timestamp};
 use kiln_store::age::{AgeError, Identity};
 use kiln_store::{SecretsOfImport, Store, StoreError, any_bytes};
 use support::Scratch;
@@ -41,7 +42,8 @@ fn import(
     file: &[u8],
     secrets: SecretsOfImport<'_>,
 ) -> Result<kiln_store::Imported, StoreError> {
-    store.import_release(&mut &*file, Path::new("file"), secrets, &|_| Ok(()))
+    let sound = |metadata: &[u8], _: &_| Ok(any_bytes::named_in(metadata));
+    store.import_release(&mut &*file, Path::new("file"), secrets, &sound)
 }
 
 /// The same numbers each time.
@@ -89,6 +91,70 @@ fn batter(file: &[u8], times: usize) {
         }
         taken += usize::from(any_bytes::export(&bytes, &store));
     }
+}
+
+/// The file with what `change` makes of the member whose name ends like this; sizes and hashes around it fit.
+fn forged(file: &[u8], member: &str, change: impl Fn(&str) -> String) -> Vec<u8> {
+    let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+    for entry in tar::Archive::new(file).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        members.push((name, bytes));
+    }
+    let at = members.iter().position(|(name, _)| name.ends_with(member)).unwrap();
+    members[at].1 = change(std::str::from_utf8(&members[at].1).unwrap()).into_bytes();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&members[0].1).unwrap();
+    manifest["members"][at - 1]["bytes"] = members[at].1.len().into();
+    manifest["members"][at - 1]["sha256"] = Sha256::of(&members[at].1).hex().into();
+    members[0].1 = serde_json::to_vec(&manifest).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in &members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// Whoever made the file says of an image only what the image says itself.
+#[test]
+fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (release, file) = exported(&from.open(), None);
+    let image = release.services.values().next().unwrap().image;
+    let store = to.open();
+    let taken = |bytes: &[u8]| import(&store, bytes, SecretsOfImport::LeftOut);
+    let same = |text: &str| text.to_owned();
+    let fewer = |text: &str| text.split_inclusive('\n').skip(1).collect::<String>();
+
+    let refused = taken(&forged(&file, "/objects", fewer)).unwrap_err().to_string();
+    assert!(refused.contains("its list of objects is not"), "{refused}");
+    assert_eq!((store.images().unwrap(), store.releases().unwrap()), (vec![], vec![]));
+
+    taken(&forged(&file, "/objects", same)).unwrap();
+    let record = store.image(&image).unwrap().unwrap();
+    assert_eq!(
+        store.image_by_inputs(&record.inputs).unwrap(),
+        None,
+        "nobody here has seen that they give it"
+    );
+    assert!(store.has_objects_of(&image).unwrap());
+
+    // The image is here by now: its list and record stay.
+    let objects = store.image_objects(&image).unwrap();
+    taken(&forged(&file, "/objects", fewer)).unwrap_err();
+    let other = |text: &str| text.replace("\"name\": \"web\"", "\"name\": \"other\"");
+    taken(&forged(&file, "/record.json", other)).unwrap();
+    assert_eq!(store.image_objects(&image).unwrap(), objects);
+    assert_eq!(store.image(&image).unwrap().unwrap(), record);
+
+    // One that is here and damaged is made whole.
+    let list = store.handle(&image).unwrap().metadata.with_file_name("objects");
+    std::fs::remove_file(list).unwrap();
+    taken(&file).unwrap();
+    assert_eq!(store.image_objects(&image).unwrap(), objects);
 }
 
 #[test]

@@ -149,6 +149,13 @@ fn an_object_that_goes_is_missed_although_all_were_there_before() {
     assert!(!store.has_all(&key, Look::Glance, list).unwrap());
     store.objects().put_bytes(&bytes).unwrap();
     assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    // Nor is it an error when nothing shows it but the object itself.
+    let dir = fs::File::open(gone.parent().unwrap()).unwrap();
+    let modified = dir.metadata().unwrap().modified().unwrap();
+    fs::remove_file(&gone).unwrap();
+    dir.set_modified(modified).unwrap();
+    assert!(!store.has_all(&key, Look::Glance, || panic!("no directory has changed")).unwrap());
+    store.objects().put_bytes(&bytes).unwrap();
     // One of another size is not the one.
     let wrong = || Ok(vec![(all[0].0, Some(1))]);
     assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), Look::Glance, wrong).unwrap());

@@ -79,14 +79,18 @@ fn blobs_stay_as_long_as_an_image_that_started_from_them() {
     let mut record = store.image(&image).unwrap().unwrap();
     record.documents.insert(ImageRecord::PROVENANCE.into(), document);
     let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
-    store.put_image(&metadata, &record).unwrap();
+    let needed = store.image_objects(&image).unwrap().unwrap();
+    store.objects().batch().unwrap().commit_image(&metadata, &record, &needed).unwrap();
     let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
     let sweep = |keep: &Keep| store.sweeper().unwrap().sweep(keep, false).unwrap();
 
     assert!(!sweep(&keep).amounts.contains_key("blob"), "young ones are left alone");
     let all = blobs(&store);
     all.iter().for_each(|name| age(&store.root().join("blobs").join(name)));
-    assert_eq!(sweep(&keep).amounts["blob"].count, 2);
+    let size = store.size().unwrap();
+    let swept = sweep(&keep).amounts;
+    assert_eq!((swept["blob"].count, swept.len()), (2, 1));
+    assert_eq!(store.size().unwrap(), size - swept["blob"].bytes, "what is swept was counted before");
     assert_eq!(blobs(&store), [layer, config, manifest].map(|hash| hash.to_string()).into());
     age(&store.root().join("images").join(image.hex()).join("record.json"));
     age(&store.root().join("images").join(image.hex()));
@@ -138,6 +142,27 @@ fn a_handmade_image_stays_as_long_as_it_has_its_name() {
     store.name_handmade(&name, &new).unwrap();
     sweep();
     assert_eq!((store.images().unwrap(), objects(&store)), (vec![new], 3));
+}
+
+/// What leads nowhere any more would only pile up.
+#[test]
+fn what_found_an_image_by_its_inputs_goes_after_it() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((_, _), (_, new_release)) = (with_release(&store, "old"), with_release(&store, "new"));
+    let hint = |name: &str| store.root().join("inputs").join(Sha256::of(name.as_bytes()).hex());
+    let keep = Keep { releases: BTreeSet::from([new_release]), ..Keep::default() };
+    let sweep = |dry_run| store.sweeper().unwrap().sweep(&keep, dry_run).unwrap();
+    fs::write(hint("nothing"), "torn").unwrap();
+    let are_there = || ["old", "new", "nothing"].map(|name| hint(name).exists());
+    ["new", "nothing"].iter().for_each(|name| age(&hint(name)));
+    sweep(true);
+    assert_eq!(are_there(), [true, true, true]);
+    sweep(false);
+    assert_eq!(are_there(), [true, true, false], "a young one may be somebody's who bakes");
+    age(&hint("old"));
+    sweep(false);
+    assert_eq!(are_there(), [false, true, false]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use kiln_model::{Content, ImageDigest, ImageRecord, Node, ObjectDigest, Tree};
 use kiln_store::{Store, StoreError};
 
 use super::ExportError;
+use crate::description::SETTINGS;
 use crate::erofs;
-use crate::merge::SETTINGS;
 
 /// An image with its tree.
 pub struct Stored<'a> {

@@ -1,6 +1,6 @@
 //! Handmade images as what others start from.
 
-use kiln_model::{ImageRecord, LockedImage, Volatile};
+use kiln_model::{ImageRecord, LockedImage, Tree, Volatile};
 use kiln_store::{Store, StoreError};
 
 use super::commit::epoch_of;
@@ -34,32 +34,41 @@ pub(crate) fn root(
 }
 
 /// The order with what is volatile in the image it starts from.
-///
-/// # Errors
-/// If it would hide what was kept by hand under an empty directory.
-pub(crate) fn over(order: &BakeOrder, base: &ImageRecord) -> Result<BakeOrder, BakeError> {
-    let kept = base.handmade.iter().flat_map(|h| &h.kept);
-    for path in kept {
-        let hides = |v: &&Volatile| {
-            path.strip_prefix(v.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        if let Some(volatile) = order.volatile.iter().find(hides) {
-            let problem = format!(
-                "`{}` has what an instance held there, and as a volatile path it would be empty in every instance: \
-                 take it out of `volatile`",
-                order.from
-            );
-            return Err(BakeError::Place {
-                image: order.image.clone(),
-                path: volatile.path.clone(),
-                problem,
-            });
-        }
-    }
+pub(crate) fn over(order: &BakeOrder, base: &ImageRecord) -> BakeOrder {
     let mut order = order.clone();
     let missing: Vec<Volatile> =
         base.volatile.iter().filter(|v| !order.volatile.iter().any(|o| o.path == v.path)).cloned().collect();
     order.volatile.extend(missing);
     order.volatile.sort();
-    Ok(order)
+    order
+}
+
+/// Whether what was kept by hand can be seen under `volatile`, each path of which is where links have led.
+///
+/// # Errors
+/// If some of it would be hidden under an empty directory.
+pub(crate) fn check_hides_nothing(
+    order: &BakeOrder,
+    base: &ImageRecord,
+    tree: &Tree,
+    volatile: &[Volatile],
+) -> Result<(), BakeError> {
+    let kept: Vec<&str> = base.handmade.iter().flat_map(|h| &h.kept).map(String::as_str).collect();
+    let hides = |v: &&Volatile| {
+        let path = v.path.as_str();
+        let is_full = || tree.below(path.as_bytes()).next().is_some();
+        kept.iter().any(|kept| is_in(kept, path) || (is_in(path, kept) && is_full()))
+    };
+    let Some(volatile) = volatile.iter().find(hides) else { return Ok(()) };
+    let problem = format!(
+        "`{}` has what an instance held there, and as a volatile path it would be empty in every instance: \
+         take it out of `volatile`",
+        order.from
+    );
+    Err(BakeError::Place { image: order.image.clone(), path: volatile.path.clone(), problem })
+}
+
+/// Whether a path is another one or below it.
+fn is_in(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

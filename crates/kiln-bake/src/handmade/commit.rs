@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use kiln_model::{
-    Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LockRequest, LockedImage, Node,
-    NotKept, ReleaseId, Sha256, Tree, Volatile,
+    Content, Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LeftOut, LockRequest,
+    LockedImage, Node, NotKept, ReleaseId, Sha256, Tree, Volatile,
 };
 use kiln_store::{Store, Verity};
 use rustix::fs::fstat;
@@ -13,9 +13,10 @@ use serde_json::json;
 
 use super::HandmadeError;
 use super::gather::{Gathered, Gatherer};
+use crate::description::describe;
 use crate::erofs;
 use crate::export::Stored;
-use crate::merge::describe;
+use crate::machine_own;
 use crate::provenance::statement;
 use crate::sbom::{self, Distribution};
 use crate::tree_edit::TreeEdit;
@@ -61,14 +62,16 @@ pub fn commit(source: &Source<'_>, name: &ImageName, store: &Store) -> Result<Co
     let stat = fstat(source.root).map_err(|e| HandmadeError::Read { path: "/".into(), source: e.into() })?;
     let gatherer =
         Gatherer { instance: source.instance, root: source.root, base_id: stat.st_uid, epoch, batch: &batch };
-    let mut laid = Laid { edit: TreeEdit::new(tree), kept: Vec::new(), left_out: Vec::new() };
+    let mut laid = Laid { edit: TreeEdit::new(tree), paths: Vec::new(), left_out: Vec::new() };
     for Volatile { path, .. } in source.volatile {
         if is_never_kept(path) {
             continue;
         }
         laid.lay(path, gatherer.gather(path)?)?;
     }
-    let Laid { mut edit, kept, left_out } = laid;
+    let of_the_machine = laid.take_machine_own();
+    let kept = laid.kept();
+    let Laid { mut edit, left_out, .. } = laid;
     if kept.is_empty() {
         return Err(HandmadeError::Nothing(source.instance.clone()));
     }
@@ -77,7 +80,7 @@ pub fn commit(source: &Source<'_>, name: &ImageName, store: &Store) -> Result<Co
     let volatile: Vec<Volatile> = base.volatile.iter().filter(is_kept).cloned().collect();
     describe(&mut edit, &base.run, &volatile, Some(&handmade.image));
     let tree = edit.into_tree();
-    let record = write(&tree, (&base, volatile, handmade), source, store, batch)?;
+    let record = write(&tree, (&base, volatile, handmade, of_the_machine), source, store, batch)?;
     store.name_handmade(name, &record.digest)?;
     Ok(Committed { record, kept, left_out })
 }
@@ -96,7 +99,8 @@ fn is_never_kept(path: &str) -> bool {
 /// A tree being laid over.
 struct Laid {
     edit: TreeEdit,
-    kept: Vec<KeptPath>,
+    /// The paths where something was laid.
+    paths: Vec<String>,
     left_out: Vec<NotKept>,
 }
 
@@ -104,8 +108,7 @@ impl Laid {
     /// What is on a volatile path takes the place of what the image has there, which the instance does not see.
     fn lay(&mut self, path: &str, gathered: Gathered) -> Result<(), HandmadeError> {
         self.left_out.extend(gathered.left_out);
-        let entries = gathered.nodes.len().saturating_sub(1) as u64;
-        if entries == 0 {
+        if gathered.nodes.len() <= 1 {
             return Ok(());
         }
         self.edit.clear(path.as_bytes());
@@ -116,8 +119,44 @@ impl Laid {
             }
             self.edit.put(&place, node)?;
         }
-        self.kept.push(KeptPath { path: path.to_owned(), entries, bytes: gathered.bytes });
+        self.paths.push(path.to_owned());
         Ok(())
+    }
+
+    /// What belongs to one machine goes again, whoever made it there.
+    fn take_machine_own(&mut self) -> Vec<LeftOut> {
+        let taken = machine_own::taken_out(&mut self.edit);
+        for LeftOut { what, paths, .. } in &taken {
+            let why = format!("{what} belong to one machine");
+            self.left_out.extend(paths.iter().map(|path| NotKept { path: path.clone(), why: why.clone() }));
+        }
+        taken
+    }
+
+    /// What is there now of each path, without what is on another volatile path below it; one that held nothing but
+    /// what was taken again is not kept.
+    fn kept(&self) -> Vec<KeptPath> {
+        let weigh = |path: &String| {
+            let deeper: Vec<String> = self
+                .paths
+                .iter()
+                .filter(|other| other.starts_with(&format!("{path}/")))
+                .map(|other| format!("{other}/"))
+                .collect();
+            let is_own = |place: &[u8]| !deeper.iter().any(|other| place.starts_with(other.as_bytes()));
+            let own = || self.edit.tree().below(path.as_bytes()).filter(|(place, _)| is_own(place));
+            let (entries, bytes) = (own().count() as u64, own().map(|(_, node)| size(node)).sum());
+            KeptPath { path: path.clone(), entries, bytes }
+        };
+        self.paths.iter().map(weigh).filter(|kept| kept.entries > 0).collect()
+    }
+}
+
+fn size(node: &Node) -> u64 {
+    match node {
+        Node::File(_, Content::Object { size, .. }) => *size,
+        Node::File(_, Content::Inline(bytes)) => bytes.len() as u64,
+        _ => 0,
     }
 }
 
@@ -135,7 +174,7 @@ fn handmade(source: &Source<'_>, name: &ImageName, base: &ImageRecord, kept: &[K
 
 fn write(
     tree: &Tree,
-    (base, volatile, handmade): (&ImageRecord, Vec<Volatile>, Handmade),
+    (base, volatile, handmade, of_the_machine): (&ImageRecord, Vec<Volatile>, Handmade, Vec<LeftOut>),
     source: &Source<'_>,
     store: &Store,
     batch: kiln_store::Batch,
@@ -143,6 +182,8 @@ fn write(
     // What is in the tree by now has to be found in the store, to be looked into.
     batch.commit()?;
     let packages = sbom::installed(tree, store)?;
+    let mut left_out = base.left_out.clone();
+    left_out.extend(of_the_machine.into_iter().filter(|new| !base.left_out.contains(new)));
     let mut written = erofs::write(tree)?;
     let digest = ImageDigest(Verity::of(&written.bytes).0);
     let mut record = ImageRecord {
@@ -158,7 +199,7 @@ fn write(
         // No bake has such inputs.
         inputs: Sha256::of(format!("kiln commit 1 {digest}").as_bytes()),
         documents: Default::default(),
-        left_out: base.left_out.clone(),
+        left_out,
         handmade: Some(handmade),
     };
     let metadata = Sha256::of(&written.bytes);
@@ -216,7 +257,28 @@ fn provenance(
 
 #[cfg(test)]
 mod tests {
-    use super::is_never_kept;
+    use super::*;
+    use crate::tree_edit::{directory, root_meta};
+
+    #[test]
+    fn what_belongs_to_one_machine_is_taken_again_and_told() {
+        let mut edit = TreeEdit::new(Tree::new());
+        edit.put(b"/", directory(0o755, 0)).unwrap();
+        for path in ["/etc/ssh/ssh_host_rsa_key", "/srv/page", "/srv/deeper/page"] {
+            edit.ensure_parent(path.as_bytes(), 0).unwrap();
+            let node = Node::File(root_meta(0o600, 0), Content::Inline(b"text".to_vec()));
+            edit.put(path.as_bytes(), node).unwrap();
+        }
+        let paths = ["/etc/ssh", "/srv", "/srv/deeper"].map(str::to_owned).to_vec();
+        let mut laid = Laid { edit, paths, left_out: Vec::new() };
+        let taken = laid.take_machine_own();
+        assert_eq!(taken.iter().map(|t| t.what.as_str()).collect::<Vec<_>>(), ["SSH host keys"]);
+        assert_eq!(laid.left_out[0].path, "/etc/ssh/ssh_host_*");
+        let kept = |path: &str, entries, bytes| KeptPath { path: path.into(), entries, bytes };
+        // Nothing is left on the first, and each of the others has its own.
+        assert_eq!(laid.kept(), [kept("/srv", 2, 4), kept("/srv/deeper", 1, 4)]);
+        assert!(machine_own::check(laid.edit.tree()).is_ok());
+    }
 
     #[test]
     fn what_belongs_to_the_moment_is_never_kept() {

@@ -35,7 +35,6 @@ pub(super) struct Gatherer<'a> {
 pub(super) struct Gathered {
     /// By absolute path, the volatile path itself among them.
     pub(super) nodes: BTreeMap<Vec<u8>, Node>,
-    pub(super) bytes: u64,
     pub(super) left_out: Vec<NotKept>,
 }
 
@@ -67,7 +66,7 @@ impl Gatherer<'_> {
     }
 
     fn nodes(&self, top: &OwnedFd, path: &str, survey: &Survey) -> Result<Gathered, HandmadeError> {
-        let mut gathered = Gathered { nodes: BTreeMap::new(), bytes: 0, left_out: Vec::new() };
+        let mut gathered = Gathered { nodes: BTreeMap::new(), left_out: Vec::new() };
         let mut first_names: HashMap<u64, Vec<u8>> = HashMap::new();
         for (below, seen) in survey {
             let place = [path.as_bytes(), below].concat();
@@ -83,10 +82,7 @@ impl Gatherer<'_> {
             let meta = self.meta(seen, &shown)?;
             let node = match seen.kind {
                 FileType::Directory => Node::Directory(meta),
-                FileType::RegularFile => {
-                    gathered.bytes += seen.size;
-                    self.file(top, below, seen, meta).map_err(read)?
-                }
+                FileType::RegularFile => self.file(top, below, seen, meta).map_err(read)?,
                 FileType::Symlink => {
                     let target = readlinkat(top, &below[1..], Vec::new()).map_err(|e| read(e.into()))?;
                     Node::Symlink(meta, target.into_bytes())

@@ -7,6 +7,7 @@
 //! | a volatile path that is empty | volatile as before |
 //! | `/tmp`, `/var/tmp`, `/run`, `/dev/shm` and what is below them, so `/run/secrets` | volatile as before, never kept |
 //! | sockets, device files | left out, and told |
+//! | keys, identities and databases of one machine (`machine_own.rs`) | left out, and told |
 //! | extended attributes, access times | left out |
 //! | modification times | follow from the content, as those of project files do: the same state gives the same bytes |
 //!
@@ -28,7 +29,7 @@ use kiln_model::{ExitCode, Failure, InstanceId, TreeError};
 use kiln_store::StoreError;
 
 use crate::export::ExportError;
-pub(crate) use base::{over, root};
+pub(crate) use base::{check_hides_nothing, over, root};
 pub use commit::{Committed, Source, commit};
 
 /// Why an instance did not become an image. Nothing was kept then.

@@ -112,6 +112,14 @@ impl From<RegistryError> for OciError {
 }
 
 impl OciError {
+    /// What the store refused, if it did. What is damaged there can be fetched or unpacked again.
+    pub(crate) fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// The next step, if that can be said.
     pub fn hint(&self) -> Option<String> {
         match self {

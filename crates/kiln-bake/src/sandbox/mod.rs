@@ -2,8 +2,9 @@
 //!
 //! A process of its own is pid 1 of new pid, mount, network, UTS and IPC namespaces. It makes the tree its root,
 //! enters the user namespace last (so that root inside owns none of the other namespaces) and runs the steps one
-//! after another. The network is a loopback device, unless the host's own is asked for. The clock stands still. It ends when its parent does, whatever the reason, because it
-//! watches a pipe that the parent holds; and with pid 1 the kernel ends every process inside.
+//! after another. The network is a loopback device, unless the host's own is asked for. The clock stands still on x86-64, and
+//! is the host's elsewhere. It ends when its parent does, whatever the reason, because it watches a pipe that the parent
+//! holds; and with pid 1 the kernel ends every process inside.
 //!
 //! | module | does |
 //! |---|---|

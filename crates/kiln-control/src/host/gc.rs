@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Answer, AppName, AppState, ByteSize, Failure, GcAnswer, Millis, Record, ReleaseId, Swept, Timestamp,
+    Answer, AppName, AppState, ByteSize, Failure, GcAnswer, InstanceId, Millis, Record, ReleaseId, Swept,
+    Timestamp,
 };
 use kiln_store::{Keep, Sweeper};
 
+use super::history::Lineage;
 use super::{LocalHost, failure};
 use crate::contract::Caller;
 use crate::sync::lock;
@@ -42,11 +44,12 @@ impl LocalHost {
             apps.iter().flat_map(|(app, state)| doomed(app, state, wanted)).collect();
         doomed.sort_by_key(|d| d.came);
         let size = self.store.size().map_err(|e| failure::store(&e))?;
+        let present = self.present(&apps)?;
         if let Some(limit) = wanted.bytes {
-            let fewest = self.fewest(&sweeper, &apps, &doomed, wanted, size.saturating_sub(limit.0))?;
-            doomed.truncate(fewest);
+            let most = size.saturating_sub(limit.0);
+            doomed.truncate(fewest(&sweeper, &present, &doomed, wanted, most)?);
         }
-        let keep = self.keep(&apps, &doomed, wanted)?;
+        let keep = present.keep(&doomed, wanted);
         if !wanted.dry_run {
             // The history first: a release that is still listed is still there.
             self.note_collected(doomed, by)?;
@@ -57,42 +60,22 @@ impl LocalHost {
         Ok(Answer::Gc(GcAnswer { dry_run: wanted.dry_run, kept, bytes, remaining, swept }))
     }
 
-    /// How many of the doomed, from the first on, have to go to free so many bytes; all if that is not enough.
-    fn fewest(
-        &self,
-        sweeper: &Sweeper,
-        apps: &BTreeMap<AppName, AppState>,
-        doomed: &[Doomed],
-        wanted: &Wanted,
-        bytes: u64,
-    ) -> Result<usize, Failure> {
-        let (mut least, mut most) = (0, doomed.len());
-        while least < most {
-            let middle = least.midpoint(most);
-            let keep = self.keep(apps, &doomed[..middle], wanted)?;
-            let freed = bytes_of(&sweeper.sweep(&keep, true).map_err(|e| failure::store(&e))?);
-            if freed >= bytes { most = middle } else { least = middle + 1 }
-        }
-        Ok(least)
-    }
-
-    fn keep(
-        &self,
-        apps: &BTreeMap<AppName, AppState>,
-        doomed: &[Doomed],
-        wanted: &Wanted,
-    ) -> Result<Keep, Failure> {
-        let all = self.store.releases().map_err(|e| failure::store(&e))?;
-        let served: BTreeSet<&ReleaseId> =
-            apps.values().flat_map(|s| s.served.iter().map(|s| &s.release)).collect();
-        let needed: BTreeSet<ReleaseId> = apps.values().flat_map(needed).collect();
-        let goes: BTreeSet<&ReleaseId> = doomed.iter().map(|d| &d.release).collect();
-        // What was made and never served is nothing to go back to.
-        let stays = |id: &ReleaseId| needed.contains(id) || (served.contains(id) && !goes.contains(id));
-        let releases: BTreeSet<ReleaseId> = all.into_iter().filter(stays).collect();
-        let outputs = self.outputs_of(&releases)?;
-        let grace = wanted.images_older_than.map_or(kiln_store::GRACE, Millis::duration);
-        Ok(Keep { releases, outputs, grace, caches: wanted.caches })
+    /// All that decides on what stays, as nobody changes it any more.
+    fn present(&self, apps: &BTreeMap<AppName, AppState>) -> Result<Present, Failure> {
+        let lineage = Lineage::of(&self.records()?);
+        let existing = self.engine.list().map_err(|e| failure::cannot_end(&Trouble::of(&e)))?;
+        let existing: BTreeSet<InstanceId> = existing.into_iter().map(|s| s.id).collect();
+        let release_of = |id: &InstanceId| match existing.contains(id) {
+            true => Output::OfAnInstance,
+            false => lineage.origin(id).map_or(Output::OfNobody, |o| Output::Of(o.release.clone())),
+        };
+        let outputs = self.store.outputs().map_err(|e| failure::store(&e))?;
+        Ok(Present {
+            releases: self.store.releases().map_err(|e| failure::store(&e))?,
+            served: apps.values().flat_map(|s| s.served.iter().map(|s| s.release.clone())).collect(),
+            needed: apps.values().flat_map(needed).collect(),
+            outputs: outputs.into_iter().map(|id| (id.clone(), release_of(&id))).collect(),
+        })
     }
 
     fn note_collected(&self, doomed: Vec<Doomed>, by: &Caller) -> Result<(), Failure> {
@@ -106,21 +89,58 @@ impl LocalHost {
         }
         Ok(())
     }
+}
 
-    /// The instances whose output stays: those of kept releases, and those that exist.
-    fn outputs_of(
-        &self,
-        releases: &BTreeSet<ReleaseId>,
-    ) -> Result<BTreeSet<kiln_model::InstanceId>, Failure> {
-        let lineage = super::history::Lineage::of(&self.records()?);
-        let existing = self.engine.list().map_err(|e| failure::cannot_end(&Trouble::of(&e)))?;
-        let existing: BTreeSet<_> = existing.into_iter().map(|s| s.id).collect();
-        let named = self.store.outputs().map_err(|e| failure::store(&e))?;
-        let stays = |id: &kiln_model::InstanceId| {
-            existing.contains(id) || lineage.origin(id).is_some_and(|o| releases.contains(&o.release))
+/// Whose output it is.
+enum Output {
+    OfAnInstance,
+    Of(ReleaseId),
+    OfNobody,
+}
+
+/// What is here, and what of it is needed.
+struct Present {
+    releases: Vec<ReleaseId>,
+    served: BTreeSet<ReleaseId>,
+    needed: BTreeSet<ReleaseId>,
+    outputs: Vec<(InstanceId, Output)>,
+}
+
+impl Present {
+    /// What stays when the doomed go.
+    fn keep(&self, doomed: &[Doomed], wanted: &Wanted) -> Keep {
+        let goes: BTreeSet<&ReleaseId> = doomed.iter().map(|d| &d.release).collect();
+        // What was made and never served is nothing to go back to.
+        let stays =
+            |id: &&ReleaseId| self.needed.contains(*id) || (self.served.contains(*id) && !goes.contains(*id));
+        let releases: BTreeSet<ReleaseId> = self.releases.iter().filter(stays).cloned().collect();
+        let is_kept = |(_, output): &&(InstanceId, Output)| match output {
+            Output::OfAnInstance => true,
+            Output::Of(release) => releases.contains(release),
+            Output::OfNobody => false,
         };
-        Ok(named.into_iter().filter(stays).collect())
+        let outputs = self.outputs.iter().filter(is_kept).map(|(id, _)| id.clone()).collect();
+        let grace = wanted.images_older_than.map_or(kiln_store::GRACE, Millis::duration);
+        Keep { releases, outputs, grace, caches: wanted.caches }
     }
+}
+
+/// How many of the doomed, from the first on, have to go to free so many bytes; all if that is not enough.
+fn fewest(
+    sweeper: &Sweeper,
+    present: &Present,
+    doomed: &[Doomed],
+    wanted: &Wanted,
+    bytes: u64,
+) -> Result<usize, Failure> {
+    let (mut least, mut most) = (0, doomed.len());
+    while least < most {
+        let middle = least.midpoint(most);
+        let keep = present.keep(&doomed[..middle], wanted);
+        let freed = bytes_of(&sweeper.sweep(&keep, true).map_err(|e| failure::store(&e))?);
+        if freed >= bytes { most = middle } else { least = middle + 1 }
+    }
+    Ok(least)
 }
 
 /// What an app cannot do without: what serves, what `kiln rollback` goes back to, what is up, what is under way, and

@@ -15,13 +15,14 @@
 //!
 //! Reading trusts nothing: the manifest is bounded, members must come in its order, in the size and with the hash it
 //! says, under the names above; objects, images, packages and the release are compared with their own digests when
-//! they enter the store. The release comes last into the store, so that half an import is no release.
+//! they enter the store, and what is recorded of an image with what the image says of itself. An image that is here
+//! already is left as it is, and none of them is found by the inputs its record claims. The release comes last into the store, so that half an import is no release.
 
 mod read;
 mod secrets;
 mod write;
 
-pub use read::Imported;
+pub use read::{Imported, Sound};
 pub use secrets::SecretsOfImport;
 
 use kiln_model::{AppName, ReleaseId, Sha256};

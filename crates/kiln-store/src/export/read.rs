@@ -1,6 +1,6 @@
 //! Reading one, into the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -22,9 +22,13 @@ const METADATA_BYTES: u64 = 512 << 20;
 /// The most members; an image of a whole distribution has a tenth of it.
 const MEMBERS: usize = 2_000_000;
 
+/// The objects in the tree of an image with this metadata and record, or what is wrong with the two.
+pub type Sound<'a> = &'a dyn Fn(&[u8], &ImageRecord) -> std::result::Result<BTreeSet<ObjectDigest>, String>;
+
 impl Store {
     /// Takes the release in `from` into the store; which one it is. `path` is what `from` is called, for messages.
-    /// `sound` judges the metadata of images before they are kept: a kernel is going to mount them.
+    /// `sound` judges images before they are kept: a kernel is going to mount them. An image that is here already stays
+    /// as it is.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] with the member and the byte at fault; [`StoreError::SealedSecrets`] and
@@ -35,7 +39,7 @@ impl Store {
         from: &mut dyn Read,
         path: &Path,
         secrets: SecretsOfImport<'_>,
-        sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
+        sound: Sound<'_>,
     ) -> Result<Imported> {
         let mut archive = tar::Archive::new(from);
         let mut place = Place { path, member: MANIFEST.into(), offset: 0 };
@@ -152,9 +156,30 @@ struct Import<'a> {
 
 #[derive(Default)]
 struct Image {
-    objects: std::collections::BTreeSet<ObjectDigest>,
+    objects: BTreeSet<ObjectDigest>,
     record: Option<ImageRecord>,
     metadata: Vec<u8>,
+}
+
+impl Image {
+    /// Keeps the image if it is what it says; one that is here already is not touched.
+    fn settle(&self, digest: &ImageDigest, store: &Store, place: &Place<'_>, sound: Sound<'_>) -> Result<()> {
+        let record = self.record.as_ref().filter(|r| r.digest == *digest);
+        let record = record.ok_or_else(|| place.wrong("its record is missing or another image's"))?;
+        let mut needed = sound(&self.metadata, record).map_err(|problem| place.wrong(&problem))?;
+        needed.extend(record.documents.values());
+        if let Some(missing) = needed.iter().find(|object| !store.objects().path(object).is_file()) {
+            return Err(place.wrong(&format!("object {missing} of it is missing")));
+        }
+        if needed != self.objects {
+            return Err(place.wrong("its list of objects is not that of its files and documents"));
+        }
+        // What is recorded of it here was seen here, and its digest vouches for the rest.
+        if store.handle(digest).is_ok() && matches!(store.image_objects(digest), Ok(Some(_))) {
+            return Ok(());
+        }
+        store.put_foreign_image(&self.metadata, record, &needed).map_err(|e| place.of(e))
+    }
 }
 
 impl<'a> Import<'a> {
@@ -243,12 +268,7 @@ impl<'a> Import<'a> {
     }
 
     /// Objects first, then images, then the release.
-    fn finish(
-        self,
-        manifest: &Manifest,
-        place: &Place<'_>,
-        sound: &dyn Fn(&[u8]) -> std::result::Result<(), String>,
-    ) -> Result<Imported> {
+    fn finish(self, manifest: &Manifest, place: &Place<'_>, sound: Sound<'_>) -> Result<Imported> {
         let place = Place { path: place.path, member: "release.json".into(), offset: place.offset };
         let release = self.release.ok_or_else(|| place.wrong("it is missing"))?;
         if (release.id(), &release.app) != (manifest.release.clone(), &manifest.app) {
@@ -258,16 +278,7 @@ impl<'a> Import<'a> {
         for (digest, image) in &self.images {
             let place =
                 Place { path: place.path, member: format!("images/{}", digest.hex()), offset: place.offset };
-            let record = image.record.as_ref().filter(|r| r.digest == *digest);
-            let record = record.ok_or_else(|| place.wrong("its record is missing or another image's"))?;
-            for object in image.objects.iter().chain(record.documents.values()) {
-                if !self.store.objects().path(object).is_file() {
-                    return Err(place.wrong(&format!("object {object} of it is missing")));
-                }
-            }
-            sound(&image.metadata).map_err(|problem| place.wrong(&problem))?;
-            self.store.put_image_objects(digest, &image.objects)?;
-            self.store.put_image(&image.metadata, record).map_err(|e| place.of(e))?;
+            image.settle(digest, self.store, &place, sound)?;
         }
         for service in release.services.values() {
             self.store.handle(&service.image).map_err(|e| place.of(e))?;

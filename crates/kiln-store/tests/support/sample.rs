@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use kiln_model::{ImageDigest, ImageRecord, Release, RunSettings, Sha256};
 use kiln_store::{Store, Verity};
 
-/// An image of two objects, one of them every image's; and a release made from it.
+/// An image of two objects, one of them every image's; and a release made from it. What stands for its tree names them
+/// (`any_bytes::named_in`).
 pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) {
-    let metadata = format!("metadata of {name}").into_bytes();
+    let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
+    let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
+    let metadata = format!("metadata of {name}\n{own}\n{shared}\n").into_bytes();
     let run = RunSettings { stop_grace: kiln_model::Millis(1), ..RunSettings::as_root(["/bin/app"]) };
     let document = store.objects().put_bytes(format!("sbom of {name}").as_bytes()).unwrap().0;
     let record = ImageRecord {
@@ -25,10 +28,8 @@ pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) 
         left_out: vec![],
         handmade: None,
     };
-    let own = store.objects().put_bytes(format!("content of {name}").as_bytes()).unwrap().0;
-    let shared = store.objects().put_bytes(b"shared by all").unwrap().0;
-    store.put_image_objects(&record.digest, &BTreeSet::from([own, shared])).unwrap();
-    store.put_image(&metadata, &record).unwrap();
+    let needed = BTreeSet::from([own, shared, document]);
+    store.objects().batch().unwrap().commit_image(&metadata, &record, &needed).unwrap();
     let text = include_str!("../../../kiln-model/tests/fixtures/release-2.json");
     let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();
     release.services.values_mut().next().unwrap().image = record.digest;

@@ -193,14 +193,24 @@ fn what_is_volatile_again_would_hide_what_was_kept() {
     let host = TestHost::start();
     host.deploy(&project());
     let victim = first_instance(&host);
-    let hands = Hands::on(&host, &victim, "echo by hand > /srv/hand/page");
+    let hands = Hands::on(&host, &victim, "mkdir /srv/hand/sub; echo by hand > /srv/hand/sub/page");
     host.json(&["commit", &victim, "--name", "fixed"]);
     hands.let_go();
-    let over = over_handmade();
-    over.edit("kiln.toml", "user     = \"www-data\"", "user = \"www-data\"\nvolatile = [\"/srv/hand\"]");
-    over.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");
-    let says = ["/srv/hand", "take it out of `volatile`"];
-    refused(&host, &["deploy", over.dir()], 4, &says);
+    // What was kept itself, a part of it, what it is in, and the place a link leads to.
+    for (volatile, place) in [
+        ("/srv/hand", "/srv/hand"),
+        ("/srv/hand/sub", "/srv/hand/sub"),
+        ("/srv", "/srv"),
+        ("/to", "/srv/hand"),
+    ] {
+        let over = over_handmade();
+        let more = format!(
+            "user = \"www-data\"\nvolatile = [\"{volatile}\"]\nlinks = [{{ path = \"/to\", to = \"/srv/hand\" }}]"
+        );
+        over.edit("kiln.toml", "user     = \"www-data\"", &more);
+        over.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");
+        refused(&host, &["deploy", over.dir()], 4, &[&format!("{place}:"), "take it out of `volatile`"]);
+    }
     let unknown = over_handmade();
     unknown.edit("kiln.toml", "image:fixed", "image:unknown");
     unknown.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");
