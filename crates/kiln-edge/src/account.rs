@@ -18,7 +18,7 @@ use crate::sink::Sink;
 
 /// One request's account.
 pub(crate) struct Account {
-    begun: Instant,
+    pub(crate) begun: Instant,
     pub(crate) meter: Option<Arc<Meter>>,
     /// 0 as long as there is no answer.
     pub(crate) status: u16,
@@ -76,6 +76,11 @@ impl Story {
 impl Account {
     pub(crate) fn open() -> Self {
         Self { begun: Instant::now(), meter: None, status: 0, bytes: 0, story: None }
+    }
+
+    /// It is to be counted and written down elsewhere.
+    pub(crate) fn forget(&mut self) {
+        (self.meter, self.story) = (None, None);
     }
 
     /// Counts it and writes it down.

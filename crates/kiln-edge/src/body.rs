@@ -98,6 +98,14 @@ pub(crate) enum Shape {
 }
 
 impl ResponseBody {
+    /// The edge's own words; none if it is an instance's.
+    pub(crate) fn own(mut self) -> Bytes {
+        match &mut self {
+            Self::Own(words) => words.take().unwrap_or_default(),
+            Self::Streamed(..) => Bytes::new(),
+        }
+    }
+
     pub(crate) fn streamed(incoming: Incoming, lease: Lease, shape: Shape) -> Self {
         Self::Streamed(incoming, Some(lease), shape)
     }

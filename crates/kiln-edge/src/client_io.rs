@@ -1,7 +1,7 @@
 //! The socket to a client as hyper reads and writes it, and the marks by which an overdue client is known.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
@@ -155,15 +156,27 @@ pub(crate) struct ClientIo {
     io: Transport,
     marks: Arc<Marks>,
     check: HeadCheck,
+    /// What was read and given back, to be read again.
+    again: Vec<u8>,
 }
 
 impl ClientIo {
     pub(crate) fn plain(stream: TcpStream, marks: Arc<Marks>) -> Self {
-        Self { io: Transport::Plain(TokioIo::new(stream)), marks, check: HeadCheck::default() }
+        Self {
+            io: Transport::Plain(TokioIo::new(stream)),
+            marks,
+            check: HeadCheck::default(),
+            again: Vec::new(),
+        }
     }
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, marks: Arc<Marks>) -> Self {
-        Self { io: Transport::Tls(Box::new(TokioIo::new(stream))), marks, check: HeadCheck::default() }
+        Self {
+            io: Transport::Tls(Box::new(TokioIo::new(stream))),
+            marks,
+            check: HeadCheck::default(),
+            again: Vec::new(),
+        }
     }
 
     /// Takes note of what was read.
@@ -174,6 +187,33 @@ impl ClientIo {
             if let Some(head) = self.check.refused() {
                 self.marks.refused.store(head, Relaxed);
             }
+        }
+    }
+
+    /// Gives back what was read with [`Self::poll_fill`].
+    pub(crate) fn give_back(&mut self, bytes: Vec<u8>) {
+        // Of the heads that are looked at twice it is the first.
+        self.marks.heads.store(0, Relaxed);
+        self.again = bytes;
+    }
+
+    /// Reads without taking note, behind what `buffer` has.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Plain(io) => pin!(io.inner_mut().read_buf(buffer)).poll(cx),
+            Transport::Tls(io) => pin!(io.inner_mut().read_buf(buffer)).poll(cx),
+        }
+    }
+
+    /// Whether it is known without a buffer that there is nothing to be read; then the task is woken when there is.
+    pub(crate) fn has_nothing(&self, cx: &mut Context<'_>) -> bool {
+        match &self.io {
+            Transport::Plain(io) => io.inner().poll_read_ready(cx).is_pending(),
+            Transport::Tls(_) => false,
         }
     }
 
@@ -210,6 +250,13 @@ impl Read for ClientIo {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let length = self.again.len().min(buf.remaining());
+            let bytes: Vec<u8> = self.again.drain(..length).collect();
+            self.note(&bytes);
+            buf.put_slice(&bytes);
+            return Poll::Ready(Ok(()));
+        }
         // SAFETY: the memory is only handed on to a reader that writes initialised bytes into it.
         let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
         ready!(carried!(self.poll_read(cx, read.unfilled())))?;
@@ -229,7 +276,9 @@ impl Write for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        carried!(self.poll_flush(cx))
+        let flushed = carried!(self.poll_flush(cx));
+        self.marks.wrote(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

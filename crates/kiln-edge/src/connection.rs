@@ -37,6 +37,17 @@ pub(crate) struct Connection {
     /// Told when the client is to be asked to leave.
     pub(crate) retired: Notify,
     was_retired: Cell<bool>,
+    /// What it waits for.
+    pub(crate) pause: Cell<Pause>,
+}
+
+/// What a connection waits for, as far as that says how it may be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// For the next request, with nothing of it read and nothing left to write: it can be ended at any time.
+    Between,
+    /// For something else, or nobody knows.
+    Within,
 }
 
 impl Connection {
@@ -52,6 +63,7 @@ impl Connection {
             abort: RefCell::default(),
             retired: Notify::new(),
             was_retired: Cell::new(false),
+            pause: Cell::new(Pause::Within),
         }
     }
 
@@ -101,6 +113,7 @@ impl Connection {
 
     /// Ends what was asked to end long enough ago, and what its client does not take.
     fn enforce(&self, limits: &Limits) {
+        self.tickets.borrow().iter().for_each(|t| t.note_late(limits.response_head));
         let overdue = |t: &Rc<Ticket>| {
             t.told_at().is_some_and(|told| told.elapsed() > Ticket::GRACE)
                 || t.is_stalled(limits.client_stall)
@@ -184,6 +197,12 @@ impl Connections {
     pub(crate) fn tell_all(&self) {
         let all = self.all.borrow();
         all.values().for_each(|c| c.tickets.borrow().iter().for_each(|t| t.tell()));
+    }
+
+    /// Ends those that wait for a request.
+    pub(crate) fn end_resting(&self) {
+        let all = self.all.borrow();
+        all.values().filter(|c| c.pause.get() == Pause::Between).for_each(|c| c.abort());
     }
 
     /// Ends those that overstep the limits.

@@ -122,6 +122,11 @@ impl Turn {
     pub(crate) fn failed(&self) {
         self.0.failed.fetch_add(1, SeqCst);
     }
+
+    /// It is begun again by somebody else, and counted there.
+    pub(crate) fn forget(self) {
+        self.0.requests.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Drop for Turn {

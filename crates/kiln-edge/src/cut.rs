@@ -17,6 +17,9 @@ pub(crate) struct Ticket {
     /// The fleet it is at.
     fleet: RefCell<Option<Arc<Tally>>>,
     told: Cell<Option<Instant>>,
+    /// Since when the head of an answer is awaited, if somebody is to be told when that has taken too long.
+    awaits: Cell<Option<Instant>>,
+    is_late: Cell<bool>,
     /// Whoever waits for something on behalf of the request: one task at a time.
     waiting: RefCell<Option<Waker>>,
     /// Since when a piece of the answer waits for the client to take it, if the request is one of several on its
@@ -51,6 +54,27 @@ impl Ticket {
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// The head of an answer is awaited from now on. Whoever waits is woken when it takes too long, by the walk over all
+    /// connections: no timer is set.
+    pub(crate) fn awaits(&self, since: Option<Instant>) {
+        self.awaits.set(since);
+    }
+
+    /// Tells whoever waits for the head of an answer that it has taken too long, if it has.
+    pub(crate) fn note_late(&self, limit: Duration) {
+        if self.awaits.get().is_some_and(|since| since.elapsed() > limit) {
+            self.is_late.set(true);
+            if let Some(waker) = self.waiting.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether it has taken too long.
+    pub(crate) fn is_late(&self) -> bool {
+        self.is_late.get()
     }
 
     /// A piece of the answer has been given.

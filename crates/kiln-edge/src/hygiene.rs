@@ -12,6 +12,19 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The id of a request, for finding it again in logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What is about one connection, whatever it says.
+pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+
 /// Removes what concerns only the connection the message came over, and what `Connection` names beside that.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
@@ -19,17 +32,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -71,12 +74,20 @@ pub(crate) fn gather_cookies(headers: &mut HeaderMap) {
 
 /// The request's id, as the client gave it (if it is fit to be logged), else a new one; it is in `headers` then.
 pub(crate) fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> String) -> HeaderValue {
-    let fit =
-        |v: &&HeaderValue| (1..=128).contains(&v.len()) && v.as_bytes().iter().all(u8::is_ascii_graphic);
-    if let Some(given) = headers.get(REQUEST_ID).filter(fit) {
+    if let Some(given) = headers.get(REQUEST_ID).filter(|v| is_fit(v.as_bytes())) {
         return given.clone();
     }
     let id = HeaderValue::try_from(new()).unwrap_or(HeaderValue::from_static("-"));
     headers.insert(REQUEST_ID, id.clone());
     id
+}
+
+/// Whether what a client calls its request is fit to be logged.
+pub(crate) fn is_fit(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// Whether a byte may stand in a host and its port.
+pub(crate) fn is_of_a_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte)
 }

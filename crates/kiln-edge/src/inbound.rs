@@ -186,13 +186,9 @@ fn host(request: &Request<Incoming>) -> Result<Option<HeaderValue>, Refusal> {
         return Err(Refusal::Malformed("the Host field is not the authority"));
     }
     match host {
-        Some(host) if !host.as_bytes().iter().all(is_of_a_host) => {
+        Some(host) if !host.as_bytes().iter().all(hygiene::is_of_a_host) => {
             Err(Refusal::Malformed("the Host field is not a host"))
         }
         host => Ok(host),
     }
-}
-
-fn is_of_a_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte)
 }

@@ -8,7 +8,8 @@ use crate::account::Account;
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
 use crate::cut::Ticket;
-use crate::upstream::{Burden, Channel};
+use crate::refusal::Refusal;
+use crate::upstream::{Burden, Channel, Upstream};
 use crate::worker::Worker;
 
 /// One request's place in the counts.
@@ -28,10 +29,23 @@ impl Place {
     }
 }
 
+/// What an answer comes over.
+pub(crate) trait Line {
+    /// The answer has gone through whole: what it came over waits for the next request to `upstream`, unless as many
+    /// as `at_most` do already.
+    fn keep(self, upstream: &Upstream, at_most: usize);
+}
+
+impl Line for Channel {
+    fn keep(self, upstream: &Upstream, at_most: usize) {
+        upstream.put(self, at_most);
+    }
+}
+
 /// A place, and the connection the answer comes over. Dropped without a word, it means that the client did not wait
 /// for the end.
-pub(crate) struct Lease {
-    channel: Channel,
+pub(crate) struct Lease<L: Line = Channel> {
+    line: L,
     idle_count: usize,
     place: Place,
 }
@@ -72,6 +86,16 @@ impl Reply {
         self.is_wasted = false;
     }
 
+    /// The edge answers it itself, for this reason.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.worker.registry.causes.count(refusal);
+        self.answered();
+        self.account.status = refusal.status().as_u16();
+        if let Some(story) = &mut self.account.story {
+            story.cause = Some(refusal.cause());
+        }
+    }
+
     pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
@@ -84,17 +108,22 @@ impl Drop for Reply {
     }
 }
 
-impl Lease {
+impl<L: Line> Lease<L> {
     /// `idle_count`: how many unused connections the instance may have when this one is done.
-    pub(crate) fn new(channel: Channel, idle_count: usize, mut place: Place) -> Self {
+    pub(crate) fn new(line: L, idle_count: usize, mut place: Place) -> Self {
         place.flight.ends(Ending::Answered);
         place.reply.answered();
-        Self { channel, idle_count, place }
+        Self { line, idle_count, place }
     }
 
     /// So many bytes of the body have gone to the client.
     pub(crate) fn passed(&mut self, bytes: usize) {
         self.place.reply.account.bytes += bytes as u64;
+    }
+
+    /// What it comes over, and what it is asked to end by.
+    pub(crate) fn line(&mut self) -> (&mut L, &Ticket) {
+        (&mut self.line, self.place.reply.ticket())
     }
 
     pub(crate) fn ticket(&self) -> &Ticket {
@@ -103,7 +132,7 @@ impl Lease {
 
     /// The answer has gone through whole: its connection waits for the next request.
     pub(crate) fn complete(self) {
-        self.place.burden.upstream().put(self.channel, self.idle_count);
+        self.line.keep(self.place.burden.upstream(), self.idle_count);
     }
 
     /// It is ended at the edge's wish, with the end its protocol knows: there is nothing to tell the client.

@@ -12,7 +12,8 @@
 //! | `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `head_check` | one thread and its clients |
 //! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
-//! | `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
+//! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
+//! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
 //! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
 //! | `inside`, `store` | what comes from inside instances, and where it leads |
@@ -22,6 +23,7 @@ mod accept;
 mod account;
 mod balance;
 mod body;
+mod buffers;
 mod client;
 mod client_io;
 mod clients;
@@ -30,12 +32,14 @@ mod confine;
 mod connect;
 mod connection;
 mod counts;
+mod course;
 mod cut;
 mod deadline;
 mod dial;
 mod director;
 mod error;
 mod evidence;
+pub mod express;
 mod forward;
 mod greet;
 pub mod head_check;

@@ -74,6 +74,28 @@ impl Peer {
         origin
     }
 
+    /// Whether what it says of others is believed.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
+    /// [`Self::introduce`] for a head that is written, not held, and in which the peer says nothing of others.
+    pub(crate) fn write(&self, head: &mut Vec<u8>, host: &str) -> Origin {
+        let scheme = self.scheme.as_str();
+        for piece in [
+            b"x-forwarded-for: ",
+            self.text.as_bytes(),
+            b"\r\nx-forwarded-proto: ",
+            scheme.as_bytes(),
+            b"\r\nx-forwarded-host: ",
+            host.as_bytes(),
+            b"\r\n",
+        ] {
+            head.extend_from_slice(piece);
+        }
+        Origin { ip: self.ip, scheme: self.scheme }
+    }
+
     fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
         if !self.is_trusted {
             return Origin { ip: self.ip, scheme: self.scheme };

@@ -16,7 +16,8 @@ use crate::tls::{Certificate, made_ready};
 
 /// What a validator of TLS-ALPN-01 asks for.
 pub(crate) const ALPN: &[u8] = b"acme-tls/1";
-const PLACE: &str = "/.well-known/acme-challenge/";
+/// Where documents are.
+pub(crate) const PLACE: &str = "/.well-known/acme-challenge/";
 
 /// One proof.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

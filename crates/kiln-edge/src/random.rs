@@ -28,6 +28,24 @@ impl Random {
 
     /// 32 hex digits.
     pub(crate) fn id(&self) -> String {
-        format!("{:016x}{:016x}", self.next(), self.next())
+        let mut id = Vec::with_capacity(32);
+        self.write_id(&mut id);
+        String::from_utf8(id).unwrap_or_default()
     }
+
+    /// The same, at the end of `text`.
+    pub(crate) fn write_id(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(&hex(self.next()));
+        text.extend_from_slice(&hex(self.next()));
+    }
+}
+
+/// A number in 16 hex digits.
+pub(crate) fn hex(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (at, digit) in text.iter_mut().enumerate() {
+        *digit = DIGITS[(number >> (60 - 4 * at)) as usize & 15];
+    }
+    text
 }

@@ -1,7 +1,7 @@
 //! The edge's own answers: short, and saying which of the things that can go wrong did.
 
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::body::ResponseBody;
@@ -137,6 +137,22 @@ impl Refusal {
         }
     }
 
+    /// The answer to a request for this host and path; it may have a place to go to.
+    pub(crate) fn response_at(
+        self,
+        https_port: u16,
+        host: Option<&str>,
+        path: &str,
+    ) -> Response<ResponseBody> {
+        let mut response = self.response();
+        if self == Self::OnlyHttps
+            && let Some(location) = host.and_then(|host| over_https(https_port, host, path))
+        {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
     pub(crate) fn response(self) -> Response<ResponseBody> {
         let status = self.status();
         let reason = status.canonical_reason().unwrap_or_default();
@@ -154,4 +170,17 @@ impl Refusal {
         }
         response
     }
+}
+
+/// The same place, over HTTPS.
+fn over_https(port: u16, host: &str, path: &str) -> Option<HeaderValue> {
+    let name = match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    let port = match port {
+        0 | 443 => String::new(),
+        port => format!(":{port}"),
+    };
+    HeaderValue::try_from(format!("https://{name}{port}{path}")).ok()
 }

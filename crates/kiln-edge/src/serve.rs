@@ -13,6 +13,7 @@ use hyper::{Request, Response};
 use crate::body::ResponseBody;
 use crate::client_io::ClientIo;
 use crate::connection::Connection;
+use crate::express;
 use crate::forward;
 use crate::greet::Greeted;
 use crate::lease::Reply;
@@ -33,7 +34,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Serves until either side ends it.
 pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, greeted: Greeted) {
     match greeted {
-        Greeted::Http1(io) => one_at_a_time(worker, connection, io).await,
+        Greeted::Http1(io) => {
+            if let Some(io) = express::serve(&worker, &connection, io).await {
+                Box::pin(one_at_a_time(worker, connection, io)).await;
+            }
+        }
         Greeted::Metrics(io) => Box::pin(figures(worker, io)).await,
         Greeted::Tcp(stream, port) => Box::pin(tcp::pass(&worker, &connection, stream, port)).await,
         Greeted::Store(stream, caller) => {

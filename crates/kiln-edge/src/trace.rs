@@ -4,7 +4,7 @@
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::random::Random;
+use crate::random::{Random, hex};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -18,19 +18,34 @@ pub(crate) fn pass_on(headers: &mut HeaderMap, random: &Random) {
     }
     // The state of a trace that is not known means nothing.
     headers.remove(TRACESTATE);
-    let parent = random.next().max(1);
-    if let Ok(value) = HeaderValue::try_from(format!("00-{}-{parent:016x}-00", random.id())) {
+    let mut begun = Vec::with_capacity(55);
+    begin(&mut begun, random);
+    if let Ok(value) = HeaderValue::from_bytes(&begun) {
         headers.insert(TRACEPARENT, value);
     }
 }
 
+/// Writes what begins a trace.
+pub(crate) fn begin(text: &mut Vec<u8>, random: &Random) {
+    text.extend_from_slice(b"00-");
+    random.write_id(text);
+    text.push(b'-');
+    text.extend_from_slice(&hex(random.next().max(1)));
+    text.extend_from_slice(b"-00");
+}
+
 /// The id of the trace that `headers` name.
 pub(crate) fn id(headers: &HeaderMap) -> Option<String> {
-    headers.get(TRACEPARENT)?.to_str().ok()?.get(3..35).map(str::to_owned)
+    traced(headers.get(TRACEPARENT)?.to_str().ok()?)
+}
+
+/// The id of the trace in a field that is sound.
+pub(crate) fn traced(traceparent: &str) -> Option<String> {
+    traceparent.get(3..35).map(str::to_owned)
 }
 
 /// `VERSION-TRACE-PARENT-FLAGS` in lower-case hex; later versions may say more after that.
-fn is_traceparent(text: &[u8]) -> bool {
+pub(crate) fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     let id = |part: &[u8]| hex(part) && part.iter().any(|c| *c != b'0');
     if text.len() < 55 || text[2] != b'-' || text[35] != b'-' || text[52] != b'-' {

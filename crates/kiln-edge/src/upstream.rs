@@ -1,18 +1,21 @@
 //! One instance as one thread knows it: how busy it is, and the connections that wait for the next request.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::Request;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Response, body::Incoming};
 use kiln_model::{InstanceId, Protocol};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::standing::Standing;
-use crate::upstream_io::Watch;
+use crate::upstream_io::{Watch, is_silent};
 
 /// How long a connection may have rested and still be trusted with a request that must not be sent twice. Servers
 /// close idle connections after seconds; within this time hardly one does.
@@ -28,6 +31,8 @@ pub(crate) struct Upstream {
     load: Cell<u32>,
     /// Connections without a request.
     idle: RefCell<Vec<Idle>>,
+    /// The same, of those that nobody looks after in between.
+    bare: RefCell<Vec<Bare>>,
     /// Connections that carry several requests at once.
     shared: RefCell<Vec<Rc<Shared>>>,
     in_table: Cell<bool>,
@@ -70,6 +75,24 @@ impl Drop for Part {
     }
 }
 
+/// A connection that waits for a request, and nobody with it.
+struct Bare {
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl Bare {
+    /// Whether nothing is known of it but that it is there: an unused connection has nothing to say.
+    fn is_quiet(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.stream.poll_read_ready(&mut context) {
+            Poll::Pending => true,
+            // It may be old news: the kernel knows.
+            Poll::Ready(_) => is_silent(self.stream.as_fd()),
+        }
+    }
+}
+
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     watch: Watch,
@@ -102,6 +125,7 @@ impl Upstream {
             protocol,
             load: Cell::new(0),
             idle: RefCell::default(),
+            bare: RefCell::default(),
             shared: RefCell::default(),
             in_table: Cell::new(true),
             standing: Standing::new(),
@@ -156,6 +180,27 @@ impl Upstream {
         None
     }
 
+    /// [`Self::take`] for those who look after a connection themselves.
+    pub(crate) fn take_bare(&self, at_most_once: bool) -> Option<TcpStream> {
+        let mut bare = self.bare.borrow_mut();
+        while let Some(last) = bare.pop() {
+            if last.is_quiet() {
+                let is_sound =
+                    !at_most_once || last.since.elapsed() < FRESH && is_silent(last.stream.as_fd());
+                return is_sound.then_some(last.stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps such a connection for the next request.
+    pub(crate) fn put_bare(&self, stream: TcpStream, since: Instant, at_most: usize) {
+        let mut bare = self.bare.borrow_mut();
+        if self.in_table.get() && bare.len() < at_most {
+            bare.push(Bare { stream, since });
+        }
+    }
+
     /// A fresh connection that carries several requests, this one's first.
     pub(crate) fn share(&self, sender: http2::SendRequest<RequestBody>) -> Channel {
         let shared = Rc::new(Shared { sender, streams: Cell::new(0), since: Cell::new(Instant::now()) });
@@ -178,19 +223,21 @@ impl Upstream {
     /// The instance has left the table: its unused connections are closed, and so is each that ends its request.
     pub(crate) fn leave(&self) {
         self.in_table.set(false);
-        self.idle.borrow_mut().clear();
+        self.close_idle();
         self.shared.borrow_mut().clear();
     }
 
     /// Closes the connections unused for `limit`, and those the instance has closed.
     pub(crate) fn expire(&self, limit: Duration) {
         self.idle.borrow_mut().retain(|i| !i.sender.is_closed() && i.since.elapsed() < limit);
+        self.bare.borrow_mut().retain(|b| b.since.elapsed() < limit && b.is_quiet());
         let in_use = |s: &Rc<Shared>| s.streams.get() > 0 || s.since.get().elapsed() < limit;
         self.shared.borrow_mut().retain(|s| !s.sender.is_closed() && in_use(s));
     }
 
     pub(crate) fn close_idle(&self) {
         self.idle.borrow_mut().clear();
+        self.bare.borrow_mut().clear();
     }
 }
 

@@ -51,10 +51,15 @@ impl Watch {
         // which clears `open` first, and which happens on this thread (the task that owns it is local to the
         // thread, and so is whoever holds this value), hence not between the check and the call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(fd, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+        is_silent(fd)
     }
+}
+
+/// Whether the other end of a socket has neither closed nor said anything, as the kernel knows.
+pub(crate) fn is_silent(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = [0u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(fd, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
 }
 
 impl Read for UpstreamIo {

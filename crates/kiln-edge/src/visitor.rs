@@ -6,15 +6,14 @@
 //! edge that comes after this one, come to the same result without knowing of each other. The number means nothing
 //! elsewhere; who makes one up only chooses on which side he is.
 
-use hyper::HeaderMap;
-use hyper::header::{COOKIE, HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use kiln_model::{EdgeCanary, ReleaseId, Share};
 
 use crate::origin::Scheme;
 use crate::random::Random;
 
 /// Asks for the release that does not serve everybody yet.
-const PREVIEW: HeaderName = HeaderName::from_static("x-kiln-preview");
+pub(crate) const PREVIEW: &str = "x-kiln-preview";
 /// The same, before the name of a host.
 const PREVIEW_HOST: &str = "preview.";
 const NAME: &str = "kiln-user";
@@ -30,10 +29,14 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// As the head of a request says.
-    pub(crate) fn of(headers: &HeaderMap, random: &Random) -> Self {
-        let wants_preview = headers.get(PREVIEW).is_some_and(|v| v.as_bytes() == b"1");
-        match known(headers) {
+    /// As the head of a request says: what stands at [`PREVIEW`], and its cookies.
+    pub(crate) fn of<'a>(
+        preview: Option<&[u8]>,
+        cookies: impl Iterator<Item = &'a str>,
+        random: &Random,
+    ) -> Self {
+        let wants_preview = preview == Some(b"1");
+        match known(cookies) {
             Some(number) => Self { number, is_known: true, wants_preview },
             None => Self { number: random.next(), is_known: false, wants_preview },
         }
@@ -104,9 +107,8 @@ fn point(number: u64, salt: u64) -> u32 {
     (spread >> 64) as u32
 }
 
-fn known(headers: &HeaderMap) -> Option<u64> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+fn known<'a>(cookies: impl Iterator<Item = &'a str>) -> Option<u64> {
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let (_, value) = pairs.find(|(name, _)| *name == NAME)?;
     let is_one = value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit());
     if is_one { u64::from_str_radix(value, 16).ok() } else { None }
@@ -155,8 +157,7 @@ mod tests {
             ("xkiln-user=00000000000000ff", None),
             ("kiln-user", None),
         ] {
-            let headers = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static(line))]);
-            assert_eq!(known(&headers), number, "{line}");
+            assert_eq!(known(std::iter::once(line)), number, "{line}");
         }
     }
 

@@ -21,6 +21,7 @@ use crate::Limits;
 use crate::accept;
 use crate::account::AccessLog;
 use crate::balance::Balance;
+use crate::buffers::Buffers;
 use crate::clients::Clients;
 use crate::connection::Connections;
 use crate::counts::Totals;
@@ -98,6 +99,7 @@ pub(crate) struct Worker {
     is_draining: Cell<bool>,
     is_closing: Cell<bool>,
     balance: RefCell<Balance>,
+    pub(crate) buffers: Buffers,
 }
 
 impl Deref for Worker {
@@ -145,6 +147,7 @@ impl Worker {
             is_draining: Cell::new(false),
             is_closing: Cell::new(false),
             balance: RefCell::new(Balance::empty()),
+            buffers: Buffers::default(),
         }
     }
 
@@ -154,6 +157,10 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.get()
     }
 
     /// Waits until connections are to end as soon as they can.
@@ -237,6 +244,7 @@ impl Worker {
         self.connections.tell_all();
         self.is_closing.set(true);
         self.closing.notify_waiters();
+        self.connections.end_resting();
         let all_ended = async {
             loop {
                 let ended = self.connections.ended.notified();
@@ -260,8 +268,12 @@ fn listen(listener: Listener) -> io::Result<(Door, TcpListener)> {
 /// Looks after what is overdue. One walk for all, instead of a timer for each.
 async fn sweep(worker: Rc<Worker>) {
     let limits = &worker.limits;
-    let shortest =
-        limits.header_read.min(limits.keep_alive).min(limits.client_stall).min(limits.upstream_idle);
+    let shortest = limits
+        .header_read
+        .min(limits.keep_alive)
+        .min(limits.client_stall)
+        .min(limits.upstream_idle)
+        .min(limits.response_head);
     let every = (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
     loop {
         tokio::time::sleep(every).await;

@@ -150,6 +150,15 @@ fn one_that_sends_more_than_it_promised() {
 }
 
 #[test]
+fn one_that_never_comes_to_its_answer() {
+    let (answer, _) = get_from(|connection| {
+        let early = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(100);
+        while std::io::Write::write_all(connection.reader.get_mut(), early.as_bytes()).is_ok() {}
+    });
+    assert_eq!(answer.status(), 502);
+}
+
+#[test]
 fn one_that_hangs() {
     let instance = Instance::raw(|connection| while connection.line().is_some() {});
     let edge = Edge::with(short(), 1);

@@ -9,6 +9,7 @@ mod circuit;
 mod clients;
 mod control;
 mod drain;
+mod express;
 mod forwarding;
 mod h2;
 mod harness;

@@ -16,7 +16,8 @@ use hyper_util::rt::TokioIo;
 use crate::harness::Edge;
 use crate::instance::{Instance, ok};
 
-const NEXT: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+/// Asks for the end of the connection, so that whoever has understood it ends it.
+const NEXT: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 /// Heads and bodies; what follows each is a request that must never arrive as part of it or instead of it.
 fn corpus() -> Vec<String> {
@@ -113,11 +114,15 @@ type Meaning = Vec<String>;
 /// Sends `bytes` and waits until there is nothing more to come.
 fn send(address: SocketAddr, bytes: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     // One who has refused it already may have closed.
     let _ = stream.write_all(bytes.as_bytes());
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let _ = stream.read_to_end(&mut Vec::new());
+    if stream.read_to_end(&mut Vec::new()).is_err() {
+        // It waits for more. Only now is it told that there is none: the end might make it forget what it has.
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
 }
 
 /// An instance that notes what it is asked.
@@ -209,22 +214,37 @@ fn the_edge_passes_on_only_what_others_understand_in_the_same_way() {
     let (hyper, seen_by_hyper) = plain_hyper();
     let (other, seen_behind_haproxy) = noting();
     let haproxy = Haproxy::before(&other);
-    let take = |noted: &Arc<Mutex<Meaning>>| std::mem::take(&mut *noted.lock().unwrap());
-    for bytes in corpus() {
+    // What an instance notes late is not held against the next.
+    let take = |noted: &Arc<Mutex<Meaning>>, tag: &str| -> Meaning {
+        let noted = std::mem::take(&mut *noted.lock().unwrap());
+        noted.into_iter().filter(|path| path.contains(tag)).collect()
+    };
+    let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+    // Each as the first of its connection, and behind one that nobody doubts.
+    let behind = corpus().into_iter().map(|bytes| (format!("{good}{bytes}"), 1));
+    let all = corpus().into_iter().map(|bytes| (bytes, 0)).chain(behind);
+    for (number, (bytes, doubtless)) in all.enumerate() {
+        let tag = &format!("-{number}-");
+        let bytes =
+            bytes.replace("first", &format!("first{tag}")).replace("smuggled", &format!("smuggled{tag}"));
+        let bytes = bytes.replace("good", &format!("good{tag}"));
         send(edge.address, &bytes);
         edge.drained();
-        let ours = take(&seen_behind_edge);
+        let ours = take(&seen_behind_edge, tag);
         send(hyper, &bytes);
-        let theirs = take(&seen_by_hyper);
+        let theirs = take(&seen_by_hyper, tag);
         assert!(
             theirs.starts_with(&ours),
             "hyper takes {bytes:?} for {theirs:?}, the edge passes on {ours:?}"
         );
         let ambiguous = bytes.contains("Content-Length: 4");
-        assert!(!ambiguous || ours.is_empty(), "{bytes:?} has two lengths and was passed on: {ours:?}");
+        assert!(
+            !ambiguous || ours.len() <= doubtless,
+            "{bytes:?} has two lengths and was passed on: {ours:?}"
+        );
         let Some(haproxy) = &haproxy else { continue };
         send(haproxy.address, &bytes);
-        let theirs = take(&seen_behind_haproxy);
+        let theirs = take(&seen_behind_haproxy, tag);
         // One may refuse what the other passes on; but what both pass on must be the same to the last byte.
         let both = ours.len().min(theirs.len());
         assert_eq!(ours[..both], theirs[..both], "{bytes:?}");

@@ -1,0 +1,114 @@
+//! A connection to an instance, held by the request that uses it.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::answer::Framing;
+use crate::connect;
+use crate::course::{Again, Kept, Miss};
+use crate::lease;
+use crate::refusal::Refusal;
+use crate::upstream::Upstream;
+use crate::worker::Worker;
+
+/// One connection.
+pub(super) struct Line {
+    stream: TcpStream,
+    /// Whether a request went over it before.
+    pub(super) was_kept: bool,
+    pub(super) use_after: UseAfter,
+}
+
+/// What becomes of a connection when its answer has gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UseAfter {
+    Next,
+    None,
+}
+
+impl Line {
+    /// A connection to `upstream`, kept or fresh.
+    pub(super) async fn to(
+        upstream: &Rc<Upstream>,
+        worker: &Worker,
+        kept: Kept,
+        at_most_once: bool,
+    ) -> Result<Self, Miss> {
+        let use_after = UseAfter::Next;
+        match upstream.take_bare(at_most_once).filter(|_| kept == Kept::Welcome) {
+            Some(stream) => Ok(Self { stream, was_kept: true, use_after }),
+            None => {
+                let stream = Box::pin(fresh(upstream, worker)).await;
+                let stream = stream.map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?;
+                Ok(Self { stream, was_kept: false, use_after })
+            }
+        }
+    }
+
+    /// Sends `bytes` from `sent` on.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        sent: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while *sent < bytes.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[*sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => *sent += length,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what there is behind what `bytes` has; a buffer is had only while there is something to be read.
+    pub(super) fn poll_hear(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        worker: &Worker,
+    ) -> Poll<io::Result<usize>> {
+        let heard = match self.stream.poll_read_ready(cx)? {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                if bytes.capacity() == 0 {
+                    *bytes = worker.buffers.take();
+                }
+                pin!(self.stream.read_buf(bytes)).poll(cx)
+            }
+        };
+        if heard.is_pending() && bytes.is_empty() {
+            worker.buffers.give(std::mem::take(bytes));
+        }
+        heard
+    }
+
+    /// What an answer with this framing leaves of it.
+    pub(super) fn used_for(&mut self, framing: Framing, keeps: bool) {
+        if !keeps || framing == Framing::Close {
+            self.use_after = UseAfter::None;
+        }
+    }
+}
+
+impl lease::Line for Line {
+    fn keep(self, upstream: &Upstream, at_most: usize) {
+        if self.use_after == UseAfter::Next {
+            upstream.put_bare(self.stream, Instant::now(), at_most);
+        }
+    }
+}
+
+async fn fresh(upstream: &Rc<Upstream>, worker: &Worker) -> Result<TcpStream, Refusal> {
+    match timeout(worker.limits.connect, connect::stream(upstream, &worker.stock)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(_)) => Err(Refusal::Unreachable),
+        Err(_) => Err(Refusal::ConnectTimeout),
+    }
+}
