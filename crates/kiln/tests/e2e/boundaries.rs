@@ -1,6 +1,11 @@
 //! The control plane is killed at every place at which it writes or has something done, and its disk fails there.
 
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::host::{TestHost, said};
+use crate::luck::SmallDisk;
 use crate::project::Project;
 
 /// Every one in the long form, a sample spread over all of them otherwise.
@@ -9,16 +14,22 @@ fn chosen(all: usize, sample: usize) -> Vec<usize> {
     (1..=all).step_by(step).collect()
 }
 
-/// How many boundaries a control plane passes from its start to the end of a deploy.
+/// How many boundaries a control plane passes from its start to the end of a deploy and all that follows from it: the old
+/// fleet is drained and kept warm, and the one before that is removed.
 fn count(host: &mut TestHost, project: &Project) -> usize {
+    // The fleet of the release before the next one's predecessor is what that removes.
+    project.say("to be kept warm");
+    host.deploy(project);
     let file = host.root.path().join("boundaries");
     host.kill_control();
     host.restart_control_until(&format!("count:{}", file.display()));
     project.say("to be counted");
     host.deploy(project);
+    host.wait_until("the drain is over, too", || is_over(host));
     let passed = std::fs::read_to_string(&file).expect("boundaries were passed");
     let has = |what: &str| passed.lines().filter(|line| line.ends_with(what)).count();
     assert!(has(" append") > 10 && has(" create") >= 2 && has(" table") >= 2, "{passed}");
+    assert!(has(" stop") >= 2 && has(" forget") >= 2, "{passed}");
     passed.lines().count()
 }
 
@@ -31,16 +42,58 @@ fn is_at_rest(host: &TestHost) -> bool {
     whole && !waits && status["traffic"]["state"] == "settled"
 }
 
+/// Whether nothing is under way any more, or nobody is there to say.
+fn is_over(host: &TestHost) -> bool {
+    let log = host.kiln(&["log", "-n", "4", "--json"]);
+    let entries: serde_json::Value = serde_json::from_slice(&log.stdout).unwrap_or_default();
+    let under_way = |e: &serde_json::Value| e["outcome"] == "under way";
+    !log.status.success() || !entries.as_array().expect("entries").iter().any(under_way)
+}
+
+/// Who dies beside control.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    Nobody,
+    Keeper,
+    KeeperAndHolder,
+    Edge,
+}
+
+impl Beside {
+    /// Kills them while no control plane lives that could notice.
+    fn die(self, host: &TestHost) {
+        let kill = |pid: Pid| kill_process(pid, Signal::KILL).expect("it runs");
+        match self {
+            Self::Nobody => {}
+            Self::Keeper => kill(host.keeper()),
+            Self::KeeperAndHolder => {
+                let (holder, keeper) = (host.holder(), host.keeper());
+                // It must not have the time to make another holder.
+                kill_process(keeper, Signal::STOP).expect("it runs");
+                kill(holder);
+                kill(keeper);
+            }
+            Self::Edge => kill(host.process("edge")),
+        }
+    }
+}
+
 /// Deploys while control meets its fate at `boundary`; afterwards the app is wholly on the old or wholly on the new
 /// release, and what the command said is true.
-fn deploy_through(host: &mut TestHost, project: &Project, boundary: &str) {
+fn deploy_through(host: &mut TestHost, project: &Project, boundary: &str, beside: Beside) {
     let before = (host.live(), host.page());
     host.kill_control();
     host.restart_control_until(boundary);
     project.say(boundary);
     let output = host.kiln(&["deploy", project.dir()]);
+    host.wait_until("it is dead, or all is done", || is_over(host));
     host.kill_control();
-    host.restart_control();
+    beside.die(host);
+    match beside {
+        // Its port is lost with it: nobody asked for one by name.
+        Beside::Edge => host.restart_elsewhere(),
+        _ => host.restart_control(),
+    }
     host.wait_until("everything is at rest", || is_at_rest(host));
     let (live, page) = (host.live(), host.page());
     let is_new = page.contains(boundary);
@@ -66,7 +119,7 @@ fn control_is_killed_at_every_boundary() {
     let all = count(&mut host, &project);
     let load = host.load();
     for n in chosen(all, 10) {
-        deploy_through(&mut host, &project, &format!("die:{n}"));
+        deploy_through(&mut host, &project, &format!("die:{n}"), Beside::Nobody);
     }
     assert_eq!(load.stop().failures, []);
 }
@@ -78,7 +131,77 @@ fn the_disk_fails_at_every_boundary() {
     let all = count(&mut host, &project);
     let load = host.load();
     for n in chosen(all, 4) {
-        deploy_through(&mut host, &project, &format!("refuse:{n}"));
+        deploy_through(&mut host, &project, &format!("refuse:{n}"), Beside::Nobody);
     }
     assert_eq!(load.stop().failures, []);
+}
+
+/// Whoever else dies in the same moment: the app is wholly on one release, and nothing is left over.
+#[test]
+fn the_keeper_dies_with_control_at_boundaries() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    let all = count(&mut host, &project);
+    let load = host.load();
+    for (n, beside) in
+        chosen(all, 4).into_iter().zip([Beside::Keeper, Beside::KeeperAndHolder].into_iter().cycle())
+    {
+        deploy_through(&mut host, &project, &format!("die:{n}"), beside);
+    }
+    assert_eq!(load.stop().failures, []);
+}
+
+/// Nobody listens while edge and control are dead, so there is no load here: what was in flight died with the edge.
+#[test]
+fn the_edge_dies_with_control_at_boundaries() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    let all = count(&mut host, &project);
+    for n in chosen(all, 3) {
+        deploy_through(&mut host, &project, &format!("die:{n}"), Beside::Edge);
+    }
+}
+
+/// The disk is full in the middle of a deploy: it is held up and says why, what serves serves on, and with room it ends
+/// well.
+#[test]
+fn a_disk_that_fills_up_during_a_deploy_holds_it_up_and_nothing_else() {
+    let disk = SmallDisk::mount();
+    let host = TestHost::start_in(disk.path());
+    let project = Project::example("hello");
+    let old = host.deploy(&project);
+    let load = host.load();
+    project.edit(
+        "kiln.toml",
+        r#"run      = ["/usr/sbin/nginx", "-g", "daemon off;"]"#,
+        r#"run      = ["/bin/sh", "-c", "trap 'exec /usr/sbin/nginx -g \"daemon off;\"' USR1; while :; do sleep 0.05; done"]"#,
+    );
+    // Nobody would tell those of checks to begin.
+    project.edit("kiln.toml", "[[image.web.check]]                      # the gate", "# the gate");
+    project.edit("kiln.toml", "run = [\"/usr/sbin/nginx\", \"-t\"]", "");
+    let http = "[[image.web.check]]\nhttp = { path = \"/\", status = 200, contains = \"hello\" }";
+    project.edit("kiln.toml", http, "");
+    project.say("through a full disk");
+    let mut deploy = host.command(&["deploy", project.dir()]);
+    let mut deploy = deploy.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let waits = |what: &str| host.json(&["status"])["waiting"].to_string().contains(what);
+    host.wait_until("the deploy waits for health", || waits("healthy"));
+    let full = disk.fill();
+    // What is left of the log's last block is used up, too.
+    let refused = (0..100).map(|n| host.kiln(&[["pin", "unpin"][n % 2], &old])).find(|o| !o.status.success());
+    let refused = refused.expect("there is no room");
+    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
+    let instances = host.json(&["instances"]);
+    for new in instances.as_array().unwrap().iter().filter(|i| i["release"] != old.as_str()) {
+        let pid = i32::try_from(new["pid"].as_i64().expect("its process")).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::USR1).expect("it runs");
+    }
+    host.wait_until("it waits for the disk", || waits("no space left"));
+    assert_eq!(host.live(), old);
+    drop(full);
+    let status = deploy.wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(host.page().contains("through a full disk"));
+    assert_eq!(load.stop().failures, []);
+    assert!(host.json(&["log", "--verify"])["entries"].as_u64().unwrap() > 5);
 }

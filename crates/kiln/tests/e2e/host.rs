@@ -72,6 +72,17 @@ impl TestHost {
         Self { root, address, child, traces }
     }
 
+    /// The same with its state directory on another disk, below `dir`.
+    pub(crate) fn start_in(dir: &Path) -> Self {
+        let traces = Traces::before();
+        let root = TempDir::new_in(dir).expect("a directory on that disk");
+        let from = BAKED.path().join(".");
+        let status = Command::new("cp").arg("-a").arg(from).arg(root.path()).status().expect("cp can be run");
+        assert!(status.success(), "the baked state directory could not be copied");
+        let (child, address) = serve(root.path());
+        Self { root, address, child, traces }
+    }
+
     /// Starts a host that has nothing yet, and no network but its own loopback: only its socket is reached from here.
     pub(crate) fn start_empty_without_network() -> Self {
         let traces = Traces::before();

@@ -103,7 +103,7 @@ fn a_disk_that_is_full() {
 }
 
 /// A file system of its own in a file; gone when dropped.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     mounted: TempDir,
     _image: tempfile::NamedTempFile,
 }
@@ -114,20 +114,34 @@ fn runs(program: &str, arguments: &[&std::ffi::OsStr]) {
 }
 
 impl SmallDisk {
-    fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         let (mounted, image) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
         image.as_file().set_len(1 << 30).unwrap();
-        runs("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.path().as_ref()]);
+        // Nothing is set apart for root: these tests are root.
+        runs(
+            "mkfs.ext4",
+            &["-q".as_ref(), "-F".as_ref(), "-m".as_ref(), "0".as_ref(), image.path().as_ref()],
+        );
         runs("mount", &["-o".as_ref(), "loop".as_ref(), image.path().as_ref(), mounted.path().as_ref()]);
         Self { mounted, _image: image }
     }
 
-    fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &std::path::Path {
         self.mounted.path()
     }
 
     fn ballast(&self) -> std::path::PathBuf {
         self.path().join("ballast")
+    }
+
+    /// Fills it up to the last byte, until what is given back is dropped.
+    pub(crate) fn fill(&self) -> Full<'_> {
+        let full = Full(self);
+        self.leave(1 << 20);
+        let mut ballast = std::fs::OpenOptions::new().append(true).open(self.ballast()).unwrap();
+        let refused = std::io::copy(&mut std::io::repeat(0), &mut ballast).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+        full
     }
 
     /// Fills the disk up, but for so much.
@@ -136,6 +150,15 @@ impl SmallDisk {
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         let length = (stat.f_bavail * stat.f_frsize).saturating_sub(free);
         runs("fallocate", &["-l".as_ref(), length.to_string().as_ref(), self.ballast().as_ref()]);
+    }
+}
+
+/// A disk without room.
+pub(crate) struct Full<'a>(&'a SmallDisk);
+
+impl Drop for Full<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0.ballast());
     }
 }
 
