@@ -153,16 +153,44 @@ fn facts(archive: &[u8]) -> Facts {
     facts
 }
 
-/// Accounts are compared whatever their order: apt's and ours install packages in different orders. And lists of paths:
-/// dpkg's have the order of the package's archive, ours are sorted.
-fn settled(path: &str, bytes: Vec<u8>) -> Vec<u8> {
-    let tables = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/shells"];
-    let is_list = path.starts_with("/var/lib/dpkg/info/") && path.ends_with(".list");
-    if !tables.contains(&path) && !is_list {
+/// Lists are compared line by line, whatever their order: apt's and ours install packages in different orders, and dpkg's
+/// lists of paths have the order of the package's archive where ours are sorted. What of a file tells of the machine or of
+/// who was first to do something is left out of it.
+fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
+    const LISTS: [&str; 6] = [
+        "/etc/passwd",
+        "/etc/group",
+        "/etc/shadow",
+        "/etc/gshadow",
+        "/etc/shells",
+        "/var/lib/dpkg/triggers/File",
+    ];
+    if path.ends_with(".pyc") {
+        // By what it is held to its source: by hash if a package had it compiled, by time if who imported it first did.
+        bytes.drain(4..bytes.len().min(16));
+        return bytes;
+    }
+    let is_main = path == "/etc/postfix/main.cf";
+    let is_list =
+        LISTS.contains(&path) || (path.starts_with("/var/lib/dpkg/info/") && path.ends_with(".list"));
+    if !is_list && !is_main {
         return bytes;
     }
     let text = String::from_utf8(bytes).unwrap();
-    text.lines().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("\n").into_bytes()
+    if is_main {
+        // The machine's names, as its resolver has them.
+        let lines = text.lines().filter(|line| !line.starts_with("mydestination ="));
+        return lines.collect::<Vec<_>>().join("\n").into_bytes();
+    }
+    // The day a password was set: each step of ours has a "now" of its own.
+    let without_day = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
+        [name, password, _, ref rest @ ..] if path == "/etc/shadow" => {
+            format!("{name}:{password}::{}", rest.join(":"))
+        }
+        _ => line.to_owned(),
+    };
+    let lines: BTreeSet<String> = text.lines().map(without_day).collect();
+    lines.into_iter().collect::<Vec<_>>().join("\n").into_bytes()
 }
 
 /// With the same "now" and on a host of the same name as in our sandbox: what scripts write of them is then the same on both
@@ -170,7 +198,10 @@ fn settled(path: &str, bytes: Vec<u8>) -> Vec<u8> {
 fn by_apt(set: &str, epoch: u64) -> Facts {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("tree.tar");
-    let include = format!("--include=usr-is-merged,{}", set.replace(' ', ","));
+    // In the order of the lock.
+    let mut names: Vec<&str> = set.split(' ').collect();
+    names.sort_unstable();
+    let include = format!("--include=usr-is-merged,{}", names.join(","));
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--variant=essential", "--mode=root", "--quiet", &include])
