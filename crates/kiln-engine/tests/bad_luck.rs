@@ -4,15 +4,18 @@ mod common;
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::private_group::PrivateGroup;
 use common::{Bench, PATIENCE, signal, status_of};
 use kiln_engine::Engine;
-use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus};
+use kiln_model::{ByteSize, Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, IoLimits};
 use kiln_testkit::fixture_image::FixtureImage;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Signal;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 fn sleepers(bench: &Bench, count: usize) -> Vec<InstanceOrder> {
     (0..count).map(|n| bench.image.order(&format!("a-{n}"), &["/bin/sleep", "1000"])).collect()
@@ -180,4 +183,35 @@ fn whoever_leaves_its_parent_twice_is_still_inside() {
     bench.run(&order);
     bench.engine.kill(&[order.id]).unwrap();
     assert_eq!(bench.groups(), before);
+}
+
+/// Has a process live on a host on which reading cannot be limited.
+fn without_blkio() -> std::io::Result<()> {
+    // SAFETY: the process has just been forked and has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    Ok(unmount(BLKIO, UnmountFlags::DETACH)?)
+}
+
+const BLKIO: &str = "/sys/fs/cgroup/blkio";
+
+#[test]
+fn an_instance_whose_reading_cannot_be_limited_is_refused_and_nothing_is_made_for_it() {
+    if !Path::new(BLKIO).join("tasks").exists() {
+        return eprintln!(
+            "NOT TESTED here: a host without limits of reading. It has no v1 hierarchy to be without."
+        );
+    }
+    let bench = Bench::prepared(FixtureImage::new(), |command| {
+        // SAFETY: a few system calls, made in the copy of this process that has one thread; they allocate nothing.
+        unsafe { command.pre_exec(without_blkio) };
+    });
+    let before = bench.groups();
+    let mut order = bench.image.order("a-limited", &["/bin/sleep", "1000"]);
+    order.limits.io = Some(IoLimits { read: Some(ByteSize(2 << 20)), reads: None });
+    let (exit, _) = bench.to_end(&order);
+    let Exit::NotStarted { cause } = exit else { panic!("{exit:?}") };
+    assert!(cause.contains("nor is a v1 hierarchy with `blkio` mounted"), "{cause}");
+    assert_eq!(bench.groups(), before);
+    bench.run(&bench.image.order("a-unlimited", &["/bin/sleep", "1000"]));
 }

@@ -85,12 +85,21 @@ impl TestHost {
 
     /// Starts a host that has nothing yet, and no network but its own loopback: only its socket is reached from here.
     pub(crate) fn start_empty_without_network() -> Self {
-        let traces = Traces::before();
         let root = TempDir::new().expect("a temporary directory");
-        let program = root.path().with_extension("without-network");
-        let script = format!(
-            "#!/bin/sh\nexec unshare -n sh -c 'busybox ip link set lo up && exec {KILN} \"$@\"' sh \"$@\"\n"
-        );
+        Self::start_unshared(root, "-n", "busybox ip link set lo up")
+    }
+
+    /// Starts a host as [`TestHost::start`] does, where nothing is mounted any more at `path`.
+    pub(crate) fn start_without_mount(path: &str) -> Self {
+        Self::start_unshared(baked_root(), "-m", &format!("umount {path}"))
+    }
+
+    /// In namespaces of its own, after something was done there.
+    fn start_unshared(root: TempDir, namespaces: &str, first: &str) -> Self {
+        let traces = Traces::before();
+        let program = root.path().with_extension("unshared");
+        let script =
+            format!("#!/bin/sh\nexec unshare {namespaces} sh -c '{first} && exec {KILN} \"$@\"' sh \"$@\"\n");
         std::fs::write(&program, script).expect("a script can be written");
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .expect("a mode");

@@ -373,3 +373,24 @@ fn a_state_directory_in_memory_is_refused_before_anything_is_fetched() {
     let root = TempDir::new_in("/dev/shm").unwrap();
     fails(&bake(&Project::example("hello"), root.path()), 9, &["tmpfs", "--root"]);
 }
+
+#[test]
+fn limits_of_reading_where_there_is_no_controller_for_them_are_refused_before_anything_is_made() {
+    let controller = "/sys/fs/cgroup/blkio";
+    if !std::path::Path::new(controller).join("tasks").exists() {
+        return eprintln!(
+            "NOT TESTED here: a host without limits of reading. It has no v1 hierarchy to be without."
+        );
+    }
+    let host = TestHost::start_without_mount(controller);
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "health    = {", "io = { read = \"20MiB\" }\nhealth    = {");
+    let refused = host.kiln(&["deploy", project.dir()]);
+    let why = [
+        "the limits of service web cannot be kept on this host",
+        "nor is a v1 hierarchy with `blkio` mounted",
+    ];
+    fails(&refused, 9, &[why[0], why[1], "leave `io` of the service out"]);
+    assert_eq!(host.json(&["instances", "--all"]), serde_json::json!([]));
+    host.deploy(&Project::example("hello"));
+}
