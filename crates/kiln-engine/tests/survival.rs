@@ -397,3 +397,18 @@ fn descriptors_do_not_pile_up() {
     let first = count();
     assert_eq!([count(), count(), count()], [first; 3]);
 }
+
+/// Its own processes go with its first one; these do not.
+#[test]
+fn what_was_moved_into_the_groups_of_an_instance_ends_with_it() {
+    let bench = Bench::new();
+    let order = bench.image.order("a", &["/bin/sleep", "1000"]);
+    bench.run(&order);
+    let before = bench.groups();
+    let group = unified(&bench).join("a");
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+    bench.engine.kill(&[order.id]).unwrap();
+    assert!(!child.wait().unwrap().success(), "it was killed");
+    assert!(before.contains(&group) && !bench.groups().contains(&group));
+}

@@ -3,6 +3,7 @@
 
 mod bare;
 mod fleet;
+mod rest;
 mod steps;
 mod usage;
 
@@ -68,7 +69,9 @@ fn measure(run_dir: &Path, is_short: bool) -> Result<Value> {
     let mut thousands = Vec::new();
     let mut bare = Vec::new();
     for _ in 0..ROUNDS {
+        rest::wait()?;
         thousands.push(fleet::measure(&engine, run_dir, &image, 1000)?);
+        rest::wait()?;
         bare.push(bare::measure(1000)?);
     }
     let few = fleet::measure(&engine, run_dir, &image, 100)?;

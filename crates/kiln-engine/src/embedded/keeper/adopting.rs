@@ -43,13 +43,13 @@ impl Keeper {
     }
 
     fn adopt_one(&mut self, trace: Trace, exit: Option<Exit>, inheritance: &mut Inheritance) {
-        let (number, id, pid) = (self.next_number(), trace.id.clone(), trace.pid);
+        let (number, id) = (self.next_number(), trace.id.clone());
         self.launcher.restore(&trace.app, trace.ids, trace.accounting_uid);
         self.register.expect(id.clone());
         let outputs = [0, 1].map(|n| self.adopt_output(number, n, &trace, inheritance));
         let main = exit.is_none().then(|| self.find_process(&trace, inheritance)).flatten();
         let watched = main.filter(|main| self.poll.add(main.pidfd(), Source::Main(number)).is_ok());
-        let is_there = watched.is_some();
+        let main = watched.clone();
         // One whose end nobody saw is gone, and how is not known.
         let phase = watched.map_or_else(|| leaving(exit.unwrap_or(Exit::Unknown)), Phase::Live);
         let listeners = trace.listeners.iter().map(|mark| inheritance.take(*mark));
@@ -58,12 +58,10 @@ impl Keeper {
         self.begin_rounds();
         self.instances.insert(number, Instance::adopt(trace, phase, outputs, listeners));
         self.numbers.insert(id.clone(), number);
-        if !is_there {
-            return self.remove_rest(number);
-        }
+        let Some(main) = main else { return self.remove_rest(number) };
         match self.register.status(&id).map(|status| &status.state) {
             Some(InstanceState::Stopping { .. }) => self.give_grace(number),
-            Some(_) => self.hold_mounts(number, pid),
+            Some(_) => self.hold_mounts(number, &main),
             None => self.give_up_launch(number),
         }
     }

@@ -5,11 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
-use rustix::fs::OFlags;
 
 use super::super::capture::OutputPipe;
 use super::super::cgroup::{Allowance, NO_IO};
-use super::super::launch::{LAUNCHES_AT_ONCE, Launching, ParentTimes, Progress};
+use super::super::launch::{LAUNCHES_AT_ONCE, Launching, MainProcess, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
 use super::shortage::full_at_the_end;
@@ -74,7 +73,7 @@ impl Keeper {
         let mut launching = launching.map_err(|e| e.in_full())?;
         self.poll.add(launching.channel(), Source::Launch(number)).map_err(with("watch its launch"))?;
         self.poll.add(launching.main().pidfd(), Source::Main(number)).map_err(with("watch it"))?;
-        self.hold_mounts(number, launching.main().pid());
+        self.hold_mounts(number, launching.main());
         self.write_down(number, order, &launching).map_err(with("write down that it exists"))?;
         launching.mark("watch it and write it down");
         Ok(launching)
@@ -82,11 +81,10 @@ impl Keeper {
 
     /// Its end is told without what was full if they cannot be held, and where descriptors get scarce: that there is
     /// an instance is more than why one ended. The lowest free number tells how many there are.
-    pub(super) fn hold_mounts(&mut self, number: u64, pid: u32) {
+    pub(super) fn hold_mounts(&mut self, number: u64, main: &MainProcess) {
         let half = self.host.most_files / 2;
         if let Some(instance) = self.instances.get_mut(&number) {
-            let mounts = self.host.open_proc(pid, "ns/mnt", OFlags::RDONLY).ok();
-            instance.mounts = mounts.filter(|held| held.as_raw_fd() as u64 <= half);
+            instance.mounts = main.mounts().ok().filter(|held| held.as_raw_fd() as u64 <= half);
         }
     }
 
@@ -177,10 +175,10 @@ impl Keeper {
 
     pub(super) fn end_processes(&mut self, number: u64) {
         let Some(instance) = self.instances.get(&number) else { return };
-        // By group, which has everything whoever's child it is; by process, should the group not be there any more.
-        let _ = self.groups.kill(instance.id.as_str());
-        if let Some(main) = instance.main() {
-            main.kill();
+        match instance.main() {
+            // All processes inside go with the first one, and the groups need not be asked, which costs more.
+            Some(main) => main.kill(),
+            None => drop(self.groups.kill(instance.id.as_str())),
         }
     }
 
@@ -193,13 +191,9 @@ impl Keeper {
         let Phase::Live(main) = &instance.phase else { return };
         let Some(exit) = main.reap(&self.host) else { return };
         self.poll.remove(main.pidfd());
-        let (id, is_killed) = (instance.id.clone(), instance.is_killed);
+        let id = instance.id.clone();
         let exit = instance.verdict(exit, || self.groups.want_of_memory(&id));
         let exit = self.with_space(number, exit);
-        // With the init of its process namespace all its processes are gone; this is for what was moved in.
-        if !is_killed {
-            let _ = self.groups.kill(id.as_str());
-        }
         self.journal_exit(&id, &exit);
         self.set_phase(number, leaving(exit));
         self.remove_rest(number);
@@ -233,7 +227,8 @@ impl Keeper {
         self.remove_rest(number);
     }
 
-    /// Of an instance without processes: when all it wrote is kept, its groups go, and its end is told.
+    /// Of an instance without processes: when all it wrote is kept, its groups go, and its end is told. What somebody
+    /// has moved into them from outside is killed.
     pub(super) fn remove_rest(&mut self, number: u64) {
         let Some(instance) = self.instances.get(&number) else { return };
         let Phase::Leaving { exit, deadline } = &instance.phase else { return };

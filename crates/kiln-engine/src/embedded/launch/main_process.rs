@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use kiln_model::Exit;
@@ -127,6 +127,17 @@ impl MainProcess {
     /// How it ended; none if it has not.
     pub(crate) fn reap(&self, host: &Host) -> Option<Exit> {
         ending::of(host, self.pidfd.as_fd(), self.pid)
+    }
+
+    /// Its mount namespace. Asked of the kernel and not of /proc, which would keep a directory of each process for it.
+    pub(crate) fn mounts(&self) -> io::Result<OwnedFd> {
+        const GET_MOUNT_NAMESPACE: libc::c_ulong = 0xff << 8 | 3; // PIDFD_GET_MNT_NAMESPACE, since Linux 6.11
+        // SAFETY: the request takes no argument.
+        match unsafe { libc::ioctl(self.pidfd.as_raw_fd(), GET_MOUNT_NAMESPACE, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: the kernel has just made it, and nobody else owns it.
+            namespace => Ok(unsafe { OwnedFd::from_raw_fd(namespace) }),
+        }
     }
 
     /// Makes unconnected sockets in its network namespace. The calling process has one thread only.
