@@ -202,9 +202,12 @@ impl Worker {
                 }
                 Order::Deafen(doors, done) => {
                     listeners.retain(|(door, _)| !doors.contains(door));
-                    accepting
-                        .extract_if(.., |(door, _)| doors.contains(door))
-                        .for_each(|(_, task)| task.abort());
+                    let closed: Vec<_> = accepting.extract_if(.., |(door, _)| doors.contains(door)).collect();
+                    closed.iter().for_each(|(_, task)| task.abort());
+                    // A listener is closed with its task, and that when this thread comes to it.
+                    while !closed.iter().all(|(_, task)| task.is_finished()) {
+                        tokio::task::yield_now().await;
+                    }
                     let _ = done.send(());
                 }
                 Order::Drain(done) => {

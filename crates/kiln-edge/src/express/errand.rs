@@ -172,10 +172,33 @@ impl Express {
                 }
                 Read::Whole(Head { status, framing, keeps, is_events, head, has_id }) => {
                     line.used_for(framing, keeps);
+                    if matches!(framing, Framing::Length(_)) && !is_events && bytes.len() == at {
+                        self.begins(&mut line, &mut bytes, worker, ticket).await?;
+                    }
                     let rest = Rest { framing, is_events, bytes, at };
                     return Ok(Heard { line, status, rest, head, has_id });
                 }
             }
+        }
+    }
+
+    /// Waits for the first bytes of a body that was promised. An instance that dies between the head and the body has
+    /// not begun to answer as far as anybody was told, and the request may be asked again as if there were no head. One
+    /// that takes its time is believed in the end.
+    async fn begins(
+        &self,
+        line: &mut Line,
+        bytes: &mut Vec<u8>,
+        worker: &Worker,
+        ticket: &Ticket,
+    ) -> Result<(), Miss> {
+        let hearing = poll_fn(|cx| match line.poll_hear(cx, bytes, worker) {
+            Poll::Pending if ticket.is_late() => Poll::Ready(None),
+            hearing => hearing.map(Some),
+        });
+        match hearing.await {
+            Some(Ok(1..)) | None => Ok(()),
+            Some(Ok(0) | Err(_)) => Err(self.lost(line, Refusal::Lost)),
         }
     }
 

@@ -198,3 +198,25 @@ fn an_answer_with_broken_chunks_is_not_taken_for_whole() {
         assert_eq!(edge.drained().failed, 1, "{body:?}");
     }
 }
+
+/// The head was written and the body not: nobody has been told of the head yet.
+#[test]
+fn an_instance_that_dies_between_head_and_body_has_not_answered() {
+    let promise = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+    let dying = Instance::raw(move |connection| {
+        connection.try_read();
+        connection.send(promise);
+    });
+    let good = Instance::saying("good");
+    let edge = Edge::serving(&[&dying, &good]);
+    let mut client = edge.connect();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").text(), "good");
+    }
+    assert!(dying.connections() > 0);
+    assert_eq!(edge.drained().failed, 0);
+    // What may have been carried out is not asked again, and gets an answer all the same.
+    let edge = Edge::serving(&[&dying]);
+    let answer = edge.connect().send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").read();
+    assert_eq!(answer.status(), 502);
+}
