@@ -34,7 +34,7 @@ struct Kind {
     command: &'static str,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         what: "SSH host keys",
         packages: &["openssh-server", "dropbear-initramfs", "dropbear"],
@@ -76,6 +76,13 @@ const KINDS: [Kind; 7] = [
         paths: &["/var/lib/rabbitmq/.erlang.cookie"],
         instead: "give one as a secret that all nodes share; with HOME in a volatile directory each instance makes its own",
         command: "umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' >/run/erlang.cookie",
+    },
+    Kind {
+        what: "the secret of varnishd's management port",
+        packages: &["varnish"],
+        paths: &["/etc/varnish/secret"],
+        instead: "give one as a secret and name its file with `-S`, or make one at the start of each instance",
+        command: "umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' >/run/varnish.secret",
     },
     Kind {
         what: "the state of a random number generator",

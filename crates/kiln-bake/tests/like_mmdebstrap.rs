@@ -90,6 +90,7 @@ const EXPLAINED: &[&str] = &[
     "/var/lib/systemd/*",
     "/etc/bind/rndc.key",
     "/var/lib/rabbitmq/.erlang.cookie",
+    "/etc/varnish/secret",
     "/etc/ssh/ssh_host_*",
     "/etc/ssl/certs/ssl-cert-snakeoil.pem",
     "/etc/ssl/private/ssl-cert-snakeoil.key",
