@@ -1,12 +1,14 @@
 //! Bodies on their way through: never held whole, and watched for how they end.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::lease::Lease;
 
@@ -85,7 +87,54 @@ pub(crate) enum ResponseBody {
     /// The edge's own words.
     Own(Option<Bytes>),
     /// What an instance sends, as it comes; the lease knows whom to tell when it ends.
-    Streamed(Incoming, Option<Lease>, Shape),
+    Streamed(Opened, Option<Lease>, Shape),
+}
+
+/// The body of an answer, of which the first piece may be there.
+pub(crate) struct Opened {
+    first: Option<Frame<Bytes>>,
+    rest: Incoming,
+}
+
+impl Opened {
+    /// Waits for the first piece of a body that must have one, for at most `limit`. One that does not come by then may
+    /// come later; none if it never comes.
+    pub(crate) async fn begun(mut rest: Incoming, limit: Duration) -> Option<Self> {
+        let piece = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx));
+        match timeout(limit, piece).await {
+            Ok(Some(Ok(first))) => Some(Self { first: Some(first), rest }),
+            Ok(Some(Err(_)) | None) => None,
+            Err(_) => Some(rest.into()),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + first);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint
+    }
+}
+
+impl From<Incoming> for Opened {
+    fn from(rest: Incoming) -> Self {
+        Self { first: None, rest }
+    }
 }
 
 /// What the end of an answer means.
@@ -106,8 +155,8 @@ impl ResponseBody {
         }
     }
 
-    pub(crate) fn streamed(incoming: Incoming, lease: Lease, shape: Shape) -> Self {
-        Self::Streamed(incoming, Some(lease), shape)
+    pub(crate) fn streamed(body: Opened, lease: Lease, shape: Shape) -> Self {
+        Self::Streamed(body, Some(lease), shape)
     }
 }
 
@@ -119,14 +168,14 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let (incoming, lease, shape) = match self.get_mut() {
+        let (body, lease, shape) = match self.get_mut() {
             Self::Own(words) => return Poll::Ready(words.take().map(|w| Ok(Frame::data(w)))),
-            Self::Streamed(incoming, lease, shape) => (incoming, lease, shape),
+            Self::Streamed(body, lease, shape) => (body, lease, shape),
         };
         if let Some(lease) = lease {
             lease.ticket().is_asked();
         }
-        let frame = Pin::new(&mut *incoming).poll_frame(cx);
+        let frame = body.poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(lease)) = (&frame, &mut *lease)
             && let Some(data) = frame.data_ref()
         {
@@ -136,7 +185,7 @@ impl Body for ResponseBody {
         match &frame {
             Poll::Ready(Some(Err(_))) => end(lease, Lease::cut_short),
             Poll::Ready(None) => end(lease, Lease::complete),
-            Poll::Ready(Some(Ok(_))) if incoming.is_end_stream() => end(lease, Lease::complete),
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => end(lease, Lease::complete),
             Poll::Ready(Some(Ok(_))) => {}
             Poll::Pending => {
                 let told = lease.as_ref().is_some_and(|l| l.ticket().poll_told(cx));
@@ -149,14 +198,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(words) => words.is_none(),
-            Self::Streamed(incoming, ..) => incoming.is_end_stream(),
+            Self::Streamed(body, ..) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(words) => SizeHint::with_exact(words.as_ref().map_or(0, |w| w.len() as u64)),
-            Self::Streamed(incoming, ..) => incoming.size_hint(),
+            Self::Streamed(body, ..) => body.size_hint(),
         }
     }
 }
@@ -164,8 +213,8 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // An answer without a body is never polled.
-        if let Self::Streamed(incoming, lease, _) = self
-            && incoming.is_end_stream()
+        if let Self::Streamed(body, lease, _) = self
+            && body.is_end_stream()
         {
             end(lease, Lease::complete);
         }

@@ -3,13 +3,15 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
 use hyper::http::header::Entry;
+use hyper::http::response::Parts;
 use hyper::{Request, Response, StatusCode, Version};
+use kiln_model::Protocol;
 
 use crate::account::Story;
-use crate::body::{RequestBody, ResponseBody, Shape};
+use crate::body::{Opened, RequestBody, ResponseBody, Shape};
 use crate::connect::connect;
 use crate::counts::Turn;
 use crate::course::{Again, Asked, Course, Errand, Kept, Miss, Stop};
@@ -74,7 +76,7 @@ impl Exchange {
         let obtained = course.obtain(&mut self).await;
         let cookie = course.cookie();
         let mut response = match obtained {
-            Ok(((response, channel), burden)) => self.accept(course, response, channel, burden),
+            Ok((answered, burden)) => self.accept(course, answered, burden),
             Err(Stop::Refused(refusal)) => self.refuse(course, refusal),
             // It carries everything.
             Err(Stop::Otherwise) => self.refuse(course, Refusal::Unreachable),
@@ -108,8 +110,7 @@ impl Exchange {
         if error.error().is_parse() {
             return Miss { refusal: Refusal::Garbage, again: Again::No };
         }
-        let again = if self.inbound.renew() { elsewhere } else { Again::No };
-        Miss { refusal: Refusal::Lost, again }
+        self.lost(used)
     }
 
     fn refuse(&self, course: Course, refusal: Refusal) -> Response<ResponseBody> {
@@ -119,32 +120,78 @@ impl Exchange {
         refusal.response_at(self.worker.https_port.load(Relaxed), host, path)
     }
 
-    fn accept(
-        self,
-        course: Course,
-        mut response: Response<Incoming>,
-        channel: Channel,
-        burden: Burden,
-    ) -> Response<ResponseBody> {
-        *response.version_mut() = Version::HTTP_11;
-        let Some(place) = course.answered(response.status().as_u16(), burden) else {
+    fn accept(self, course: Course, answered: Answered, burden: Burden) -> Response<ResponseBody> {
+        let status = answered.status();
+        let Some(place) = course.answered(status.as_u16(), burden) else {
             return Refusal::Lost.response();
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
-        }
-        let (mut head, body) = response.into_parts();
+        let (mut head, body, channel) = match answered {
+            Answered::Upgraded(mut response) => {
+                *response.version_mut() = Version::HTTP_11;
+                return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
+            }
+            Answered::Begun(head, body, channel) => (head, body, channel),
+        };
+        head.version = Version::HTTP_11;
         hygiene::strip_hop_by_hop(&mut head.headers);
-        let is_events =
-            head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
-        let shape = if is_events { Shape::Events } else { Shape::Whole };
+        let shape = if is_events(&head) { Shape::Events } else { Shape::Whole };
         let lease = Lease::new(channel, self.worker.limits.upstream_idle_count, place);
         Response::from_parts(head, ResponseBody::streamed(body, lease, shape))
     }
+
+    /// Takes an answer of which the head is there. With a body of a known length the first of that must be there as
+    /// well: an instance that dies in between has not answered.
+    async fn begun(
+        &mut self,
+        response: Response<Incoming>,
+        channel: Channel,
+        upstream: &Upstream,
+    ) -> Result<Answered, Miss> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Answered::Upgraded(response));
+        }
+        let (head, body) = response.into_parts();
+        let has_length = body.size_hint().exact().is_some_and(|length| length > 0);
+        if !has_length || is_events(&head) || upstream.protocol() != Protocol::Http1 {
+            return Ok(Answered::Begun(head, body.into(), channel));
+        }
+        match Opened::begun(body, self.worker.limits.response_head).await {
+            Some(body) => Ok(Answered::Begun(head, body, channel)),
+            None => Err(self.lost(channel.used)),
+        }
+    }
+
+    /// What follows when an instance was sent it and has not answered.
+    fn lost(&mut self, used: bool) -> Miss {
+        let elsewhere = if used { Again::Fresh } else { Again::Elsewhere };
+        let again = if self.inbound.renew() { elsewhere } else { Again::No };
+        Miss { refusal: Refusal::Lost, again }
+    }
+}
+
+/// What an instance has answered.
+enum Answered {
+    /// The connection is to be something else.
+    Upgraded(Response<Incoming>),
+    /// Its head, and what follows it over this connection.
+    Begun(Parts, Opened, Channel),
+}
+
+impl Answered {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Upgraded(_) => StatusCode::SWITCHING_PROTOCOLS,
+            Self::Begun(head, ..) => head.status,
+        }
+    }
+}
+
+fn is_events(head: &Parts) -> bool {
+    head.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"))
 }
 
 impl Errand for Exchange {
-    type Answer = (Response<Incoming>, Channel);
+    type Answer = Answered;
 
     fn asked(&self) -> Asked<'_> {
         let host = self.inbound.host.as_ref().and_then(|h| h.to_str().ok());
@@ -182,7 +229,7 @@ impl Errand for Exchange {
         let used = channel.used;
         let sent = channel.send(request);
         match answer_within(limits.response_head, &self.inbound.progress, sent).await {
-            Ok(Ok(response)) => Ok((response, channel)),
+            Ok(Ok(response)) => self.begun(response, channel, upstream).await,
             Ok(Err(error)) => Err(self.unanswered(error, used)),
             Err(refusal) => Err(Miss { refusal, again: Again::No }),
         }

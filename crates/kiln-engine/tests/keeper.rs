@@ -111,3 +111,18 @@ fn what_is_killed_before_its_turn_never_runs() {
     bench.engine.kill(&ids).unwrap();
     assert!(bench.engine.list().unwrap().iter().all(|s| matches!(s.state, InstanceState::Ended { .. })));
 }
+
+#[test]
+fn an_instance_is_told_to_end_by_the_signal_its_image_names() {
+    let bench = Bench::new();
+    let script = "trap 'exit 7' QUIT; trap 'exit 8' TERM; trap 'exit 9' USR1; echo ready; \
+                  while true; do sleep 0.01; done";
+    for (id, signal, code) in [("quit", 3, 7), ("term", 15, 8), ("usr1", 10, 9)] {
+        let mut order = bench.image.shell(id, script);
+        order.run.stop_signal = signal;
+        bench.run(&order);
+        bench.wait_for_output(&order.id, "ready");
+        bench.engine.stop(std::slice::from_ref(&order.id)).unwrap();
+        assert_eq!(bench.ending(&order.id), Exit::Code { code });
+    }
+}

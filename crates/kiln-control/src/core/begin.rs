@@ -255,6 +255,9 @@ impl Core {
     fn supersede(&mut self, app: &AppName, by: Generation, who: &str) -> Result<(), Trouble> {
         let Some(old) = self.past.apps.get(app).and_then(|s| s.under_way.clone()) else { return Ok(()) };
         let generation = old.plan.generation;
+        if let Some(action) = old.step() {
+            self.take_back(action)?;
+        }
         self.end(app, generation, Ending::Superseded { by })?;
         self.let_go_of_hook(app, old.step());
         match old.plan.to.clone() {

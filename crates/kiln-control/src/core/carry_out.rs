@@ -36,6 +36,7 @@ impl Core {
         if let Some(why) = self.cancelled.get(&plan.generation).cloned()
             && !under_way.has_switched()
         {
+            self.take_back(action)?;
             self.fail(app, plan, action, why)?;
             return Ok(None);
         }
@@ -50,6 +51,18 @@ impl Core {
             Came::Done(note) => self.step_done(app, plan, under_way.done, begun, note).map(|()| None),
             Came::Waits(until) => Ok(Some(until.map_or(Wake::WhenWoken, Wake::At))),
             Came::Failed(cause) => self.fail(app, plan, action, cause).map(|()| None),
+        }
+    }
+
+    /// Before a plan is given up at a switch of which nobody knows whether it is in force: the table is again what it
+    /// was.
+    pub(super) fn take_back(&mut self, action: &Action) -> Result<(), Trouble> {
+        match action {
+            Action::Switch { .. } | Action::Shift { .. } if self.published.is_none() => {
+                let table = self.compose(&self.past.apps);
+                self.put_in_force(table)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -44,7 +44,7 @@ impl Core {
         self.put_in_force(table)
     }
 
-    fn put_in_force(&mut self, table: RouteTable) -> Result<(), Trouble> {
+    pub(super) fn put_in_force(&mut self, table: RouteTable) -> Result<(), Trouble> {
         if self.published.as_ref().is_some_and(|p| *p == RouteTable { version: p.version, ..table.clone() }) {
             return Ok(());
         }
@@ -82,7 +82,7 @@ impl Core {
         (!words.is_empty()).then(|| words.join(", "))
     }
 
-    fn compose(&self, apps: &BTreeMap<AppName, AppState>) -> RouteTable {
+    pub(super) fn compose(&self, apps: &BTreeMap<AppName, AppState>) -> RouteTable {
         let running = |id: &kiln_model::InstanceId| {
             self.statuses.get(id).is_some_and(|s| matches!(s.state, InstanceState::Running { .. }))
         };

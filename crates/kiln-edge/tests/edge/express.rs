@@ -212,6 +212,9 @@ fn an_instance_that_dies_between_head_and_body_has_not_answered() {
     let mut client = edge.connect();
     for _ in 0..50 {
         assert_eq!(client.get("/").text(), "good");
+        // The same on the other way.
+        let last = "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n";
+        assert_eq!(edge.connect().send(last).read().text(), "good");
     }
     assert!(dying.connections() > 0);
     assert_eq!(edge.drained().failed, 0);

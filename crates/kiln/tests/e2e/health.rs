@@ -1,4 +1,5 @@
-//! Health by a command inside the instance: readiness, liveness, and that a moment of weakness is no outage.
+//! Health by a command inside the instance and by its port: readiness, liveness, and that a moment of weakness is no
+//! outage.
 
 use serde_json::Value;
 
@@ -7,11 +8,22 @@ use crate::project::Project;
 
 const PROBE: &str = r#"health    = { exec = ["/bin/sh", "-c", "test -e /tmp/ready || exit 9; test ! -e /tmp/sick || { echo the disk is sad >&2; exit 7; }"], interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
 
+const PORT: &str = r#"health    = { tcp = true, interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
+
 /// The example, asked by a command; it is ready only when it says so.
 fn project(start: &str) -> Project {
+    asked(PROBE, &format!("{start}; exec /usr/sbin/nginx -g 'daemon off;'"))
+}
+
+/// The example, asked in this way and started by a script.
+fn asked(health: &str, start: &str) -> Project {
     let project = Project::example("hello");
-    project.edit("kiln.toml", "health    = { http = \"/\", interval = \"100ms\", healthy_after = 2 }", PROBE);
-    let run = format!("[\"/bin/sh\", \"-c\", \"{start}; exec /usr/sbin/nginx -g 'daemon off;'\"]");
+    project.edit(
+        "kiln.toml",
+        "health    = { http = \"/\", interval = \"100ms\", healthy_after = 2 }",
+        health,
+    );
+    let run = format!("[\"/bin/sh\", \"-c\", \"{start}\"]");
     project.edit("kiln.toml", "[\"/usr/sbin/nginx\", \"-g\", \"daemon off;\"]", &run);
     project
 }
@@ -70,4 +82,26 @@ fn a_command_decides_who_is_ready_and_who_is_replaced() {
     let report = load.stop();
     assert_eq!(report.failures, [], "of {} requests", report.requests);
     assert!(state_is(&host, weak_id, "ready"), "{:?}", entry(&host, weak_id));
+}
+
+#[test]
+fn a_port_decides_who_is_ready_and_who_is_replaced() {
+    let host = TestHost::start();
+    // It listens late, and stops when it is told to, without ending.
+    let start = "sleep 1; /usr/sbin/nginx -g 'daemon off;' & \
+                 while test ! -e /tmp/sick; do sleep 0.05; done; kill -QUIT $!; exec sleep 1000";
+    let begun = std::time::Instant::now();
+    let good = host.deploy(&asked(PORT, start));
+    assert!(begun.elapsed().as_millis() >= 1000, "none was ready before it listened");
+
+    let instances = host.json(&["instances"]);
+    let all = instances.as_array().unwrap();
+    let deaf = all.iter().find(|i| i["release"] == good.as_str()).expect("an instance that serves");
+    let id = deaf["id"].as_str().unwrap();
+    std::fs::write(sick(deaf), "").unwrap();
+    host.wait_until("the deaf one is replaced", || state_is(&host, id, "replaced"));
+    let reason = entry(&host, id).unwrap()["reason"].to_string();
+    for part in ["it was not healthy within 5s", "port 8080: connection refused"] {
+        assert!(reason.contains(part), "{part} is not in {reason}");
+    }
 }
