@@ -87,12 +87,12 @@ pub(crate) enum ResponseBody {
     /// The edge's own words.
     Own(Option<Bytes>),
     /// What an instance sends, as it comes; the lease knows whom to tell when it ends.
-    Streamed(Opened, Option<Lease>, Shape),
+    Streamed(Box<Opened>, Option<Lease>, Shape),
 }
 
 /// The body of an answer, of which the first piece may be there.
 pub(crate) struct Opened {
-    first: Option<Frame<Bytes>>,
+    first: Option<Bytes>,
     rest: Incoming,
 }
 
@@ -102,7 +102,8 @@ impl Opened {
     pub(crate) async fn begun(mut rest: Incoming, limit: Duration) -> Option<Self> {
         let piece = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx));
         match timeout(limit, piece).await {
-            Ok(Some(Ok(first))) => Some(Self { first: Some(first), rest }),
+            // A body that has a length begins with data, if it begins.
+            Ok(Some(Ok(first))) => Some(Self { first: Some(first.into_data().ok()?), rest }),
             Ok(Some(Err(_)) | None) => None,
             Err(_) => Some(rest.into()),
         }
@@ -114,13 +115,13 @@ impl Opened {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(first))),
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        let first = self.first.as_ref().map_or(0, |data| data.len() as u64);
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + first);
@@ -156,7 +157,7 @@ impl ResponseBody {
     }
 
     pub(crate) fn streamed(body: Opened, lease: Lease, shape: Shape) -> Self {
-        Self::Streamed(body, Some(lease), shape)
+        Self::Streamed(Box::new(body), Some(lease), shape)
     }
 }
 
