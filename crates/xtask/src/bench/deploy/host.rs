@@ -93,7 +93,7 @@ impl BenchHost {
         let mut said = told.iter();
         let listens = said.find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
         let address = listens.context("kiln serve ended")?;
-        let address = address.split([' ', '/']).next().unwrap_or_default();
+        let address = address.split([' ', '/', ',']).next().unwrap_or_default();
         self.address = Some(address.parse().with_context(|| format!("`{address}` is no address"))?);
         Ok(())
     }
