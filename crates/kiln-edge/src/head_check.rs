@@ -186,6 +186,7 @@ fn number(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spoilt::Numbers;
 
     fn refused(bytes: &[u8], piece: usize) -> Option<u32> {
         let mut check = HeadCheck::default();
@@ -236,11 +237,8 @@ mod tests {
 
     #[test]
     fn every_head_of_a_connection_is_found_wherever_it_is() {
-        let mut state = 5u64;
-        let mut below = |n: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % n
-        };
+        let mut numbers = Numbers::from(5);
+        let mut below = |n: usize| numbers.below(n);
         for _ in 0..5_000 {
             let many = below(6);
             let mut bytes: String = (0..many).map(|_| FAIR[below(FAIR.len())]).collect();
@@ -267,17 +265,12 @@ mod tests {
     #[test]
     fn the_pieces_do_not_matter_whatever_the_bytes() {
         let seed = [FAIR[5], BOTH, "body"].concat().into_bytes();
-        let mut state = 3u64;
+        let mut numbers = Numbers::from(3);
         for _ in 0..5_000 {
-            let mut bytes = seed.clone();
-            for _ in 0..2 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let at = (state >> 33) as usize % bytes.len();
-                bytes[at] = (state >> 17) as u8;
-            }
+            let bytes = numbers.spoil(&seed, 2, Numbers::byte);
             let (mut whole, mut pieces) = (HeadCheck::default(), HeadCheck::default());
             whole.pass(&bytes);
-            bytes.chunks(1 + (state >> 60) as usize).for_each(|piece| pieces.pass(piece));
+            bytes.chunks(1 + numbers.below(16)).for_each(|piece| pieces.pass(piece));
             assert_eq!(whole.refused(), pieces.refused(), "{bytes:?}");
         }
     }

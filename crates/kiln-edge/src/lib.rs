@@ -65,6 +65,8 @@ mod serve;
 mod shares;
 mod sink;
 mod sockets;
+#[cfg(test)]
+mod spoilt;
 mod standing;
 mod stock;
 mod store;

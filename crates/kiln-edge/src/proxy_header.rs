@@ -101,6 +101,7 @@ fn version_2(bytes: &[u8]) -> ProxyHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spoilt::Numbers;
 
     fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = SIGNATURE.to_vec();
@@ -154,14 +155,9 @@ mod tests {
     #[test]
     fn mutated_headers_are_survived() {
         let seeds = [b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n".to_vec(), v2(1, 0x21, &[7; 40])];
-        let mut state = 1u64;
+        let mut numbers = Numbers::from(1);
         for n in 0..20_000usize {
-            let mut bytes = seeds[n % 2].clone();
-            for _ in 0..3 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let at = (state >> 33) as usize % bytes.len();
-                bytes[at] = (state >> 17) as u8;
-            }
+            let bytes = numbers.spoil(&seeds[n % 2], 3, Numbers::byte);
             if let ProxyHeader::Complete(length, _) = parse(&bytes) {
                 assert!(length <= bytes.len() && length <= ENOUGH);
             }

@@ -74,6 +74,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spoilt::Numbers;
 
     /// Frames of all three lengths, masked and not, then a close.
     fn stream() -> (Vec<u8>, Vec<usize>) {
@@ -125,12 +126,12 @@ mod tests {
 
     #[test]
     fn any_bytes_are_survived() {
-        let mut state = 9u64;
+        let mut numbers = Numbers::from(9);
         for _ in 0..3_000 {
             let mut frames = Frames::default();
             for _ in 0..40 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                frames.pass(&state.to_be_bytes()[..(state >> 60) as usize % 8]);
+                let bytes = [(); 8].map(|()| numbers.byte());
+                frames.pass(&bytes[..numbers.below(8)]);
             }
         }
     }

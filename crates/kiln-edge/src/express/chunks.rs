@@ -111,6 +111,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spoilt::Numbers;
 
     /// The data of a body, if it is whole, and how many bytes it took.
     fn whole(body: &[u8], piece: usize) -> Option<(Vec<u8>, usize)> {
@@ -166,15 +167,10 @@ mod tests {
     #[test]
     fn mutated_bodies_mean_the_same_in_any_pieces() {
         let seed = b"5;x\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nX: y\r\n\r\nmore".to_vec();
-        let mut state = 7u64;
+        let mut numbers = Numbers::from(7);
         for _ in 0..5_000 {
-            let mut bytes = seed.clone();
-            for _ in 0..2 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let at = (state >> 33) as usize % bytes.len();
-                bytes[at] = (state >> 17) as u8;
-            }
-            let piece = 1 + (state >> 60) as usize;
+            let bytes = numbers.spoil(&seed, 2, Numbers::byte);
+            let piece = 1 + numbers.below(16);
             assert_eq!(whole(&bytes, bytes.len()), whole(&bytes, piece), "{bytes:?}");
         }
     }

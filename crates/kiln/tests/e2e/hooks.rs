@@ -1,5 +1,7 @@
 //! What is run once when a release takes over, on real instances. (A migration of a real database is part of the shop.)
 
+use std::process::{Child, Stdio};
+
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{TestHost, said};
@@ -99,21 +101,26 @@ fn patient(host: &TestHost, marker: &str) -> Pid {
     Pid::from_raw(find().unwrap().0).unwrap()
 }
 
+/// Begins to deploy the example with a hook, `before` or `after`, that waits to be told to end; it runs.
+fn begin(host: &TestHost, text: &str, when: &str) -> (Project, Child, Pid) {
+    let marker = format!("marker-{text}-{}", std::process::id());
+    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
+    let project = with_hooks(text, &format!(r#"{when} = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
+    let mut deploy = host.command(&["deploy", project.dir()]);
+    let deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let hook = patient(host, &marker);
+    (project, deploy, hook)
+}
+
 #[test]
 fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
     let host = TestHost::start();
-    let marker = format!("marker-{}", std::process::id());
-    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
-    let project = with_hooks("serves", &format!(r#"after = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
-    let mut deploy = host.command(&["deploy", project.dir()]);
-    let mut deploy =
-        deploy.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let hook = patient(&host, &marker);
+    let (_project, deploy, hook) = begin(&host, "serves", "after");
     let nothing = host.kiln(&["cancel", "--app", "hello"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
     assert!(said(&nothing).contains("kiln rollback"), "{}", said(&nothing));
     kill_process(hook, Signal::TERM).unwrap();
-    assert_eq!(deploy.wait().unwrap().code(), Some(0));
+    assert_eq!(deploy.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(host.page(), "<h1>hello serves</h1>\n");
 }
 
@@ -121,19 +128,14 @@ fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
 fn a_hook_outlives_the_control_plane_and_is_run_once() {
     let mut host = TestHost::start();
     host.deploy(&Project::example("hello"));
-    let marker = format!("marker-{}", std::process::id());
-    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
-    let project = with_hooks("migrated", &format!(r#"before = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
-    let mut deploy = host.command(&["deploy", project.dir()]);
-    let mut deploy =
-        deploy.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let hook = patient(&host, &marker);
+    let (_project, deploy, hook) = begin(&host, "migrated", "before");
     host.kill_control();
-    assert_eq!(deploy.wait().unwrap().code(), Some(9), "whoever asked cannot know how it ends");
+    let told = deploy.wait_with_output().unwrap();
+    assert_eq!(told.status.code(), Some(9), "whoever asked cannot know how it ends");
     host.restart_control();
     // Somebody else follows it, and it ends well.
     let mut follower = host.command(&["wait", "--app", "hello", "--json"]);
-    let follower = follower.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let follower = follower.stdout(Stdio::piped()).spawn().unwrap();
     host.wait_until("it is waited for", || said(&host.kiln(&["status"])).contains("trap"));
     kill_process(hook, Signal::TERM).unwrap();
     let followed = follower.wait_with_output().unwrap();
@@ -147,13 +149,7 @@ fn a_hook_outlives_the_control_plane_and_is_run_once() {
 fn a_newer_deploy_takes_the_place_of_one_that_does_not_serve_yet() {
     let host = TestHost::start();
     let good = host.deploy(&Project::example("hello"));
-    let marker = format!("marker-newer-{}", std::process::id());
-    let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
-    let older = with_hooks("older", &format!(r#"before = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
-    let mut deploy = host.command(&["deploy", older.dir()]);
-    let deploy =
-        deploy.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let hook = patient(&host, &marker);
+    let (_project, deploy, hook) = begin(&host, "older", "before");
     let newer = Project::example("hello");
     newer.say("newer");
     let refused = host.kiln(&["deploy", newer.dir()]);

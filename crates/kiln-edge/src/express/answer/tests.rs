@@ -1,4 +1,5 @@
 use super::*;
+use crate::spoilt::Numbers;
 
 /// The head as it is passed on and how its body ends, or what it is instead.
 fn read(bytes: &[u8], method: &str) -> Result<(String, Framing, bool), &'static str> {
@@ -72,14 +73,9 @@ fn what_is_no_answer_is_garbage() {
 fn what_is_passed_on_of_mutated_heads_says_one_length() {
     let seed = said("Connection: a\r\nContent-Length: 12\r\nX: y\r\nTransfer-Encoding: chunked\r\n");
     let odd = b"\r\n\t :;,#*\"\0chunked1234Transfer-Encoding";
-    let (mut state, mut taken) = (11u64, 0);
+    let (mut numbers, mut taken) = (Numbers::from(11), 0);
     for _ in 0..100_000 {
-        let mut bytes = seed.as_bytes().to_vec();
-        for _ in 0..2 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = (state >> 33) as usize % bytes.len();
-            bytes[at] = odd[(state >> 13) as usize % odd.len()];
-        }
+        let bytes = numbers.spoil(seed.as_bytes(), 2, |numbers| odd[numbers.below(odd.len())]);
         let Ok((head, framing, _)) = read(&bytes, "GET") else { continue };
         taken += 1;
         let lower = head.to_ascii_lowercase();

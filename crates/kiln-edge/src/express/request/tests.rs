@@ -1,4 +1,5 @@
 use super::*;
+use crate::spoilt::Numbers;
 
 /// What is made of `bytes`: `Partial`, `Foreign`, or the head as it is passed on, and the lengths.
 fn read(bytes: &[u8], word: Word) -> Result<(String, (usize, usize)), &'static str> {
@@ -90,15 +91,9 @@ fn whatever_is_out_of_the_ordinary_is_foreign() {
 #[test]
 fn what_is_taken_of_mutated_heads_means_one_thing() {
     let odd = b"\r\n\t :;,#*\"\0chunkedTransfer-Encoding";
-    let mut state = 5u64;
-    let mut taken = 0;
+    let (mut numbers, mut taken) = (Numbers::from(5), 0);
     for _ in 0..100_000 {
-        let mut bytes = PLAIN.as_bytes().to_vec();
-        for _ in 0..2 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = (state >> 33) as usize % bytes.len();
-            bytes[at] = odd[(state >> 13) as usize % odd.len()];
-        }
+        let bytes = numbers.spoil(PLAIN.as_bytes(), 2, |numbers| odd[numbers.below(odd.len())]);
         let Ok((head, (end, body))) = read(&bytes, Word::Nothing) else { continue };
         taken += 1;
         assert!(end + body <= bytes.len());
