@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_model::{EdgeCounts, RouteTable};
+use kiln_model::{EdgeCounts, FleetCount, RouteTable};
 
 use crate::sync::lock;
 use crate::world::Trouble;
@@ -53,6 +53,8 @@ struct State {
     answer: Option<Answered>,
     /// A table that was acknowledged when nobody waited for that any more.
     late: Option<(RouteTable, EdgeCounts)>,
+    /// What such tables have cut, until somebody hears of it.
+    gone: Vec<FleetCount>,
     /// Whether somebody waits for the answer.
     waits: bool,
 }
@@ -78,11 +80,14 @@ impl Errands {
         if let Some((since, words)) = state.under_way {
             return Err(no_answer(words, since));
         }
+        let is_table = matches!(order, Order::SetTable(_));
         if let Order::SetTable(table) = &order
-            && let Some((known, counts)) = state.late.take()
-            && (RouteTable { version: table.version, ..known }) == *table
+            && let Some((known, mut counts)) = state.late.take()
         {
-            return Ok(counts);
+            state.gone.append(&mut counts.gone);
+            if (RouteTable { version: table.version, ..known }) == *table {
+                return Ok(EdgeCounts { gone: std::mem::take(&mut state.gone), ..counts });
+            }
         }
         let (since, words) = (Instant::now(), order.words());
         (state.under_way, state.answer, state.waits) = (Some((since, words)), None, true);
@@ -94,7 +99,11 @@ impl Errands {
         let waited = self.0.news.wait_timeout_while(state, PATIENCE, unanswered);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.waits = false;
-        state.answer.take().unwrap_or_else(|| Err(no_answer(words, since)))
+        let mut answer = state.answer.take().unwrap_or_else(|| Err(no_answer(words, since)));
+        if let (true, Ok(counts)) = (is_table, &mut answer) {
+            counts.gone.append(&mut state.gone);
+        }
+        answer
     }
 }
 
@@ -135,8 +144,15 @@ mod tests {
         let held = Mutex::new(held);
         let carrier: Carrier = Box::new(move |order| {
             let _ = lock(&held).recv();
-            let version = if let Order::SetTable(table) = order { table.version } else { 7 };
-            Ok(EdgeCounts { version, ..EdgeCounts::default() })
+            let Order::SetTable(table) = order else {
+                return Ok(EdgeCounts { version: 7, ..EdgeCounts::default() });
+            };
+            // Each has cut something.
+            let generation = kiln_model::Generation(table.version);
+            let (app, service) = ("hello".parse().unwrap(), "web".parse().unwrap());
+            let fleet = kiln_model::FleetId { app, service, generation };
+            let gone = vec![FleetCount { fleet, in_flight: 0, served: 1, failed: 0, cut: 1 }];
+            Ok(EdgeCounts { version: table.version, gone, ..EdgeCounts::default() })
         });
         let wake = move || {
             let _ = woken.send(());
@@ -176,6 +192,15 @@ mod tests {
         let_go.send(()).unwrap();
         wakes.recv().unwrap();
         let_go.send(()).unwrap();
-        assert_eq!(errands.ask(Order::SetTable(table(5, 443))).unwrap().version, 5);
+        let counts = errands.ask(Order::SetTable(table(5, 443))).unwrap();
+        assert_eq!(counts.version, 5);
+        // What it cut is told all the same, once.
+        assert_eq!(cut(&counts), ["hello/web@5", "hello/web@4"]);
+        let_go.send(()).unwrap();
+        assert_eq!(cut(&errands.ask(Order::SetTable(table(6, 80))).unwrap()), ["hello/web@6"]);
+    }
+
+    fn cut(counts: &EdgeCounts) -> Vec<String> {
+        counts.gone.iter().map(|count| count.fleet.to_string()).collect()
     }
 }
