@@ -12,7 +12,8 @@ pub trait Dial: Send + Sync + 'static {
     /// `count` unconnected, non-blocking TCP sockets inside the network of `instance`.
     ///
     /// # Errors
-    /// If the instance does not run, or whoever makes the sockets cannot be reached.
+    /// If the instance does not run. [`io::ErrorKind::NotConnected`] if whoever makes the sockets is away: there will be
+    /// another one, and instances live on meanwhile.
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>>;
 
     /// What listens inside `instance` for what its service needs: non-blocking listeners, each with the name of what

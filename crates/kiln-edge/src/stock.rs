@@ -9,15 +9,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use kiln_model::{InstanceId, NeedName};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::Dial;
 use crate::table::Table;
 
 /// Sockets fetched beyond those asked for, per instance.
 const SPARE: usize = 4;
+/// How long to wait before whoever makes sockets is asked again when nobody was there.
+const AWAY: Duration = Duration::from_millis(20);
 /// The most sockets asked for at once; larger batches add latency and gain nothing.
 const BATCH: usize = 64;
 
@@ -53,11 +57,17 @@ impl Stock {
         Ok(Self { wishes, dial })
     }
 
-    /// A socket inside the network of `instance`.
+    /// A socket inside the network of `instance`. If nobody can make one now it is waited for without end: how long a
+    /// connection may take is the caller's affair.
     pub(crate) async fn socket(&self, instance: &InstanceId) -> io::Result<OwnedFd> {
-        let (reply, answer) = oneshot::channel();
-        self.wishes.send(Wish::Socket(instance.clone(), reply)).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.wishes.send(Wish::Socket(instance.clone(), reply)).map_err(|_| ended())?;
+            match answer.await.map_err(|_| ended())? {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => sleep(AWAY).await,
+                answer => return answer,
+            }
+        }
     }
 
     /// What listens inside `instance` for what it needs.

@@ -56,6 +56,31 @@ fn one_that_refuses_beside_one_that_answers() {
     assert_eq!(edge.drained().failed, 0);
 }
 
+/// Instances live on while there is nobody who makes sockets into them; requests wait for the next one.
+#[test]
+fn nobody_is_refused_because_sockets_come_a_little_later() {
+    // On both ways.
+    for connection in ["keep-alive", "close"] {
+        let instance = Instance::saying("well");
+        let edge = Edge::serving(&[&instance]);
+        edge.ports().1.lock().unwrap().away = 5;
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+        assert_eq!(edge.connect().send(request).read().text(), "well");
+        assert_eq!((edge.ports().1.lock().unwrap().away, edge.drained().failed), (0, 0));
+    }
+}
+
+/// But not for ever.
+#[test]
+fn who_gets_no_socket_in_time_is_told_so() {
+    let instance = Instance::saying("well");
+    let edge = Edge::with(short(), 1);
+    edge.serve(&[&instance]);
+    edge.ports().1.lock().unwrap().away = u32::MAX;
+    assert_eq!(edge.connect().get("/").status(), 504);
+    edge.ports().1.lock().unwrap().away = 0;
+}
+
 #[test]
 fn one_that_closes_or_resets_without_a_word() {
     let (answer, _) = get_from(|_| {});

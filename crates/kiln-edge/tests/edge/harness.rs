@@ -27,12 +27,19 @@ pub struct Ports(Mutex<HashMap<InstanceId, SocketAddr>>, pub Mutex<Insides>);
 pub struct Insides {
     pub listeners: HashMap<InstanceId, Vec<(NeedName, TcpListener)>>,
     pub stores: HashMap<NeedName, SocketAddr>,
+    /// How often there is nobody who could make sockets.
+    pub away: u32,
 }
 
 impl Dial for Ports {
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>> {
         if !self.0.lock().unwrap().contains_key(instance) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no instance {instance}")));
+        }
+        let mut insides = self.1.lock().unwrap();
+        if let Some(left) = insides.away.checked_sub(1) {
+            insides.away = left;
+            return Err(io::ErrorKind::NotConnected.into());
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = || rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, Sockets, Trust};
-use kiln_engine::Broker;
 use kiln_engine::embedded::broker;
+use kiln_engine::{Broker, EngineError};
 use kiln_model::{ExitCode, Failure, InstanceId, NeedName};
 
 use crate::context::Context;
@@ -62,12 +62,23 @@ fn to_broker(run_dir: &Path) -> Result<broker::Client, Failure> {
     broker::Client::connect(&name).map_err(|e| failed(&e))
 }
 
+/// Whether there is no keeper, or it is just ending.
+fn is_away(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof)
+}
+
 /// Sockets into instances, from whatever keeper there is.
 struct ThroughKeeper(broker::Client);
 
 impl Dial for ThroughKeeper {
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>> {
-        self.0.sockets(instance, count).map_err(io::Error::other)
+        self.0.sockets(instance, count).map_err(|error| match error {
+            EngineError::Unreachable { ref source, .. } if is_away(source) => {
+                io::Error::new(io::ErrorKind::NotConnected, error)
+            }
+            error => io::Error::other(error),
+        })
     }
 
     fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
