@@ -52,7 +52,8 @@ pub(crate) struct Global {
     /// that runs here]
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) host: Option<String>,
-    /// The state directory [env: KILN_ROOT] [default: /var/lib/kiln; `kiln up`: DIR/.kiln]
+    /// The state directory [env: KILN_ROOT] [default: that of the host that is meant, or /var/lib/kiln; `kiln up`:
+    /// DIR/.kiln]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// No progress, only results and failures

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use kiln_api::{Client, Registry};
 use kiln_model::{Answer, Command, ExitCode, Failure};
+use kiln_store::Store;
 
 use crate::args::Global;
 use crate::output::Output;
@@ -55,6 +56,25 @@ impl Context {
             (None, None) if !self.registry.list().is_empty() => None,
             _ => Some(self.named_root()),
         }
+    }
+
+    /// The store that is meant by a command that needs no host: that of the host that is meant, if one is named or runs
+    /// here.
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        let root = match self.root_without_host() {
+            Some(root) => root,
+            None => self.root_of_host()?,
+        };
+        Store::open(&root).map_err(|e| Failure::from_error(ExitCode::Host, &e))
+    }
+
+    fn root_of_host(&self) -> Result<PathBuf, Failure> {
+        let socket = self.registry.find(self.host.as_deref())?;
+        let host = self.registry.list().into_iter().find(|host| host.socket == socket);
+        host.map(|host| host.root).ok_or_else(|| {
+            let what = format!("the state directory of the host at {} is not known", socket.display());
+            Failure::new(ExitCode::Host, what).hint("name it with `--root`")
+        })
     }
 
     /// The host that is meant.

@@ -6,7 +6,7 @@ use kiln_model::{BakeAnswer, Failure};
 
 use crate::args::Directory;
 use crate::context::{Context, require_root};
-use crate::offline::{self, Onlooker};
+use crate::offline::Onlooker;
 use crate::table::table;
 use crate::{app, progress, words};
 
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Bake, context: &Context) -> Result<(), Failure> {
     let dir = app::checked_directory(&args.directory.directory)?;
     require_root("kiln bake")?;
     let project = Project::load(&dir)?;
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::bake(&project, &store, args.locked, &onlooker, &SystemClock);
     let baked = onlooker.end();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::Directory;
 use crate::context::Context;
-use crate::offline::{self, Onlooker};
+use crate::offline::Onlooker;
 use crate::{app, progress, words};
 
 const EXAMPLES: &str = "\
@@ -60,7 +60,7 @@ struct Change {
 pub(crate) fn run(args: &Lock, context: &Context) -> Result<(), Failure> {
     let dir = app::checked_directory(&args.directory.directory)?;
     let project = Project::load(&dir)?;
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::lock(&project, &store, &update(args), &onlooker, &SystemClock);
     onlooker.end();

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use kiln_model::Answer;
 use serde_json::Value;
 
 use crate::harness::Place;
@@ -125,4 +126,27 @@ fn a_locked_bake_leaves_the_lock_as_it_is() {
     assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), more);
     json(&place, &["bake"]);
     assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), lock);
+}
+
+/// Whatever needs no host works with the store of the one that is meant.
+#[test]
+fn the_store_of_the_host_that_runs_here_is_meant() {
+    let place = Place::new();
+    let digest = baked("one", &place);
+    let _host = place.host("state", |_, _| Ok(Answer::Done));
+    let listed = |arguments: &[&str]| {
+        let output = place.process(&[&["image", "list", "--json"], arguments].concat()).output().unwrap();
+        place.told(&output)
+    };
+    assert!(listed(&[]).contains(&digest), "{}", listed(&[]));
+    let told = place.told(&place.process(&["bake", "-q"]).output().unwrap());
+    assert!(told.contains("unchanged"), "{told}");
+
+    let _other = place.host("another", |_, _| Ok(Answer::Done));
+    assert!(listed(&[]).contains("2 Kiln hosts run here"), "{}", listed(&[]));
+    for host in ["127.0.0.1:8005", "state", "state/run/control.sock"] {
+        assert!(listed(&["--host", host]).contains(&digest), "{host}: {}", listed(&["--host", host]));
+    }
+    let other = listed(&["--host", "another"]);
+    assert!(other.contains("[DIR]/another is not a state directory of Kiln"), "{other}");
 }

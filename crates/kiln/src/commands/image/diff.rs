@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::changes::{Change, between, in_what};
 use super::{AppDirectory, find, tree};
 use crate::context::Context;
-use crate::offline;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +31,7 @@ pub(crate) struct Diff {
 }
 
 pub(crate) fn run(args: &Diff, context: &Context) -> Result<(), Failure> {
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let a = find::open(&args.a, &args.app.directory, &store)?;
     let b = find::open(&args.b, &args.app.directory, &store)?;
     let packages = packages(&a.record, &b.record);

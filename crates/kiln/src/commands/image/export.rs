@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
-use crate::offline::{self, Onlooker};
+use crate::offline::Onlooker;
 use crate::{progress, words};
 
 const EXAMPLES: &str = "\
@@ -51,7 +51,7 @@ struct Form {
 }
 
 pub(crate) fn run(args: &Export, context: &Context) -> Result<(), Failure> {
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let image = find::open(&args.wanted.image, &args.app.directory, &store)?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let teller = pipeline::Teller::new(&onlooker, &SystemClock);

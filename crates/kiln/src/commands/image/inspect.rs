@@ -5,7 +5,6 @@ use kiln_model::{ExitCode, Failure, ImageRecord, signal};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
-use crate::offline;
 use crate::words;
 
 const EXAMPLES: &str = "\
@@ -24,7 +23,7 @@ pub(crate) struct Inspect {
 }
 
 pub(crate) fn run(args: &Inspect, context: &Context) -> Result<(), Failure> {
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let digest = find::find(&args.wanted.image, &args.app.directory, &store)?;
     let record = store.image(&digest).map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
     let Some(record) = record else {

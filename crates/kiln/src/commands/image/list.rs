@@ -5,7 +5,6 @@ use kiln_model::{ExitCode, Failure, ImageRecord};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::offline;
 use crate::table::table;
 use crate::words;
 
@@ -14,7 +13,7 @@ use crate::words;
 pub(crate) struct List {}
 
 pub(crate) fn run(_: &List, context: &Context) -> Result<(), Failure> {
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let failed = |e: kiln_store::StoreError| Failure::from_error(ExitCode::Host, &e);
     let mut images = Vec::new();
     for digest in store.images().map_err(failed)? {

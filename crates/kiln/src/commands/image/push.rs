@@ -8,7 +8,7 @@ use kiln_model::{ExitCode, Failure, OciReference, RegistryReference};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
-use crate::offline::{self, Onlooker};
+use crate::offline::Onlooker;
 use crate::{progress, words};
 
 const EXAMPLES: &str = "\
@@ -33,7 +33,7 @@ pub(crate) struct Push {
 
 pub(crate) fn run(args: &Push, context: &Context) -> Result<(), Failure> {
     let reference = reference(&args.reference)?;
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let image = find::open(&args.wanted.image, &args.app.directory, &store)?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let teller = pipeline::Teller::new(&onlooker, &SystemClock);

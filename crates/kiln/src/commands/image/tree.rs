@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
-use crate::offline;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +26,7 @@ pub(crate) struct Tree {
 }
 
 pub(crate) fn run(args: &Tree, context: &Context) -> Result<(), Failure> {
-    let store = offline::store(&context.root(None))?;
+    let store = context.store()?;
     let image = find::open(&args.wanted.image, &args.app.directory, &store)?;
     let path = format!("/{}", args.path.trim_matches('/'));
     if image.tree.get(path.as_bytes()).is_none() {
