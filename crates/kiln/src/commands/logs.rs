@@ -51,9 +51,15 @@ pub(crate) fn run(args: Logs, context: &Context) -> Result<(), Failure> {
 }
 
 fn show(stamped: &Stamped, json: bool) -> Result<(), output::Closed> {
-    let Event::Output { written, instance, stream, line, .. } = &stamped.event else { return Ok(()) };
+    let Event::Output { release, written, instance, stream, line, .. } = &stamped.event else {
+        return Ok(());
+    };
     match output::json(stamped) {
         Ok(text) if json => output::line(&text),
-        _ => output::line(&output_line(*written, instance, *stream, line)),
+        _ => {
+            // Its name has the service; one that ran for a check alone is of no release.
+            let release = release.as_ref().map_or("-", |release| release.short());
+            output::line(&output_line(*written, &format!("{release:14} {instance}"), *stream, line))
+        }
     }
 }

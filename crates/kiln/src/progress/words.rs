@@ -1,6 +1,6 @@
 //! Events in words.
 
-use kiln_model::{BakedImage, Event, InstanceId, OutputStream, Progress, Timestamp};
+use kiln_model::{BakedImage, Event, OutputStream, Progress, Timestamp};
 
 use crate::words::{bytes, count, span};
 
@@ -54,10 +54,10 @@ fn baked(name: &str, image: &BakedImage) -> String {
     }
 }
 
-/// A line an instance wrote.
+/// A line that `whose` wrote: an instance, or one of a release.
 pub(crate) fn output_line(
     written: Timestamp,
-    instance: &InstanceId,
+    whose: &dyn std::fmt::Display,
     stream: OutputStream,
     line: &str,
 ) -> String {
@@ -65,5 +65,5 @@ pub(crate) fn output_line(
         OutputStream::Stdout => '|',
         OutputStream::Stderr => '!',
     };
-    format!("{written} {instance} {mark} {line}")
+    format!("{written} {whose} {mark} {line}")
 }

@@ -305,8 +305,8 @@ fn what_instances_wrote() {
     assert_snapshot!(place.kiln(&["logs", "-n", "2", "web"]), @r"
         status: 0
         --- stdout
-        2026-09-21T14:13:20.042Z hello-web-3-1 | hello
-        2026-09-21T14:13:20.042Z hello-web-3-1 ! oh dear
+        2026-09-21T14:13:20.042Z r-555555555555 hello-web-3-1 | hello
+        2026-09-21T14:13:20.042Z r-555555555555 hello-web-3-1 ! oh dear
         ");
     assert_snapshot!(place.kiln(&["logs", "-n", "2", "web", "--json"]), @r#"
         status: 0
