@@ -194,7 +194,7 @@ pub struct AppState {
     /// The release that served before the live one.
     pub previous: Option<ReleaseId>,
     /// All releases that can be gone back to, oldest first.
-    pub served: History,
+    pub kept: History,
     /// Why the last deploy or rollback failed, if none has succeeded since.
     pub last_failure: Option<String>,
     /// The version of its schema that the data has, as the last release that cared has left it.
@@ -224,11 +224,11 @@ impl AppState {
             }
             Record::Outcome { at, generation, step, .. } => self.step_done(*at, *generation, *step),
             Record::Ended { generation, ending, .. } => self.end(*generation, ending),
-            Record::Collected { releases, .. } => self.served.forget(releases),
+            Record::Collected { releases, .. } => self.kept.forget(releases),
             Record::Pinned { release, .. } => drop(self.pinned.insert(release.clone())),
             Record::Unpinned { release, .. } => drop(self.pinned.remove(release)),
             Record::Imported { at, by, release, .. } => {
-                self.served.imported(release, Occasion { at: *at, by: by.name.clone() });
+                self.kept.imported(release, Occasion { at: *at, by: by.name.clone() });
             }
             Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
             Record::Paused { at, by, wait, .. } => {
@@ -389,14 +389,14 @@ impl AppState {
             Some(live) => self.previous = Some(live.clone()),
             // After `down` the release that served last is not the one before: it is the same one again.
             None if self.previous.as_ref() == Some(release) => {
-                let tried = self.served.iter().rev().filter(|s| s.first.is_some());
+                let tried = self.kept.iter().rev().filter(|s| s.first.is_some());
                 self.previous = tried.map(|s| &s.release).find(|r| *r != release).cloned();
             }
             None => {}
         }
         self.traffic = Traffic::Settled { live: release.clone() };
         self.last_failure = None;
-        self.served.serves(release, Occasion { at, by });
+        self.kept.serves(release, Occasion { at, by });
     }
 
     fn end(&mut self, generation: Generation, ending: &Ending) {

@@ -20,6 +20,7 @@ mod healthy;
 mod hook;
 mod image;
 mod instance;
+mod kept;
 mod lock;
 mod names;
 mod need;
@@ -40,7 +41,6 @@ mod release_difference;
 mod release_part;
 mod schema_range;
 mod secret;
-mod served;
 mod session;
 pub mod signal;
 pub mod spec;
@@ -81,6 +81,7 @@ pub use image::{ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Vol
 pub use instance::{
     ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, IoLimits, Limits, OutputStream,
 };
+pub use kept::{History, KeptRelease, Occasion};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};
 pub use names::{
     AppName, BadName, FleetId, Generation, ImageName, InstanceId, NeedName, ReleaseId, RouteName, SecretName,
@@ -107,7 +108,6 @@ pub use release_difference::{Contents, Difference, differences};
 pub use release_part::{Part, Parts};
 pub use schema_range::{SchemaRange, WrongSchema};
 pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValue, SecretVersions};
-pub use served::{History, Occasion, Served};
 pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };

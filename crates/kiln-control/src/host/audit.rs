@@ -23,9 +23,9 @@ impl LocalHost {
         };
         let mut services = Vec::new();
         for (name, state) in apps.iter().filter(|(name, _)| app.as_ref().is_none_or(|a| a == *name)) {
-            for served in state.served.iter().rev() {
-                let release = self.store.release(&served.release).map_err(|e| failure::store(&e))?;
-                let at = (name, &served.release, release_state(state, &served.release));
+            for kept in state.kept.iter().rev() {
+                let release = self.store.release(&kept.release).map_err(|e| failure::store(&e))?;
+                let at = (name, &kept.release, release_state(state, &kept.release));
                 self.audit_release(at, &release, package.as_ref(), &instances, &mut services)?;
             }
         }

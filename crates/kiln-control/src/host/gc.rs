@@ -72,7 +72,7 @@ impl LocalHost {
         let outputs = self.store.outputs().map_err(|e| failure::store(&e))?;
         Ok(Present {
             releases: self.store.releases().map_err(|e| failure::store(&e))?,
-            served: apps.values().flat_map(|s| s.served.iter().map(|s| s.release.clone())).collect(),
+            kept: apps.values().flat_map(|s| s.kept.iter().map(|s| s.release.clone())).collect(),
             needed: apps.values().flat_map(needed).collect(),
             outputs: outputs.into_iter().map(|id| (id.clone(), release_of(&id))).collect(),
         })
@@ -101,7 +101,7 @@ enum Output {
 /// What is here, and what of it is needed.
 struct Present {
     releases: Vec<ReleaseId>,
-    served: BTreeSet<ReleaseId>,
+    kept: BTreeSet<ReleaseId>,
     needed: BTreeSet<ReleaseId>,
     outputs: Vec<(InstanceId, Output)>,
 }
@@ -112,7 +112,7 @@ impl Present {
         let goes: BTreeSet<&ReleaseId> = doomed.iter().map(|d| &d.release).collect();
         // What was made and never served is nothing to go back to.
         let stays =
-            |id: &&ReleaseId| self.needed.contains(*id) || (self.served.contains(*id) && !goes.contains(*id));
+            |id: &&ReleaseId| self.needed.contains(*id) || (self.kept.contains(*id) && !goes.contains(*id));
         let releases: BTreeSet<ReleaseId> = self.releases.iter().filter(stays).cloned().collect();
         let is_kept = |(_, output): &&(InstanceId, Output)| match output {
             Output::OfAnInstance => true,
@@ -155,12 +155,15 @@ fn needed(state: &AppState) -> BTreeSet<ReleaseId> {
 /// The releases of an app that may go: neither needed, nor among the newest, nor too young.
 fn doomed(app: &AppName, state: &AppState, wanted: &Wanted) -> Vec<Doomed> {
     let needed = needed(state);
-    let older = state.served.iter().rev().skip(wanted.keep as usize);
-    let goes = |s: &&kiln_model::Served| {
+    let older = state.kept.iter().rev().skip(wanted.keep as usize);
+    let goes = |s: &&kiln_model::KeptRelease| {
         !needed.contains(&s.release) && wanted.before.is_none_or(|before| s.came.at < before)
     };
-    let doomed =
-        |s: &kiln_model::Served| Doomed { came: s.came.at, app: app.clone(), release: s.release.clone() };
+    let doomed = |s: &kiln_model::KeptRelease| Doomed {
+        came: s.came.at,
+        app: app.clone(),
+        release: s.release.clone(),
+    };
     older.filter(goes).map(doomed).collect()
 }
 

@@ -15,16 +15,16 @@ impl LocalHost {
     pub(crate) fn releases(&self, app: Option<AppName>) -> Result<Answer, Failure> {
         let app = self.app(app)?;
         let state = lock(&self.driver.core).apps()[&app].clone();
-        let entries = state.served.iter().rev().map(|served| {
-            let release = self.store.release(&served.release).map_err(|e| failure::store(&e))?;
+        let entries = state.kept.iter().rev().map(|kept| {
+            let release = self.store.release(&kept.release).map_err(|e| failure::store(&e))?;
             let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
             Ok(ReleaseEntry {
-                release: served.release.clone(),
-                created: served.came.at,
-                by: served.came.by.clone(),
+                release: kept.release.clone(),
+                created: kept.came.at,
+                by: kept.came.by.clone(),
                 images,
-                state: release_state(&state, &served.release),
-                pinned: state.pinned.contains(&served.release),
+                state: release_state(&state, &kept.release),
+                pinned: state.pinned.contains(&kept.release),
             })
         });
         Ok(Answer::Releases(entries.collect::<Result<_, Failure>>()?))
@@ -35,7 +35,7 @@ impl LocalHost {
         let release = self.named(&app, given)?;
         let id = release.id();
         let state = lock(&self.driver.core).apps()[&app].clone();
-        let first = state.served.iter().find(|s| s.release == id).and_then(|s| s.first.as_ref());
+        let first = state.kept.iter().find(|s| s.release == id).and_then(|s| s.first.as_ref());
         Ok(Answer::Release(Box::new(ReleaseAnswer {
             created: first.map(|first| first.at),
             by: first.map(|first| first.by.clone()),

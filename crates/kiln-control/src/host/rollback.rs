@@ -65,6 +65,6 @@ impl LocalHost {
                     .hint(hint)
             });
         };
-        find(given, state.served.iter().map(|s| &s.release)).map_err(|e| e.of(app))
+        find(given, state.kept.iter().map(|s| &s.release)).map_err(|e| e.of(app))
     }
 }

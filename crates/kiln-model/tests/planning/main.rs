@@ -17,7 +17,7 @@ fn a_first_deploy_then_a_second_then_a_third() {
     assert_eq!(words(&world.serve(&release("3"))), third);
     assert!(matches!(world.phases()[..], [(2, FleetPhase::Warm { .. }), (3, FleetPhase::Live)]));
     assert_eq!(world.state.previous, Some(release("2").id()));
-    assert_eq!(world.state.served.len(), 3);
+    assert_eq!(world.state.kept.len(), 3);
 }
 
 #[test]
@@ -246,15 +246,15 @@ fn what_was_imported_and_never_served_is_not_what_served_before() {
     let (at, app) = (Timestamp(7), one.app.clone());
     world.state.apply(&Record::Imported { at, by: "bob".into(), app, release: two.id() });
     let came = Occasion { at, by: "bob".into() };
-    assert_eq!(world.state.served[1], Served { release: two.id(), came: came.clone(), first: None });
+    assert_eq!(world.state.kept[1], KeptRelease { release: two.id(), came: came.clone(), first: None });
     let down = world.plan(&Desired::Absent { drain: Millis(0) }).unwrap();
     world.run(&down);
     world.serve(&one);
     assert_eq!(world.state.previous, None, "nothing but this one ever served");
     world.serve(&two);
-    let two = &world.state.served[1];
+    let two = &world.state.kept[1];
     assert_eq!(two.came, came);
     assert_eq!(two.first.as_ref().map(|first| first.by.as_str()), Some("test"));
     assert_eq!(world.state.previous, Some(one.id()));
-    assert_eq!(world.state.served.len(), 2);
+    assert_eq!(world.state.kept.len(), 2);
 }

@@ -179,7 +179,7 @@ impl Storm {
             .core
             .as_ref()
             .and_then(|core| core.apps().get(&app))
-            .map(|state| state.served.iter().map(|s| s.release.clone()).collect())
+            .map(|state| state.kept.iter().map(|s| s.release.clone()).collect())
             .unwrap_or_default();
         let precedence = if chance(4) == 0 { Precedence::Supersedes } else { Precedence::Yields };
         let roll = chance(100);

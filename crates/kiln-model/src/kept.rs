@@ -17,7 +17,7 @@ pub struct Occasion {
 
 /// A release that can be gone back to: it has served, or came from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
+pub struct KeptRelease {
     /// Which.
     pub release: ReleaseId,
     /// How it came to be one of these: it served for the first time, or was imported.
@@ -33,7 +33,7 @@ pub struct History(Arc<List>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct List {
-    served: Vec<Served>,
+    kept: Vec<KeptRelease>,
     ids: BTreeSet<ReleaseId>,
     /// Those that never served.
     untried: BTreeSet<ReleaseId>,
@@ -45,21 +45,21 @@ impl History {
         if !self.0.ids.contains(release) {
             let list = Arc::make_mut(&mut self.0);
             list.untried.insert(release.clone());
-            list.add(Served { release: release.clone(), came, first: None });
+            list.add(KeptRelease { release: release.clone(), came, first: None });
         }
     }
 
     /// One serves from now on.
     pub(crate) fn serves(&mut self, release: &ReleaseId, now: Occasion) {
         if !self.0.ids.contains(release) {
-            let served = Served { release: release.clone(), came: now.clone(), first: Some(now) };
-            Arc::make_mut(&mut self.0).add(served);
+            let kept = KeptRelease { release: release.clone(), came: now.clone(), first: Some(now) };
+            Arc::make_mut(&mut self.0).add(kept);
         } else if self.0.untried.contains(release) {
             let list = Arc::make_mut(&mut self.0);
             list.untried.remove(release);
-            let mut served = list.served.iter_mut();
-            if let Some(served) = served.find(|s| s.release == *release) {
-                served.first = Some(now);
+            let mut kept = list.kept.iter_mut();
+            if let Some(it) = kept.find(|s| s.release == *release) {
+                it.first = Some(now);
             }
         }
     }
@@ -68,23 +68,23 @@ impl History {
     pub(crate) fn forget(&mut self, releases: &[ReleaseId]) {
         let gone: BTreeSet<&ReleaseId> = releases.iter().collect();
         let list = Arc::make_mut(&mut self.0);
-        list.served.retain(|s| !gone.contains(&s.release));
+        list.kept.retain(|s| !gone.contains(&s.release));
         list.ids.retain(|id| !gone.contains(id));
         list.untried.retain(|id| !gone.contains(id));
     }
 }
 
 impl List {
-    fn add(&mut self, served: Served) {
-        self.ids.insert(served.release.clone());
-        self.served.push(served);
+    fn add(&mut self, kept: KeptRelease) {
+        self.ids.insert(kept.release.clone());
+        self.kept.push(kept);
     }
 }
 
 impl Deref for History {
-    type Target = [Served];
+    type Target = [KeptRelease];
 
-    fn deref(&self) -> &[Served] {
-        &self.0.served
+    fn deref(&self) -> &[KeptRelease] {
+        &self.0.kept
     }
 }
