@@ -1,6 +1,7 @@
 //! One request as it is sent to an instance, and the head of the answer to it.
 
 use std::future::poll_fn;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::rc::Rc;
@@ -155,11 +156,7 @@ impl Express {
     async fn hear(&self, mut line: Line, worker: &Worker, ticket: &Ticket) -> Result<Heard, Miss> {
         let (mut bytes, mut at) = (Vec::new(), 0);
         loop {
-            let hearing = poll_fn(|cx| match line.poll_hear(cx, &mut bytes, worker) {
-                Poll::Pending if ticket.is_late() => Poll::Ready(None),
-                hearing => hearing.map(Some),
-            });
-            match hearing.await {
+            match more(&mut line, &mut bytes, worker, ticket).await {
                 Some(Ok(1..)) => {}
                 Some(Ok(0) | Err(_)) => return Err(self.lost(&line, Refusal::Lost)),
                 None => return Err(Miss { refusal: Refusal::ResponseTimeout, again: Again::No }),
@@ -192,11 +189,7 @@ impl Express {
         worker: &Worker,
         ticket: &Ticket,
     ) -> Result<(), Miss> {
-        let hearing = poll_fn(|cx| match line.poll_hear(cx, bytes, worker) {
-            Poll::Pending if ticket.is_late() => Poll::Ready(None),
-            hearing => hearing.map(Some),
-        });
-        match hearing.await {
+        match more(line, bytes, worker, ticket).await {
             Some(Ok(1..)) | None => Ok(()),
             Some(Ok(0) | Err(_)) => Err(self.lost(line, Refusal::Lost)),
         }
@@ -221,6 +214,20 @@ impl Express {
             }
         }
     }
+}
+
+/// Reads more of an answer; none if it is late.
+async fn more(
+    line: &mut Line,
+    bytes: &mut Vec<u8>,
+    worker: &Worker,
+    ticket: &Ticket,
+) -> Option<io::Result<usize>> {
+    poll_fn(|cx| match line.poll_hear(cx, bytes, worker) {
+        Poll::Pending if ticket.is_late() => Poll::Ready(None),
+        hearing => hearing.map(Some),
+    })
+    .await
 }
 
 enum Read {
