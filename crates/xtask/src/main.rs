@@ -29,7 +29,9 @@ usage: cargo xtask COMMAND
   bench engine    time instances beside crun, runc, podman and the bare kernel   [--json]
   bench spine     time this version: cold and warm bake, deploy, first answer   [--json]
   bench deploy    deploys and rollbacks, planning at size, a host with a long past      [--json]
-  bench edge      the edge beside haproxy, nginx and caddy, by wrk and h2load            [--json]
+  bench edge [CASE]
+                  the edge beside haproxy, nginx and caddy, by wrk and h2load; ten minutes, or only the cases that
+                  have CASE in their name, e.g. http1                                    [--json]
   bench bake      baking beside mmdebstrap and buildah from Debian, which it installs             [--json]
 ";
 
@@ -56,8 +58,10 @@ fn main() -> ExitCode {
         ["bench", "engine", "--json"] => bench::engine::run(true),
         ["bench", "spine"] => bench::run(false),
         ["bench", "spine", "--json"] => bench::run(true),
-        ["bench", "edge"] => bench::edge::run(false),
-        ["bench", "edge", "--json"] => bench::edge::run(true),
+        ["bench", "edge"] => bench::edge::run("", false),
+        ["bench", "edge", "--json"] => bench::edge::run("", true),
+        ["bench", "edge", case] => bench::edge::run(case, false),
+        ["bench", "edge", case, "--json"] => bench::edge::run(case, true),
         ["bench", "bake"] => bench::bake::run(false),
         ["bench", "bake", "--json"] => bench::bake::run(true),
         ["bench", "deploy"] => bench::deploy::run(false),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::run::{cargo, output, visibly, workspace};
@@ -20,15 +20,15 @@ use proxies::Proxy;
 
 const REPEATS: usize = 3;
 
-/// Measures, and prints one document.
-pub(crate) fn run(as_json: bool) -> Result<()> {
+/// Measures the cases whose name contains `only`, and prints one document.
+pub(crate) fn run(only: &str, as_json: bool) -> Result<()> {
     ensure_installed(&EDGE_PEERS)?;
     let examples = ["--example", "proxy", "--example", "switch"];
     visibly(cargo().args(["build", "--release", "--package", "kiln-edge"]).args(examples))?;
     visibly(cargo().args(["build", "--release", "--package", "kiln"]))?;
     let dir = std::env::temp_dir().join(format!("kiln-bench-edge-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let result = measure(&dir);
+    let result = measure(&dir, only);
     let _ = std::fs::remove_dir_all(&dir);
     let cases = result?;
     let kernel = output(Command::new("uname").arg("-r"))?.trim().to_owned();
@@ -69,48 +69,64 @@ const LOADS: [(&str, &str, Goal, Load); 7] = [
     ("idle-tls-connection", "kib", Goal::AtMost(24.0), |p| loads::idle(p, "https")),
 ];
 
-fn measure(dir: &Path) -> Result<Vec<Value>> {
-    let program = example("proxy");
-    visibly(Command::new(&program).arg("certificate").arg(dir))?;
-    let (_backend, proxies) = proxies::start(&program, dir)?;
+fn measure(dir: &Path, only: &str) -> Result<Vec<Value>> {
+    visibly(Command::new(example("proxy")).arg("certificate").arg(dir))?;
     let mut cases = Vec::new();
-    for (name, figure, goal, load) in LOADS {
-        let mut runs: HashMap<&str, Vec<Value>> = HashMap::new();
-        for _ in 0..REPEATS {
-            for proxy in &proxies {
-                let measured = load(proxy).with_context(|| format!("{name}, {}", proxy.name))?;
-                runs.entry(proxy.name).or_default().push(measured);
-            }
-        }
-        cases.push(case(
-            name,
-            figure,
-            goal,
-            runs.into_iter().map(|(name, runs)| (name, middle(&runs))).collect(),
-        ));
+    for (name, figure, goal, load) in LOADS.into_iter().filter(|(name, ..)| name.contains(only)) {
+        cases.push(case(name, figure, goal, beside(name, load, dir)?));
     }
-    drop(proxies);
-    cases.extend(switches(dir)?);
-    cases.push(alone("edge-killed", json!({ "ms": restart::measure(dir)? }), "ms", 100.0));
+    if SWITCHES.iter().any(|(name, _)| name.contains(only)) {
+        cases.extend(switches(dir)?.into_iter().filter(|case| said(case).contains(only)));
+    }
+    if "edge-killed".contains(only) {
+        eprintln!("edge-killed");
+        cases.push(alone("edge-killed", json!({ "ms": restart::measure(dir)? }), "ms", 100.0));
+    }
+    ensure!(!cases.is_empty(), "no case of `bench edge` has `{only}` in its name");
     Ok(cases)
+}
+
+fn said(case: &Value) -> &str {
+    case["name"].as_str().unwrap_or_default()
+}
+
+/// Every proxy under one load, in turns. All are new in each: memory that an earlier load has left would hide what
+/// connections cost.
+fn beside(name: &str, load: Load, dir: &Path) -> Result<HashMap<&'static str, Value>> {
+    let mut runs: HashMap<&str, Vec<Value>> = HashMap::new();
+    for turn in 1..=REPEATS {
+        eprintln!("{name}, turn {turn} of {REPEATS}");
+        let (_backend, proxies) = proxies::start(&example("proxy"), dir)?;
+        for proxy in &proxies {
+            let measured = load(proxy).with_context(|| format!("{name}, {}", proxy.name))?;
+            runs.entry(proxy.name).or_default().push(measured);
+        }
+    }
+    Ok(runs.into_iter().map(|(name, runs)| (name, middle(&runs))).collect())
 }
 
 fn example(name: &str) -> PathBuf {
     workspace().join("target/release/examples").join(name)
 }
 
+/// Name, and the figure that is judged; all of them are measured in one run.
+const SWITCHES: [(&str, &str); 3] = [
+    ("switch-last-on-old", "last_ms"),
+    ("switch-p999", "p999_during_ms"),
+    ("swap-10000-routes", "large_swap_ms"),
+];
+
 /// What a switch costs; nobody else's is measured in the same way.
 fn switches(dir: &Path) -> Result<Vec<Value>> {
-    let runs: Result<Vec<Value>> = (0..REPEATS)
-        .map(|_| Ok(serde_json::from_str(&output(Command::new(example("switch")).arg(dir))?)?))
-        .collect();
+    let turn = |turn| {
+        eprintln!("switches, turn {turn} of {REPEATS}");
+        Ok(serde_json::from_str(&output(Command::new(example("switch")).arg(dir))?)?)
+    };
+    let runs: Result<Vec<Value>> = (1..=REPEATS).map(turn).collect();
     let figures = middle(&runs?);
-    let before = figures["p999_before_ms"].as_f64().unwrap_or_default();
-    Ok(vec![
-        alone("switch-last-on-old", figures.clone(), "last_ms", 1.0),
-        alone("switch-p999", figures.clone(), "p999_during_ms", before),
-        alone("swap-10000-routes", figures, "large_swap_ms", 10.0),
-    ])
+    let goals = [1.0, figures["p999_before_ms"].as_f64().unwrap_or_default(), 10.0];
+    let all = SWITCHES.iter().zip(goals);
+    Ok(all.map(|((name, figure), goal)| alone(name, figures.clone(), figure, goal)).collect())
 }
 
 /// Each figure in the middle of those measured; words as they are.
