@@ -65,23 +65,28 @@ fn measure(run_dir: &Path, is_short: bool) -> Result<Value> {
     engine.create(&[server(&image, "warm")])?;
     let single = one_at_a_time(&engine, &image)?;
     let replaced = replacements(&engine, &image)?;
-    // In turns, so that neither has the better memory: what the kernel has never touched costs more.
-    let mut thousands = Vec::new();
-    let mut bare = Vec::new();
-    for _ in 0..ROUNDS {
+    let fleet = |count| {
         rest::wait()?;
-        thousands.push(fleet::measure(&engine, run_dir, &image, 1000)?);
+        fleet::measure(&engine, run_dir, &image, count)
+    };
+    // In turns, so that none has the better memory: what the kernel has never touched costs more.
+    let [mut few, mut thousands, mut many, mut bare] = [const { Vec::new() }; 4];
+    for round in 0..ROUNDS {
+        few.push(fleet(100)?);
+        thousands.push(fleet(1000)?);
         rest::wait()?;
         bare.push(bare::measure(1000)?);
+        if !is_short && round < ROUNDS_OF_MANY {
+            many.push(fleet(5000)?);
+        }
     }
-    let few = fleet::measure(&engine, run_dir, &image, 100)?;
-    let many = if is_short { Value::Null } else { fleet::measure(&engine, run_dir, &image, 5000)? };
-    let fleets = [few, medians(thousands), many];
+    let fleets = [few, thousands, many].map(medians);
     Ok(json!({ "first_answer": single, "replaced": replaced, "fleets": fleets, "bare_1000": medians(bare) }))
 }
 
-/// How often a thousand are started and ended.
+/// How often a thousand are started and ended, and how often five thousand.
 const ROUNDS: usize = 5;
+const ROUNDS_OF_MANY: usize = 3;
 
 /// The median of each figure.
 fn medians(rounds: Vec<Value>) -> Value {

@@ -6,18 +6,21 @@ use rustix::event::{Timespec, poll};
 
 use super::Result;
 
-/// Longer than this nobody waits: others use this machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than this nobody waits: others use this machine. After thousands the kernel cleans up for seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Returns when nine tenths of all processors have had nothing to do for a moment, or will not.
+/// As much of one processor may be at work: the kernel takes network namespaces down on one, however many there are.
+const AT_WORK: f64 = 0.2;
+
+/// Returns when the processors have had nearly nothing to do for a moment, or will not.
 pub(super) fn wait() -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         let (before, looked) = (idle()?, Instant::now());
         poll(&mut [], Some(&LOOK))?;
         let processors = std::thread::available_parallelism()?.get() as f64;
-        if idle()? - before > 0.9 * looked.elapsed().as_secs_f64() * processors {
+        if idle()? - before > (processors - AT_WORK) * looked.elapsed().as_secs_f64() {
             break;
         }
     }
