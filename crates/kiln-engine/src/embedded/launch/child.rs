@@ -85,7 +85,7 @@ fn join_groups(script: &Script) -> Result<(), Failed> {
             nth(script, Step::ControlGroups, n, make_group(groups, group))?;
         }
     } else {
-        wait_for_word(script)?;
+        wait_for_word(script, Step::ControlGroups)?;
     }
     for (n, group) in groups.all.iter().enumerate() {
         nth(script, Step::ControlGroups, n, raw::write_file(group.dir, &groups.join_by, b"0"))?;
@@ -185,17 +185,17 @@ fn enter_user_namespace(script: &Script) -> Result<(), Failed> {
 /// Until the parent has done what only it can do: id maps, and limits the child was not born under.
 fn wait_for_parent(script: &Script) -> Result<(), Failed> {
     at(script, Step::WaitForMaps, raw::write(CHANNEL, &Report::WantsMaps.encode()))?;
-    wait_for_word(script)
+    wait_for_word(script, Step::WaitForMaps)
 }
 
-fn wait_for_word(script: &Script) -> Result<(), Failed> {
+fn wait_for_word(script: &Script, step: Step) -> Result<(), Failed> {
     let word = match raw::read_byte(CHANNEL) {
         Ok(1) => Ok(()),
         // The parent is gone, or does not want it any more.
         Ok(_) => Err(libc::EPIPE),
         Err(errno) => Err(errno),
     };
-    at(script, Step::WaitForMaps, word)
+    at(script, step, word)
 }
 
 fn become_user(script: &Script) -> Result<(), Errno> {

@@ -132,8 +132,9 @@ impl MainProcess {
     /// Its mount namespace. Asked of the kernel and not of /proc, which would keep a directory of each process for it.
     pub(crate) fn mounts(&self) -> io::Result<OwnedFd> {
         const GET_MOUNT_NAMESPACE: libc::c_ulong = 0xff << 8 | 3; // PIDFD_GET_MNT_NAMESPACE, since Linux 6.11
-        // SAFETY: the request takes no argument.
-        match unsafe { libc::ioctl(self.pidfd.as_raw_fd(), GET_MOUNT_NAMESPACE, 0) } {
+        const NOTHING: libc::c_ulong = 0;
+        // SAFETY: the request takes no argument, and insists on a zero in its place.
+        match unsafe { libc::ioctl(self.pidfd.as_raw_fd(), GET_MOUNT_NAMESPACE, NOTHING) } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: the kernel has just made it, and nobody else owns it.
             namespace => Ok(unsafe { OwnedFd::from_raw_fd(namespace) }),
