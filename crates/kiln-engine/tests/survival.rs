@@ -2,12 +2,12 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Bench, PATIENCE, kill, signal, status_of};
@@ -398,17 +398,77 @@ fn descriptors_do_not_pile_up() {
     assert_eq!([count(), count(), count()], [first; 3]);
 }
 
+/// The number of each descriptor of a keeper that leads to the mounts of one of these.
+fn held_mounts(bench: &Bench, pids: &[u32]) -> Vec<u64> {
+    let mounts = pids.iter().map(|pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap());
+    let mounts: Vec<PathBuf> = mounts.collect();
+    let all = fs::read_dir(format!("/proc/{}/fd", bench.keeper_pid())).unwrap().map(|e| e.unwrap().path());
+    let held = all.filter(|path| fs::read_link(path).is_ok_and(|to| mounts.contains(&to)));
+    held.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect()
+}
+
+/// A keeper holds mounts only where it has enough descriptors: those of the one before it do not count.
+#[test]
+fn the_next_keeper_holds_as_many_mounts_as_the_last() {
+    let run_ten = |bench: &Bench| -> Vec<u32> {
+        (0..10).map(|n| bench.run(&bench.image.order(&format!("n{n}"), &["/bin/sleep", "1000"]))).collect()
+    };
+    let plenty = Bench::new();
+    let highest = held_mounts(&plenty, &run_ten(&plenty)).into_iter().max().unwrap();
+    let bench = Bench::with_few_descriptors(2 * (highest + 2));
+    let pids = run_ten(&bench);
+    assert_eq!(held_mounts(&bench, &pids).len(), 10);
+    let before = bench.keeper_pid();
+    bench.kill_keeper();
+    bench.next_keeper(before);
+    assert_eq!(held_mounts(&bench, &pids).len(), 10);
+}
+
+/// A process of nobody inside, which ends well by itself long before anybody's patience does.
+fn outsider(stdout: Stdio) -> Child {
+    Command::new("sleep").arg("30").stdout(stdout).spawn().unwrap()
+}
+
+fn move_into(group: &Path, process: &Child) {
+    fs::write(group.join("cgroup.procs"), process.id().to_string()).unwrap();
+}
+
+/// The standard output of a process, to write to.
+fn output_of(pid: u32) -> Stdio {
+    OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap().into()
+}
+
 /// Its own processes go with its first one; these do not.
 #[test]
 fn what_was_moved_into_the_groups_of_an_instance_ends_with_it() {
     let bench = Bench::new();
     let order = bench.image.order("a", &["/bin/sleep", "1000"]);
-    bench.run(&order);
+    let pid = bench.run(&order);
     let before = bench.groups();
     let group = unified(&bench).join("a");
-    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-    fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+    let mut all = [outsider(Stdio::null()), outsider(output_of(pid))];
+    all.iter().for_each(|process| move_into(&group, process));
     bench.engine.kill(&[order.id]).unwrap();
-    assert!(!child.wait().unwrap().success(), "it was killed");
+    for process in &mut all {
+        assert!(!process.wait().unwrap().success(), "it was killed");
+    }
     assert!(before.contains(&group) && !bench.groups().contains(&group));
+}
+
+/// Who holds its output keeps it from its end; once moved into its groups it can be ended by ending the instance again.
+#[test]
+fn what_was_moved_into_the_groups_of_an_instance_that_has_ended_can_be_killed() {
+    let bench = Bench::new();
+    let order = bench.image.order("a", &["/bin/sleep", "1000"]);
+    let pid = bench.run(&order);
+    let group = unified(&bench).join("a");
+    let mut process = outsider(output_of(pid));
+    kill(pid as i32);
+    bench.to_end(&bench.image.shell("later", "exit 0"));
+    assert!(matches!(state(&bench, &order.id), InstanceState::Running { .. }), "its output is still open");
+    move_into(&group, &process);
+    bench.engine.kill(std::slice::from_ref(&order.id)).unwrap();
+    assert!(!process.wait().unwrap().success(), "it was killed");
+    assert_eq!(bench.ending(&order.id), Exit::Signal { signal: 9 });
+    assert!(!bench.groups().contains(&group));
 }

@@ -32,17 +32,26 @@ impl Keeper {
         for status in statuses {
             self.register.set(&status.id, status.state, status.since);
         }
+        let mut at_work = Vec::new();
         for (trace, exit) in traces.into_values() {
-            self.adopt_one(trace, exit, &mut inheritance);
+            at_work.extend(self.adopt_one(trace, exit, &mut inheritance));
         }
-        // Whatever else a keeper had opened: conversations, launches that will not go on.
+        // Whatever else a keeper had opened: conversations, launches that will not go on, and the mounts it held, beside
+        // which there may be no room for others.
         drop(inheritance);
+        at_work.iter().for_each(|(number, main)| self.hold_mounts(*number, main));
         orphans::remove(&self.groups, |name| self.numbers.keys().any(|id| id.as_str() == name))
             .map_err(|e| KeeperError::new("remove what another keeper left", e))?;
         self.write_journal_anew().map_err(|e| KeeperError::new("write its journal", e))
     }
 
-    fn adopt_one(&mut self, trace: Trace, exit: Option<Exit>, inheritance: &mut Inheritance) {
+    /// Its number and its first process, if it goes on.
+    fn adopt_one(
+        &mut self,
+        trace: Trace,
+        exit: Option<Exit>,
+        inheritance: &mut Inheritance,
+    ) -> Option<(u64, MainProcess)> {
         let (number, id) = (self.next_number(), trace.id.clone());
         self.launcher.restore(&trace.app, trace.ids, trace.accounting_uid);
         self.register.expect(id.clone());
@@ -58,12 +67,16 @@ impl Keeper {
         self.begin_rounds();
         self.instances.insert(number, Instance::adopt(trace, phase, outputs, listeners));
         self.numbers.insert(id.clone(), number);
-        let Some(main) = main else { return self.remove_rest(number) };
+        let Some(main) = main else {
+            self.begin_removal(number);
+            return None;
+        };
         match self.register.status(&id).map(|status| &status.state) {
             Some(InstanceState::Stopping { .. }) => self.give_grace(number),
-            Some(_) => self.hold_mounts(number, &main),
+            Some(_) => return Some((number, main)),
             None => self.give_up_launch(number),
         }
+        None
     }
 
     fn find_process(&self, trace: &Trace, inheritance: &mut Inheritance) -> Option<MainProcess> {

@@ -18,6 +18,10 @@ use super::turn::{Alarm, Keeper, now};
 const REMOVAL: Duration = Duration::from_secs(10);
 const REMOVE_AGAIN: Duration = Duration::from_millis(2);
 
+/// How long the output of an instance without a process may stay open before whoever is in its groups is killed. Its own
+/// processes have closed it, and reading what is left takes less.
+const OUTSIDERS: Duration = Duration::from_millis(100);
+
 impl Keeper {
     /// Starts launches, as many as there is room for.
     pub(super) fn launch_more(&mut self) {
@@ -168,8 +172,7 @@ impl Keeper {
                 instance.failure.get_or_insert("it was ended while it was being started".into());
                 self.end_processes(number);
             }
-            Phase::Live(_) => self.end_processes(number),
-            Phase::Leaving { .. } => {}
+            Phase::Live(_) | Phase::Leaving { .. } => self.end_processes(number),
         }
     }
 
@@ -178,6 +181,7 @@ impl Keeper {
         match instance.main() {
             // All processes inside go with the first one, and the groups need not be asked, which costs more.
             Some(main) => main.kill(),
+            // Nobody in them is from inside any more.
             None => drop(self.groups.kill(instance.id.as_str())),
         }
     }
@@ -196,7 +200,24 @@ impl Keeper {
         let exit = self.with_space(number, exit);
         self.journal_exit(&id, &exit);
         self.set_phase(number, leaving(exit));
+        self.begin_removal(number);
+    }
+
+    /// Of an instance whose first process has ended.
+    pub(super) fn begin_removal(&mut self, number: u64) {
         self.remove_rest(number);
+        if self.instances.get(&number).is_some_and(|instance| !instance.is_silent()) {
+            self.alarms.insert((Instant::now() + OUTSIDERS, Alarm::Outsiders(number)));
+        }
+    }
+
+    /// Whoever was moved into the groups of an instance from outside ends with it: as long as such a process holds its
+    /// output open, nothing else would tell of that end.
+    pub(super) fn end_outsiders(&mut self, number: u64) {
+        let instance = self.instances.get(&number);
+        if instance.is_some_and(|i| matches!(i.phase, Phase::Leaving { .. }) && !i.is_silent()) {
+            self.end_processes(number);
+        }
     }
 
     /// An instance that ended by itself and not well may have had no space left.
@@ -228,7 +249,7 @@ impl Keeper {
     }
 
     /// Of an instance without processes: when all it wrote is kept, its groups go, and its end is told. What somebody
-    /// has moved into them from outside is killed.
+    /// has moved into them from outside is killed, and asked for only if they do not go.
     pub(super) fn remove_rest(&mut self, number: u64) {
         let Some(instance) = self.instances.get(&number) else { return };
         let Phase::Leaving { exit, deadline } = &instance.phase else { return };

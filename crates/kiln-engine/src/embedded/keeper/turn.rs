@@ -76,6 +76,8 @@ pub(super) enum Alarm {
     Grace(u64),
     /// What is left of an instance can be removed, perhaps.
     Remove(u64),
+    /// The output of an instance that has ended is still open, perhaps.
+    Outsiders(u64),
     /// Somebody has waited long enough.
     Answer,
     /// Instances may have run out of something.
@@ -210,6 +212,7 @@ impl Keeper {
             match alarm {
                 Alarm::Grace(n) => self.grace_is_over(n),
                 Alarm::Remove(n) => self.remove_rest(n),
+                Alarm::Outsiders(n) => self.end_outsiders(n),
                 Alarm::Answer => {}
                 Alarm::Shortage => self.look_for_shortage(),
             }
