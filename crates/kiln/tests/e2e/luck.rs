@@ -255,6 +255,31 @@ fn the_keeper_may_die() {
     assert_eq!(load.stop().failures, []);
 }
 
+/// Keeper and holder are killed when the check of an image is about to be run: the next keeper makes its instance, and
+/// nothing of it is left.
+#[test]
+fn an_image_is_checked_by_the_next_keeper() {
+    use std::io::{BufRead, BufReader};
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    project.say("checked by the next keeper");
+    let signal = |pid, signal| rustix::process::kill_process(pid, signal).unwrap();
+    let (holder, keeper) = (host.holder(), host.keeper());
+    // What it is asked from now on it never answers.
+    signal(keeper, rustix::process::Signal::STOP);
+    let mut deploy = host.command(&["deploy", "--json", project.dir()]);
+    let mut deploy = deploy.stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(deploy.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("\"baked\"")), "an image is baked, and then checked");
+    signal(holder, rustix::process::Signal::KILL);
+    signal(keeper, rustix::process::Signal::KILL);
+    let last = told.last().unwrap();
+    assert!(deploy.wait().unwrap().success(), "{last}");
+    assert!(last.contains("deployed"), "{last}");
+    assert_ne!(host.keeper(), keeper);
+    assert!(host.page().contains("checked by the next keeper"));
+}
+
 /// Control and keeper are killed, holder included; instances and edge live on. The next control plane takes all over.
 #[test]
 fn control_and_keeper_may_die_together() {

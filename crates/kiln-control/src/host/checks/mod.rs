@@ -1,12 +1,12 @@
 //! The gate between baked and releasable: checks of an image in throwaway instances of that very image.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod throwaway;
+
 use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_model::{
-    AppName, ByteSize, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId,
-    InstanceOrder, InstanceState, Limits, Millis, Probe,
+    AppName, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId, Millis, Probe,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +14,6 @@ use super::LocalHost;
 use super::serve::Asker;
 use crate::health::one_socket;
 use crate::probe;
-use crate::world::Clock;
-
-/// What a throwaway instance may use; generous, for a check is no place to run out of memory.
-const LIMITS: Limits = Limits { memory: ByteSize(1 << 30), cpu_millis: 2000, pids: 512, io: None };
 
 /// How often an instance that is starting is asked.
 const EAGER: Duration = Duration::from_millis(15);
@@ -29,15 +25,31 @@ struct Passed {
     millis: u64,
 }
 
-/// A check that failed: why, and the instance it failed in, if it took one.
-struct Verdict {
-    cause: String,
-    instance: Option<InstanceId>,
+/// How often a check is begun whose instance was lost for a reason that says nothing of the image.
+const ATTEMPTS: u32 = 3;
+
+/// Why an image has not passed a check.
+enum Verdict {
+    /// It is not what the check expects: why, and the instance it showed in, if it took one.
+    Failed { cause: String, instance: Option<InstanceId> },
+    /// Nothing was learnt of the image: its instance, or who makes them, was lost.
+    Unlearnt { why: String },
+    /// There is nothing an instance could be made of.
+    Lacking(Failure),
 }
 
-impl From<String> for Verdict {
-    fn from(cause: String) -> Self {
-        Self { cause, instance: None }
+impl Verdict {
+    fn failed(cause: String) -> Self {
+        Self::Failed { cause, instance: None }
+    }
+
+    /// Of an instance that ended too early, or not well.
+    fn of(exit: &Exit, cause: String, instance: &InstanceId) -> Self {
+        match exit {
+            // Its keeper was killed, and nobody saw the end.
+            Exit::Unknown => Self::Unlearnt { why: format!("{instance} {exit}") },
+            _ => Self::Failed { cause, instance: Some(instance.clone()) },
+        }
     }
 }
 
@@ -59,7 +71,7 @@ impl LocalHost {
             let cached = passed.is_some();
             let begun = Instant::now();
             if !cached {
-                self.check(app, image, check, asker).map_err(|v| self.refusal(name, check, v))?;
+                self.check_until_learnt(app, name, image, check, asker)?;
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let passed = Passed { check: check.to_string(), millis };
                 self.store
@@ -72,10 +84,42 @@ impl LocalHost {
         Ok(())
     }
 
-    fn refusal(&self, name: &ImageName, check: &Check, verdict: Verdict) -> Failure {
+    /// Runs a check until something is known of the image.
+    fn check_until_learnt(
+        &self,
+        app: &AppName,
+        name: &ImageName,
+        image: &ImageRecord,
+        check: &Check,
+        asker: &Asker<'_>,
+    ) -> Result<(), Failure> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let Err(verdict) = self.check(app, image, check, asker) else { return Ok(()) };
+            // Whoever has called it off has no use for a verdict.
+            asker.stop_if_gone()?;
+            match verdict {
+                Verdict::Failed { cause, instance } => {
+                    return Err(self.refusal(name, check, cause, instance));
+                }
+                Verdict::Lacking(failure) => return Err(failure),
+                Verdict::Unlearnt { .. } if attempts < ATTEMPTS && !self.driver.is_stopped() => {}
+                Verdict::Unlearnt { why } => return Err(unlearnt(name, check, why)),
+            }
+        }
+    }
+
+    fn refusal(
+        &self,
+        name: &ImageName,
+        check: &Check,
+        cause: String,
+        instance: Option<InstanceId>,
+    ) -> Failure {
         let message = format!("image {name} failed its check `{check}`; nothing was deployed");
-        let mut failure = Failure::new(ExitCode::Check, message).because(verdict.cause);
-        let Some(instance) = verdict.instance else { return failure };
+        let mut failure = Failure::new(ExitCode::Check, message).because(cause);
+        let Some(instance) = instance else { return failure };
         let tail = self.tail(&instance, 12);
         if !tail.is_empty() {
             failure = failure.because(format!("its output ends with:\n{}", tail.join("\n")));
@@ -99,60 +143,19 @@ impl LocalHost {
                 self.probe_check(app, image, &Probe::Tcp, *port, *timeout, asker)
             }
             Check::File { path, mode, owner, contains } => {
-                let handle = self.store.handle(&image.digest).map_err(|e| e.to_string())?;
+                let handle = self.store.handle(&image.digest);
+                let handle = handle.map_err(|e| Verdict::Lacking(super::failure::store(&e)))?;
                 let asked = kiln_bake::inspect::FileCheck {
                     path,
                     mode: *mode,
                     owner: owner.as_deref(),
                     contains: contains.as_deref(),
                 };
-                kiln_bake::inspect::check_file(&handle, &asked).map_err(Verdict::from)
+                kiln_bake::inspect::check_file(&handle, &asked).map_err(Verdict::failed)
             }
             Check::Package { name, version } => {
-                package(image, name, version.as_deref()).map_err(Verdict::from)
+                package(image, name, version.as_deref()).map_err(Verdict::failed)
             }
-        }
-    }
-
-    /// A name nothing had before: the moment tells control planes apart, the number instances of one.
-    fn throwaway_id(&self, image: &ImageRecord) -> InstanceId {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let (moment, number) = (self.clock.now().0, MADE.fetch_add(1, Ordering::Relaxed));
-        format!("check-{}-{moment}-{number}", image.digest.short())
-            .parse()
-            .expect("letters, digits and dashes")
-    }
-
-    fn order(&self, app: &AppName, image: &ImageRecord) -> Result<InstanceOrder, Verdict> {
-        let handle = self.store.handle(&image.digest).map_err(|e| e.to_string())?;
-        Ok(InstanceOrder {
-            id: self.throwaway_id(image),
-            app: app.clone(),
-            service: None,
-            release: None,
-            image: handle,
-            run: image.run.clone(),
-            env: image.run.env.clone(),
-            limits: LIMITS,
-            volatile: image.volatile.clone(),
-            capabilities: Default::default(),
-            secrets: Vec::new(),
-            needs: Vec::new(),
-        })
-    }
-
-    /// Starts a throwaway instance; it is thrown away when the value is dropped.
-    fn throwaway(&self, order: InstanceOrder) -> Result<Throwaway<'_>, Verdict> {
-        let id = order.id.clone();
-        self.driver.board.expect(&id);
-        let throwaway = Throwaway { host: self, id: id.clone() };
-        let made = self.engine.create(&[order]).map_err(|e| e.to_string())?;
-        self.driver.board.post(&made);
-        match made.into_iter().next().map(|s| s.state) {
-            Some(InstanceState::Ended { exit: exit @ Exit::NotStarted { .. } }) => {
-                Err(Verdict { cause: exit.to_string(), instance: None })
-            }
-            _ => Ok(throwaway),
         }
     }
 
@@ -164,16 +167,12 @@ impl LocalHost {
         timeout: Millis,
         asker: &Asker<'_>,
     ) -> Result<(), Verdict> {
-        let mut order = self.order(app, image)?;
-        order.run.argv = argv.to_vec();
-        let throwaway = self.throwaway(order)?;
+        let throwaway = self.throwaway(app, image, Some(argv))?;
         let deadline = Instant::now() + timeout.duration();
-        let exit = self.driver.board.wait(&throwaway.id, deadline, &|| asker.is_gone());
-        let instance = Some(throwaway.id.clone());
-        match exit {
+        match throwaway.wait(deadline, asker)? {
             Some(exit) if exit.is_success() => Ok(()),
-            Some(exit) => Err(Verdict { cause: format!("it {exit}"), instance }),
-            None => Err(Verdict { cause: format!("it had not ended after {timeout}"), instance }),
+            Some(exit) => Err(Verdict::of(&exit, format!("it {exit}"), throwaway.id())),
+            None => Err(throwaway.verdict(format!("it had not ended after {timeout}"))),
         }
     }
 
@@ -186,23 +185,32 @@ impl LocalHost {
         timeout: Millis,
         asker: &Asker<'_>,
     ) -> Result<(), Verdict> {
-        let throwaway = self.throwaway(self.order(app, image)?)?;
+        let throwaway = self.throwaway(app, image, None)?;
         let deadline = Instant::now() + timeout.duration();
-        let verdict = |cause| Verdict { cause, instance: Some(throwaway.id.clone()) };
         loop {
-            let Err(problem) = ask_once(&*self.engine, &throwaway.id, port, question, deadline) else {
+            let Err(problem) = ask_once(&*self.engine, throwaway.id(), port, question, deadline) else {
                 return Ok(());
             };
             // Its end is also what paces the questions.
             let next = (Instant::now() + EAGER).min(deadline);
-            if let Some(exit) = self.driver.board.wait(&throwaway.id, next, &|| asker.is_gone()) {
-                return Err(verdict(format!("the instance {exit} before it answered")));
+            if let Some(exit) = throwaway.wait(next, asker)? {
+                let cause = format!("the instance {exit} before it answered");
+                return Err(Verdict::of(&exit, cause, throwaway.id()));
             }
             if asker.is_gone() || Instant::now() >= deadline {
-                return Err(verdict(format!("no such answer within {timeout}; the last one: {problem}")));
+                throwaway.is_still_there()?;
+                let cause = format!("no such answer within {timeout}; the last one: {problem}");
+                return Err(throwaway.verdict(cause));
             }
         }
     }
+}
+
+fn unlearnt(name: &ImageName, check: &Check, why: String) -> Failure {
+    let message = format!("whether image {name} passes its check `{check}` could not be found out");
+    Failure::new(ExitCode::Host, message).because(why).hint(
+        "this says nothing of the image: deploy again; run/keeper.log of the state directory may tell more",
+    )
 }
 
 fn ask_once(
@@ -237,21 +245,5 @@ fn package(image: &ImageRecord, name: &str, version: Option<&str>) -> Result<(),
             Err(format!("package {name} is {}, expected {wanted}", package.version))
         }
         _ => Ok(()),
-    }
-}
-
-/// An instance that exists for one check.
-struct Throwaway<'a> {
-    host: &'a LocalHost,
-    id: InstanceId,
-}
-
-impl Drop for Throwaway<'_> {
-    fn drop(&mut self) {
-        let ids = std::slice::from_ref(&self.id);
-        // If the keeper is gone, so is the instance; a later start of control removes what is left over.
-        let _ = self.host.engine.kill(ids);
-        let _ = self.host.engine.forget(ids);
-        self.host.driver.board.forget(&self.id);
     }
 }
