@@ -23,6 +23,7 @@ pub use acme::ProofKind;
 pub use core::{Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
 pub use health::Prober;
 pub use host::verify::store as verify_store;
+pub use host::without_history::repair_log;
 pub use host::{AcmeOptions, EdgeOptions, HostConfig, LocalHost, secrets};
 pub use project::Project;
 pub use shelf::SystemClock;

@@ -230,7 +230,10 @@ impl AppState {
             Record::Imported { at, by, release, .. } => {
                 self.kept.imported(release, Occasion { at: *at, by: by.name.clone() });
             }
-            Record::SecretSet { .. } | Record::SecretRemoved { .. } | Record::Committed { .. } => {}
+            Record::SecretSet { .. }
+            | Record::SecretRemoved { .. }
+            | Record::Committed { .. }
+            | Record::Repaired { .. } => {}
             Record::Paused { at, by, wait, .. } => {
                 self.paused = Some(Pause { by: by.name.clone(), since: *at, wait: *wait });
             }

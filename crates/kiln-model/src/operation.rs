@@ -177,6 +177,19 @@ pub enum Record {
         /// The app.
         app: AppName,
     },
+    /// The operation log was damaged, and was put together again from what could be read of it.
+    Repaired {
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Author,
+        /// The app: there is an entry for each that the log knows.
+        app: AppName,
+        /// The file the damaged log is kept in, as it was.
+        kept_as: String,
+        /// What was wrong with it, line by line.
+        damage: Vec<String>,
+    },
     /// Somebody runs a command inside a member of a fleet; it is replaced when that has ended.
     Touched {
         /// When.
@@ -232,6 +245,7 @@ impl Record {
             | Self::Unpinned { app, .. }
             | Self::Paused { app, .. }
             | Self::Resumed { app, .. }
+            | Self::Repaired { app, .. }
             | Self::SecretRemoved { app, .. } => app,
             Self::Replaced { fleet, .. }
             | Self::Touched { fleet, .. }

@@ -17,6 +17,7 @@
 //! ├── secrets/                    0700: values of secrets, encrypted (`secrets/mod.rs` draws it)
 //! ├── cache/<kind>/<sha256>       results worth keeping (may be lost: they cost time)
 //! ├── log/operations.jsonl        the operation log: append-only, each line holds the hash of the one before
+//! ├── log/damaged-<hash>.jsonl    one that was not what was appended, as it was found (`log_repair.rs`); never removed
 //! ├── state/<name>.json           small documents that are not history; `handmade`: images by the names people gave them
 //! ├── output/                     instances' output, written by the keeper
 //! ├── run/                        sockets, and `lock`: the one host that runs on this directory
@@ -48,6 +49,7 @@ mod handmade;
 mod host_lock;
 mod images;
 mod layout;
+mod log_repair;
 mod medium;
 mod new_blob;
 mod objects;
@@ -70,6 +72,7 @@ pub use error::StoreError;
 pub use export::{Imported, SecretsOfImport, Sound};
 pub use host_lock::HostLock;
 pub use layout::Store;
+pub use log_repair::Repair;
 pub use medium::Medium;
 pub use new_blob::NewBlob;
 pub use objects::Objects;

@@ -19,16 +19,19 @@ use crate::medium::{Disk, Medium};
 use crate::temp::sync_dir;
 use crate::{HostLock, Result, Store, StoreError};
 
+/// What the log is called in its directory.
+pub(crate) const FILE: &str = "operations.jsonl";
+
 #[derive(Serialize, Deserialize)]
-struct Line<T> {
-    seq: u64,
-    prev: Sha256,
-    entry: T,
+pub(crate) struct Line<T> {
+    pub(crate) seq: u64,
+    pub(crate) prev: Sha256,
+    pub(crate) entry: T,
 }
 
 /// Where the chain ends.
 #[derive(Debug, Clone, Copy)]
-struct End {
+pub(crate) struct End {
     seq: u64,
     hash: Sha256,
     length: u64,
@@ -74,7 +77,7 @@ impl OperationLog {
         each: &mut dyn FnMut(T),
     ) -> Result<Self> {
         let dir = store.dir("log");
-        let path = dir.join("operations.jsonl");
+        let path = dir.join(FILE);
         let disk = Disk::open(&path).map_err(on("open the operation log", &path))?;
         sync_dir(&dir)?;
         Self::over(&path, Box::new(disk), each)
@@ -161,7 +164,7 @@ impl OperationLog {
     /// # Errors
     /// As [`OperationLog::read`].
     pub fn inspect(store: &Store) -> Result<(u64, Sha256)> {
-        let path = store.dir("log").join("operations.jsonl");
+        let path = store.dir("log").join(FILE);
         let bytes = std::fs::read(&path).map_err(on("read", &path))?;
         let end = follow::<IgnoredAny>(&path, &bytes, &mut |_, _| {})?;
         Ok((end.seq, end.hash))
@@ -187,7 +190,11 @@ impl OperationLog {
 }
 
 /// Follows the chain through `bytes`, handing out each entry; returns where it ends.
-fn follow<T: DeserializeOwned>(path: &Path, bytes: &[u8], each: &mut dyn FnMut(u64, T)) -> Result<End> {
+pub(crate) fn follow<T: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    each: &mut dyn FnMut(u64, T),
+) -> Result<End> {
     let mut end = BEGINNING;
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -212,7 +219,7 @@ fn follow<T: DeserializeOwned>(path: &Path, bytes: &[u8], each: &mut dyn FnMut(u
 }
 
 /// The lines that an append may have reported as done.
-fn without_torn_line(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_torn_line(bytes: &[u8]) -> &[u8] {
     let start_of_last = |b: &[u8]| b.iter().rposition(|c| *c == b'\n').map_or(0, |n| n + 1);
     let Some(ended) = bytes.strip_suffix(b"\n") else { return &bytes[..start_of_last(bytes)] };
     let start = start_of_last(ended);

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use kiln_store::{HostLock, OperationLog, Result};
+use kiln_store::{HostLock, OperationLog, Repair, Result};
 use support::Scratch;
 
 struct Log {
@@ -106,4 +106,48 @@ fn an_entry_of_another_shape_names_its_line() {
     let log = Log::of(&["a"]);
     let error = log.open().unwrap().read::<u32>().unwrap_err().to_string();
     assert!(error.contains("line 1 does not read as an entry: invalid type"), "{error}");
+}
+
+/// Repairs it; what was wrong with it, and its entries then.
+fn repaired(log: &Log) -> (Option<Repair>, Vec<String>) {
+    let store = log.scratch.open();
+    let held = HostLock::take(&store).unwrap();
+    let told = |repair: &Repair, entries: &[String]| {
+        vec![format!("{} damaged, {} of {}", repair.damage.len(), entries.len(), repair.entries)]
+    };
+    let repair = OperationLog::repair::<String>(&store, &held, told).unwrap();
+    drop(held);
+    (repair, log.entries().into_iter().map(|(_, entry)| entry).collect())
+}
+
+#[test]
+fn a_damaged_log_is_kept_as_it_is_and_one_that_can_be_continued_takes_its_place() {
+    let whole = Log::of(&["a", "b", "c", "d"]).text();
+    let lines: Vec<_> = whole.lines().collect();
+    let joined = |lines: &[&str]| lines.iter().map(|l| format!("{l}\n")).collect::<String>();
+    let letter = lines[1].replace("\"b\"", "\"c\"");
+    let edited = lines[1].replace("\"b\"", "\"bb\"");
+    let unreadable = lines[1].replace("\"b\"", "\"b");
+    let forged = lines[2].replacen("\"prev\":\"", "\"prev\":\"0", 1).replacen("0\",\"entry", "\",\"entry", 1);
+    let cases = [
+        (joined(&[lines[0], &edited, lines[2], lines[3]]), "line 2 is not what was appended", "abbcd"),
+        (joined(&[lines[0], &letter, lines[2], lines[3]]), "line 2 was changed in one byte", "abcd"),
+        (joined(&[lines[0], &unreadable, lines[2], lines[3]]), "line 2 does not read as an entry", "acd"),
+        (joined(&[lines[0], lines[2], lines[3]]), "what was between line 1 and the one behind it", "acd"),
+        (joined(&[lines[1], lines[2]]), "line 1 does not follow the line before it", "bc"),
+        (joined(&[lines[0], lines[1], &forged, lines[3]]), "line 3 ", "ab"),
+    ];
+    for (damaged, says, left) in cases {
+        let log = Log::of(&[]);
+        fs::write(log.path(), &damaged).unwrap();
+        let (repair, entries) = repaired(&log);
+        let repair = repair.unwrap_or_else(|| panic!("it is damaged:\n{damaged}"));
+        assert!(repair.damage.len() == 1 && repair.damage[0].contains(says), "{:?}", repair.damage);
+        assert_eq!(fs::read_to_string(&repair.kept_as).unwrap(), damaged, "the evidence");
+        assert!(entries.concat().starts_with(left), "{entries:?}");
+        let told = entries.last().unwrap();
+        assert_eq!(*told, format!("1 damaged, {0} of {0}", entries.len() - 1));
+        assert_eq!(log.open().unwrap().append(&"e").unwrap(), entries.len() as u64 + 1);
+        assert_eq!(repaired(&log).0, None, "nothing is wrong with it any more");
+    }
 }

@@ -17,6 +17,18 @@ pub(crate) fn store(error: &StoreError) -> Failure {
     }
 }
 
+/// Of an operation log that cannot be continued: the host stays as it is until somebody decides.
+pub(crate) fn log(error: &StoreError) -> Failure {
+    let failure = store(error);
+    if !matches!(error, StoreError::Damaged { .. }) {
+        return failure;
+    }
+    failure.hint(
+        "`kiln log --repair` keeps this log as it is and puts one together from what can be read of it; until then what \
+         runs serves on, and `kiln down` ends it",
+    )
+}
+
 pub(crate) fn not_deployed(release: Option<&ReleaseId>, cause: String) -> Failure {
     let release = release.map_or_else(|| "the release".to_owned(), |r| format!("release {}", r.short()));
     let message = format!("{release} was not deployed; its fleet was thrown away");

@@ -85,6 +85,10 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
             Record::Resumed { at, by, app } => {
                 replacements.push(note(*at, by, app, "resume".into(), None::<&String>));
             }
+            Record::Repaired { at, by, app, kept_as, damage } => {
+                let told = format!("{}; as it was it is kept in {kept_as}", damage.join("; "));
+                replacements.push(note(*at, by, app, "repair the log".into(), Some(&told)));
+            }
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");
                 replacements.push(note(*at, by, app, what, version.as_ref()));

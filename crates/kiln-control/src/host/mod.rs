@@ -29,6 +29,7 @@ pub mod secrets;
 mod serve;
 pub(crate) mod verify;
 mod wait;
+pub(crate) mod without_history;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -102,7 +103,7 @@ impl LocalHost {
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
         let mut past = Past::default();
         let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
-        let log = log.map_err(|e| failure::store(&e))?;
+        let log = log.map_err(|e| failure::log(&e))?;
         let log = Arc::new(Mutex::new(log));
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);

@@ -114,7 +114,7 @@ impl Offline {
     /// If one runs there, or the directory cannot be used.
     pub fn open(store: Store) -> Result<Self, Failure> {
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let log = OperationLog::open(&store, &held).map_err(|e| failure::store(&e))?;
+        let log = OperationLog::open(&store, &held).map_err(|e| failure::log(&e))?;
         Ok(Self { store, log, _held: held })
     }
 

@@ -39,6 +39,7 @@ pub(crate) fn record(record: &Record) -> String {
         Record::Imported { release, .. } => format!("release {release} is imported"),
         Record::Paused { by, wait, .. } => format!("{} pauses it: requests wait, {wait} at most", by.name),
         Record::Resumed { by, .. } => format!("{} resumes it", by.name),
+        Record::Repaired { by, .. } => format!("{} repairs the log", by.name),
         Record::SecretSet { name, .. } => format!("secret {name} is set"),
         Record::SecretRemoved { name, .. } => format!("secret {name} is removed"),
         Record::Replaced { fleet, lost, new, .. } => {

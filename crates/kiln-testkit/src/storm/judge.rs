@@ -120,6 +120,7 @@ impl Judge {
             | Record::SecretSet { .. }
             | Record::Paused { .. }
             | Record::Resumed { .. }
+            | Record::Repaired { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,
         }

@@ -1,16 +1,19 @@
 //! `kiln log`
 
 use clap::Args;
+use kiln_api::this_process;
 use kiln_model::{Answer, Command, ExitCode, Failure, LogEntry, LogVerifiedAnswer};
 use kiln_store::OperationLog;
+use serde_json::json;
 
-use crate::context::{Context, unexpected};
+use crate::context::{Context, require_root, unexpected};
 use crate::offline;
 use crate::table::table;
 use crate::words::{moment, release};
 
 /// Who did what, newest first
 #[derive(Debug, Args)]
+#[command(after_help = AFTER)]
 pub(crate) struct Log {
     /// Only of this app [default: all of the host's]
     #[arg(long, value_name = "NAME")]
@@ -21,11 +24,24 @@ pub(crate) struct Log {
     /// Follow the hash chain of the whole log instead, and name the first line that is damaged
     #[arg(long)]
     verify: bool,
+    /// Keep a log that is damaged as it is, and put one in its place from what can be read of it
+    #[arg(long, conflicts_with = "verify")]
+    repair: bool,
 }
+
+const AFTER: &str = "\
+Each line of the log holds the hash of the line before. A line that is not what was appended keeps a control plane from
+starting: it cannot know what the host was doing. `--repair` takes nothing away: the damaged file stays beside the log
+under another name, the entries of all lines that can be read follow each other again, and the log says of each app that
+this was done, by whom, and what was wrong. It needs the state directory (--root) and no control plane that runs there;
+instances and edge may run on.";
 
 pub(crate) fn run(args: &Log, context: &Context) -> Result<(), Failure> {
     if args.verify {
         return verify(context);
+    }
+    if args.repair {
+        return repair(context);
     }
     match context.ask(&Command::Log { app: args.app.clone(), limit: args.limit })? {
         Answer::Log(log) => context.output.result(&log, || words_for(&log)),
@@ -53,6 +69,26 @@ fn verify(context: &Context) -> Result<(), Failure> {
         }),
         other => Err(unexpected(&other)),
     }
+}
+
+fn repair(context: &Context) -> Result<(), Failure> {
+    require_root("kiln log --repair")?;
+    let root = context.root_without_host().unwrap_or_else(|| context.named_root());
+    let repaired = kiln_control::repair_log(&root, &this_process())?;
+    let told = repaired.as_ref().map_or_else(
+        || json!({"repaired": false}),
+        |r| json!({"repaired": true, "kept_as": r.kept_as, "damage": r.damage, "entries": r.entries, "left_out": r.left_out}),
+    );
+    context.output.result(&told, || match repaired {
+        None => "nothing is wrong with the log".into(),
+        Some(r) => format!(
+            "{}\n{} entries follow each other again, {} left out; the damaged log is kept as {}",
+            r.damage.join("\n"),
+            r.entries,
+            r.left_out,
+            r.kept_as.display()
+        ),
+    })
 }
 
 fn words_for(log: &[LogEntry]) -> String {

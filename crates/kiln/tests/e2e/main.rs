@@ -10,6 +10,7 @@ mod cancel;
 mod clock;
 mod commit;
 mod contents;
+mod damaged_log;
 mod deploys;
 mod edges;
 mod failures;

@@ -1,0 +1,79 @@
+//! An operation log that somebody has edited: nothing is lost, and everything can be ended or continued.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::host::{KILN, TestHost, said};
+use crate::project::Project;
+
+fn kiln(host: &TestHost, command: &[&str]) -> Output {
+    let root = host.root.path().to_str().unwrap();
+    Command::new(KILN).args(command).args(["--root", root]).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Changes something in a line of the log; what the log is then.
+fn edit(host: &TestHost, from: &str, to: &str) -> String {
+    let path = host.root.path().join("log/operations.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let edited = text.replacen(from, to, 1);
+    assert_ne!(edited, text);
+    std::fs::write(path, &edited).unwrap();
+    edited
+}
+
+fn pids(host: &TestHost) -> Vec<Value> {
+    let instances = host.json(&["instances"]);
+    instances.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect()
+}
+
+#[test]
+fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
+    let mut host = TestHost::start();
+    let project = Project::example("hello");
+    host.deploy(&project);
+    project.say("newer");
+    let live = host.deploy(&project);
+    let before = pids(&host);
+    host.leave_control();
+    // No entry at all any more, but for one letter.
+    let damaged = edit(&host, "provision", "Provision");
+
+    let refused = kiln(&host, &["serve", "--listen", "127.0.0.1:0"]);
+    let text = said(&refused);
+    assert_eq!(refused.status.code(), Some(9), "{text}");
+    assert!(
+        text.contains("line ") && text.contains("kiln log --repair") && text.contains("kiln down"),
+        "{text}"
+    );
+    assert!(host.page().contains("newer"), "what runs serves on");
+    let repaired = kiln(&host, &["log", "--repair", "--json"]);
+    assert!(repaired.status.success(), "{}", said(&repaired));
+    let told: Value = serde_json::from_slice(&repaired.stdout).unwrap();
+    assert_eq!((&told["repaired"], told["damage"].as_array().unwrap().len()), (&true.into(), 1), "{told}");
+    assert_eq!(std::fs::read_to_string(told["kept_as"].as_str().unwrap()).unwrap(), damaged);
+    host.restart_control();
+    assert_eq!((host.live(), pids(&host)), (live.clone(), before), "nobody has noticed");
+    let log = host.json(&["log", "-n", "1"]);
+    let reason = log[0]["reason"].as_str().unwrap();
+    assert!(log[0]["what"] == "repair the log" && reason.contains("is what it was again"), "{log}");
+    assert!(host.json(&["log", "--verify"])["entries"].as_u64().unwrap() > 5);
+
+    // Without a repair everything can be ended all the same; what served comes back after one.
+    host.kill_control();
+    edit(&host, "\"name\":\"", "\"name\":\"mallory, once ");
+    let down = kiln(&host, &["down"]);
+    assert!(down.status.success(), "{}", said(&down));
+    assert!(said(&down).contains("the operation log says nothing of this"), "{}", said(&down));
+    assert!(host.find_process("edge").is_none() && host.find_process("keeper").is_none());
+    let repaired = kiln(&host, &["log", "--repair"]);
+    assert!(repaired.status.success(), "{}", said(&repaired));
+    host.restart_elsewhere();
+    host.wait_until("its fleet is whole again", || {
+        host.json(&["status"])["services"]["web"]["instances"]["ready"] == 4
+    });
+    assert_eq!(host.live(), live);
+    assert!(host.page().contains("newer"));
+    let refused = kiln(&host, &["log", "--repair"]);
+    assert_eq!(refused.status.code(), Some(9), "a control plane works with it: {}", said(&refused));
+}
