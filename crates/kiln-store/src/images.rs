@@ -1,6 +1,7 @@
 //! Images, what is recorded of them, and what was found out about them.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest, Sha256};
@@ -15,8 +16,22 @@ use crate::{Look, Result, Store, StoreError, Verity};
 
 impl Store {
     /// Keeps an image that was made elsewhere. Nobody here has seen that its inputs give it, so no bake finds it by
-    /// them.
+    /// them: a hint that leads to it is of one that was here before, and goes.
     pub(crate) fn put_foreign_image(
+        &self,
+        metadata: &[u8],
+        record: &ImageRecord,
+        objects: &BTreeSet<ObjectDigest>,
+    ) -> Result<()> {
+        let hint = self.inputs_path(&record.inputs);
+        if Self::hinted(&hint)? == Some(record.digest) {
+            if_present(fs::remove_file(&hint)).map_err(on("remove", &hint))?;
+        }
+        self.put_image_files(metadata, record, objects)
+    }
+
+    /// Keeps the files of an image.
+    pub(crate) fn put_image_files(
         &self,
         metadata: &[u8],
         record: &ImageRecord,

@@ -104,7 +104,9 @@ fn forged(file: &[u8], member: &str, change: impl Fn(&str) -> String) -> Vec<u8>
         members.push((name, bytes));
     }
     let at = members.iter().position(|(name, _)| name.ends_with(member)).unwrap();
-    members[at].1 = change(std::str::from_utf8(&members[at].1).unwrap()).into_bytes();
+    let before = members[at].1.clone();
+    members[at].1 = change(std::str::from_utf8(&before).unwrap()).into_bytes();
+    assert_ne!(members[at].1, before, "{member} is forged");
     let mut manifest: serde_json::Value = serde_json::from_slice(&members[0].1).unwrap();
     manifest["members"][at - 1]["bytes"] = members[at].1.len().into();
     manifest["members"][at - 1]["sha256"] = Sha256::of(&members[at].1).hex().into();
@@ -126,14 +128,13 @@ fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
     let image = release.services.values().next().unwrap().image;
     let store = to.open();
     let taken = |bytes: &[u8]| import(&store, bytes, SecretsOfImport::LeftOut);
-    let same = |text: &str| text.to_owned();
     let fewer = |text: &str| text.split_inclusive('\n').skip(1).collect::<String>();
 
     let refused = taken(&forged(&file, "/objects", fewer)).unwrap_err().to_string();
     assert!(refused.contains("its list of objects is not"), "{refused}");
     assert_eq!((store.images().unwrap(), store.releases().unwrap()), (vec![], vec![]));
 
-    taken(&forged(&file, "/objects", same)).unwrap();
+    taken(&file).unwrap();
     let record = store.image(&image).unwrap().unwrap();
     assert_eq!(
         store.image_by_inputs(&record.inputs).unwrap(),
@@ -145,16 +146,62 @@ fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
     // The image is here by now: its list and record stay.
     let objects = store.image_objects(&image).unwrap();
     taken(&forged(&file, "/objects", fewer)).unwrap_err();
-    let other = |text: &str| text.replace("\"name\": \"web\"", "\"name\": \"other\"");
+    let other = |text: &str| text.replace("web", "other");
     taken(&forged(&file, "/record.json", other)).unwrap();
     assert_eq!(store.image_objects(&image).unwrap(), objects);
     assert_eq!(store.image(&image).unwrap().unwrap(), record);
 
-    // One that is here and damaged is made whole.
+    // Nor is anything of it judged by bytes that are not the image.
+    let refused = taken(&forged(&file, "/metadata.erofs", |text| format!("{text}more\n"))).unwrap_err();
+    assert!(refused.to_string().contains("the digest of its metadata is"), "{refused}");
+}
+
+/// What is damaged of an image that is here is made whole: also a list that reads and is another image's.
+#[test]
+fn an_import_mends_the_list_of_an_image_that_is_here() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (release, file) = exported(&from.open(), None);
+    let image = release.services.values().next().unwrap().image;
+    let store = to.open();
+    let taken = || import(&store, &file, SecretsOfImport::LeftOut).unwrap();
+    taken();
     let list = store.handle(&image).unwrap().metadata.with_file_name("objects");
-    std::fs::remove_file(list).unwrap();
-    taken(&file).unwrap();
-    assert_eq!(store.image_objects(&image).unwrap(), objects);
+    let whole = std::fs::read_to_string(&list).unwrap();
+    let shorter = whole.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    let longer = format!("{whole}{}\n", Sha256::of(b"nowhere").hex());
+    for damaged in [shorter, longer, "no digest\n".to_owned()] {
+        std::fs::write(&list, damaged).unwrap();
+        taken();
+        assert_eq!(std::fs::read_to_string(&list).unwrap(), whole);
+    }
+    std::fs::remove_file(&list).unwrap();
+    taken();
+    assert_eq!(std::fs::read_to_string(&list).unwrap(), whole);
+}
+
+/// What was recorded of an image here is not replaced by what a file claims, also where the file mends the rest.
+#[test]
+fn an_import_that_mends_an_image_leaves_what_is_recorded_of_it_here() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (_, file) = exported(&from.open(), None);
+    let store = to.open();
+    let (image, _) = sample::with_release(&store, "one");
+    let record = store.image(&image).unwrap().unwrap();
+    let dir = store.handle(&image).unwrap().metadata.with_file_name("");
+    let other = forged(&file, "/record.json", |text| text.replace(r#"web"#, "other"));
+    let taken = || import(&store, &other, SecretsOfImport::LeftOut).unwrap();
+    for lost in ["objects", "metadata.erofs"] {
+        std::fs::remove_file(dir.join(lost)).unwrap();
+        taken();
+        assert_eq!(store.image(&image).unwrap().unwrap(), record);
+        assert!(store.handle(&image).is_ok() && store.has_objects_of(&image).unwrap());
+        assert_eq!(store.image_by_inputs(&record.inputs).unwrap(), Some(record.clone()));
+    }
+    // Where nothing is recorded any more, what the file claims is, and its inputs are none that were seen to give it.
+    std::fs::remove_file(dir.join("record.json")).unwrap();
+    taken();
+    assert_eq!(store.image(&image).unwrap().unwrap().name.as_str(), "other");
+    assert_eq!(store.image_by_inputs(&record.inputs).unwrap(), None);
 }
 
 #[test]

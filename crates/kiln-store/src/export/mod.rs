@@ -14,9 +14,11 @@
 //! same version everywhere. With secrets the bytes are other ones each time, as no two encryptions are the same.
 //!
 //! Reading trusts nothing: the manifest is bounded, members must come in its order, in the size and with the hash it
-//! says, under the names above; objects, images, packages and the release are compared with their own digests when
-//! they enter the store, and what is recorded of an image with what the image says of itself. An image that is here
-//! already is left as it is, and none of them is found by the inputs its record claims. The release comes last into the store, so that half an import is no release.
+//! says, under the names above; objects, images, packages and the release are compared with their own digests
+//! before they enter the store, and what is recorded of an image with what the image says of itself. An image that is
+//! here already is left as it is (what is damaged of it is made whole, and what was recorded of it here stays), and none
+//! of them is found by the inputs its record claims. The release comes last into the store, so that half an import is
+//! no release.
 
 mod read;
 mod secrets;

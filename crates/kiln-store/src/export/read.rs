@@ -13,7 +13,7 @@ use sha2::Digest as _;
 use super::secrets::{self, SecretsOfImport, Travelling};
 use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
 use crate::secrets::version_of;
-use crate::{Batch, Result, Store, StoreError};
+use crate::{Batch, Result, Store, StoreError, Verity};
 
 /// The most that is taken of what is held in memory.
 const MANIFEST_BYTES: u64 = 64 << 20;
@@ -162,24 +162,46 @@ struct Image {
 }
 
 impl Image {
-    /// Keeps the image if it is what it says; one that is here already is not touched.
+    /// Keeps the image if it is what it says; one that is here already, and whole, is not touched.
     fn settle(&self, digest: &ImageDigest, store: &Store, place: &Place<'_>, sound: Sound<'_>) -> Result<()> {
         let record = self.record.as_ref().filter(|r| r.digest == *digest);
         let record = record.ok_or_else(|| place.wrong("its record is missing or another image's"))?;
-        let mut needed = sound(&self.metadata, record).map_err(|problem| place.wrong(&problem))?;
-        needed.extend(record.documents.values());
-        if let Some(missing) = needed.iter().find(|object| !store.objects().path(object).is_file()) {
+        let found = Verity::of(&self.metadata);
+        if found.0 != digest.0 {
+            return Err(place.wrong(&format!("the digest of its metadata is {found}")));
+        }
+        let in_tree = sound(&self.metadata, record).map_err(|problem| place.wrong(&problem))?;
+        let claimed = with_documents(&in_tree, record);
+        if let Some(missing) = claimed.iter().find(|object| !store.objects().path(object).is_file()) {
             return Err(place.wrong(&format!("object {missing} of it is missing")));
         }
-        if needed != self.objects {
+        if claimed != self.objects {
             return Err(place.wrong("its list of objects is not that of its files and documents"));
         }
-        // What is recorded of it here was seen here, and its digest vouches for the rest.
-        if store.handle(digest).is_ok() && matches!(store.image_objects(digest), Ok(Some(_))) {
-            return Ok(());
-        }
-        store.put_foreign_image(&self.metadata, record, &needed).map_err(|e| place.of(e))
+        let kept = match self.record_here(store, record, sound) {
+            None => store.put_foreign_image(&self.metadata, record, &claimed),
+            Some(own) => {
+                let needed = with_documents(&in_tree, &own);
+                let listed = store.image_objects(digest).ok().flatten();
+                if listed.as_ref() == Some(&needed) && store.handle_of(&own).is_ok() {
+                    return Ok(());
+                }
+                store.put_image_files(&self.metadata, &own, &needed)
+            }
+        };
+        kept.map_err(|e| place.of(e))
     }
+
+    /// What is recorded of it here was seen here, and stays if it is true.
+    fn record_here(&self, store: &Store, claimed: &ImageRecord, sound: Sound<'_>) -> Option<ImageRecord> {
+        let own = store.image(&claimed.digest).ok().flatten();
+        own.filter(|own| own == claimed || sound(&self.metadata, own).is_ok())
+    }
+}
+
+/// All objects an image needs.
+fn with_documents(in_tree: &BTreeSet<ObjectDigest>, record: &ImageRecord) -> BTreeSet<ObjectDigest> {
+    in_tree.iter().chain(record.documents.values()).copied().collect()
 }
 
 impl<'a> Import<'a> {
