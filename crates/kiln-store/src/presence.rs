@@ -95,6 +95,12 @@ impl Seen {
         Some(Self { marks: bytes, entries })
     }
 
+    /// Whether the directory of an object is as it was, with these marks `now`.
+    fn is_settled(&self, now: &[u8], digest: &ObjectDigest) -> bool {
+        let mark = mark_of(digest);
+        self.marks.get(mark.clone()).is_some_and(|was| *was == now[mark])
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.marks.len() + self.entries.len() * ENTRY);
         bytes.extend_from_slice(&self.marks);
@@ -126,27 +132,28 @@ impl Store {
                 changed => self.look_into(key, &shelves, seen, &changed),
             };
         }
-        self.look_for(key, &shelves, now, &seen, &list()?)
+        // A bake of something new changes a few directories. What lies in the others is not to be believed for it.
+        let settled = |entry: &&Entry| seen.is_settled(&now, &entry.digest());
+        let part = part(&seen.entries, look).into_iter().filter(settled).collect::<Vec<_>>();
+        let changed = changed(&shelves, &part)?;
+        self.look_for(key, &shelves, now, (&seen, &changed), &list()?)
     }
 
-    /// Looks for those of `list` whose directory is not as it was `seen`, and takes the state of those that are new.
+    /// Looks for those of `list` that have `changed` or whose directory is not as it was `seen`, and takes the state of
+    /// those that are new.
     fn look_for(
         &self,
         key: &Sha256,
         shelves: &Shelves<'_>,
         now: Vec<u8>,
-        seen: &Seen,
+        (seen, changed): (&Seen, &HashSet<ObjectDigest>),
         list: &[Wanted],
     ) -> Result<bool> {
-        let settled = |digest: &ObjectDigest| {
-            let mark = mark_of(digest);
-            seen.marks.get(mark.clone()).is_some_and(|was| *was == now[mark])
-        };
         let gone = AtomicBool::new(false);
         let state = |n: usize, (digest, size): &Wanted| -> Result<Entry> {
             // The same list has the same order.
             let was = seen.entries.get(n).filter(|entry| entry.digest() == *digest);
-            if let Some(entry) = was.filter(|_| settled(digest)) {
+            if let Some(entry) = was.filter(|_| seen.is_settled(&now, digest) && !changed.contains(digest)) {
                 return Ok(*entry);
             }
             let state = shelves.state_of(digest)?;
