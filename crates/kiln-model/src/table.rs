@@ -252,8 +252,10 @@ pub fn route_conflict(
             if let Some(route) =
                 release.routes.values().find(|r| r.host == theirs.host && r.path == theirs.path)
             {
-                let host = route.host.as_ref().map_or("every host", |h| h.as_str());
-                let place = format!("{host}{}", route.path);
+                let place = match &route.host {
+                    Some(host) => format!("{}{}", host.as_str(), route.path),
+                    None => format!("{} of every host", route.path),
+                };
                 return Err(RouteConflict { holder: app.clone(), place });
             }
         }

@@ -47,7 +47,7 @@ fn the_same_host_and_path_belong_to_one_app() {
     let old = release("old", &[(Some("a.example.com"), "/"), (None, "/api")], &[5432]);
     for (hosts, ports, expected) in [
         (vec![(Some("A.example.com"), "/")], vec![], Some("a route of app old takes a.example.com/ already")),
-        (vec![(None, "/api")], vec![], Some("a route of app old takes every host/api already")),
+        (vec![(None, "/api")], vec![], Some("a route of app old takes /api of every host already")),
         (vec![], vec![5432], Some("a route of app old takes TCP port 5432 already")),
         // What is more or less specific is another route.
         (vec![(Some("a.example.com"), "/api")], vec![5433], None),

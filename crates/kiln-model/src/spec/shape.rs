@@ -104,7 +104,10 @@ impl<'s> Shape<'s, '_, '_, '_> {
         };
         let given = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
         if !given.is_some_and(|n| (0..=most).contains(&n)) {
-            self.problems.value(place, format!("`{place}` is out of range")).expected(format!("0 to {most}"));
+            // 0 is refused elsewhere, in words of its own.
+            let least = schema["minimum"].as_u64().unwrap_or_default();
+            let expected = format!("{least} to {most}");
+            self.problems.value(place, format!("`{place}` is out of range")).expected(expected);
         }
     }
 }

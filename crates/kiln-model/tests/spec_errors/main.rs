@@ -161,6 +161,12 @@ fn amounts_and_names_that_are_none() {
         kiln.toml:13:13: `service.web.instances` is 0; expected 1 or more
             at |0|
         "#);
+    assert_snapshot!(and("pids = -1\ninstances = 5000000000\n"), @r#"
+        kiln.toml:10:8: `service.web.pids` is out of range; expected 1 to 4294967295
+            at |-1|
+        kiln.toml:11:13: `service.web.instances` is out of range; expected 1 to 4294967295
+            at |5000000000|
+        "#);
     assert_snapshot!(and("health = { interval = \"0ms\", timeout = \"1 s\" }\n"), @r#"
         kiln.toml:10:23: `service.web.health.interval` is too short; expected 10ms or more
             at |"0ms"|
@@ -196,7 +202,7 @@ fn references_that_lead_nowhere() {
             at |"frontend"|
         "#);
     assert_snapshot!(and("needs = [\"dab\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
-        kiln.toml:10:10: there is no store `dab`; expected `db` or `web`; did you mean `db`?
+        kiln.toml:10:10: there is no store `dab`; expected `db`; did you mean `db`?
             at |"dab"|
         "#);
     assert_snapshot!(and("needs = [\"web\", \"db\"]\n[store.db]\naddress = \"db.example.com:5432\"\n"), @r#"

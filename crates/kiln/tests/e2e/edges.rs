@@ -162,7 +162,7 @@ fn an_app_that_wants_another_ones_routes_is_refused_before_anything_is_made() {
         let instances = host.json(&["instances"]);
         assert!(instances.as_array().unwrap().iter().all(|i| i["app"] == "hello"), "{instances}");
     };
-    refused("a route of app hello takes every host/ already");
+    refused("a route of app hello takes / of every host already");
     other.edit("kiln.toml", "[route.web]\n", "[route.web]\nhost = \"other.example.com\"\n");
     other.edit("kiln.toml", "[deploy]", &format!("[route.raw]\nservice = \"web\"\ntcp = {port}\n\n[deploy]"));
     refused(&format!("a route of app hello takes TCP port {port} already"));

@@ -19,7 +19,7 @@ pub struct ServiceFile {
     #[schemars(example = &"h2c")]
     pub protocol: Option<String>,
     /// How many instances there are; 1 if absent.
-    #[schemars(example = &4)]
+    #[schemars(example = &4, range(min = 1))]
     pub instances: Option<u32>,
     /// The memory of each; 128MiB if absent.
     #[schemars(example = &"64MiB")]
@@ -28,7 +28,7 @@ pub struct ServiceFile {
     #[schemars(example = &0.5)]
     pub cpu: Option<f64>,
     /// How many processes and threads each may have; 256 if absent.
-    #[schemars(example = &256)]
+    #[schemars(example = &256, range(min = 1))]
     pub pids: Option<u32>,
     /// What each may read from the disk its image lies on; as much as there is if absent. Nothing is written to disks.
     pub io: Option<IoFile>,

@@ -43,18 +43,21 @@ pub(super) fn needs(
     place: &Place,
     problems: &mut Problems<'_, '_>,
 ) -> BTreeMap<NeedName, Need> {
-    let there: Vec<&str> = all.store.keys().chain(all.service.keys()).map(String::as_str).collect();
+    // Nobody means the service itself.
+    let others =
+        all.service.iter().filter(|(_, service)| !std::ptr::eq(*service, file)).map(|(name, _)| name);
+    let there: Vec<&str> = all.store.keys().chain(others).map(String::as_str).collect();
     let mut needs = BTreeMap::new();
     for (index, name) in file.needs.iter().enumerate() {
         let place = place.key("needs").item(index);
+        if all.service.get(name).is_some_and(|service| std::ptr::eq(service, file)) {
+            problems.value(&place, "a service reaches itself anyway, at 127.0.0.1");
+            continue;
+        }
         if !refer("store", name, &there, &place, problems) {
             continue;
         }
         let need = match (all.service.get(name), all.store.get(name)) {
-            (Some(service), _) if std::ptr::eq(service, file) => {
-                problems.value(&place, "a service reaches itself anyway, at 127.0.0.1");
-                continue;
-            }
             (Some(service), _) => Some(Need::Service { port: service.port }),
             (None, store) => store.and_then(|s| address(&s.address)).map(|address| Need::Store { address }),
         };
