@@ -86,8 +86,8 @@ async fn obey(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Begin(id, watch) => {
-                let since = shared.clock.now();
-                let healthy = watch.presumed_healthy;
+                let since = watch.presumed_healthy.unwrap_or_else(|| shared.clock.now());
+                let healthy = watch.presumed_healthy.is_some();
                 let condition = Condition { healthy, since, was_healthy: healthy, last_problem: None };
                 lock(&shared.conditions).insert(id.clone(), condition);
                 tasks.insert(id.clone(), tokio::task::spawn_local(attend(shared.clone(), id, *watch)));
@@ -195,7 +195,7 @@ mod tests {
             healthy_after: 2,
             unhealthy_after: 3,
             exec: None,
-            presumed_healthy: false,
+            presumed_healthy: None,
         }
     }
 

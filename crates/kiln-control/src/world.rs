@@ -111,8 +111,9 @@ pub struct Watch {
     pub unhealthy_after: u32,
     /// What is run, if the question is a command.
     pub exec: Option<ExecOrder>,
-    /// Whether it counts as healthy until it has been asked: it was when this control plane's predecessor died.
-    pub presumed_healthy: bool,
+    /// Since when it counts as healthy until it says otherwise, if it does: it was when this control plane's predecessor
+    /// died.
+    pub presumed_healthy: Option<Timestamp>,
 }
 
 /// How an instance is.

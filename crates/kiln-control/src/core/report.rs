@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId, RouteTable,
-    Timestamp, Waiting,
+    AppName, AppState, Fleet, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
+    RouteTable, Timestamp, Waiting,
 };
 
 use super::Core;
@@ -84,6 +84,23 @@ impl Core {
         }
     }
 
+    /// Why members of a fleet that serves are not ready: those that answer, and not well.
+    fn unwell(&self, fleet: &Fleet) -> Option<Waiting> {
+        let unwell = |id: InstanceId| {
+            let condition = self.conditions.get(&id).filter(|c| !c.healthy)?;
+            Some((id, condition.since, condition.last_problem.clone()?))
+        };
+        let unwell: Vec<_> = fleet.instances().filter_map(|(_, id)| unwell(id)).collect();
+        let (id, since, problem) = unwell.first()?;
+        let what = format!(
+            "{} of {} instances of {} to be healthy again; {id}: {problem}",
+            unwell.len(),
+            fleet.size(),
+            fleet.id.service
+        );
+        Some(Waiting { what, since: *since, until: None })
+    }
+
     /// What the core waits for, for an app.
     pub fn waiting(&self, app: &AppName) -> Vec<Waiting> {
         let mut waiting = Vec::new();
@@ -107,7 +124,9 @@ impl Core {
             );
             waiting.push(Waiting { what, since: pause.since, until: None });
         }
-        let fleets = self.past.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
+        let fleets = || self.past.apps.get(app).into_iter().flat_map(|s| s.fleets.values());
+        waiting.extend(fleets().filter(|f| f.phase.is_in_table()).filter_map(|f| self.unwell(f)));
+        let fleets = fleets();
         let held_back = fleets.filter_map(|f| self.back_off.get(&f.id)?.waiting(f, self.now()));
         waiting.extend(held_back);
         if let Some((since, trouble)) = &self.trouble {

@@ -303,14 +303,15 @@ impl Core {
         let learned = self.learn_commands();
         let mut watches = BTreeMap::new();
         for (fleet, id) in self.members() {
-            let runs =
-                self.statuses.get(&id).is_some_and(|s| matches!(s.state, InstanceState::Running { .. }));
-            if let (true, Some(service)) = (runs, self.service(&fleet)) {
+            let status = self.statuses.get(&id);
+            let runs = status.filter(|s| matches!(s.state, InstanceState::Running { .. }));
+            if let (Some(status), Some(service)) = (runs, self.service(&fleet)) {
                 let exec = self.commands.get(&fleet).cloned();
                 if exec.is_none() && matches!(service.probe, Probe::Exec { .. }) {
                     continue;
                 }
-                let presumed_healthy = self.presumed_healthy.contains(&id);
+                // When it became healthy nobody wrote down; it was not long after it began to run.
+                let presumed_healthy = self.presumed_healthy.contains(&id).then_some(status.since);
                 watches.insert(id, watch(service, exec, presumed_healthy));
             }
         }
@@ -339,7 +340,7 @@ impl Core {
     }
 }
 
-fn watch(service: &ReleaseService, exec: Option<ExecOrder>, presumed_healthy: bool) -> Watch {
+fn watch(service: &ReleaseService, exec: Option<ExecOrder>, presumed_healthy: Option<Timestamp>) -> Watch {
     Watch {
         port: service.port,
         probe: service.probe.clone(),

@@ -72,7 +72,7 @@ impl Health for FakeHealth {
             let conditions = &mut lock(&self.state).conditions;
             conditions.retain(|id, _| watches.contains_key(id));
             for (id, watch) in watches {
-                let healthy = watch.presumed_healthy;
+                let healthy = watch.presumed_healthy.is_some();
                 let new = Condition {
                     healthy,
                     since,

@@ -287,7 +287,7 @@ impl Health for Ground {
             let since = truth.now;
             truth.conditions.retain(|id, _| watches.contains_key(id));
             for (id, watch) in watches {
-                let healthy = watch.presumed_healthy;
+                let healthy = watch.presumed_healthy.is_some();
                 truth.conditions.entry(id.clone()).or_insert_with(|| Condition {
                     healthy,
                     since,

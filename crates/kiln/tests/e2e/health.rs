@@ -65,6 +65,12 @@ fn a_command_decides_who_is_ready_and_who_is_replaced() {
     // A moment of weakness: it is passed over, and comes back as who it was.
     std::fs::write(sick(weak), "").unwrap();
     host.wait_until("the weak one is passed over", || state_is(&host, weak_id, "unhealthy"));
+    let status = host.json(&["status"]);
+    let why = status["waiting"].to_string();
+    assert!(
+        why.contains(&format!("to be healthy again; {weak_id}")) && why.contains("exited with code 7"),
+        "{why}"
+    );
     std::fs::remove_file(sick(weak)).unwrap();
     host.wait_until("the weak one is back", || state_is(&host, weak_id, "ready"));
     // An illness: it is replaced, and why is told.

@@ -216,7 +216,10 @@ fn control_may_die_at_any_time() {
     assert_eq!(host.live(), release);
     let pids =
         |v: &serde_json::Value| v.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect::<Vec<_>>();
-    assert_eq!(pids(&host.json(&["instances"])), pids(&instances), "not one instance was touched");
+    let now = host.json(&["instances"]);
+    assert_eq!(pids(&now), pids(&instances), "not one instance was touched");
+    let since = |v: &serde_json::Value| v[0]["since"].as_str().unwrap().to_owned();
+    assert!(since(&now) <= since(&instances), "it has been ready since then, not since now: {now}");
     project.say("after all");
     host.deploy(&project);
     assert_eq!(load.stop().failures, []);
