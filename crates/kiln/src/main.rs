@@ -25,9 +25,13 @@ mod words;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
     let context = context::Context::new(cli.global);
     match commands::run(cli.command, &context) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,4 +40,19 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code as u8)
         }
     }
+}
+
+/// What was typed is no command, or asks for help: people are told as ever, and programs that asked for JSON as of any
+/// failure.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    // With nobody left to read it, the exit code still tells.
+    let _ = error.print();
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if error.use_stderr() && wants_json {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let failure = kiln_model::Failure::new(kiln_model::ExitCode::Usage, message);
+        let _ = output::line(&json!({ "failure": failure }).to_string());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(kiln_model::ExitCode::Usage as u8))
 }

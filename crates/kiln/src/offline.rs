@@ -10,7 +10,9 @@ use kiln_model::{BakeAnswer, Event, ExitCode, Failure, Stamped};
 use kiln_store::Store;
 
 use crate::progress::Reporter;
-use crate::signals;
+use crate::{output, signals};
+
+const CALLED_OFF: &str = "called off: what was finished stays, and nothing else";
 
 /// Somebody at this terminal: sees how it goes, keeps what was baked, and may press Ctrl-C.
 pub(crate) struct Onlooker {
@@ -23,14 +25,23 @@ impl Onlooker {
     pub(crate) fn new(reporter: Box<dyn Reporter>) -> Result<Self, Failure> {
         let gone = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&gone);
-        signals::watch(move || told.store(true, Ordering::Relaxed))?;
+        // What waits for somebody else, a mirror say, may take its time to notice; whatever is ended leaves nothing
+        // half-done.
+        signals::watch(move || match told.swap(true, Ordering::Relaxed) {
+            false => output::aside("calling it off; Ctrl-C once more ends it at once"),
+            true => signals::leave(CALLED_OFF),
+        })?;
         Ok(Self { reporter: Mutex::new(reporter), baked: Mutex::default(), gone })
     }
 
-    /// What was baked; nothing more is shown.
-    pub(crate) fn end(self) -> BakeAnswer {
+    /// What was done and what was baked; nothing more is shown. What failed because somebody has called it off did not
+    /// fail: this process ends as any that is ended by Ctrl-C.
+    pub(crate) fn end<T, E>(self, result: Result<T, E>) -> Result<(T, BakeAnswer), E> {
         self.reporter.into_inner().unwrap_or_else(|broken| broken.into_inner()).end();
-        self.baked.into_inner().unwrap_or_else(|broken| broken.into_inner())
+        if result.is_err() && self.gone.load(Ordering::Relaxed) {
+            signals::leave(CALLED_OFF);
+        }
+        Ok((result?, self.baked.into_inner().unwrap_or_else(|broken| broken.into_inner())))
     }
 }
 

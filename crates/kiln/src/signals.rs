@@ -65,10 +65,13 @@ fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -
 }
 
 /// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.
-#[expect(clippy::disallowed_methods, reason = "the user ends the process, in the middle of whatever it does")]
 pub(crate) fn give_up(saying: &'static str) -> Result<(), Failure> {
-    watch(move || {
-        output::aside(saying);
-        std::process::exit(INTERRUPTED);
-    })
+    watch(move || leave(saying))
+}
+
+/// Ends this process because of a Ctrl-C: the exit code is the same for all commands.
+#[expect(clippy::disallowed_methods, reason = "the user ends the process, in the middle of whatever it does")]
+pub(crate) fn leave(saying: &str) -> ! {
+    output::aside(saying);
+    std::process::exit(INTERRUPTED)
 }

@@ -33,8 +33,7 @@ pub(crate) fn run(args: &Bake, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::bake(&project, &store, args.locked, &onlooker, &SystemClock);
-    let baked = onlooker.end();
-    result?;
+    let (_, baked) = onlooker.end(result)?;
     context.output.result(&baked, || words_for(&baked))
 }
 

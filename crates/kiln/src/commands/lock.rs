@@ -63,8 +63,8 @@ pub(crate) fn run(args: &Lock, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::lock(&project, &store, &update(args), &onlooker, &SystemClock);
-    onlooker.end();
-    let locked = Locked { images: changes(&result?) };
+    let (relocked, _) = onlooker.end(result)?;
+    let locked = Locked { images: changes(&relocked) };
     context.output.result(&locked, || words_for(&locked))
 }
 

@@ -1,5 +1,7 @@
 //! Help, wrong usage, and what needs nobody else.
 
+use std::io::{BufRead, BufReader};
+
 use insta::assert_snapshot;
 
 use crate::harness::{Place, SPEC};
@@ -52,6 +54,45 @@ fn what_cannot_be_typed() {
 
         For more information, try '--help'.
         ");
+}
+
+#[test]
+fn what_cannot_be_typed_is_told_to_programs_that_asked_for_json() {
+    for arguments in
+        [&["deply", "--json"][..], &["--json", "status", "--wach"], &["bake", "--json", "--nope"]]
+    {
+        let output = Place::new().process(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["failure"]["code"], "usage", "{told}");
+        let message = told["failure"]["message"].as_str().unwrap();
+        assert!(message.starts_with("un") && !message.contains('\n'), "{told}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(message));
+    }
+    let help = Place::new().process(&["--json", "--help"]).output().unwrap();
+    assert!(help.status.success() && help.stdout.starts_with(b"Immutable"), "help is for people");
+}
+
+/// The exit code is that of every command that is ended so.
+#[test]
+fn what_is_called_off_has_not_failed() {
+    let place = Place::new();
+    let mirror = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sources =
+        format!("\n[sources.debian]\nmirror = \"http://{}/debian\"\n", mirror.local_addr().unwrap());
+    place.write("kiln.toml", &(SPEC.replace("\"scratch\"", "\"debian:bookworm\"") + &sources));
+    let mut lock = place.process(&["lock", "--root", "state"]);
+    let mut lock = lock.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(lock.stderr.take().unwrap()).lines().map_while(Result::ok);
+    // It waits for an answer that does not come.
+    let asked = mirror.accept().unwrap();
+    let pid = rustix::process::Pid::from_child(&lock);
+    for says in ["calling it off; Ctrl-C once more", "called off: what was finished stays"] {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert!(told.any(|line| line.starts_with(says)), "`{says}` is not said");
+    }
+    assert_eq!(lock.wait().unwrap().code(), Some(130));
+    drop(asked);
 }
 
 #[test]

@@ -71,8 +71,7 @@ pub(crate) fn run(args: &Export, context: &Context) -> Result<(), Failure> {
         // One of them is there: clap has seen to that.
         Form { .. } => return Err(Failure::new(kiln_model::ExitCode::Bug, "no form to export in")),
     };
-    onlooker.end();
-    let (path, bytes, manifest) = result?;
+    let ((path, bytes, manifest), _) = onlooker.end(result)?;
     let mut value = json!({ "image": digest.to_string(), "path": path, "bytes": bytes });
     if let Some(manifest) = &manifest {
         value["manifest"] = manifest.clone().into();

@@ -38,8 +38,7 @@ pub(crate) fn run(args: &Push, context: &Context) -> Result<(), Failure> {
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let teller = pipeline::Teller::new(&onlooker, &SystemClock);
     let result = push(&image, &reference, pipeline::architecture()?, &teller);
-    onlooker.end();
-    let pushed = result?;
+    let (pushed, _) = onlooker.end(result)?;
     context.output.result(&pushed, || words_for(&pushed, &reference))
 }
 
