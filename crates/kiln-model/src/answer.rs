@@ -120,6 +120,9 @@ pub struct PlanAnswer {
     pub changes: Vec<String>,
     /// The steps in order.
     pub steps: Vec<PlannedStep>,
+    /// What may go wrong, each with what helps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One step of a plan and its reason.
@@ -166,8 +169,8 @@ pub struct CancelAnswer {
 /// `kiln status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusAnswer {
-    /// The app.
-    pub app: AppName,
+    /// The app; none if nothing has been deployed and none was named.
+    pub app: Option<AppName>,
     /// The release that serves.
     pub live: Option<ReleaseId>,
     /// The release `kiln rollback` goes back to.
@@ -185,9 +188,9 @@ pub struct StatusAnswer {
     /// What will be a trouble if nobody does anything, each with what helps.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Requests answered since the edge was started.
+    /// Requests at the fleets that take requests now, or drain: those at fleets that are gone went with them.
     pub requests: u64,
-    /// Of these, failed.
+    /// Of these, answered by the edge itself with 502, 503 or 504, or cut. What an instance answers is an answer.
     pub failed_requests: u64,
     /// In flight now.
     pub in_flight: u64,

@@ -215,6 +215,14 @@ impl AppState {
         state
     }
 
+    /// Whether anything has come of the app: something serves, is up, is under way, or can be gone back to.
+    pub fn is_here(&self) -> bool {
+        self.traffic.live().is_some()
+            || self.under_way.is_some()
+            || !self.fleets.is_empty()
+            || !self.kept.is_empty()
+    }
+
     /// Takes account of one entry of the log. Entries of other apps must not be given.
     pub fn apply(&mut self, record: &Record) {
         match record {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use kiln_model::spec::Ingredients;
-use kiln_model::{Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
+use kiln_model::{Answer, Event, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
 
 use super::busy::Cancellable;
 use super::processes::inspect_certificate;
@@ -100,11 +100,16 @@ impl LocalHost {
             .spec
             .release(&of)
             .map_err(|e| Failure::from_error(ExitCode::Spec, &e).hint("add a [service.NAME] to kiln.toml"))?;
+        stage.release = Some(release.id());
+        stage.step = "plan".into();
+        // What is refused here is nobody's to go back to: it is not kept, and holds no secret.
+        for warning in self.admit(&release, OperationKind::Deploy, None)? {
+            asker.tell(Event::Warned { warning });
+        }
         self.keep_release(&release)?;
         for (name, text) in project.texts() {
             self.store.put_release_document(&release.id(), name, &text).map_err(|e| failure::store(&e))?;
         }
-        stage.release = Some(release.id());
         Ok(release)
     }
 }

@@ -1,6 +1,6 @@
 //! The operation log as people read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
     Action, AppName, Author, Ending, FleetId, Generation, HookMoment, InstanceId, LogEntry, Loss, Record,
@@ -133,7 +133,7 @@ fn replacement<'a>(
         let id = fleet.instance(loss.serial);
         let release = lineage.origin(&id).map(|o| o.release);
         let place =
-            successor.map_or_else(String::new, |s| format!("; {} takes its place", fleet.instance(*s)));
+            successor.map_or_else(String::new, |s| format!("; {} is to take its place", fleet.instance(*s)));
         LogEntry {
             operation: fleet.generation.0,
             at,
@@ -251,6 +251,12 @@ impl Lineage {
             }
         }
         lineage
+    }
+
+    /// All services there ever were, or those of one app.
+    pub(crate) fn services(&self, of: Option<&AppName>) -> BTreeSet<ServiceName> {
+        let fleets = self.0.values().filter(|(app, _)| of.is_none_or(|of| of == app));
+        fleets.flat_map(|(_, fleets)| fleets.iter().map(|(service, _)| service.clone())).collect()
     }
 
     /// Whose `id` was, if it belonged to a fleet. Names may contain dashes, so the id alone does not tell.

@@ -59,6 +59,7 @@ impl LocalHost {
         if let Some(app) = &wanted.app {
             self.app(Some(app.clone()))?;
         }
+        self.is_known(wanted)?;
         let mut reading = Reading::default();
         let mut lines = self.read_on(wanted, &mut reading)?;
         if let Some(tail) = wanted.tail {
@@ -74,6 +75,36 @@ impl LocalHost {
             self.driver.pause_for(ROUND);
             lines = self.read_on(wanted, &mut reading)?;
         }
+    }
+
+    /// Refuses to look for the output of what never was: nothing would ever come.
+    fn is_known(&self, wanted: &Wanted) -> Result<(), Failure> {
+        if wanted.service.is_none() && wanted.instance.is_none() {
+            return Ok(());
+        }
+        let lineage = Lineage::of(&self.records()?);
+        let unknown = |what: String, hint: String| Err(Failure::new(ExitCode::Usage, what).hint(hint));
+        if let Some(service) = &wanted.service {
+            let there = lineage.services(wanted.app.as_ref());
+            if !there.contains(service) {
+                let names: Vec<&str> = there.iter().map(|s| s.as_str()).collect();
+                let known = match names.as_slice() {
+                    [] => "nothing has been deployed".to_owned(),
+                    names => format!("the services here are: {}", names.join(", ")),
+                };
+                return unknown(format!("there never was a service {service}"), known);
+            }
+        }
+        let Some(instance) = &wanted.instance else { return Ok(()) };
+        // Those of checks are of no service, and known by what they wrote.
+        let wrote = files(&self.store.output_dir()).is_ok_and(|files| files.contains_key(instance));
+        if wrote || lineage.origin(instance).is_some() {
+            return Ok(());
+        }
+        unknown(
+            format!("there never was an instance {instance}, or nothing of it is kept"),
+            "`kiln instances --all` lists those that run and those that were replaced".into(),
+        )
     }
 
     /// The last lines an instance wrote.

@@ -25,11 +25,9 @@ impl LocalHost {
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
         let of = Ingredients { images: &records, secrets: &secrets, policy: project.kept_policy(&records)? };
         let release = project.spec.release(&of).map_err(|e| Failure::from_error(ExitCode::Spec, &e))?;
+        let mut warnings = self.admit(&release, OperationKind::Deploy, None)?;
+        warnings.extend(super::room::warning(&self.store));
         let core = lock(&self.driver.core);
-        core.conflict(&release).map_err(|e| super::serve::refused(crate::core::Refusal::Conflict(e)))?;
-        let found = core.apps().get(&release.app).and_then(|state| state.schema);
-        release.works_with(found).map_err(|e| super::serve::refused(crate::core::Refusal::Schema(e)))?;
-        let state = core.apps().get(&release.app).cloned().unwrap_or_default();
         let from = core.apps().get(&release.app).and_then(|s| s.traffic.live().cloned());
         let (plan, nothing_to_do) = match core.would_do(&release) {
             Ok(plan) => (Some(plan), None),
@@ -37,13 +35,10 @@ impl LocalHost {
         };
         let old = from.as_ref().and_then(|id| core.release(id).cloned());
         drop(core);
-        if plan.is_some() {
-            self.preflight(&release, &state, OperationKind::Deploy)?;
-        }
         let changes = changes::between(old.as_ref(), &release, &self.store);
         let steps = plan.iter().flat_map(|plan| (0..plan.steps.len()).map(|at| planned(plan, at))).collect();
         let to = release.id();
-        Ok(Answer::Plan(PlanAnswer { app: release.app, from, to, nothing_to_do, changes, steps }))
+        Ok(Answer::Plan(PlanAnswer { app: release.app, from, to, nothing_to_do, changes, steps, warnings }))
     }
 }
 

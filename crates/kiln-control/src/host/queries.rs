@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_model::{
     Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, Release,
-    ReleaseId, ServiceStatus, StatusAnswer, TrafficReport,
+    ReleaseId, ServiceStatus, StatusAnswer, Traffic, TrafficReport,
 };
 
 use super::LocalHost;
@@ -18,8 +18,12 @@ impl LocalHost {
     pub(crate) fn app(&self, given: Option<AppName>) -> Result<AppName, Failure> {
         let core = lock(&self.driver.core);
         let known: Vec<&AppName> = core.apps().keys().collect();
+        // An app of which no deploy came to anything is meant only by name, unless it is all there is.
+        let here: Vec<&AppName> =
+            core.apps().iter().filter(|(_, s)| s.is_here()).map(|(app, _)| app).collect();
+        let meant = if here.is_empty() { &known } else { &here };
         let names = || known.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", ");
-        match (given, &known[..]) {
+        match (given, &meant[..]) {
             (Some(app), _) if known.contains(&&app) => Ok(app),
             (Some(app), []) => Err(nothing_deployed().because(format!("app {app} was asked for"))),
             (Some(app), _) => {
@@ -36,6 +40,10 @@ impl LocalHost {
     }
 
     pub(crate) fn status(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+        // That nothing runs is an answer, too.
+        if lock(&self.driver.core).apps().is_empty() {
+            return Ok(Answer::Status(self.status_of_nothing(app)));
+        }
         let app = self.app(app)?;
         // Asked before the core is locked: an edge that is slow to answer holds up nobody else.
         let counts = self.processes.edge().counts().unwrap_or_default();
@@ -64,8 +72,25 @@ impl LocalHost {
             requests: served,
             failed_requests: failed,
             in_flight,
-            app,
+            app: Some(app),
         }))
+    }
+
+    fn status_of_nothing(&self, app: Option<AppName>) -> StatusAnswer {
+        StatusAnswer {
+            app,
+            live: None,
+            previous: None,
+            traffic: TrafficReport::from(&Traffic::default()),
+            services: BTreeMap::new(),
+            address: self.address(),
+            waiting: self.renewals.iter().flat_map(|r| r.waiting()).collect(),
+            last_failure: None,
+            warnings: super::room::warning(&self.store).into_iter().collect(),
+            requests: 0,
+            failed_requests: 0,
+            in_flight: 0,
+        }
     }
 
     pub(crate) fn instances(&self, app: Option<AppName>, all: bool) -> Result<Answer, Failure> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AppState, ExitCode, Failure, FleetPhase, ImageRecord, Release, ReleaseAnswer,
+    Answer, AppName, AppState, ExitCode, Failure, FleetPhase, ImageRecord, Record, Release, ReleaseAnswer,
     ReleaseDiffAnswer, ReleaseEntry, ReleaseId, ReleaseImage, ReleaseState, ServiceName,
 };
 
@@ -57,9 +57,16 @@ impl LocalHost {
     /// The release of `app` meant by `given`, whether it ever served or not.
     pub(super) fn named(&self, app: &AppName, given: &str) -> Result<Release, Failure> {
         let ids = self.store.releases().map_err(|e| failure::store(&e))?;
-        let id = find(given, ids.iter()).map_err(|e| e.of(app))?;
+        let id = find(given, ids.iter()).map_err(|not| self.not_found(app, not))?;
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
         if release.app == *app { Ok(release) } else { Err(NotFound::Nothing(given.into()).of(app)) }
+    }
+
+    /// Why there is no such release to go back to, as far as the log knows.
+    pub(super) fn not_found(&self, app: &AppName, not: NotFound) -> Failure {
+        let (NotFound::Nothing(given), Ok(records)) = (&not, self.records()) else { return not.of(app) };
+        let Some(told) = fate(app, given, &records) else { return not.of(app) };
+        Failure::new(ExitCode::Usage, told).hint(GO_BACK)
     }
 
     fn images_of(&self, release: &Release) -> Result<BTreeMap<ServiceName, ReleaseImage>, Failure> {
@@ -77,6 +84,33 @@ impl LocalHost {
     }
 }
 
+const GO_BACK: &str = "`kiln releases` lists what can be gone back to";
+
+/// What became of the release of an app that is meant by `given`, if the log knows one.
+fn fate(app: &AppName, given: &str, records: &[Record]) -> Option<String> {
+    let of_app = || records.iter().rev().filter(|record| record.app() == app);
+    let collected = of_app().find_map(|record| match record {
+        Record::Collected { at, by, releases, .. } => {
+            let id = find(given, releases.iter()).ok()?;
+            Some(format!("release {} was removed by `kiln gc` at {at}, asked for by {by}", id.short()))
+        }
+        _ => None,
+    });
+    collected.or_else(|| {
+        of_app().find_map(|record| match record {
+            Record::Begun { at, by, plan } => {
+                let id = find(given, plan.to.iter()).ok()?;
+                let kind = plan.kind;
+                Some(format!(
+                    "release {} never served: the {kind} to it that {by} asked for at {at} came to nothing",
+                    id.short()
+                ))
+            }
+            _ => None,
+        })
+    })
+}
+
 /// Why a release that was named is not known which.
 pub(super) enum NotFound {
     Nothing(String),
@@ -87,8 +121,7 @@ impl NotFound {
     pub(super) fn of(self, app: &AppName) -> Failure {
         match self {
             Self::Nothing(given) => {
-                Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}"))
-                    .hint("`kiln releases` lists what can be gone back to")
+                Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}")).hint(GO_BACK)
             }
             Self::Several(given, ids) => {
                 let ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();

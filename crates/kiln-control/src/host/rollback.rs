@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kiln_model::{Answer, AppName, ExitCode, Failure, OperationKind, ReleaseId};
+use kiln_model::{Answer, AppName, Event, ExitCode, Failure, OperationKind, ReleaseId};
 
 use super::busy::Cancellable;
 use super::releases::find;
@@ -50,6 +50,10 @@ impl LocalHost {
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
         self.has_its_secrets(&release)?;
+        stage.step = "plan".into();
+        for warning in self.admit(&release, OperationKind::Rollback, schema)? {
+            asker.tell(Event::Warned { warning });
+        }
         let wish = Wish { kind: OperationKind::Rollback, schema, precedence };
         self.serve(release, wish, by, asker, stage, begun)
     }
@@ -65,6 +69,8 @@ impl LocalHost {
                     .hint(hint)
             });
         };
-        find(given, state.kept.iter().map(|s| &s.release)).map_err(|e| e.of(app))
+        let found = find(given, state.kept.iter().map(|s| &s.release));
+        drop(core);
+        found.map_err(|not| self.not_found(app, not))
     }
 }

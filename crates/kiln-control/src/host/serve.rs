@@ -73,12 +73,8 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         stage.step = "plan".into();
         let (app, id) = (release.app.clone(), release.id());
-        let state = lock(&self.driver.core).apps().get(&app).cloned().unwrap_or_default();
         if let Some(warning) = super::room::warning(&self.store) {
             asker.tell(Event::Warned { warning });
-        }
-        if state.traffic.live() != Some(&id) {
-            self.preflight(&release, &state, wish.kind)?;
         }
         let Wish { kind, schema, precedence } = wish;
         let request = Request::Serve { release: Box::new(release), kind, schema, precedence };
@@ -97,13 +93,30 @@ impl LocalHost {
         Ok(Answer::Deployed(DeployedAnswer { release: id, address, unchanged, switched_millis, warnings }))
     }
 
-    /// Refuses what cannot succeed.
-    pub(super) fn preflight(
+    /// Refuses what may not serve, or cannot, before anything of it is kept: its routes are another app's, the data is of
+    /// another schema, this host cannot carry it. What is doubtful about it.
+    pub(super) fn admit(
         &self,
         release: &Release,
-        state: &AppState,
         kind: OperationKind,
-    ) -> Result<(), Failure> {
+        schema: Option<u32>,
+    ) -> Result<Vec<String>, Failure> {
+        let core = lock(&self.driver.core);
+        core.conflict(release).map_err(|e| refused(Refusal::Conflict(e)))?;
+        let apps = core.apps().clone();
+        let limits = preflight::limits(core.apps(), &|id| core.release(id).cloned());
+        drop(core);
+        let state = apps.get(&release.app).cloned().unwrap_or_default();
+        release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
+        if state.traffic.live() == Some(&release.id()) {
+            return Ok(Vec::new());
+        }
+        self.preflight(release, &state, kind)?;
+        Ok(preflight::doubts(release, &state, limits, &self.store))
+    }
+
+    /// Refuses what cannot succeed.
+    fn preflight(&self, release: &Release, state: &AppState, kind: OperationKind) -> Result<(), Failure> {
         preflight::check(release, state, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.

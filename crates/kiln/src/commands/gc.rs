@@ -59,16 +59,16 @@ pub(crate) fn run(args: &Gc, context: &Context) -> Result<(), Failure> {
 }
 
 fn words_for(answer: &GcAnswer, limit: Option<ByteSize>) -> String {
-    let verb = if answer.dry_run { "would go" } else { "are gone" };
+    let (verb, goes) = if answer.dry_run { ("would go", "would go") } else { ("are gone", "is gone") };
     let mut rows: Vec<[String; 3]> =
         vec![["release".into(), answer.swept.releases.len().to_string(), String::new()]];
     let amounts = answer.swept.amounts.iter();
     rows.extend(amounts.map(|(kind, a)| [kind.clone(), a.count.to_string(), bytes(a.bytes)]));
     let mut lines = vec![table(["KIND", "NUMBER", "SIZE"], &rows)];
-    lines.extend(answer.swept.releases.iter().map(|release| format!("release {} {verb}", release.short())));
+    lines.extend(answer.swept.releases.iter().map(|release| format!("release {} {goes}", release.short())));
     lines.extend(answer.swept.images.iter().map(|(digest, name)| {
         let name = name.as_ref().map_or_else(|| "unnamed".into(), ToString::to_string);
-        format!("image {} ({name}) {verb}: no release that stays needs it", digest.short())
+        format!("image {} ({name}) {goes}: no release that stays needs it", digest.short())
     }));
     let (freed, remaining) = (bytes(answer.bytes), bytes(answer.remaining));
     lines.push(format!("{freed} {verb}; {} releases stay, {remaining} in all", answer.kept.len()));

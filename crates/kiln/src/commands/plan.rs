@@ -42,7 +42,9 @@ fn words_for(plan: &PlanAnswer) -> String {
     if let Some(why) = &plan.nothing_to_do {
         text.push_str(&format!("nothing to do: {why}\n"));
     }
-    text + &tree(&plan.steps)
+    text.push_str(&tree(&plan.steps));
+    plan.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
+    text
 }
 
 /// The steps in their order, below the part of the plan they belong to.

@@ -165,12 +165,12 @@ fn words_for(secrets: &[SecretEntry]) -> String {
         return "no secret has been set".into();
     }
     let rows: Vec<[String; 6]> = secrets.iter().map(row).collect();
-    table(["NAME", "VERSION", "", "SET", "BY", "NEEDED BY"], &rows)
+    table(["NAME", "VERSION", "NEXT DEPLOY", "SET", "BY", "NEEDED BY"], &rows)
 }
 
 fn row(entry: &SecretEntry) -> [String; 6] {
     let releases: Vec<&str> = entry.releases.iter().map(|r| r.short()).collect();
-    let state = if entry.present { "present" } else { "" };
+    let state = if entry.present { "uses it" } else { "-" };
     [
         entry.name.to_string(),
         entry.version.to_string(),

@@ -104,9 +104,11 @@ fn steady(status: &StatusAnswer) -> String {
 
 /// A status in words: what serves, the services, and what is out of the ordinary.
 pub(crate) fn words_for(status: &StatusAnswer) -> String {
-    let mut lines = vec![match &status.live {
-        Some(live) => format!("{} serves {} at {}", status.app, live.short(), status.address),
-        None => format!("{} has no release that serves; its address is {}", status.app, status.address),
+    let address = &status.address;
+    let mut lines = vec![match (&status.app, &status.live) {
+        (Some(app), Some(live)) => format!("{app} serves {} at {address}", live.short()),
+        (Some(app), None) => format!("{app} has no release that serves; its address is {address}"),
+        (None, _) => format!("nothing has been deployed; what is will be at {address}"),
     }];
     if let TrafficReport::Shifting { from, to, share } = &status.traffic {
         let share = (share * 100.0).round();
@@ -120,7 +122,9 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
         lines.push(table(["SERVICE", "READY", "RELEASE", "IMAGE"], &rows));
     }
     let (requests, flying) = (count(status.requests, "request"), status.in_flight);
-    lines.push(format!("{requests}, {} failed, {flying} in flight", status.failed_requests));
+    // What went to fleets before these went with them.
+    let failed = status.failed_requests;
+    lines.push(format!("{requests} at what is up: {failed} that no instance answered, {flying} in flight"));
     for waiting in &status.waiting {
         let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
         lines.push(format!("under way: {} (since {}{until})", waiting.what, moment(waiting.since)));

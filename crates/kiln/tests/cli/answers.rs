@@ -25,7 +25,7 @@ fn status() -> StatusAnswer {
     let service =
         ServiceStatus { release: release('5'), image: image(), instances: Counts { desired: 4, ready: 4 } };
     StatusAnswer {
-        app: "hello".parse().unwrap(),
+        app: Some("hello".parse().unwrap()),
         live: Some(release('5')),
         previous: Some(release('9')),
         traffic: TrafficReport::Settled,
@@ -51,7 +51,7 @@ fn status_when_all_is_well() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests, 0 failed, 3 in flight
+        1234 requests at what is up: 0 that no instance answered, 3 in flight
         ");
     assert_snapshot!(place.kiln(&["status", "--json"]), @r#"
         status: 0
@@ -85,7 +85,7 @@ fn status_when_something_is_under_way_or_went_wrong() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests, 0 failed, 3 in flight
+        1234 requests at what is up: 0 that no instance answered, 3 in flight
         under way: wait until web is healthy (since 2026-09-21 14:13:20Z, until 2026-09-21 14:13:50Z at most)
         warning: the disk of /srv/kiln has 90MiB of 10GiB left
         the last deploy failed: 2 of 4 instances of hello/web@3 are healthy
@@ -109,18 +109,32 @@ fn status_before_the_first_deploy() {
         status: 0
         --- stdout
         hello has no release that serves; its address is http://127.0.0.1:8080
-        1234 requests, 0 failed, 3 in flight
+        1234 requests at what is up: 0 that no instance answered, 3 in flight
         ");
+}
+
+#[test]
+fn status_of_a_host_with_nothing_on_it() {
+    let place = Place::new();
+    let _host = place.host("a", |_, _| {
+        let (app, live, previous, services) = (None, None, None, BTreeMap::new());
+        let traffic = TrafficReport::Dark;
+        Ok(Answer::Status(StatusAnswer { app, live, previous, services, traffic, requests: 0, ..status() }))
+    });
+    let told = place.kiln(&["status"]);
+    assert!(
+        told.starts_with("status: 0\n--- stdout\nnothing has been deployed; what is will be at http"),
+        "{told}"
+    );
 }
 
 #[test]
 fn a_question_is_about_the_app_of_the_directory() {
     let place = Place::new();
     let _host = place.host("a", |command, _| match command {
-        Command::Status { app } => Ok(Answer::Status(StatusAnswer {
-            app: app.unwrap_or_else(|| "nobody".parse().unwrap()),
-            ..status()
-        })),
+        Command::Status { app } => {
+            Ok(Answer::Status(StatusAnswer { app: app.or_else(|| "nobody".parse().ok()), ..status() }))
+        }
         other => panic!("{other:?}"),
     });
     let app_of = |arguments: &[&str]| {
@@ -149,7 +163,7 @@ fn a_watched_status_ends_with_its_host() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests, 0 failed, 3 in flight
+        1234 requests at what is up: 0 that no instance answered, 3 in flight
         --- stderr
         error: the host is shutting down
         ");
@@ -354,6 +368,7 @@ fn a_plan_says_what_and_why() {
             nothing_to_do: None,
             changes: vec!["image of web: ba7816bf8f01 -> 5feceb66ffc8".into()],
             steps: steps.into_iter().zip(phases).map(planned).collect(),
+            warnings: vec![],
         }))
     });
     assert_snapshot!(place.kiln(&["plan"]), @r"

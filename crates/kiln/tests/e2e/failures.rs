@@ -142,3 +142,83 @@ fn the_cause_of_a_failed_deploy_is_told() {
         assert!(said(&output).contains(says), "`{says}` is not said:\n{}", said(&output));
     }
 }
+
+/// What is refused is nothing to go back to, and holds no secret; what failed is told as that, and is no app of the host.
+#[test]
+fn what_came_to_nothing_leaves_nothing_that_counts() {
+    let host = TestHost::start();
+    assert_eq!(host.json(&["status"])["live"], serde_json::Value::Null, "nothing is an answer");
+    let project = Project::example("hello");
+    project.append("kiln.toml", "schema = { oldest = 6, newest = 7 }\n");
+    let live = host.deploy(&project);
+    let set = host
+        .command(&["secret", "set", "KEY", "--app", "hello", "--file", "/etc/hostname"])
+        .output()
+        .unwrap();
+    assert!(set.status.success(), "{}", said(&set));
+    project.edit("kiln.toml", "oldest = 6, newest = 7", "oldest = 1, newest = 2");
+    project.edit("kiln.toml", "cpu       = 0.5", "cpu = 0.5\nsecrets = [\"KEY\"]");
+    let refused = host.kiln(&["deploy", "--json", project.dir()]);
+    assert_eq!(refused.status.code(), Some(7), "{}", said(&refused));
+    let last = String::from_utf8(refused.stdout.clone()).unwrap().lines().last().unwrap().to_owned();
+    let failed: serde_json::Value = serde_json::from_str(&last).unwrap();
+    let release = failed["release"].as_str().expect("it is told which");
+    assert_eq!(host.kiln(&["releases", "show", release]).status.code(), Some(2), "it is not kept");
+    let removed = host.kiln(&["secret", "rm", "KEY", "--app", "hello"]);
+    assert!(removed.status.success(), "nothing needs it: {}", said(&removed));
+
+    let other = Project::example("hello");
+    other.edit("kiln.toml", "app = \"hello\"", "app = \"two\"");
+    other.edit("kiln.toml", "[route.web]", "[route.web]\nhost = \"two.example.com\"");
+    other.edit("kiln.toml", r#"["/usr/sbin/nginx", "-g", "daemon off;"]"#, r#"["/bin/sh", "-c", "exit 3"]"#);
+    other.edit(
+        "kiln.toml",
+        r#"http = { path = "/", status = 200, contains = "hello" }"#,
+        r#"file = { path = "/bin/sh" }"#,
+    );
+    let failed = host.kiln(&["deploy", "--json", other.dir()]);
+    assert_eq!(failed.status.code(), Some(6), "{}", said(&failed));
+    let last = String::from_utf8(failed.stdout.clone()).unwrap().lines().last().unwrap().to_owned();
+    let failed: serde_json::Value = serde_json::from_str(&last).unwrap();
+    let never = host.kiln(&["rollback", failed["release"].as_str().unwrap(), "--app", "two"]);
+    assert_eq!(never.status.code(), Some(2), "{}", said(&never));
+    assert!(said(&never).contains("never served: the deploy to it"), "{}", said(&never));
+    host.wait_until("only one app is here", || {
+        host.json(&["status", "--app", "two"])["waiting"] == serde_json::json!([])
+    });
+    assert_eq!(host.live(), live, "it is the one that is meant");
+    let log = host.json(&["log", "--app", "two"]);
+    assert!(!log.to_string().contains("takes its place"), "what was never made takes no place: {log}");
+}
+
+/// Limits are not reservations: what may use more than there is is told, and goes through.
+#[test]
+fn limits_beyond_the_memory_of_the_host_are_told_before_anything_is_made() {
+    let host = TestHost::start();
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "memory    = \"64MiB\"", &format!("memory = \"{}MiB\"", total / 1024 / 2));
+    for command in ["plan", "deploy"] {
+        let output = host.kiln(&[command, project.dir()]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("4 new instances may use"), "{command}: {}", said(&output));
+    }
+}
+
+#[test]
+fn the_output_of_what_never_was_is_refused() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    assert!(host.kiln(&["logs", "web"]).status.success());
+    for (arguments, says) in [
+        (["logs", "nosuch", "-q"], "there never was a service nosuch"),
+        (["logs", "--instance", "nosuch"], "there never was an instance nosuch"),
+    ] {
+        let output = host.kiln(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(says), "{}", said(&output));
+    }
+    assert!(said(&host.kiln(&["logs", "nosuch"])).contains("the services here are: web"));
+}

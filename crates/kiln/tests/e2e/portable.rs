@@ -179,7 +179,9 @@ fn old_releases_go_when_asked_and_never_what_is_needed() {
     let gone = host.json(&["gc", "--keep", "1"]);
     assert_eq!(gone["releases"], sorted(&releases[..2]), "{gone}");
     assert_eq!(host.json(&["releases"]).as_array().unwrap().len(), 2, "the live one and the one before stay");
-    assert_eq!(host.kiln(&["rollback", &releases[0]]).status.code(), Some(2));
+    let collected = host.kiln(&["rollback", &releases[0]]);
+    assert_eq!(collected.status.code(), Some(2));
+    assert!(said(&collected).contains("was removed by `kiln gc` at "), "{}", said(&collected));
     assert!(host.kiln(&["rollback"]).status.success());
     assert_eq!(host.page(), "<h1>hello release 2</h1>\n");
     assert_eq!(host.json(&["gc", "--keep", "0"])["releases"], serde_json::json!([]), "nothing more can go");

@@ -4,8 +4,10 @@
 pub(super) mod ports;
 pub(super) mod stores;
 
+use std::collections::BTreeMap;
+
 use kiln_engine::Engine;
-use kiln_model::{AppState, ByteSize, ExitCode, Failure, Release, ServiceName};
+use kiln_model::{AppName, AppState, ByteSize, ExitCode, Failure, Release, ReleaseId, ServiceName};
 use kiln_store::Store;
 
 /// Memory the kernel and the smallest of programs take for an instance, whatever its limit is.
@@ -32,6 +34,8 @@ struct Needed {
     instances: u64,
     /// The most that one instance may use.
     largest: u64,
+    /// The most that all of them may use together.
+    limits: u64,
 }
 
 impl Needed {
@@ -44,12 +48,35 @@ impl Needed {
         new.fold(Self::default(), |sum, service| Self {
             instances: sum.instances + u64::from(service.instances),
             largest: sum.largest.max(service.limits.memory.0),
+            limits: sum
+                .limits
+                .saturating_add(u64::from(service.instances).saturating_mul(service.limits.memory.0)),
         })
     }
 }
 
+/// What all instances of this host may use together, as their limits have it.
+pub(super) fn limits(
+    apps: &BTreeMap<AppName, AppState>,
+    release: &dyn Fn(&ReleaseId) -> Option<Release>,
+) -> u64 {
+    let fleets = apps.values().flat_map(|state| state.fleets.values());
+    let of_fleet = |fleet: &kiln_model::Fleet| {
+        let release = release(&fleet.release)?;
+        Some(u64::from(fleet.size()).saturating_mul(release.services.get(&fleet.id.service)?.limits.memory.0))
+    };
+    fleets.filter_map(of_fleet).fold(0, u64::saturating_add)
+}
+
+/// What may go wrong with a release on this host: its instances and all others, of which `beside` says what they may
+/// use, may use more memory than there is.
+pub(super) fn doubts(release: &Release, state: &AppState, beside: u64, store: &Store) -> Vec<String> {
+    let Some(machine) = Machine::look(store) else { return Vec::new() };
+    machine.doubts(Needed::by(release, state), beside).into_iter().collect()
+}
+
 /// Refuses a release that this host certainly cannot carry beside what runs. Limits are not reservations: that their
-/// sum is more than there is refuses nothing.
+/// sum is more than there is refuses nothing ([`doubts`] warns of it).
 ///
 /// # Errors
 /// What is lacking, and how much of it.
@@ -95,17 +122,35 @@ impl Machine {
         })
     }
 
+    fn doubts(&self, needed: Needed, beside: u64) -> Option<String> {
+        let all = needed.limits.saturating_add(beside);
+        (needed.limits > 0 && all > self.memory).then(|| {
+            let others = if beside == 0 {
+                String::new()
+            } else {
+                format!(" beside {} of those that are there", about(beside))
+            };
+            format!(
+                "{} new instances may use {} of memory by their limits{others}, and this host has {}: limits reserve \
+                 nothing, and where it is used up the kernel ends instances; lower `memory` or `instances` if they use it",
+                needed.instances,
+                about(needed.limits),
+                about(self.memory)
+            )
+        })
+    }
+
     fn carries(&self, needed: Needed) -> Result<(), Failure> {
         let least = needed.instances.saturating_mul(LEAST_PER_INSTANCE);
         let lacks = |what: String, hint: &str| Err(Failure::new(ExitCode::Host, what).hint(hint));
         if needed.largest > self.memory {
-            let (largest, memory) = (ByteSize(needed.largest), ByteSize(self.memory));
+            let (largest, memory) = (about(needed.largest), about(self.memory));
             let what = format!("an instance may use {largest} of memory, and this host has {memory}");
             return lacks(what, "set `memory` of the service in kiln.toml to what it needs");
         }
         if least > self.available {
-            let (instances, least) = (needed.instances, ByteSize(least));
-            let available = ByteSize(self.available);
+            let (instances, least) = (needed.instances, about(least));
+            let available = about(self.available);
             let what = format!(
                 "{instances} new instances beside those that serve take {least} of memory at the least, and {available} is free"
             );
@@ -119,11 +164,21 @@ impl Machine {
             return lacks(what, "raise kernel.pid_max and kernel.threads-max");
         }
         if needed.instances > 0 && self.disk < LEAST_DISK {
-            let (disk, least) = (ByteSize(self.disk), ByteSize(LEAST_DISK));
+            let (disk, least) = (about(self.disk), ByteSize(LEAST_DISK));
             let what = format!("the disk of the state directory has {disk} left, and a deploy needs {least}");
             return lacks(what, "free some space there, e.g. with `kiln gc`");
         }
         Ok(())
+    }
+}
+
+/// An amount for people: `23.5GiB`.
+fn about(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{}{name}", bytes / unit),
+        Some((unit, name)) => format!("{:.1}{name}", bytes as f64 / *unit as f64),
+        None => ByteSize(bytes).to_string(),
     }
 }
 
@@ -161,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_and_what_may_is_not() {
-        let fits = Needed { instances: 100, largest: 1 << 30 };
+        let fits = Needed { instances: 100, largest: 1 << 30, limits: 100 << 30 };
         assert_eq!(refusal(MACHINE, fits), None, "limits are not reservations");
         let large = refusal(MACHINE, Needed { largest: (1 << 30) + 1, ..fits }).unwrap();
         assert!(large.contains("this host has 1GiB"), "{large}");
@@ -176,6 +231,18 @@ mod tests {
             None,
             "a warm rollback makes nothing"
         );
+    }
+
+    #[test]
+    fn limits_that_are_more_than_there_is_are_told_and_refuse_nothing() {
+        let doubt = |limits, beside| MACHINE.doubts(Needed { instances: 50, largest: 1, limits }, beside);
+        assert_eq!(doubt(1 << 30, 0), None);
+        assert_eq!(doubt(0, 5 << 30), None, "nothing new");
+        let told = doubt(3 << 29, 0).unwrap();
+        assert!(told.starts_with("50 new instances may use 1.5GiB of memory by their limits, and"), "{told}");
+        let told = doubt(1 << 29, (1 << 29) + 1).unwrap();
+        assert!(told.contains("512MiB of memory by their limits beside 512.0MiB of those"), "{told}");
+        assert!(told.contains("this host has 1GiB"), "{told}");
     }
 
     #[test]
