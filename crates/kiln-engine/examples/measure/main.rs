@@ -2,6 +2,7 @@
 //! As root: `cargo run --release -p kiln-engine --example measure [-- --short]`; short is without the 5000.
 
 mod bare;
+mod connect;
 mod fleet;
 mod rest;
 mod steps;
@@ -65,6 +66,7 @@ fn measure(run_dir: &Path, is_short: bool) -> Result<Value> {
     engine.create(&[server(&image, "warm")])?;
     let single = one_at_a_time(&engine, &image)?;
     let replaced = replacements(&engine, &image)?;
+    let connected = connect::measure(&engine, run_dir, &image)?;
     let fleet = |count| {
         rest::wait()?;
         fleet::measure(&engine, run_dir, &image, count)
@@ -81,7 +83,10 @@ fn measure(run_dir: &Path, is_short: bool) -> Result<Value> {
         }
     }
     let fleets = [few, thousands, many].map(medians);
-    Ok(json!({ "first_answer": single, "replaced": replaced, "fleets": fleets, "bare_1000": medians(bare) }))
+    let bare = medians(bare);
+    Ok(json!({
+        "first_answer": single, "replaced": replaced, "connected": connected, "fleets": fleets, "bare_1000": bare,
+    }))
 }
 
 /// How often a thousand are started and ended, and how often five thousand.
@@ -136,6 +141,11 @@ fn started(engine: &Embedded, order: &InstanceOrder) -> Result<rustix::process::
     let status = engine.create(std::slice::from_ref(order))?.remove(0);
     let pid = status.state.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
     pid.ok_or_else(|| format!("{status:?}").into())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn distribution(mut times: Vec<Duration>) -> Value {

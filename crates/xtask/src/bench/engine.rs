@@ -95,6 +95,12 @@ fn cases(measured: &Value, peers: &Value) -> Vec<Value> {
             2.0,
         ),
         case("memory of Kiln's processes for each, bytes", kiln("/fleets/1/kiln_bytes_each"), 16384.0),
+        // As cheap as that, within what two runs of the same differ by.
+        case(
+            "connection by the broker's sockets to a plain one",
+            ratio(kiln("/connected/connect_s"), kiln("/connected/plain_connect_s")),
+            1.1,
+        ),
         case("death to another one's answer, engine alone, s", kiln("/replaced/median_s"), 0.010),
     ]
 }
