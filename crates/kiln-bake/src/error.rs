@@ -187,6 +187,16 @@ pub enum BakeError {
         /// Programs that may have been meant, or nothing.
         hint: String,
     },
+    /// The program to run is in the image, and nobody may execute it.
+    #[error("image `{image}` has {program}, and nobody may execute it: its mode is {mode:04o}")]
+    NotExecutable {
+        /// The image.
+        image: ImageName,
+        /// The program.
+        program: String,
+        /// Its mode.
+        mode: u32,
+    },
     /// A path that no image can have.
     #[error("the image would not be a filesystem")]
     Tree(#[from] TreeError),
@@ -299,6 +309,7 @@ impl BakeError {
             | Self::HandmadeGone { .. }
             | Self::HandmadeUnreadable { .. }
             | Self::Program { .. }
+            | Self::NotExecutable { .. }
             | Self::Tree(_)
             | Self::Store(_)
             | Self::Io { .. } => ExitCode::Bake,
@@ -334,6 +345,9 @@ impl BakeError {
                  that has the name now"
             }
             Self::NoProgram(_) => "add `run` to the image in kiln.toml",
+            Self::NotExecutable { .. } => {
+                "give it a mode where it comes from, or in kiln.toml: `{ src = …, dst = …, mode = \"0755\" }`"
+            }
             Self::MachineOwn { source, .. } => return Some(source.hint().into()),
             Self::Oci(error) => return error.hint(),
             Self::Build(error) => {

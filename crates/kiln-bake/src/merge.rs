@@ -15,7 +15,7 @@ use crate::description::describe;
 use crate::files::{FilesError, Found, What};
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
-use crate::settings::{Settings, is_program};
+use crate::settings::{Settings, is_program, mode_of};
 use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users::Users;
 use crate::{BakeError, accounts, files, handmade, machine_own, skeleton};
@@ -246,6 +246,10 @@ fn check_program(order: &BakeOrder, settings: &Settings, tree: &Tree) -> Result<
     };
     if is_program(tree, program) {
         return Ok(());
+    }
+    if let Some(mode) = mode_of(tree, program) {
+        let (image, program) = (order.image.clone(), program.clone());
+        return Err(BakeError::NotExecutable { image, program, mode });
     }
     Err(BakeError::Program {
         image: order.image.clone(),

@@ -66,10 +66,18 @@ impl Settings {
 
 /// Whether there is something that can be executed.
 pub(crate) fn is_program(tree: &Tree, path: &str) -> bool {
+    path.starts_with('/') && mode_of(tree, path).is_some_and(|mode| mode & 0o111 != 0)
+}
+
+/// The mode of a file, wherever links lead.
+pub(crate) fn mode_of(tree: &Tree, path: &str) -> Option<u32> {
     let place = resolve(tree, path.as_bytes(), true);
     let node = match tree.get(&place) {
         Some(Node::Hardlink(first)) => tree.get(first),
         node => node,
     };
-    path.starts_with('/') && matches!(node, Some(Node::File(meta, _)) if meta.mode & 0o111 != 0)
+    match node {
+        Some(Node::File(meta, _)) => Some(u32::from(meta.mode & 0o7777)),
+        _ => None,
+    }
 }
