@@ -6,6 +6,7 @@
 //!   count:FILE    each boundary is written into FILE, one a line
 //!   die:N         SIGKILL at the N-th boundary
 //!   refuse:N      the first write at or after the N-th boundary, and the two after it, fail with an error of the disk
+//!   fill:N        the same, and there is no space
 //! ```
 //! Absent, as it always is but there, this is a look at a value that never changes.
 
@@ -15,12 +16,23 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kiln_store::StoreError;
+
 /// What a test wants.
 enum Wanted {
     Nothing,
     Count(PathBuf),
     Die(u64),
-    Refuse(u64),
+    Refuse(u64, Lack),
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy)]
+enum Lack {
+    /// It is broken for a moment: EIO.
+    Order,
+    /// It is full: ENOSPC.
+    Space,
 }
 
 static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
@@ -29,7 +41,8 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
     match given.split_once(':') {
         Some(("count", file)) => Wanted::Count(file.into()),
         Some(("die", n)) => number(n).map_or(Wanted::Nothing, Wanted::Die),
-        Some(("refuse", n)) => number(n).map_or(Wanted::Nothing, Wanted::Refuse),
+        Some(("refuse", n)) => number(n).map_or(Wanted::Nothing, |n| Wanted::Refuse(n, Lack::Order)),
+        Some(("fill", n)) => number(n).map_or(Wanted::Nothing, |n| Wanted::Refuse(n, Lack::Space)),
         _ => Wanted::Nothing,
     }
 });
@@ -49,11 +62,28 @@ pub(crate) fn refused() -> Option<std::io::Error> {
     /// How many writes in a row are refused.
     const WRITES: u64 = 3;
     static REFUSED: AtomicU64 = AtomicU64::new(0);
-    let Wanted::Refuse(at) = &*WANTED else { return None };
+    let Wanted::Refuse(at, lack) = &*WANTED else { return None };
     let is_time = PASSED.load(Ordering::SeqCst) >= *at;
     let refuses = is_time && REFUSED.fetch_add(1, Ordering::SeqCst) < WRITES;
-    // EIO, as a disk that is broken for a moment has it.
-    refuses.then(|| std::io::Error::from_raw_os_error(5))
+    let error = match lack {
+        Lack::Order => rustix::io::Errno::IO,
+        Lack::Space => rustix::io::Errno::NOSPC,
+    };
+    refuses.then(|| error.into())
+}
+
+/// Writes something else than history into the store.
+pub(crate) fn stored<T>(
+    path: impl FnOnce() -> PathBuf,
+    write: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    between("store", || match refused() {
+        None => write(),
+        Some(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Err(StoreError::NoSpace { attempted: "write", path: path(), source })
+        }
+        Some(source) => Err(StoreError::Io { attempted: "write", path: path(), source }),
+    })
 }
 
 fn pass(what: &'static str) {
@@ -75,6 +105,6 @@ fn pass(what: &'static str) {
                 std::thread::park();
             }
         }
-        Wanted::Die(_) | Wanted::Refuse(_) | Wanted::Nothing => {}
+        Wanted::Die(_) | Wanted::Refuse(..) | Wanted::Nothing => {}
     }
 }

@@ -11,6 +11,7 @@ use super::busy::Cancellable;
 use super::processes::inspect_certificate;
 use super::serve::{Asker, Stage, Wish};
 use super::{LocalHost, failure};
+use crate::boundary::stored;
 use crate::contract::{Caller, EventSink};
 use crate::core::Precedence;
 use crate::pipeline;
@@ -108,7 +109,9 @@ impl LocalHost {
         }
         self.keep_release(&release)?;
         for (name, text) in project.texts() {
-            self.store.put_release_document(&release.id(), name, &text).map_err(|e| failure::store(&e))?;
+            let (path, id) = (|| self.store.root().join("releases"), release.id());
+            let put = || self.store.put_release_document(&id, name, &text);
+            stored(path, put).map_err(|e| failure::store(&e))?;
         }
         Ok(release)
     }

@@ -9,6 +9,7 @@ use kiln_model::{
 use kiln_store::{HostLock, OperationLog, Store, StoreError};
 
 use super::{LocalHost, failure};
+use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::project::Project;
 use crate::shelf::SystemClock;
@@ -36,7 +37,8 @@ impl LocalHost {
     pub(crate) fn keep_release(&self, release: &Release) -> Result<(), Failure> {
         let _lock = self.store.lock_secrets().map_err(|e| failure::store(&e))?;
         self.has_its_secrets(release)?;
-        self.store.put_release(release).map_err(|e| failure::store(&e))?;
+        let root = || self.store.root().join("releases");
+        stored(root, || self.store.put_release(release)).map_err(|e| failure::store(&e))?;
         Ok(())
     }
 

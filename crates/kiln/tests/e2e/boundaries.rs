@@ -1,6 +1,6 @@
 //! The control plane is killed at every place at which it writes or has something done, and its disk fails there.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -9,7 +9,7 @@ use crate::luck::SmallDisk;
 use crate::project::Project;
 
 /// Every one in the long form, a sample spread over all of them otherwise.
-fn chosen(all: usize, sample: usize) -> Vec<usize> {
+pub(crate) fn chosen(all: usize, sample: usize) -> Vec<usize> {
     let step = if std::env::var_os("KILN_LONG").is_some() { 1 } else { all.div_ceil(sample).max(1) };
     (1..=all).step_by(step).collect()
 }
@@ -20,21 +20,37 @@ fn count(host: &mut TestHost, project: &Project) -> usize {
     // The fleet of the release before the next one's predecessor is what that removes.
     project.say("to be kept warm");
     host.deploy(project);
-    let file = host.root.path().join("boundaries");
-    host.kill_control();
-    host.restart_control_until(&format!("count:{}", file.display()));
     project.say("to be counted");
-    host.deploy(project);
-    host.wait_until("the drain is over, too", || is_over(host));
-    let passed = std::fs::read_to_string(&file).expect("boundaries were passed");
+    let passed = passed(host, |host| {
+        host.deploy(project);
+    });
     let has = |what: &str| passed.lines().filter(|line| line.ends_with(what)).count();
     assert!(has(" append") > 10 && has(" create") >= 2 && has(" table") >= 2, "{passed}");
-    assert!(has(" stop") >= 2 && has(" forget") >= 2, "{passed}");
+    assert!(has(" stop") >= 2 && has(" forget") >= 2 && has(" store") >= 6, "{passed}");
     passed.lines().count()
 }
 
+/// The boundaries a control plane passes from its start until something is done and what follows from it is over.
+pub(crate) fn passed(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> String {
+    let file = host.root.path().join("boundaries");
+    host.kill_control();
+    host.restart_control_until(&format!("count:{}", file.display()));
+    deed(host);
+    host.wait_until("the drain is over, too", || is_over(host));
+    std::fs::read_to_string(&file).expect("boundaries were passed")
+}
+
+/// What a command said of itself is true.
+pub(crate) fn is_true(output: &Output, is_new: bool, at: &str) {
+    match output.status.code() {
+        Some(0) => assert!(is_new, "at {at}: it was said to serve:\n{}", said(output)),
+        Some(6) => assert!(!is_new, "at {at}: it was said to have failed:\n{}", said(output)),
+        code => assert_eq!(code, Some(9), "at {at}: {}", said(output)),
+    }
+}
+
 /// Whether nothing is under way and every instance of what serves is ready.
-fn is_at_rest(host: &TestHost) -> bool {
+pub(crate) fn is_at_rest(host: &TestHost) -> bool {
     let status = host.json(&["status"]);
     let services = status["services"].as_object().expect("services");
     let whole = services.values().all(|s| s["instances"]["ready"] == s["instances"]["desired"]);
@@ -43,7 +59,7 @@ fn is_at_rest(host: &TestHost) -> bool {
 }
 
 /// Whether nothing is under way any more, or nobody is there to say.
-fn is_over(host: &TestHost) -> bool {
+pub(crate) fn is_over(host: &TestHost) -> bool {
     let log = host.kiln(&["log", "-n", "4", "--json"]);
     let entries: serde_json::Value = serde_json::from_slice(&log.stdout).unwrap_or_default();
     let under_way = |e: &serde_json::Value| e["outcome"] == "under way";
@@ -99,11 +115,7 @@ fn deploy_through(host: &mut TestHost, project: &Project, boundary: &str, beside
     let is_new = page.contains(boundary);
     assert_eq!(is_new, live != before.0, "at {boundary}: {live} serves {page}");
     assert!(is_new || page == before.1, "at {boundary}: {page}");
-    match output.status.code() {
-        Some(0) => assert!(is_new, "at {boundary}: it was said to serve:\n{}", said(&output)),
-        Some(6) => assert!(!is_new, "at {boundary}: it was said to have failed:\n{}", said(&output)),
-        code => assert_eq!(code, Some(9), "at {boundary}: {}", said(&output)),
-    }
+    is_true(&output, is_new, boundary);
     // The live one runs, and the one before it is warm; a deploy that came to nothing leaves both as they were.
     let previous = host.json(&["status"])["previous"].clone();
     let instances = host.json(&["instances"]);
@@ -112,13 +124,14 @@ fn deploy_through(host: &mut TestHost, project: &Project, boundary: &str, beside
     assert_eq!(other, None, "at {boundary}: an instance of an older release is left");
 }
 
-/// Deploys through a sample of all boundaries, in turn with each of `beside`, under load: no request fails.
-fn under_load(sample: usize, fate: &str, beside: &[Beside]) {
+/// Deploys through a sample of all boundaries, in turn with each of `fates` and of `beside`, under load: no request fails.
+fn under_load(sample: usize, fates: &[&str], beside: &[Beside]) {
     let (mut host, project) = (TestHost::start(), Project::example("hello"));
     host.deploy(&project);
     let all = count(&mut host, &project);
     let load = host.load();
-    for (n, beside) in chosen(all, sample).into_iter().zip(beside.iter().cycle()) {
+    let turns = fates.iter().cycle().zip(beside.iter().cycle());
+    for (n, (fate, beside)) in chosen(all, sample).into_iter().zip(turns) {
         deploy_through(&mut host, &project, &format!("{fate}:{n}"), *beside);
     }
     assert_eq!(load.stop().failures, []);
@@ -126,18 +139,18 @@ fn under_load(sample: usize, fate: &str, beside: &[Beside]) {
 
 #[test]
 fn control_is_killed_at_every_boundary() {
-    under_load(10, "die", &[Beside::Nobody]);
+    under_load(10, &["die"], &[Beside::Nobody]);
 }
 
 #[test]
 fn the_disk_fails_at_every_boundary() {
-    under_load(4, "refuse", &[Beside::Nobody]);
+    under_load(5, &["refuse", "fill"], &[Beside::Nobody]);
 }
 
 /// Instances live on without it, and requests that need a new socket wait for the next keeper.
 #[test]
 fn the_keeper_dies_with_control_at_boundaries() {
-    under_load(6, "die", &[Beside::KeeperAndHolder, Beside::Keeper]);
+    under_load(6, &["die"], &[Beside::KeeperAndHolder, Beside::Keeper]);
 }
 
 /// The app is wholly on one release, and nothing is left over. There is no load here: nobody listens while edge and control

@@ -17,7 +17,7 @@ fn with_hooks(text: &str, hooks: &str) -> Project {
 }
 
 /// What the instances of hooks have written, as `kiln logs` has it.
-fn written(host: &TestHost) -> Vec<serde_json::Value> {
+pub(crate) fn written(host: &TestHost) -> Vec<serde_json::Value> {
     let output = host.kiln(&["logs", "--json"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

@@ -5,6 +5,7 @@
 mod access_log;
 mod acme;
 mod boundaries;
+mod boundaries_beyond;
 mod canary;
 mod cancel;
 mod clock;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LocalHost;
 use super::serve::Asker;
+use crate::boundary::stored;
 use crate::health::one_socket;
 use crate::probe;
 
@@ -74,9 +75,8 @@ impl LocalHost {
                 self.check_until_learnt(app, name, image, check, asker)?;
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let passed = Passed { check: check.to_string(), millis };
-                self.store
-                    .put_check_result(&image.digest, &key, &passed)
-                    .map_err(|e| super::failure::store(&e))?;
+                let put = || self.store.put_check_result(&image.digest, &key, &passed);
+                stored(|| self.store.root().join("images"), put).map_err(|e| super::failure::store(&e))?;
             }
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             asker.tell(Event::Checked { image: name.to_string(), check: check.to_string(), cached, millis });

@@ -1,0 +1,155 @@
+//! The control plane is killed at the places it passes on its way through rollbacks, canaries, hooks and `kiln down`.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::boundaries::{chosen, is_at_rest, is_over, is_true, passed};
+use crate::hooks::written;
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+/// Does something while control is killed at the n-th boundary; then another one brings everything to rest.
+fn through(host: &mut TestHost, n: usize, deed: impl FnOnce(&TestHost) -> Output) -> Output {
+    host.kill_control();
+    host.restart_control_until(&format!("die:{n}"));
+    let output = deed(host);
+    host.wait_until("it is dead, or all is done", || is_over(host));
+    host.kill_control();
+    host.restart_control();
+    host.wait_until("everything is at rest", || is_at_rest(host));
+    output
+}
+
+fn page(n: usize) -> String {
+    format!("<h1>hello release {n}</h1>\n")
+}
+
+/// Back to a release whose fleet is gone: it comes from the store, and serves as a whole or not at all.
+#[test]
+fn control_is_killed_at_boundaries_of_rollbacks() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    let deploy = |n: usize| {
+        project.say(&format!("release {n}"));
+        host.deploy(&project)
+    };
+    let releases = [0, 1, 2].map(deploy);
+    let place = |release: &Value| releases.iter().position(|r| *release == r.as_str()).expect("one of three");
+    // Neither serves nor is warm.
+    let cold = |host: &TestHost| {
+        let status = host.json(&["status"]);
+        3 - place(&status["live"]) - place(&status["previous"])
+    };
+    let back = |host: &TestHost, to: usize| host.kiln(&["rollback", &releases[to]]);
+    let to = cold(&host);
+    let all = passed(&mut host, |host| assert!(back(host, to).status.success()));
+    assert!(all.contains(" create") && all.contains(" table"), "{all}");
+    let load = host.load();
+    for n in chosen(all.lines().count(), 4) {
+        let (before, to) = (host.live(), cold(&host));
+        let output = through(&mut host, n, |host| back(host, to));
+        let live = host.live();
+        let is_new = live == releases[to];
+        assert!(is_new || live == before, "at {n}: {live} serves");
+        assert_eq!(host.page(), page(place(&live.into())), "at {n}");
+        is_true(&output, is_new, &n.to_string());
+    }
+    assert_eq!(load.stop().failures, []);
+}
+
+/// A canary whose control plane dies goes on or is given up; nobody's request fails, and in the end one release serves.
+#[test]
+fn control_is_killed_at_boundaries_of_canaries() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    let canary = r#"strategy  = { canary = ["50%"], hold = "300ms", within = "2s" }"#;
+    project.edit("kiln.toml", "strategy  = \"blue-green\"", canary);
+    let load = host.load();
+    project.say("to be counted");
+    let all = passed(&mut host, |host| {
+        host.deploy(&project);
+    });
+    for n in chosen(all.lines().count(), 4) {
+        let (before, text) = (host.live(), format!("canary {n}"));
+        project.say(&text);
+        let output = through(&mut host, n, |host| host.kiln(&["deploy", project.dir()]));
+        let is_new = host.live() != before;
+        assert_eq!(host.page().contains(&format!("{text}<")), is_new, "at {n}: {}", host.page());
+        is_true(&output, is_new, &n.to_string());
+    }
+    assert_eq!(load.stop().failures, []);
+}
+
+/// Each hook is run once for a deploy that serves in the end, and those `after` for no other.
+#[test]
+fn control_is_killed_at_boundaries_of_hooks() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    project.append("kiln.toml", "\n[service.web.hooks]\nbefore = []\nafter = []\n");
+    let hooked = |token: &str| {
+        project.say(token);
+        for moment in ["before", "after"] {
+            let hook = format!("{moment} = [{{ run = [\"/bin/echo\", \"{moment} {token}\"] }}]");
+            project.edit_line("kiln.toml", &format!("{moment} ="), &hook);
+        }
+    };
+    hooked("counted");
+    let all = passed(&mut host, |host| {
+        host.deploy(&project);
+    });
+    let load = host.load();
+    for n in chosen(all.lines().count(), 4) {
+        let (before, token) = (host.live(), format!("at {n}"));
+        hooked(&token);
+        let output = through(&mut host, n, |host| host.kiln(&["deploy", project.dir()]));
+        let is_new = host.live() != before;
+        let lines = written(&host);
+        let ran = |moment: &str| lines.iter().filter(|l| l["line"] == format!("{moment} {token}")).count();
+        if is_new {
+            assert_eq!((ran("before"), ran("after")), (1, 1), "{token}: {lines:?}");
+        } else {
+            assert!(ran("before") <= 1 && ran("after") == 0, "{token}: {lines:?}");
+        }
+        is_true(&output, is_new, &token);
+    }
+    assert_eq!(load.stop().failures, []);
+}
+
+/// Whether everything of the app is up, or nothing is.
+fn is_whole_or_gone(host: &TestHost) -> bool {
+    let status = host.json(&["status"]);
+    let rests = status["waiting"].as_array().is_some_and(Vec::is_empty);
+    match status["live"].as_str() {
+        Some(_) => is_at_rest(host),
+        None => rests && host.json(&["instances"]) == serde_json::json!([]),
+    }
+}
+
+/// What was begun is finished by the next control plane; what was said to be down is.
+#[test]
+fn control_is_killed_at_boundaries_of_down() {
+    let (mut host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    let all = passed(&mut host, |host| assert!(host.kiln(&["down"]).status.success()));
+    host.kill_control();
+    host.restart_elsewhere();
+    for n in chosen(all.lines().count(), 3) {
+        host.deploy(&project);
+        host.wait_until("everything is at rest", || is_at_rest(&host));
+        host.kill_control();
+        host.restart_control_until(&format!("die:{n}"));
+        let output = host.kiln(&["down"]);
+        host.kill_control();
+        match host.find_process("edge") {
+            Some(_) => host.restart_control(),
+            None => host.restart_elsewhere(),
+        }
+        host.wait_until("the app is wholly up or wholly gone", || is_whole_or_gone(&host));
+        match output.status.code() {
+            Some(0) => assert!(host.json(&["status"])["live"].is_null(), "at {n}: {}", said(&output)),
+            code => assert_eq!(code, Some(9), "at {n}: {}", said(&output)),
+        }
+    }
+    host.deploy(&project);
+    assert!(host.page().contains("hello"));
+}
