@@ -154,7 +154,7 @@ fn what_cannot_be_put_into_an_image_is_refused_with_the_reason() {
         let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
         format!("{}: {}", failure.message, failure.causes.join(": "))
     };
-    let plain = said(&|o| o.files[0].mode = Some(0o644));
+    let plain = said(&|o| o.files.last_mut().unwrap().mode = Some(0o644));
     assert!(plain.contains("has /bin/sh, and nobody may execute it: its mode is 0644"), "{plain}");
     let link = said(&|o| o.links.push(LinkSpec { path: "/etc".into(), to: "x".into() }));
     assert!(link.contains("cannot have /etc: it is a directory in the image"), "{link}");
