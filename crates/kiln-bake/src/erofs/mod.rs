@@ -66,7 +66,7 @@ pub fn write(tree: &Tree) -> Result<Written, TreeError> {
         bytes: layout::write(&inodes),
         format: format(&inodes),
         entries: tree.len() as u64,
-        content_bytes: inodes.iter().map(Inode::content_bytes).sum(),
+        content_bytes: inodes.iter().map(Inode::content_bytes).fold(0, u64::saturating_add),
         objects: inodes.iter().filter_map(object).collect(),
     })
 }
