@@ -100,7 +100,7 @@ fn make(
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
-    let over = handmade.as_ref().map(|base| handmade::over(order, base));
+    let over = handmade.as_ref().map(|base| handmade::over(order, &base.record));
     let order = over.as_ref().unwrap_or(order);
     let (epoch, settings) = (root.epoch, Settings::of(order, base));
     let batch = store.objects().batch()?;
@@ -127,7 +127,7 @@ fn make(
         inputs,
         documents: Default::default(),
         left_out,
-        handmade: handmade.and_then(|base| base.handmade),
+        handmade: handmade.and_then(|base| base.record.handmade),
     };
     let metadata = Sha256::of(&written.bytes);
     let recipes = [RECIPE, debian::RECIPE];
@@ -151,7 +151,7 @@ struct Start {
     settings: Settings,
     left_out: Vec<LeftOut>,
     /// The image it is, if it is a handmade one.
-    handmade: Option<ImageRecord>,
+    handmade: Option<handmade::Foundation>,
 }
 
 fn start(
@@ -173,9 +173,9 @@ fn start(
             return Ok(Start { root, settings, left_out, handmade: None });
         }
         Base::Handmade(_) => {
-            let (root, settings, image) = handmade::root(order, locked, store)?;
-            let left_out = image.left_out.clone();
-            return Ok(Start { root, settings, left_out, handmade: Some(image) });
+            let (root, settings, base) = handmade::root(order, locked, store)?;
+            let left_out = base.record.left_out.clone();
+            return Ok(Start { root, settings, left_out, handmade: Some(base) });
         }
     };
     let left_out = machine_own::left_out_of(&locked.packages);

@@ -16,7 +16,7 @@ use kiln_model::{Content, LeftOut, LockedPackage, Node, Tree, TreeError};
 use crate::tree_edit::{TreeEdit, root_meta};
 
 /// Where every instance has its identity: written by its launcher.
-const MACHINE_ID: &str = "/etc/machine-id";
+pub(crate) const MACHINE_ID: &str = "/etc/machine-id";
 /// What the link there says; relative, so that it leads nowhere else in a tree that is looked at from outside.
 const MACHINE_ID_LINK: &str = "../run/machine-id";
 /// What says that a machine has none yet.
@@ -160,7 +160,9 @@ pub(crate) fn taken_out(edit: &mut TreeEdit) -> Vec<LeftOut> {
         paths.iter().for_each(|path| edit.remove(path));
     }
     remove_links(edit);
-    if let Some(Node::File(_, content)) = edit.node_mut(MACHINE_ID.as_bytes()).filter(|n| !is_blank(n)) {
+    if has_identity(edit.tree())
+        && let Some(Node::File(_, content)) = edit.node_mut(MACHINE_ID.as_bytes())
+    {
         *content = Content::Inline(NO_MACHINE_ID[1].to_vec());
     }
     found
@@ -187,14 +189,19 @@ pub(crate) fn check(tree: &Tree) -> Result<(), MachineOwn> {
             return Err(MachineOwn { path, what: kind.what, instead: kind.instead });
         }
     }
-    match tree.get(MACHINE_ID.as_bytes()) {
-        Some(node) if !is_blank(node) => Err(MachineOwn {
+    if has_identity(tree) {
+        return Err(MachineOwn {
             path: MACHINE_ID.into(),
             what: "an identity",
             instead: "leave it out: each instance is given one",
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
+}
+
+/// Whether a machine's identity is in it.
+pub(crate) fn has_identity(tree: &Tree) -> bool {
+    tree.get(MACHINE_ID.as_bytes()).is_some_and(|node| !is_blank(node))
 }
 
 /// Whether it is no identity: no file at all, or one that says that there is none yet.

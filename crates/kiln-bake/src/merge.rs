@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
-    ByteSize, Content, ImageRecord, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
+    ByteSize, Content, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
 use kiln_store::{Batch, Store, Verity};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::debian::Root;
 use crate::debian::deb::Sink;
 use crate::description::describe;
 use crate::files::{FilesError, Found, What};
+use crate::handmade::Foundation;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
 use crate::settings::{Settings, is_program, mode_of};
@@ -57,7 +58,7 @@ pub(crate) fn finished(
     order: &BakeOrder,
     settings: Settings,
     (tree, epoch): (Tree, i64),
-    over: Option<&ImageRecord>,
+    over: Option<&Foundation>,
     store: &Store,
 ) -> Result<Merged, BakeError> {
     let mut edit = TreeEdit::new(tree);
@@ -67,10 +68,10 @@ pub(crate) fn finished(
     machine_own::link_machine_id(&mut edit, epoch)?;
     let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
     if let Some(base) = over {
-        handmade::check_hides_nothing(order, base, edit.tree(), &volatile)?;
+        handmade::check_hides_nothing(order, base, &volatile)?;
     }
     let run = run_settings(order, settings, edit.tree(), store)?;
-    describe(&mut edit, &run, &volatile, over.map(|base| &base.digest));
+    describe(&mut edit, &run, &volatile, over.map(|base| &base.record.digest));
     Ok(Merged { tree: edit.into_tree(), run, volatile })
 }
 

@@ -1,27 +1,70 @@
 //! What holds for every tar archive from elsewhere, whether a package or an OCI layer is in it.
 
-use std::io::Read;
+use std::io::{self, Read};
+
+use kiln_model::{Meta, Node};
 
 /// This many paths and no more; the largest package of Debian has a tenth of it.
 pub(crate) const MOST_ENTRIES: usize = 1_000_000;
 /// The longest target of a symbolic link, in bytes.
 const LONGEST_LINK: usize = 4095;
 
+/// What is wrong with an entry that is not made as it should be.
+pub(crate) struct BadEntry(pub(crate) String);
+
+/// The node that an entry at `path` is. Files and further names of files are what `file` and `name` make of them, the
+/// latter out of the name that is linked to; `what` holds such archives, for messages.
+pub(crate) fn node<R: Read, E: From<BadEntry>>(
+    entry: &mut tar::Entry<'_, R>,
+    path: &[u8],
+    meta: Meta,
+    what: &str,
+    file: impl FnOnce(&mut tar::Entry<'_, R>, Meta) -> Result<Node, E>,
+    name: impl FnOnce(Vec<u8>) -> Result<Node, E>,
+) -> Result<Node, E> {
+    Ok(match entry.header().entry_type() {
+        tar::EntryType::Directory => Node::Directory(meta),
+        tar::EntryType::Regular | tar::EntryType::Continuous => file(entry, meta)?,
+        tar::EntryType::Symlink => Node::Symlink(meta, link(entry, path)?),
+        tar::EntryType::Link => name(normal(&link(entry, path)?)?)?,
+        tar::EntryType::Char => {
+            device(entry, path).map(|(major, minor)| Node::CharDevice(meta, major, minor))?
+        }
+        tar::EntryType::Block => {
+            device(entry, path).map(|(major, minor)| Node::BlockDevice(meta, major, minor))?
+        }
+        tar::EntryType::Fifo => Node::Fifo(meta),
+        other => {
+            let path = String::from_utf8_lossy(path);
+            return Err(BadEntry(format!("{path} is of a kind ({other:?}) that {what} do not hold")).into());
+        }
+    })
+}
+
 /// Where a link at `path` leads.
-pub(crate) fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, String> {
+fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, BadEntry> {
     let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
     if target.is_empty() || target.len() > LONGEST_LINK {
-        return Err(format!("{} is a link to nothing", String::from_utf8_lossy(path)));
+        return Err(BadEntry(format!("{} is a link to nothing", String::from_utf8_lossy(path))));
     }
     Ok(target)
 }
 
+fn device<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<(u32, u32), BadEntry> {
+    let number = |n: io::Result<Option<u32>>| {
+        let problem =
+            |e| BadEntry(format!("the number of the device {}: {e}", String::from_utf8_lossy(path)));
+        n.map(Option::unwrap_or_default).map_err(problem)
+    };
+    Ok((number(entry.header().device_major())?, number(entry.header().device_minor())?))
+}
+
 /// `./usr/bin/` as `/usr/bin`.
-pub(crate) fn normal(path: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn normal(path: &[u8]) -> Result<Vec<u8>, BadEntry> {
     let mut out = Vec::with_capacity(path.len() + 1);
     for part in path.split(|c| *c == b'/').filter(|p| !matches!(*p, b"" | b".")) {
         if part == b".." {
-            return Err(format!("it holds {}, outside of any tree", String::from_utf8_lossy(path)));
+            return Err(BadEntry(format!("it holds {}, outside of any tree", String::from_utf8_lossy(path))));
         }
         out.push(b'/');
         out.extend_from_slice(part);

@@ -120,7 +120,15 @@ fn a_package_is_whole_and_the_one_it_says() {
     let at = flipped.len() - 60;
     flipped[at] ^= 0x10;
     assert_refused(&flipped, "could not");
-    assert_refused(b"<html>not found</html>", "could not read");
+    assert_refused(b"<html>not found</html>", "no archive");
+    assert_refused(b"", "no archive");
+    // Names that are too long for their field have other forms, and packages have none of them.
+    for name in ["//", "/0", "#1/14"] {
+        assert_refused(
+            &deb_of(&[("debian-binary", b"2.0\n"), (name, b"control.tar.xz")]),
+            "unknown or repeated",
+        );
+    }
     let (other, data) = (control("innocent"), xz(&tar(&[])));
     let impostor = deb_of(&[("debian-binary", b"2.0\n"), ("control.tar.xz", &other), ("data.tar.xz", &data)]);
     assert_refused(&impostor, "says of itself that it is `innocent 1 all`");

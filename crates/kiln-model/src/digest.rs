@@ -24,9 +24,14 @@ impl Sha256 {
     /// 64 lower-case hex digits.
     pub fn hex(&self) -> String {
         // By hand: an image of 9,000 files asks 9,000 times, and `format!` per byte was most of writing it.
-        let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
-        self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+        self.0.iter().flat_map(|b| hex_pair(*b)).map(char::from).collect()
     }
+}
+
+/// A byte in two lower-case hex digits.
+pub const fn hex_pair(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
 impl FromStr for Sha256 {

@@ -140,7 +140,7 @@ pub struct ImageRecord {
     pub handmade: Option<Handmade>,
 }
 
-/// What packages or an OCI image would have brought, and no image holds: keys, certificates, data.
+/// What packages, an OCI image or an instance would have brought, and no image holds: keys, certificates, data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// What it is, in words.

@@ -67,7 +67,7 @@ pub use capability::{BadCapability, Capability};
 pub use checker::{Finding, check};
 pub use command::Command;
 pub use diff::{DiffAnswer, DiffEntry, DiffKind};
-pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256};
+pub use digest::{BadDigest, ImageDigest, ObjectDigest, Sha256, hex_pair};
 pub use edge_table::{
     Audience, Circuit, EdgeCanary, EdgeCounts, EdgeFleet, EdgeRoute, FleetCount, HostPattern, HttpsRule,
     Protocol, RouteTable, Target, TcpRoute,

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::{SecretName, SecretVersion, ServiceName};
+use crate::{SecretName, SecretVersion, ServiceName, hex_pair};
 
 /// The value of a secret. It shows as `***`, and its memory is overwritten when it is dropped.
 ///
@@ -58,8 +58,7 @@ impl fmt::Debug for SecretValue {
 /// As hex digits: any bytes are a value.
 impl Serialize for SecretValue {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
-        let hex: Vec<u8> = self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect();
+        let hex: Vec<u8> = self.0.iter().flat_map(|b| hex_pair(*b)).collect();
         let hex = Zeroizing::new(String::from_utf8(hex).expect("hex digits"));
         s.serialize_str(&hex)
     }

@@ -39,6 +39,16 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Object { size, .. } => *size,
+        }
+    }
+}
+
 /// One path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Node {
@@ -61,6 +71,14 @@ pub enum Node {
 }
 
 impl Node {
+    /// How many bytes its content has; only files have any, under the first of their names.
+    pub fn size(&self) -> u64 {
+        match self {
+            Node::File(_, content) => content.size(),
+            _ => 0,
+        }
+    }
+
     /// Its attributes; a hard link has those of the file it names.
     pub fn meta(&self) -> Option<&Meta> {
         match self {

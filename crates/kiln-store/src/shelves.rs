@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use kiln_model::ObjectDigest;
+use kiln_model::{ObjectDigest, hex_pair};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, open, statx};
 use rustix::io::Errno;
 
@@ -18,7 +18,6 @@ const DIRECTORIES: usize = 256;
 pub(crate) const MARKS: usize = MARK * DIRECTORIES;
 /// `xx/`, the rest of the digest, and the end of a string.
 const NAME: usize = 2 + 1 + 62 + 1;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Tells states of an object apart.
 pub(crate) type Stamp = u64;
@@ -61,7 +60,7 @@ impl<'a> Shelves<'a> {
     pub(crate) fn marks(&self) -> Vec<u8> {
         let mut marks = Vec::with_capacity(MARKS);
         for n in 0..=u8::MAX {
-            let [high, low] = hex(n);
+            let [high, low] = hex_pair(n);
             let name = [high, low, 0];
             let found = self.look(CStr::from_bytes_with_nul(&name).expect("hexadecimal digits hold no NUL"));
             let (inode, changed) =
@@ -85,17 +84,13 @@ pub(crate) fn mark_of(digest: &ObjectDigest) -> Range<usize> {
     start..start + MARK
 }
 
-fn hex(byte: u8) -> [u8; 2] {
-    [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
-}
-
 fn name_of(digest: &ObjectDigest) -> [u8; NAME] {
     let mut name = [0; NAME];
     let (prefix, rest) = name.split_at_mut(3);
     let (first, others) = digest.0.0.split_first().expect("a digest has bytes");
-    prefix[..2].copy_from_slice(&hex(*first));
+    prefix[..2].copy_from_slice(&hex_pair(*first));
     prefix[2] = b'/';
-    rest.chunks_exact_mut(2).zip(others).for_each(|(place, byte)| place.copy_from_slice(&hex(*byte)));
+    rest.chunks_exact_mut(2).zip(others).for_each(|(place, byte)| place.copy_from_slice(&hex_pair(*byte)));
     name
 }
 

@@ -26,9 +26,10 @@ pub(super) struct Archive<R> {
 impl<R: Read> Archive<R> {
     pub(super) fn open(mut from: R) -> io::Result<Self> {
         let mut magic = [0; MAGIC.len()];
-        from.read_exact(&mut magic)?;
-        if magic != *MAGIC {
-            return Err(wrong("it is no archive"));
+        match from.read_exact(&mut magic) {
+            Ok(()) if magic == *MAGIC => {}
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(e),
+            _ => return Err(wrong("it is no archive")),
         }
         Ok(Self { from, left: 0, is_padded: false })
     }
@@ -48,7 +49,13 @@ impl<R: Read> Archive<R> {
             return Err(wrong("it has no header where a member should begin"));
         }
         let text = |field| String::from_utf8_lossy(&header[field]).trim_end().to_owned();
-        self.left = text(SIZE).parse().map_err(|_| wrong("the size of a member is no number"))?;
+        let size = text(SIZE);
+        let is_number = size.bytes().all(|b| b.is_ascii_digit());
+        self.left = size
+            .parse()
+            .ok()
+            .filter(|_| is_number)
+            .ok_or_else(|| wrong("the size of a member is no number"))?;
         self.is_padded = self.left % 2 == 1;
         Ok(Some((text(NAME), Member(self))))
     }
@@ -108,6 +115,10 @@ mod tests {
     fn what_is_no_archive_is_refused() {
         for (archive, says) in [
             ("!<arch>X".to_owned(), "no archive"),
+            ("!<arch".to_owned(), "no archive"),
+            (String::new(), "no archive"),
+            (["!<arch>\n", &member("a", "+3", "abc")].concat(), "no number"),
+            (["!<arch>\n", &member("a", "", "abc")].concat(), "no number"),
             (["!<arch>\n", &member("a", "5", "abc")].concat(), "middle of a member"),
             (["!<arch>\n", &member("a", "-5", "abc")].concat(), "no number"),
             (["!<arch>\n", &member("a", "2", "ab"), "half a header"].concat(), "no header"),

@@ -9,7 +9,7 @@ use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
 use liblzma::stream::{CONCATENATED, Stream};
 
 use super::ar::Archive;
-use crate::packed::{self, MOST_ENTRIES, normal};
+use crate::packed::{self, BadEntry, MOST_ENTRIES, normal};
 
 /// A package may unpack to this many bytes.
 const LARGEST_DATA: u64 = 16 << 30;
@@ -46,6 +46,12 @@ pub enum DebError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl From<BadEntry> for DebError {
+    fn from(BadEntry(problem): BadEntry) -> Self {
+        Self::Shape(problem)
+    }
 }
 
 /// What takes the contents of files.
@@ -151,7 +157,7 @@ fn tar_tree(archive: impl Read, part: &'static str, limit: u64, sink: &dyn Sink)
         if total > limit || tree.len() >= MOST_ENTRIES {
             return Err(DebError::Shape(format!("{part} is larger than any package of the archive")));
         }
-        let path = normal(&entry.path_bytes()).map_err(DebError::Shape)?;
+        let path = normal(&entry.path_bytes())?;
         let node = node(&mut entry, &path, &tree, part, sink)?;
         let both_directories = tree.get(&path).is_some_and(Node::is_directory) && node.is_directory();
         if tree.insert(path.clone(), node)?.is_some() && !both_directories {
@@ -169,37 +175,13 @@ fn node<R: Read>(
     sink: &dyn Sink,
 ) -> Result<Node, DebError> {
     let meta = meta(entry).map_err(read(part))?;
-    let kind = entry.header().entry_type();
-    let link = |entry: &tar::Entry<'_, R>| packed::link(entry, path).map_err(DebError::Shape);
-    let device = |entry: &tar::Entry<'_, R>| -> io::Result<(u32, u32)> {
-        let header = entry.header();
-        Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+    let file = |entry: &mut tar::Entry<'_, R>, meta| {
+        let size = entry.size();
+        let keep = |source| DebError::Keep { path: String::from_utf8_lossy(path).into_owned(), source };
+        Ok(Node::File(meta, sink.keep(entry, size).map_err(keep)?))
     };
-    Ok(match kind {
-        tar::EntryType::Directory => Node::Directory(meta),
-        tar::EntryType::Regular | tar::EntryType::Continuous => {
-            let size = entry.size();
-            let keep = |source| DebError::Keep { path: String::from_utf8_lossy(path).into_owned(), source };
-            Node::File(meta, sink.keep(entry, size).map_err(keep)?)
-        }
-        tar::EntryType::Symlink => Node::Symlink(meta, link(entry)?),
-        tar::EntryType::Link => Node::Hardlink(first_name(&link(entry)?, path, so_far)?),
-        tar::EntryType::Char => {
-            let (major, minor) = device(entry).map_err(read(part))?;
-            Node::CharDevice(meta, major, minor)
-        }
-        tar::EntryType::Block => {
-            let (major, minor) = device(entry).map_err(read(part))?;
-            Node::BlockDevice(meta, major, minor)
-        }
-        tar::EntryType::Fifo => Node::Fifo(meta),
-        other => {
-            let path = String::from_utf8_lossy(path);
-            return Err(DebError::Shape(format!(
-                "{path} is of a kind ({other:?}) that packages do not hold"
-            )));
-        }
-    })
+    let name = |target: Vec<u8>| first_name(&target, path, so_far).map(Node::Hardlink);
+    packed::node(entry, path, meta, "packages", file, name)
 }
 
 fn meta<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Meta> {
@@ -227,14 +209,13 @@ fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Xattrs> {
 
 /// The file that a hard link means: one that came before, by its first name.
 fn first_name(target: &[u8], path: &[u8], so_far: &Tree) -> Result<Vec<u8>, DebError> {
-    let target = normal(target).map_err(DebError::Shape)?;
-    match so_far.get(&target) {
-        Some(Node::File(..)) => Ok(target),
+    match so_far.get(target) {
+        Some(Node::File(..)) => Ok(target.to_vec()),
         Some(Node::Hardlink(first)) => Ok(first.clone()),
         _ => Err(DebError::Shape(format!(
             "{} is another name of {}, which is no file before it",
             String::from_utf8_lossy(path),
-            String::from_utf8_lossy(&target)
+            String::from_utf8_lossy(target)
         ))),
     }
 }

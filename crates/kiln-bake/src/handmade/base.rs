@@ -1,6 +1,8 @@
 //! Handmade images as what others start from.
 
-use kiln_model::{ImageRecord, LockedImage, Tree, Volatile};
+use std::collections::BTreeSet;
+
+use kiln_model::{ImageRecord, LockedImage, Volatile};
 use kiln_store::{Store, StoreError};
 
 use super::commit::epoch_of;
@@ -10,12 +12,20 @@ use crate::export::Stored;
 use crate::order::BakeOrder;
 use crate::settings::Settings;
 
-/// The tree of the image that is pinned, how it is run, and what is recorded of it.
+/// A handmade image, or one baked over it, that another starts from.
+pub(crate) struct Foundation {
+    /// What is recorded of it.
+    pub(crate) record: ImageRecord,
+    /// What of it an instance held.
+    by_hand: BTreeSet<Vec<u8>>,
+}
+
+/// The tree of the image that is pinned, how it is run, and what else is to be known of it.
 pub(crate) fn root(
     order: &BakeOrder,
     locked: &LockedImage,
     store: &Store,
-) -> Result<(Root, Settings, ImageRecord), BakeError> {
+) -> Result<(Root, Settings, Foundation), BakeError> {
     let gone = || BakeError::HandmadeGone { image: order.image.clone(), from: order.from.to_string() };
     let digest = locked.handmade.ok_or_else(gone)?;
     let Stored { record, tree, .. } = Stored::open(store, &digest).map_err(|e| match e {
@@ -30,7 +40,10 @@ pub(crate) fn root(
         workdir: Some(run.workdir),
         stop_signal: Some(run.stop_signal),
     };
-    Ok((Root { epoch: epoch_of(&tree), tree }, settings, record))
+    let kept = record.handmade.iter().flat_map(|handmade| &handmade.kept);
+    let below = |path: &String| tree.below(path.as_bytes()).map(|(p, _)| p.to_vec()).collect::<Vec<_>>();
+    let by_hand = kept.flat_map(below).collect();
+    Ok((Root { epoch: epoch_of(&tree), tree }, settings, Foundation { record, by_hand }))
 }
 
 /// The order with what is volatile in the image it starts from.
@@ -49,26 +62,21 @@ pub(crate) fn over(order: &BakeOrder, base: &ImageRecord) -> BakeOrder {
 /// If some of it would be hidden under an empty directory.
 pub(crate) fn check_hides_nothing(
     order: &BakeOrder,
-    base: &ImageRecord,
-    tree: &Tree,
+    Foundation { record: base, by_hand }: &Foundation,
     volatile: &[Volatile],
 ) -> Result<(), BakeError> {
-    let kept: Vec<&str> = base.handmade.iter().flat_map(|h| &h.kept).map(String::as_str).collect();
+    // What is volatile in it itself hides nothing that it shows.
+    let is_new = |v: &&Volatile| !base.volatile.iter().any(|old| old.path == v.path);
     let hides = |v: &&Volatile| {
-        let path = v.path.as_str();
-        let is_full = || tree.below(path.as_bytes()).next().is_some();
-        kept.iter().any(|kept| is_in(kept, path) || (is_in(path, kept) && is_full()))
+        let top = v.path.as_bytes();
+        let mut from_here = by_hand.range(top.to_vec()..).take_while(|path| path.starts_with(top));
+        from_here.any(|path| path.get(top.len()).is_some_and(|next| *next == b'/'))
     };
-    let Some(volatile) = volatile.iter().find(hides) else { return Ok(()) };
+    let Some(volatile) = volatile.iter().filter(is_new).find(hides) else { return Ok(()) };
     let problem = format!(
         "`{}` has what an instance held there, and as a volatile path it would be empty in every instance: \
          take it out of `volatile`",
         order.from
     );
     Err(BakeError::Place { image: order.image.clone(), path: volatile.path.clone(), problem })
-}
-
-/// Whether a path is another one or below it.
-fn is_in(path: &str, top: &str) -> bool {
-    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

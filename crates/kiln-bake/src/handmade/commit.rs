@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use kiln_model::{
-    Content, Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LeftOut, LockRequest,
-    LockedImage, Node, NotKept, ReleaseId, Sha256, Tree, Volatile,
+    Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LeftOut, LockRequest, LockedImage,
+    Node, NotKept, ReleaseId, Sha256, Tree, Volatile,
 };
 use kiln_store::{Store, Verity};
 use rustix::fs::fstat;
 use serde_json::json;
 
-use super::HandmadeError;
 use super::gather::{Gathered, Gatherer};
+use super::{HandmadeError, is_in};
 use crate::description::describe;
 use crate::erofs;
 use crate::export::Stored;
@@ -69,7 +69,7 @@ pub fn commit(source: &Source<'_>, name: &ImageName, store: &Store) -> Result<Co
         }
         laid.lay(path, gatherer.gather(path)?)?;
     }
-    let of_the_machine = laid.take_machine_own();
+    let of_the_machine = laid.take_machine_own(epoch)?;
     let kept = laid.kept();
     let Laid { mut edit, left_out, .. } = laid;
     if kept.is_empty() {
@@ -91,9 +91,7 @@ pub(super) fn epoch_of(tree: &Tree) -> i64 {
 }
 
 fn is_never_kept(path: &str) -> bool {
-    NEVER_KEPT
-        .iter()
-        .any(|top| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    NEVER_KEPT.iter().any(|top| is_in(path, top))
 }
 
 /// A tree being laid over.
@@ -124,13 +122,19 @@ impl Laid {
     }
 
     /// What belongs to one machine goes again, whoever made it there.
-    fn take_machine_own(&mut self) -> Vec<LeftOut> {
+    fn take_machine_own(&mut self, epoch: i64) -> Result<Vec<LeftOut>, HandmadeError> {
+        if machine_own::has_identity(self.edit.tree()) {
+            let why = "an identity belongs to one machine, and each instance is given one".to_owned();
+            self.left_out.push(NotKept { path: machine_own::MACHINE_ID.to_owned(), why });
+        }
         let taken = machine_own::taken_out(&mut self.edit);
         for LeftOut { what, paths, .. } in &taken {
             let why = format!("{what} belong to one machine");
             self.left_out.extend(paths.iter().map(|path| NotKept { path: path.clone(), why: why.clone() }));
         }
-        taken
+        // As in an image that is baked: what hands left there is no place for the next instance's.
+        machine_own::link_machine_id(&mut self.edit, epoch)?;
+        Ok(taken)
     }
 
     /// What is there now of each path, without what is on another volatile path below it; one that held nothing but
@@ -145,18 +149,10 @@ impl Laid {
                 .collect();
             let is_own = |place: &[u8]| !deeper.iter().any(|other| place.starts_with(other.as_bytes()));
             let own = || self.edit.tree().below(path.as_bytes()).filter(|(place, _)| is_own(place));
-            let (entries, bytes) = (own().count() as u64, own().map(|(_, node)| size(node)).sum());
+            let (entries, bytes) = (own().count() as u64, own().map(|(_, node)| node.size()).sum());
             KeptPath { path: path.clone(), entries, bytes }
         };
         self.paths.iter().map(weigh).filter(|kept| kept.entries > 0).collect()
-    }
-}
-
-fn size(node: &Node) -> u64 {
-    match node {
-        Node::File(_, Content::Object { size, .. }) => *size,
-        Node::File(_, Content::Inline(bytes)) => bytes.len() as u64,
-        _ => 0,
     }
 }
 
@@ -257,6 +253,8 @@ fn provenance(
 
 #[cfg(test)]
 mod tests {
+    use kiln_model::Content;
+
     use super::*;
     use crate::tree_edit::{directory, root_meta};
 
@@ -264,16 +262,25 @@ mod tests {
     fn what_belongs_to_one_machine_is_taken_again_and_told() {
         let mut edit = TreeEdit::new(Tree::new());
         edit.put(b"/", directory(0o755, 0)).unwrap();
-        for path in ["/etc/ssh/ssh_host_rsa_key", "/srv/page", "/srv/deeper/page"] {
+        for path in ["/etc/ssh/ssh_host_rsa_key", "/etc/machine-id", "/srv/page", "/srv/deeper/page"] {
             edit.ensure_parent(path.as_bytes(), 0).unwrap();
             let node = Node::File(root_meta(0o600, 0), Content::Inline(b"text".to_vec()));
             edit.put(path.as_bytes(), node).unwrap();
         }
         let paths = ["/etc/ssh", "/srv", "/srv/deeper"].map(str::to_owned).to_vec();
         let mut laid = Laid { edit, paths, left_out: Vec::new() };
-        let taken = laid.take_machine_own();
+        let taken = laid.take_machine_own(7).unwrap();
         assert_eq!(taken.iter().map(|t| t.what.as_str()).collect::<Vec<_>>(), ["SSH host keys"]);
-        assert_eq!(laid.left_out[0].path, "/etc/ssh/ssh_host_*");
+        let told: Vec<&str> = laid.left_out.iter().map(|not| not.path.as_str()).collect();
+        assert_eq!(told, ["/etc/machine-id", "/etc/ssh/ssh_host_*", "/etc/dropbear/dropbear_*_host_key"]);
+        let id = laid.edit.tree().get(b"/etc/machine-id").unwrap();
+        assert_eq!(*id, Node::Symlink(root_meta(0o777, 7), b"../run/machine-id".to_vec()));
+        // One that was none is a link as well, and nothing was lost by it.
+        let blank = Node::File(root_meta(0o644, 0), Content::Inline(b"uninitialized\n".to_vec()));
+        laid.edit.put(b"/etc/machine-id", blank).unwrap();
+        laid.take_machine_own(7).unwrap();
+        assert!(matches!(laid.edit.tree().get(b"/etc/machine-id"), Some(Node::Symlink(..))));
+        assert_eq!(laid.left_out.len(), 3);
         let kept = |path: &str, entries, bytes| KeptPath { path: path.into(), entries, bytes };
         // Nothing is left on the first, and each of the others has its own.
         assert_eq!(laid.kept(), [kept("/srv", 2, 4), kept("/srv/deeper", 1, 4)]);

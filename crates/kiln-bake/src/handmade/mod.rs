@@ -29,7 +29,7 @@ use kiln_model::{ExitCode, Failure, InstanceId, TreeError};
 use kiln_store::StoreError;
 
 use crate::export::ExportError;
-pub(crate) use base::{check_hides_nothing, over, root};
+pub(crate) use base::{Foundation, check_hides_nothing, over, root};
 pub use commit::{Committed, Source, commit};
 
 /// Why an instance did not become an image. Nothing was kept then.
@@ -107,4 +107,9 @@ impl From<HandmadeError> for Failure {
             None => failure,
         }
     }
+}
+
+/// Whether a path is another one or below it.
+fn is_in(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 
-use kiln_model::{Content, Meta, Node, Tree};
+use kiln_model::{Meta, Node, Tree};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, readlinkat, statx,
 };
@@ -108,8 +108,8 @@ impl Walk<'_> {
             self.note(path, "has another time");
         }
         match node {
-            Node::File(_, content) if stat.stx_size != size(content) => {
-                self.note(path, &format!("has {} bytes, not {}", stat.stx_size, size(content)));
+            Node::File(_, content) if stat.stx_size != content.size() => {
+                self.note(path, &format!("has {} bytes, not {}", stat.stx_size, content.size()));
             }
             Node::Symlink(_, target) if self.target(path).as_deref() != Some(target) => {
                 self.note(path, "leads elsewhere");
@@ -169,12 +169,5 @@ fn kind_of(node: &Node) -> FileType {
         Node::BlockDevice(..) => FileType::BlockDevice,
         Node::Fifo(_) => FileType::Fifo,
         Node::Socket(_) => FileType::Socket,
-    }
-}
-
-fn size(content: &Content) -> u64 {
-    match content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Object { size, .. } => *size,
     }
 }

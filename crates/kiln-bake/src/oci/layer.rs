@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
 
 use crate::debian::deb::Sink;
-use crate::packed::{self, MOST_ENTRIES, normal};
+use crate::packed::{self, BadEntry, MOST_ENTRIES, normal};
 use crate::tree_edit::TreeEdit;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -44,6 +44,12 @@ pub enum LayerError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl From<BadEntry> for LayerError {
+    fn from(BadEntry(problem): BadEntry) -> Self {
+        Self::Shape(problem)
+    }
 }
 
 /// What one layer does to those below.
@@ -81,7 +87,7 @@ impl Reading {
         if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = normal(&entry.path_bytes()).map_err(LayerError::Shape)?;
+        let path = normal(&entry.path_bytes())?;
         let at = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
         let (dir, name) = (&path[..at], &path[at + 1..]);
         if name == OPAQUE {
@@ -121,26 +127,8 @@ fn shown(path: &[u8]) -> String {
 
 fn node<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Node, LayerError> {
     let meta = meta(entry, path)?;
-    let link = |entry: &tar::Entry<'_, R>| packed::link(entry, path).map_err(LayerError::Shape);
-    let device = |entry: &tar::Entry<'_, R>| {
-        let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default).map_err(LayerError::Read);
-        Ok::<_, LayerError>((number(entry.header().device_major())?, number(entry.header().device_minor())?))
-    };
-    Ok(match entry.header().entry_type() {
-        tar::EntryType::Directory => Node::Directory(meta),
-        tar::EntryType::Regular | tar::EntryType::Continuous => Node::File(meta, content(entry, path, sink)?),
-        tar::EntryType::Symlink => Node::Symlink(meta, link(entry)?),
-        tar::EntryType::Link => Node::Hardlink(normal(&link(entry)?).map_err(LayerError::Shape)?),
-        tar::EntryType::Char => device(entry).map(|(major, minor)| Node::CharDevice(meta, major, minor))?,
-        tar::EntryType::Block => device(entry).map(|(major, minor)| Node::BlockDevice(meta, major, minor))?,
-        tar::EntryType::Fifo => Node::Fifo(meta),
-        other => {
-            return Err(LayerError::Shape(format!(
-                "{} is of a kind ({other:?}) that layers do not hold",
-                shown(path)
-            )));
-        }
-    })
+    let file = |entry: &mut tar::Entry<'_, R>, meta| Ok(Node::File(meta, content(entry, path, sink)?));
+    packed::node(entry, path, meta, "layers", file, |target| Ok(Node::Hardlink(target)))
 }
 
 fn content<R: Read>(
