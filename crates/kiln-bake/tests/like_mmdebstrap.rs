@@ -101,10 +101,7 @@ const EXPLAINED: &[&str] = &[
     // Formats that hold the time, settled.
     "/etc/ssl/certs/java/cacerts",
     "/etc/*.db",
-    // The same records in another order.
-    "/var/lib/dpkg/status",
-    "/var/cache/debconf/config.dat",
-    "/var/cache/debconf/templates.dat",
+    // The same entries in another order.
     "/etc/ld.so.cache",
 ];
 
@@ -155,10 +152,12 @@ fn facts(archive: &[u8]) -> Facts {
     facts
 }
 
-/// Lists are compared line by line, whatever their order: apt's and ours install packages in different orders, and dpkg's
+/// Lists are compared line by line, and databases record by record, whatever their order: apt's and ours install packages in different orders, and dpkg's
 /// lists of paths have the order of the package's archive where ours are sorted. What of a file tells of the machine or of
 /// who was first to do something is left out of it.
 fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
+    const DATABASES: [&str; 3] =
+        ["/var/lib/dpkg/status", "/var/cache/debconf/config.dat", "/var/cache/debconf/templates.dat"];
     const LISTS: [&str; 6] = [
         "/etc/passwd",
         "/etc/group",
@@ -169,20 +168,27 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
     ];
     if path.ends_with(".pyc") {
         // By what it is held to its source: by hash if a package had it compiled, by time if who imported it first did.
-        bytes.drain(4..bytes.len().min(16));
+        bytes.drain(bytes.len().min(4)..bytes.len().min(16));
         return bytes;
     }
     let is_main = path == "/etc/postfix/main.cf";
     let is_list =
         LISTS.contains(&path) || (path.starts_with("/var/lib/dpkg/info/") && path.ends_with(".list"));
-    if !is_list && !is_main {
+    let is_database = DATABASES.contains(&path);
+    if !is_list && !is_main && !is_database {
         return bytes;
     }
     let text = String::from_utf8(bytes).unwrap();
+    if is_database {
+        return sorted(text.split("\n\n").map(|record| record.trim_matches('\n').to_owned()), "\n\n");
+    }
     if is_main {
         // The machine's names, as its resolver has them.
-        let lines = text.lines().filter(|line| !line.starts_with("mydestination ="));
-        return lines.collect::<Vec<_>>().join("\n").into_bytes();
+        let nameless = |line| match line {
+            line if str::starts_with(line, "mydestination =") => "mydestination =",
+            line => line,
+        };
+        return text.lines().map(nameless).collect::<Vec<_>>().join("\n").into_bytes();
     }
     // The day a password was set: each step of ours has a "now" of its own.
     let without_day = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
@@ -191,8 +197,14 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
         }
         _ => line.to_owned(),
     };
-    let lines: BTreeSet<String> = text.lines().map(without_day).collect();
-    lines.into_iter().collect::<Vec<_>>().join("\n").into_bytes()
+    sorted(text.lines().map(without_day), "\n")
+}
+
+/// What is there twice is there twice.
+fn sorted(parts: impl Iterator<Item = String>, between: &str) -> Vec<u8> {
+    let mut parts: Vec<String> = parts.collect();
+    parts.sort_unstable();
+    parts.join(between).into_bytes()
 }
 
 /// With the same "now" and on a host of the same name as in our sandbox: what scripts write of them is then the same on both
