@@ -180,7 +180,7 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
     }
     let text = String::from_utf8(bytes).unwrap();
     if is_database {
-        return sorted(text.split("\n\n").map(|record| record.trim_matches('\n').to_owned()), "\n\n");
+        return sorted(text.split("\n\n").map(without_owners), "\n\n");
     }
     if is_main {
         // The machine's names, as its resolver has them.
@@ -198,6 +198,13 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
         _ => line.to_owned(),
     };
     sorted(text.lines().map(without_day), "\n")
+}
+
+/// A record without whose question it is: one that a preinst asks is `unknown`'s with us, as debconf finds out whose it is
+/// by what dpkg has in its temporary directory then.
+fn without_owners(record: &str) -> String {
+    let lines = record.trim_matches('\n').lines();
+    lines.filter(|line| !line.starts_with("Owners: ")).collect::<Vec<_>>().join("\n")
 }
 
 /// What is there twice is there twice.
