@@ -110,6 +110,12 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file to be imported is something else.
+    #[error("{} is no export of a release", path.display())]
+    NoExport {
+        /// The file.
+        path: PathBuf,
+    },
     /// An export holds secrets, and nobody said what is to be done with them.
     #[error("{} holds secrets, encrypted to a recipient", path.display())]
     SealedSecrets {

@@ -33,7 +33,8 @@ fn exported(store: &Store, secret: Option<&str>) -> (Release, Vec<u8>) {
         recipients.push(ours()[0].recipient());
     }
     let mut file = Vec::new();
-    store.export_release(&release.id(), b"", &recipients, &mut file, Path::new("file")).unwrap();
+    let bytes = store.export_release(&release.id(), b"", &recipients, &mut file, Path::new("file")).unwrap();
+    assert_eq!(bytes, file.len() as u64);
     (release, file)
 }
 
@@ -304,4 +305,45 @@ fn any_bytes_are_opened_or_refused() {
     }
     any_bytes::keys(any_bytes::IDENTITY.as_bytes());
     any_bytes::keys(ours()[0].recipient().to_string().as_bytes());
+}
+
+/// What stands between members and after the last belongs to no member, and is held to be what was written all the same.
+#[test]
+fn not_a_bit_of_padding_is_another() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (_, file) = exported(&from.open(), None);
+    let store = to.open();
+    let mut padding: Vec<usize> = (file.len() - 1024..file.len()).step_by(50).collect();
+    padding.push(file.len() - 1);
+    for entry in tar::Archive::new(&*file).entries().unwrap() {
+        let entry = entry.unwrap();
+        let end = usize::try_from(entry.raw_file_position() + entry.size()).unwrap();
+        padding.extend([end, end.next_multiple_of(512) - 1].into_iter().filter(|_| !end.is_multiple_of(512)));
+    }
+    for at in padding {
+        let mut bytes = file.clone();
+        bytes[at] ^= 1;
+        let refused = import(&store, &bytes, SecretsOfImport::LeftOut).unwrap_err();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{at} of {}: {refused}", file.len());
+    }
+    for other in [&file[..file.len() - 512], &[&file[..], b"more"].concat(), &[&file[..], &[0; 512]].concat()]
+    {
+        let refused = import(&store, other, SecretsOfImport::LeftOut).unwrap_err();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    }
+    assert_eq!(store.releases().unwrap(), []);
+    import(&store, &file, SecretsOfImport::LeftOut).unwrap();
+}
+
+#[test]
+fn what_is_no_export_is_called_that_and_not_damaged() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let mut other = tar::Builder::new(Vec::new());
+    other.append_data(&mut tar::Header::new_gnu(), "other", &b""[..]).unwrap();
+    let text = "root:x:0:0:root:/root:/bin/bash\n".repeat(40);
+    for bytes in [&b""[..], &b"short"[..], text.as_bytes(), &other.into_inner().unwrap()] {
+        let refused = import(&store, bytes, SecretsOfImport::LeftOut).unwrap_err();
+        assert_eq!(refused.to_string(), "file is no export of a release");
+    }
 }

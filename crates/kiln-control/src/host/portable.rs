@@ -179,6 +179,8 @@ fn refused(error: &StoreError) -> Failure {
         ),
         StoreError::CannotOpen { .. } => Failure::from_error(ExitCode::Usage, error)
             .hint("nothing was imported; give --identity the file with the key they were encrypted to"),
+        StoreError::NoExport { .. } => Failure::from_error(ExitCode::Spec, error)
+            .hint("`kiln export RELEASE -o FILE` on the machine that has it writes one"),
         StoreError::Damaged { .. } => Failure::from_error(ExitCode::Spec, error)
             .hint("nothing was imported; get the file again, or export it again"),
         _ => failure::store(error),

@@ -1,8 +1,11 @@
 //! Reading one, into the store.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 
 use kiln_model::{
     AppName, ImageDigest, ImageRecord, ObjectDigest, Release, ReleaseId, SecretName, SecretValue,
@@ -19,6 +22,8 @@ use crate::{Batch, Result, Store, StoreError, Verity};
 const MANIFEST_BYTES: u64 = 64 << 20;
 const DOCUMENT_BYTES: u64 = 64 << 20;
 const METADATA_BYTES: u64 = 512 << 20;
+/// What an archive is made of.
+const BLOCK: u64 = 512;
 /// The most members; an image of a whole distribution has a tenth of it.
 const MEMBERS: usize = 2_000_000;
 
@@ -31,7 +36,7 @@ impl Store {
     /// as it is.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the member and the byte at fault; [`StoreError::SealedSecrets`] and
+    /// [`StoreError::NoExport`]; [`StoreError::Damaged`] with the member and the byte at fault; [`StoreError::SealedSecrets`] and
     /// [`StoreError::CannotOpen`] for secrets that `secrets` does not open; otherwise what the system refused. Then there
     /// is no such release here; what has been taken of it may be collected.
     pub fn import_release(
@@ -41,15 +46,21 @@ impl Store {
         secrets: SecretsOfImport<'_>,
         sound: Sound<'_>,
     ) -> Result<Imported> {
-        let mut archive = tar::Archive::new(from);
+        let padding = Rc::new(Cell::new(0..0));
+        let mut archive = tar::Archive::new(Padded { from, at: 0, padding: padding.clone() });
         let mut place = Place { path, member: MANIFEST.into(), offset: 0 };
         let entries = archive.entries().map_err(|e| place.unreadable(&e))?;
         let mut import = Import::new(self, secrets)?;
         let mut manifest: Option<Manifest> = None;
         let mut next = 0;
         for entry in entries {
-            let mut entry = entry.map_err(|e| place.unreadable(&e))?;
+            let mut entry = entry.map_err(|e| match manifest {
+                None if is_of_content(&e) => StoreError::NoExport { path: path.to_owned() },
+                _ => place.unreadable(&e),
+            })?;
             place.offset = entry.raw_file_position();
+            let end = place.offset.saturating_add(entry.size());
+            padding.set(end..end.checked_next_multiple_of(BLOCK).unwrap_or(end));
             let name = entry.path().map_err(|e| place.unreadable(&e))?.to_string_lossy().into_owned();
             match &manifest {
                 None => manifest = Some(read_manifest(&mut entry, &name, &place)?),
@@ -67,12 +78,12 @@ impl Store {
                 }
             }
         }
-        let manifest =
-            manifest.ok_or_else(|| place.wrong("there is none: this is no export of a release"))?;
+        let manifest = manifest.ok_or_else(|| StoreError::NoExport { path: path.to_owned() })?;
         if let Some(missing) = manifest.members.get(next) {
             place.member.clone_from(&missing.path);
             return Err(place.wrong("the file ends before it"));
         }
+        place.at_end(archive.into_inner())?;
         import.finish(&manifest, &place, sound)
     }
 }
@@ -85,6 +96,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// What follows the last member is what ends an archive, two blocks of nothing, the first of which has been read.
+    fn at_end(&self, mut rest: Padded<'_>) -> Result<()> {
+        let mut end = Vec::new();
+        let read = (&mut rest).take(BLOCK + 1).read_to_end(&mut end);
+        match read.is_ok() && end == [0; BLOCK as usize] {
+            true => Ok(()),
+            false => Err(StoreError::damaged(self.path, "it does not end as an export does")),
+        }
+    }
+
     fn wrong(&self, problem: &str) -> StoreError {
         let Self { member, offset, .. } = self;
         StoreError::damaged(self.path, format!("member `{member}` at byte {offset}: {problem}"))
@@ -97,7 +118,7 @@ impl Place<'_> {
 
 fn read_manifest(entry: &mut dyn Read, name: &str, place: &Place<'_>) -> Result<Manifest> {
     if name != MANIFEST {
-        return Err(place.wrong(&format!("`{name}` comes first: this is no export of a release")));
+        return Err(StoreError::NoExport { path: place.path.to_owned() });
     }
     let bytes = all(entry, MANIFEST_BYTES, place)?;
     let manifest: Manifest =
@@ -116,6 +137,34 @@ fn all(from: &mut dyn Read, most: u64, place: &Place<'_>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(most + 1).read_to_end(&mut bytes).map_err(|e| place.unreadable(&e))?;
     if bytes.len() as u64 > most { Err(place.wrong("it is too large")) } else { Ok(bytes) }
+}
+
+/// Whether what was read is at fault, and not who reads.
+fn is_of_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    matches!(error.kind(), InvalidData | Other | UnexpectedEof)
+}
+
+/// Holds what stands between members to be nothing.
+struct Padded<'a> {
+    from: &'a mut dyn Read,
+    at: u64,
+    /// Which bytes of the file come after a member and before the next.
+    padding: Rc<Cell<Range<u64>>>,
+}
+
+impl Read for Padded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        let Range { start, end } = self.padding.take();
+        self.padding.set(start..end);
+        let within = |at: u64| usize::try_from(at.saturating_sub(self.at)).unwrap_or(n).min(n);
+        if buffer[within(start)..within(end).max(within(start))].iter().any(|byte| *byte != 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "there is something behind it"));
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 /// Hashes what passes.

@@ -16,7 +16,7 @@ use crate::{Result, Store, StoreError};
 impl Store {
     /// Writes a release with all it needs to `out`; `log` is what the operation log has of it. The same release and
     /// log give the same bytes, if there are no recipients: with any, its secrets are in it, encrypted to them. `path` is
-    /// what `out` is called, for messages.
+    /// what `out` is called, for messages. Returns how many bytes were written.
     ///
     /// # Errors
     /// If something that belongs to it is not here or damaged, or the system refuses.
@@ -105,7 +105,7 @@ fn member(name: &str, source: &Source) -> Result<Member> {
 }
 
 fn archive(manifest: &Manifest, sources: &[(String, Source)], out: &mut dyn Write) -> io::Result<u64> {
-    let mut tar = tar::Builder::new(out);
+    let mut tar = tar::Builder::new(Counting { to: out, bytes: 0 });
     let text = serde_json::to_vec(manifest)?;
     append(&mut tar, MANIFEST, text.len() as u64, &mut text.as_slice())?;
     for ((name, source), member) in sources.iter().zip(&manifest.members) {
@@ -114,8 +114,25 @@ fn archive(manifest: &Manifest, sources: &[(String, Source)], out: &mut dyn Writ
             Source::File(path) => append(&mut tar, name, member.bytes, &mut File::open(path)?)?,
         }
     }
-    tar.finish()?;
-    Ok(manifest.members.iter().map(|m| m.bytes).sum())
+    Ok(tar.into_inner()?.bytes)
+}
+
+/// Counts what passes.
+struct Counting<'a> {
+    to: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counting<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let n = self.to.write(buffer)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 fn append<W: Write>(

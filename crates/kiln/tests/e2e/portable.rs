@@ -63,7 +63,7 @@ fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
     };
     refused(&whole[..whole.len() / 2], "member `");
     refused(b"not an archive at all", "manifest.json");
-    refused(&[], "this is no export of a release");
+    refused(&[], "is no export of a release");
     let at = whole.windows(9).position(|w| w == b"that trav").expect("the page is an object of its own");
     let mut flipped = whole.clone();
     flipped[at] ^= 1;
