@@ -79,7 +79,7 @@ pub(crate) fn built(
     }
     let key = key(order, &tree, epoch, env);
     let cached = store.cache_get(CACHE, &key).and_then(|bytes| tree_file::decode(&bytes).ok());
-    if let Some(tree) = cached.filter(|tree| has_objects(store, &key, tree)) {
+    if let Some(tree) = cached.filter(|tree| has_objects(store, CACHE, &key, tree)) {
         return Ok(tree);
     }
     let tree = normalised(run(order, tree, epoch, env, store, report)?, epoch);

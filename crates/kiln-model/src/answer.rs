@@ -1,6 +1,6 @@
 //! What a host answers: the JSON shapes other programs rely on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -238,6 +238,9 @@ pub struct ReleaseEntry {
     pub by: String,
     /// Its images, by service.
     pub images: BTreeMap<ServiceName, ImageDigest>,
+    /// What is wrong with its document, if anything is: then its images are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// What it would take to go back to it.
     pub state: ReleaseState,
     /// Whether somebody wants it to be kept whatever else goes.
@@ -347,6 +350,15 @@ pub struct DamageEntry {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
+    /// The images that need it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub images: BTreeSet<ImageDigest>,
+    /// The releases that need it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub releases: BTreeSet<ReleaseId>,
+    /// The running instances that need it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub instances: BTreeSet<InstanceId>,
 }
 
 /// An instance that was compared with its release.

@@ -14,7 +14,7 @@ use sha2::Digest as _;
 
 use crate::documents::{file_name, read};
 use crate::temp::ensure_dir;
-use crate::{Result, Store};
+use crate::{Moment, Result, Store};
 
 impl Store {
     /// What was kept under `key`, if it still is there and intact.
@@ -39,6 +39,11 @@ impl Store {
         file.write(&checksum(kind, key, bytes))?;
         file.write(bytes)?;
         file.close().rename(&path)
+    }
+
+    /// When what is under `key` was kept, if anything is.
+    pub fn cache_written(&self, kind: &str, key: &Sha256) -> Option<Moment> {
+        Some(Moment::written(&self.cache_path(kind, key).ok()?.metadata().ok()?))
     }
 
     fn cache_path(&self, kind: &str, key: &Sha256) -> Result<PathBuf> {

@@ -12,7 +12,7 @@ use crate::documents::{encoded, names_in, read, read_json};
 use crate::error::{if_present, on};
 use crate::objects::digest_of;
 use crate::temp::ensure_dir;
-use crate::{Look, Result, Store, StoreError, Verity};
+use crate::{Look, Moment, Result, Store, StoreError, Verity};
 
 impl Store {
     /// Keeps an image that was made elsewhere. Nobody here has seen that its inputs give it, so no bake finds it by
@@ -147,7 +147,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or what the system refused.
     pub fn image_objects(&self, digest: &ImageDigest) -> Result<Option<BTreeSet<ObjectDigest>>> {
-        let path = self.image_dir(digest).join("objects");
+        let path = self.objects_list(digest);
         let Some(bytes) = read(&path)? else { return Ok(None) };
         let parsed: std::result::Result<_, BadDigest> =
             String::from_utf8_lossy(&bytes).lines().map(str::parse).collect();
@@ -193,14 +193,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or what the system refused.
     pub fn has_objects_of(&self, image: &ImageDigest) -> Result<bool> {
-        let list = self.image_dir(image).join("objects");
-        if if_present(list.metadata()).map_err(on("look for", &list))?.is_none() {
+        let list = self.objects_list(image);
+        let Some(listed) = if_present(list.metadata()).map_err(on("look for", &list))? else {
             return Ok(false);
-        }
-        self.has_all(&image.0, Look::Long, || {
+        };
+        self.has_all(&image.0, Look::Long, Some(Moment::written(&listed)), || {
             let objects = self.image_objects(image)?.unwrap_or_default();
             Ok(objects.into_iter().map(|object| (object, None)).collect())
         })
+    }
+
+    pub(crate) fn objects_list(&self, digest: &ImageDigest) -> PathBuf {
+        self.image_dir(digest).join("objects")
     }
 
     pub(crate) fn metadata_path(&self, digest: &ImageDigest) -> PathBuf {

@@ -47,10 +47,12 @@ mod export;
 mod flush;
 mod handmade;
 mod host_lock;
+mod image_damage;
 mod images;
 mod layout;
 mod log_repair;
 mod medium;
+mod moment;
 mod new_blob;
 mod objects;
 mod operation_log;
@@ -74,13 +76,14 @@ pub use host_lock::HostLock;
 pub use layout::Store;
 pub use log_repair::Repair;
 pub use medium::Medium;
+pub use moment::Moment;
 pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;
 pub use presence::{Look, Wanted};
 pub use secrets::{SecretRecord, SecretsLock};
 pub use sweep::{GRACE, InUse, Keep, Sweeper};
-pub use verify::Damage;
+pub use verify::{Damage, Needing};
 pub use verity::Verity;
 
 /// What operations of the store come to.

@@ -8,8 +8,8 @@
 //! Whoever writes into an object changes nothing about its directory. So the state of each object (inode, size, time) is
 //! remembered as well, and compared for as many of them as a moment allows: all of an image of usual size, a part of a
 //! larger one, another part each time. An object in another state is read, and one that is not what its name says is
-//! removed, so that it is made again. What a disk loses without a trace in the file's state is found by
-//! [`Store::verify`].
+//! removed, so that it is made again. One of which no state is remembered is read if it was written to after those who
+//! need it were. What a disk loses without a trace in the file's state is found by [`Store::verify`].
 //!
 //! ```text
 //! cache/objects-seen-2/<key>:   256 times inode, seconds, nanoseconds of a directory   (24 bytes each, `shelves.rs`)
@@ -26,8 +26,8 @@ use kiln_model::{ObjectDigest, Sha256};
 
 use crate::error::{if_present, on};
 use crate::objects::digest_in;
-use crate::shelves::{MARKS, Shelves, Stamp, mark_of};
-use crate::{Result, Store};
+use crate::shelves::{MARKS, Shelves, Stamp, State, mark_of};
+use crate::{Moment, Result, Store};
 
 /// The number changes with the format.
 const SEEN: &str = "objects-seen-2";
@@ -60,11 +60,11 @@ impl Look {
 }
 
 /// An object and in what state it was.
-#[derive(Clone, Copy)]
-struct Entry([u8; ENTRY]);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry([u8; ENTRY]);
 
 impl Entry {
-    fn new(digest: &ObjectDigest, stamp: Stamp) -> Self {
+    pub(crate) fn new(digest: &ObjectDigest, stamp: Stamp) -> Self {
         let mut entry = [0; ENTRY];
         entry[..32].copy_from_slice(&digest.0.0);
         entry[32..].copy_from_slice(&stamp.to_le_bytes());
@@ -81,10 +81,10 @@ impl Entry {
 }
 
 /// What is remembered.
-#[derive(Default)]
-struct Seen {
-    marks: Vec<u8>,
-    entries: Vec<Entry>,
+#[derive(Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) marks: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
 }
 
 impl Seen {
@@ -101,6 +101,11 @@ impl Seen {
         self.marks.get(mark.clone()).is_some_and(|was| *was == now[mark])
     }
 
+    /// What is remembered of the `n`th of a list, which has the same order each time.
+    pub(crate) fn of(&self, n: usize, digest: &ObjectDigest) -> Option<&Entry> {
+        self.entries.get(n).filter(|entry| entry.digest() == *digest)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.marks.len() + self.entries.len() * ENTRY);
         bytes.extend_from_slice(&self.marks);
@@ -112,7 +117,8 @@ impl Seen {
 impl Store {
     /// Whether all objects of a list are there, in the size given if one is, and unchanged as far as `look` goes. `key`
     /// stands for the list; another list needs another. The list is only asked for if there is something new to look
-    /// at. A damaged object that is noticed counts as missing, and is from then on.
+    /// at. `since` is when it was known that all of them are there, if that is known. A damaged object that is noticed
+    /// counts as missing, and is from then on.
     ///
     /// # Errors
     /// What the system refused, or what `list` came to.
@@ -120,12 +126,13 @@ impl Store {
         &self,
         key: &Sha256,
         look: Look,
+        since: Option<Moment>,
         list: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<bool> {
         let shelves = Shelves::of(self)?;
         // Taken before anything is looked at: what changes meanwhile is looked at the next time.
         let now = shelves.marks();
-        let seen = self.cache_get(SEEN, key).and_then(Seen::decode).unwrap_or_default();
+        let seen = self.seen(key);
         if seen.marks == now {
             return match changed(&shelves, &part(&seen.entries, look))? {
                 changed if changed.is_empty() => Ok(true),
@@ -136,7 +143,7 @@ impl Store {
         let settled = |entry: &&Entry| seen.is_settled(&now, &entry.digest());
         let part = part(&seen.entries, look).into_iter().filter(settled).collect::<Vec<_>>();
         let changed = changed(&shelves, &part)?;
-        self.look_for(key, &shelves, now, (&seen, &changed), &list()?)
+        self.look_for(key, &shelves, now, (&seen, &changed, since), &list()?)
     }
 
     /// Looks for those of `list` that have `changed` or whose directory is not as it was `seen`, and takes the state of
@@ -146,13 +153,12 @@ impl Store {
         key: &Sha256,
         shelves: &Shelves<'_>,
         now: Vec<u8>,
-        (seen, changed): (&Seen, &HashSet<ObjectDigest>),
+        (seen, changed, since): (&Seen, &HashSet<ObjectDigest>, Option<Moment>),
         list: &[Wanted],
     ) -> Result<bool> {
         let gone = AtomicBool::new(false);
         let state = |n: usize, (digest, size): &Wanted| -> Result<Entry> {
-            // The same list has the same order.
-            let was = seen.entries.get(n).filter(|entry| entry.digest() == *digest);
+            let was = seen.of(n, digest);
             if let Some(entry) = was.filter(|_| seen.is_settled(&now, digest) && !changed.contains(digest)) {
                 return Ok(*entry);
             }
@@ -161,7 +167,7 @@ impl Store {
                 gone.store(true, Ordering::Relaxed);
                 return Ok(Entry::new(digest, 0));
             };
-            if was.is_some_and(|was| was.stamp() != state.stamp) && !self.is_whole_or_gone(digest)? {
+            if is_suspect(&state, was, since) && !self.is_whole_or_gone(digest)? {
                 gone.store(true, Ordering::Relaxed);
             }
             Ok(Entry::new(digest, state.stamp))
@@ -169,7 +175,7 @@ impl Store {
         let entries = each(list, state)?;
         let all_there = !gone.into_inner();
         if all_there {
-            self.cache_put(SEEN, key, &Seen { marks: now, entries }.encode())?;
+            self.remember(key, &Seen { marks: now, entries })?;
         }
         Ok(all_there)
     }
@@ -194,9 +200,17 @@ impl Store {
             }
         }
         if all_whole {
-            self.cache_put(SEEN, key, &seen.encode())?;
+            self.remember(key, &seen)?;
         }
         Ok(all_whole)
+    }
+
+    pub(crate) fn seen(&self, key: &Sha256) -> Seen {
+        self.cache_get(SEEN, key).and_then(Seen::decode).unwrap_or_default()
+    }
+
+    pub(crate) fn remember(&self, key: &Sha256, seen: &Seen) -> Result<()> {
+        self.cache_put(SEEN, key, &seen.encode())
     }
 
     /// Reads an object. One that is not what its name says is removed.
@@ -210,6 +224,15 @@ impl Store {
         }
         if_present(fs::remove_file(&path)).map_err(on("remove the damaged object", &path))?;
         Ok(false)
+    }
+}
+
+/// Whether somebody has written to an object since its state was taken, or, if it never was, `since` it was known to be
+/// whole.
+pub(crate) fn is_suspect(state: &State, was: Option<&Entry>, since: Option<Moment>) -> bool {
+    match was {
+        Some(was) => was.stamp() != state.stamp,
+        None => since.is_some_and(|since| state.modified > since),
     }
 }
 
@@ -232,7 +255,10 @@ fn part(seen: &[Entry], look: Look) -> Vec<&Entry> {
 }
 
 /// `one` of all with their numbers, several at a time where there are many. The caller's thread does its part.
-fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(usize, &T) -> Result<R> + Sync) -> Result<Vec<R>> {
+pub(crate) fn each<T: Sync, R: Send>(
+    all: &[T],
+    one: impl Fn(usize, &T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let work = |first: usize, part: &[T]| -> Result<Vec<R>> {
         part.iter().enumerate().map(|(n, item)| one(first + n, item)).collect()
     };

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, open, statx
 use rustix::io::Errno;
 
 use crate::error::on;
-use crate::{Result, Store};
+use crate::{Moment, Result, Store};
 
 /// Inode, seconds and nanoseconds of the change.
 const MARK: usize = 24;
@@ -26,6 +26,7 @@ pub(crate) type Stamp = u64;
 pub(crate) struct State {
     pub(crate) is_file: bool,
     pub(crate) size: u64,
+    pub(crate) modified: Moment,
     pub(crate) stamp: Stamp,
 }
 
@@ -49,6 +50,7 @@ impl<'a> Shelves<'a> {
             Ok(found) => Ok(Some(State {
                 is_file: FileType::from_raw_mode(found.stx_mode.into()).is_file(),
                 size: found.stx_size,
+                modified: Moment::new(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec.into()),
                 stamp: stamp(&found),
             })),
             Err(Errno::NOENT) => Ok(None),

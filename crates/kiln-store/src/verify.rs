@@ -1,9 +1,10 @@
 //! Looking at everything again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use kiln_model::{ObjectDigest, Sha256};
+use kiln_model::{ImageDigest, ObjectDigest, ReleaseId, Sha256};
 
 use crate::documents::names_in;
 use crate::error::{if_present, on};
@@ -18,6 +19,15 @@ pub struct Damage {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
+}
+
+/// Who needs a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Needing {
+    /// Images.
+    pub images: BTreeSet<ImageDigest>,
+    /// Releases, by those images.
+    pub releases: BTreeSet<ReleaseId>,
 }
 
 impl Store {
@@ -45,6 +55,41 @@ impl Store {
             note(self.release(id), &mut found)?;
         }
         Ok((count + releases.len() as u64, found))
+    }
+
+    /// The images and releases that need what is damaged, for each damage. What of that cannot be told because it is
+    /// damaged itself is left out.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn who_needs(&self, damage: &[Damage]) -> Result<Vec<Needing>> {
+        let mut needing = vec![Needing::default(); damage.len()];
+        for image in self.images()? {
+            let needed = self.files_of(&image)?;
+            for (damage, needing) in damage.iter().zip(&mut needing) {
+                if needed.contains(&damage.path) || damage.path.starts_with(self.image_dir(&image)) {
+                    needing.images.insert(image);
+                }
+            }
+        }
+        for id in self.releases()? {
+            let Some(release) = note(self.release(&id), &mut Vec::new())? else { continue };
+            for needing in &mut needing {
+                if release.services.values().any(|service| needing.images.contains(&service.image)) {
+                    needing.releases.insert(id.clone());
+                }
+            }
+        }
+        Ok(needing)
+    }
+
+    /// The objects and packages of an image.
+    fn files_of(&self, image: &ImageDigest) -> Result<BTreeSet<PathBuf>> {
+        let unread = &mut Vec::new();
+        let objects = note(self.image_objects(image), unread)?.flatten().unwrap_or_default();
+        let packages = note(self.packages_of(image), unread)?.flatten().unwrap_or_default();
+        let objects = objects.iter().map(|object| self.objects().path(object));
+        Ok(objects.chain(packages.iter().map(|package| self.package_path(package))).collect())
     }
 
     /// Removes a damaged object, image, package or blob, so that the next bake makes it again: what is missing is made, what
@@ -128,7 +173,7 @@ impl Store {
 }
 
 /// Damage is a finding, everything else an error.
-fn note<T>(answer: Result<T>, found: &mut Vec<Damage>) -> Result<Option<T>> {
+pub(crate) fn note<T>(answer: Result<T>, found: &mut Vec<Damage>) -> Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::Damaged { path, problem }) => {

@@ -1,14 +1,15 @@
 //! Objects: named by content, shared, repaired, and committed together.
 
+#[path = "support/overwritten.rs"]
+mod overwritten;
 mod support;
 
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
 
-use kiln_model::ObjectDigest;
 use kiln_store::{Look, Store, Verity};
+use overwritten::overwrite;
 use support::Scratch;
 
 /// Bytes that repeat nowhere near a block.
@@ -132,17 +133,6 @@ impl Read for Failing {
     }
 }
 
-/// Changes an object where it lies, as nobody should, and has that show in its time.
-fn overwrite(store: &Store, digest: &ObjectDigest, change: impl Fn(&mut Vec<u8>)) {
-    let path = store.objects().path(digest);
-    let mut bytes = fs::read(&path).unwrap();
-    change(&mut bytes);
-    fs::write(&path, bytes).unwrap();
-    let file = fs::File::options().write(true).open(&path).unwrap();
-    let modified = file.metadata().unwrap().modified().unwrap();
-    file.set_modified(modified + Duration::from_secs(1)).unwrap();
-}
-
 #[test]
 fn an_object_overwritten_where_it_lies_is_missed_although_others_came_meanwhile() {
     let scratch = Scratch::new();
@@ -150,16 +140,16 @@ fn an_object_overwritten_where_it_lies_is_missed_although_others_came_meanwhile(
     let all: Vec<_> = (0..50).map(|n| store.objects().put_bytes(&content(n, 100 + n)).unwrap()).collect();
     let key = kiln_model::Sha256::of(b"the list");
     let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     let damaged = all[7].0;
     overwrite(&store, &damaged, |bytes| bytes[3] ^= 1);
     // What a bake adds, in another directory than the damaged one's.
     let elsewhere = (0..).map(|n| content(n, 5000)).find(|new| Verity::of(new).0.0[0] != damaged.0.0[0]);
     store.objects().put_bytes(&elsewhere.unwrap()).unwrap();
-    assert!(!store.has_all(&key, Look::Glance, list).unwrap(), "it was not looked at");
+    assert!(!store.has_all(&key, Look::Glance, None, list).unwrap(), "it was not looked at");
     assert!(!store.objects().path(&damaged).exists(), "it is gone, and made again by whoever needs it");
     store.objects().put_bytes(&content(7, 107)).unwrap();
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
 }
 
 #[test]
@@ -169,21 +159,21 @@ fn of_objects_that_were_written_to_those_that_are_whole_stay() {
     let all: Vec<_> = (0..50).map(|n| store.objects().put_bytes(&content(n, 100 + n)).unwrap()).collect();
     let key = kiln_model::Sha256::of(b"the list");
     let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     let unasked = || panic!("no directory has changed");
     // In the order of the list: one that is whole before the damaged one, and one behind it.
     for whole in [3, 30] {
         overwrite(&store, &all[whole].0, |_| {});
     }
     overwrite(&store, &all[20].0, |bytes| bytes[3] ^= 1);
-    assert!(!store.has_all(&key, Look::Glance, unasked).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, None, unasked).unwrap());
     let there = |n: usize| store.objects().path(&all[n].0).exists();
     assert_eq!([3, 20, 30].map(there), [true, false, true]);
     store.objects().put_bytes(&content(20, 120)).unwrap();
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     // All of them whole: that is remembered, and not read again.
     overwrite(&store, &all[3].0, |_| {});
-    assert!(store.has_all(&key, Look::Glance, unasked).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, unasked).unwrap());
     assert_eq!(store.verify().unwrap(), []);
 }
 
@@ -196,24 +186,24 @@ fn an_object_that_goes_is_missed_although_all_were_there_before() {
     batch.commit().unwrap();
     let key = kiln_model::Sha256::of(b"the list");
     let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     // Found again without looking at the list.
-    assert!(store.has_all(&key, Look::Glance, || panic!("nothing has changed")).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, || panic!("nothing has changed")).unwrap());
     let gone = store.objects().path(&all[350].0);
     let bytes = fs::read(&gone).unwrap();
     fs::remove_file(&gone).unwrap();
-    assert!(!store.has_all(&key, Look::Glance, list).unwrap());
-    assert!(!store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, None, list).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, None, list).unwrap());
     store.objects().put_bytes(&bytes).unwrap();
-    assert!(store.has_all(&key, Look::Glance, list).unwrap());
+    assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     // Nor is it an error when nothing shows it but the object itself.
     let dir = fs::File::open(gone.parent().unwrap()).unwrap();
     let modified = dir.metadata().unwrap().modified().unwrap();
     fs::remove_file(&gone).unwrap();
     dir.set_modified(modified).unwrap();
-    assert!(!store.has_all(&key, Look::Glance, || panic!("no directory has changed")).unwrap());
+    assert!(!store.has_all(&key, Look::Glance, None, || panic!("no directory has changed")).unwrap());
     store.objects().put_bytes(&bytes).unwrap();
     // One of another size is not the one.
     let wrong = || Ok(vec![(all[0].0, Some(1))]);
-    assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), Look::Glance, wrong).unwrap());
+    assert!(!store.has_all(&kiln_model::Sha256::of(b"another list"), Look::Glance, None, wrong).unwrap());
 }

@@ -84,7 +84,7 @@ fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
 
 fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
     let tree = tree_file::decode(&store.cache_get(LAYERS, key)?).ok()?;
-    unpack::has_objects(store, key, &tree).then_some(tree)
+    unpack::has_objects(store, LAYERS, key, &tree).then_some(tree)
 }
 
 /// The packages and what was asked for decide on everything; the epoch comes from the packages as well.

@@ -47,7 +47,7 @@ fn from_cache(store: &Store, sha256: &Sha256) -> Option<Deb> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (control, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let deb = Deb { control: tree_file::decode(control).ok()?, data: tree_file::decode(data).ok()? };
-    has_objects(store, sha256, &deb.data).then_some(deb)
+    has_objects(store, CACHE, sha256, &deb.data).then_some(deb)
 }
 
 fn to_cache(store: &Store, sha256: &Sha256, deb: &Deb) -> Result<(), BakeError> {
@@ -58,14 +58,16 @@ fn to_cache(store: &Store, sha256: &Sha256, deb: &Deb) -> Result<(), BakeError> 
     Ok(store.cache_put(CACHE, sha256, &bytes)?)
 }
 
-/// Whether the store has every object that `tree` refers to: caches outlive objects that were collected. `key` stands
-/// for the tree.
-pub(crate) fn has_objects(store: &Store, key: &Sha256, tree: &Tree) -> bool {
+/// Whether the store has every object that `tree` refers to: caches outlive objects that were collected. The tree comes
+/// from the cache, under `key`.
+pub(crate) fn has_objects(store: &Store, cache: &str, key: &Sha256, tree: &Tree) -> bool {
     let wanted = |(_, node): (&[u8], &Node)| match node {
         Node::File(_, Content::Object { digest, size }) => Some((*digest, Some(*size))),
         _ => None,
     };
-    store.has_all(key, Look::Glance, || Ok(tree.iter().filter_map(wanted).collect())).unwrap_or(false)
+    // What is in a cache was written when its objects were there.
+    let since = store.cache_written(cache, key);
+    store.has_all(key, Look::Glance, since, || Ok(tree.iter().filter_map(wanted).collect())).unwrap_or(false)
 }
 
 fn unpack_all(

@@ -209,7 +209,7 @@ impl Image<'_> {
 
     fn cached(&self, manifest: &Sha256) -> Option<Tree> {
         let tree = tree_file::decode(&self.store.cache_get(CACHE, manifest)?).ok()?;
-        has_objects(self.store, manifest, &tree).then_some(tree)
+        has_objects(self.store, CACHE, manifest, &tree).then_some(tree)
     }
 
     /// All layers, bottom first: fetched and unpacked several at a time. The first failure ends it all; what has

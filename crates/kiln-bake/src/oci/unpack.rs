@@ -26,7 +26,7 @@ pub(crate) fn from_cache(store: &Store, digest: &Sha256, diff_id: &Sha256) -> Op
     let bytes = store.cache_get(CACHE, digest)?;
     let (found, rest) = bytes.split_first_chunk::<32>()?;
     let layer = decode(rest).filter(|_| *found == diff_id.0)?;
-    has_objects(store, digest, &layer.tree).then_some(layer)
+    has_objects(store, CACHE, digest, &layer.tree).then_some(layer)
 }
 
 /// Unpacks the layer in `blob`, whose uncompressed bytes must have the digest `diff_id`.

@@ -6,6 +6,7 @@ use kiln_model::{
     Answer, AppName, AppState, ExitCode, Failure, FleetPhase, ImageRecord, Record, Release, ReleaseAnswer,
     ReleaseDiffAnswer, ReleaseEntry, ReleaseId, ReleaseImage, ReleaseState, ServiceName,
 };
+use kiln_store::StoreError;
 
 use super::{LocalHost, failure};
 use crate::changes;
@@ -16,9 +17,17 @@ impl LocalHost {
         let app = self.app(app)?;
         let state = lock(&self.driver.core).apps()[&app].clone();
         let entries = state.kept.iter().rev().map(|kept| {
-            let release = self.store.release(&kept.release).map_err(|e| failure::store(&e))?;
-            let images = release.services.into_iter().map(|(name, s)| (name, s.image)).collect();
+            let (images, damage) = match self.store.release(&kept.release) {
+                Ok(release) => {
+                    (release.services.into_iter().map(|(name, s)| (name, s.image)).collect(), None)
+                }
+                Err(damaged @ (StoreError::Damaged { .. } | StoreError::NoSuchRelease(_))) => {
+                    (BTreeMap::new(), Some(damaged.to_string()))
+                }
+                Err(error) => return Err(failure::store(&error)),
+            };
             Ok(ReleaseEntry {
+                damage,
                 release: kept.release.clone(),
                 created: kept.came.at,
                 by: kept.came.by.clone(),

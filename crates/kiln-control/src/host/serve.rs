@@ -117,6 +117,7 @@ impl LocalHost {
 
     /// Refuses what cannot succeed.
     fn preflight(&self, release: &Release, state: &AppState, kind: OperationKind) -> Result<(), Failure> {
+        preflight::images::check(release, state, &self.store)?;
         preflight::check(release, state, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.

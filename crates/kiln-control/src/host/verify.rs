@@ -9,12 +9,12 @@
 //!
 //! Instances of one image share one root mount; a mount is compared once, however many see it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use kiln_bake::inspect::{Ids, differences};
 use kiln_model::{Answer, DamageEntry, Failure, ImageDigest, ReleaseService, VerifiedInstance, VerifyAnswer};
-use kiln_store::Store;
+use kiln_store::{Damage, Needing, Store};
 
 use super::{LocalHost, failure};
 use crate::core::InstanceReport;
@@ -38,6 +38,9 @@ impl LocalHost {
         let mut roots = Roots { store: &self.store, seen: HashMap::new() };
         for (instance, service) in instances {
             let Some(pid) = instance.pid else { continue };
+            for damage in answer.damage.iter_mut().filter(|damage| damage.images.contains(&service.image)) {
+                damage.instances.insert(instance.id.clone());
+            }
             let Some(differs) = roots.differs(pid, &service) else { continue };
             let InstanceReport { id, fleet, release, .. } = instance;
             answer.instances.push(VerifiedInstance { id, service: fleet.service, release, differs });
@@ -52,6 +55,12 @@ impl LocalHost {
 /// What the system refused.
 pub fn store(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
     let (looked_at, damage) = store.verify_counted().map_err(|e| failure::store(&e))?;
+    // Before any of it is removed.
+    let needing = if damage.is_empty() {
+        Vec::new()
+    } else {
+        store.who_needs(&damage).map_err(|e| failure::store(&e))?
+    };
     let mut removed: Vec<PathBuf> = Vec::new();
     if repair {
         for one in &damage {
@@ -60,8 +69,11 @@ pub fn store(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
             }
         }
     }
-    let entry = |d: kiln_store::Damage| DamageEntry { path: d.path, problem: d.problem };
-    let damage = damage.into_iter().map(entry).collect();
+    let damage = damage.into_iter().zip(needing).map(|(damage, needing)| {
+        let (Damage { path, problem }, Needing { images, releases }) = (damage, needing);
+        DamageEntry { path, problem, images, releases, instances: BTreeSet::new() }
+    });
+    let damage = damage.collect();
     Ok(VerifyAnswer { looked_at, damage, removed, instances: Vec::new() })
 }
 

@@ -73,7 +73,10 @@ fn row(entry: &ReleaseEntry) -> [String; 5] {
         false => state(entry.state).to_owned(),
     };
     let images = entry.images.iter().map(|(service, image)| format!("{service}={}", image.short()));
-    let images = images.collect::<Vec<_>>().join(" ");
+    let images = match &entry.damage {
+        None => images.collect::<Vec<_>>().join(" "),
+        Some(damage) => format!("not known: {damage}"),
+    };
     [entry.release.short().to_owned(), state, moment(entry.created), entry.by.clone(), images]
 }
 

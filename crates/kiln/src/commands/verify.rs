@@ -1,7 +1,9 @@
 //! `kiln verify`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
-use kiln_model::{Answer, Command, ExitCode, Failure, VerifyAnswer};
+use kiln_model::{Answer, Command, DamageEntry, ExitCode, Failure, ImageDigest, InstanceId, VerifyAnswer};
 
 use crate::context::{Context, unexpected};
 use crate::{offline, output, words};
@@ -43,8 +45,7 @@ pub(crate) fn run(args: &Verify, context: &Context) -> Result<(), Failure> {
 }
 
 fn words_for(answer: &VerifyAnswer) -> String {
-    let mut lines: Vec<String> =
-        answer.damage.iter().map(|d| format!("{}: {}", d.path.display(), d.problem)).collect();
+    let mut lines: Vec<String> = answer.damage.iter().map(damaged).collect();
     lines.extend(answer.removed.iter().map(|path| format!("removed {}", path.display())));
     for instance in &answer.instances {
         let differs = instance.differs.iter();
@@ -61,12 +62,36 @@ fn words_for(answer: &VerifyAnswer) -> String {
     lines.join("\n")
 }
 
+/// What is wrong with a file, and who needs it.
+fn damaged(damage: &DamageEntry) -> String {
+    fn list<T>(what: &str, all: &BTreeSet<T>, name: impl Fn(&T) -> String) -> Option<String> {
+        let names: Vec<String> = all.iter().map(name).collect();
+        (!all.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+    }
+    let needing = [
+        list("image", &damage.images, ImageDigest::short),
+        list("release", &damage.releases, |release| release.short().to_owned()),
+        list("running instance", &damage.instances, InstanceId::to_string),
+    ];
+    let needing: Vec<String> = needing.into_iter().flatten().collect();
+    let needing =
+        if needing.is_empty() { String::new() } else { format!(" (needed by {})", needing.join("; ")) };
+    format!("{}: {}{needing}", damage.path.display(), damage.problem)
+}
+
 fn hint(answer: &VerifyAnswer, repaired: bool) -> &'static str {
+    let is_of_release =
+        |damage: &DamageEntry| damage.path.parent().is_some_and(|dir| dir.ends_with("releases"));
+    if !answer.damage.is_empty() && answer.damage.iter().all(is_of_release) {
+        return "a release is written again by `kiln import` of an export of it, or by a deploy of the spec and the lock \
+                it was made from; no bake does";
+    }
     match (answer.damage.is_empty(), repaired) {
         (true, _) => "an instance that differs is replaced when it ends: `kiln instances` has its process",
         (false, true) => "run `kiln bake` for what was removed to be made again, then `kiln verify`",
         (false, false) => {
-            "`kiln verify --repair` removes what is damaged, and the next `kiln bake` makes it again"
+            "`kiln verify --repair` removes objects, images and packages that are damaged, and the next `kiln bake` of \
+             what needs them makes them again"
         }
     }
 }

@@ -178,6 +178,7 @@ fn releases_newest_first() {
         by: "root".into(),
         images: BTreeMap::from([("web".parse().unwrap(), image())]),
         state,
+        damage: None,
         pinned: digit == '1',
     };
     let entries = vec![

@@ -11,6 +11,7 @@ mod cancel;
 mod clock;
 mod commit;
 mod contents;
+mod damaged_image;
 mod damaged_log;
 mod deploys;
 mod edges;

@@ -54,16 +54,21 @@ fn a_release_is_recreated_on_an_empty_machine_without_network() {
 fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
     let whole = fs::read(file).unwrap();
     let damaged = there.join("damaged.kiln");
-    let refused = |bytes: &[u8], says: &str| {
+    let told = |bytes: &[u8], says: &[&str]| {
         fs::write(&damaged, bytes).unwrap();
         let output = host.kiln(&["import", damaged.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(3), "{}", said(&output));
         let text = said(&output);
-        assert!(text.contains(says) && text.contains("at byte"), "`{says}` is not said:\n{text}");
+        assert!(says.iter().all(|words| text.contains(words)), "{says:?} is not said:\n{text}");
     };
+    told(b"not an archive at all", &["is no export of a release"]);
+    told(&[], &["is no export of a release"]);
+    let mut flipped = whole.clone();
+    let end = flipped.len() - 10;
+    flipped[end] ^= 1;
+    told(&flipped, &["it does not end as an export does"]);
+    let refused = |bytes: &[u8], says: &str| told(bytes, &[says, "at byte"]);
     refused(&whole[..whole.len() / 2], "member `");
-    refused(b"not an archive at all", "manifest.json");
-    refused(&[], "is no export of a release");
     let at = whole.windows(9).position(|w| w == b"that trav").expect("the page is an object of its own");
     let mut flipped = whole.clone();
     flipped[at] ^= 1;

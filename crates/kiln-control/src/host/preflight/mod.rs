@@ -1,13 +1,16 @@
 //! What cannot succeed is refused before anything is made: both fleets, the one that serves and the one that is to,
 //! have to fit on this host at the same time.
 
+pub(super) mod images;
 pub(super) mod ports;
 pub(super) mod stores;
 
 use std::collections::BTreeMap;
 
 use kiln_engine::Engine;
-use kiln_model::{AppName, AppState, ByteSize, ExitCode, Failure, Release, ReleaseId, ServiceName};
+use kiln_model::{
+    AppName, AppState, ByteSize, ExitCode, Failure, Release, ReleaseId, ReleaseService, ServiceName,
+};
 use kiln_store::Store;
 
 /// Memory the kernel and the smallest of programs take for an instance, whatever its limit is.
@@ -41,11 +44,7 @@ struct Needed {
 impl Needed {
     /// Services whose fleet is up take nothing more.
     fn by(release: &Release, state: &AppState) -> Self {
-        let id = release.id();
-        let is_up =
-            |name: &ServiceName| state.fleets.values().any(|f| f.release == id && f.id.service == *name);
-        let new = release.services.iter().filter(|(name, _)| !is_up(name)).map(|(_, service)| service);
-        new.fold(Self::default(), |sum, service| Self {
+        new_services(release, state).fold(Self::default(), |sum, (_, service)| Self {
             instances: sum.instances + u64::from(service.instances),
             largest: sum.largest.max(service.limits.memory.0),
             limits: sum
@@ -73,6 +72,18 @@ pub(super) fn limits(
 pub(super) fn doubts(release: &Release, state: &AppState, beside: u64, store: &Store) -> Vec<String> {
     let Some(machine) = Machine::look(store) else { return Vec::new() };
     machine.doubts(Needed::by(release, state), beside).into_iter().collect()
+}
+
+/// The services of a release that have no fleet yet.
+fn new_services<'a>(
+    release: &'a Release,
+    state: &'a AppState,
+) -> impl Iterator<Item = (&'a ServiceName, &'a ReleaseService)> {
+    let id = release.id();
+    let is_up = move |name: &ServiceName| {
+        state.fleets.values().any(|fleet| fleet.release == id && fleet.id.service == *name)
+    };
+    release.services.iter().filter(move |(name, _)| !is_up(name))
 }
 
 /// Refuses a release that this host certainly cannot carry beside what runs. Limits are not reservations: that their

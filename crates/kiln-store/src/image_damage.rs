@@ -1,0 +1,79 @@
+//! Whether an image may be started: what of it is damaged, as far as the states of its files show.
+//!
+//! All its objects are looked at, and those that were written to are read; it takes some milliseconds. Nothing is
+//! removed: a running instance may need what is left of it.
+
+use kiln_model::{ImageDigest, ObjectDigest};
+
+use crate::error::on;
+use crate::objects::digest_of;
+use crate::presence::{Entry, Seen, each, is_suspect};
+use crate::shelves::Shelves;
+use crate::verify::note;
+use crate::{Damage, Moment, Result, Store};
+
+impl Store {
+    /// What of an image is damaged or missing; nothing if all is well. What a disk loses without a trace in the state of a
+    /// file is only found by [`Store::verify`].
+    ///
+    /// # Errors
+    /// [`crate::StoreError::NoSuchImage`], or what the system refused.
+    pub fn damage_of(&self, image: &ImageDigest) -> Result<Vec<Damage>> {
+        let mut found = Vec::new();
+        note(self.handle(image), &mut found)?;
+        match note(self.image_objects(image), &mut found)? {
+            Some(Some(objects)) => found.extend(self.damage_among(image, objects.into_iter().collect())?),
+            Some(None) => {
+                found.push(Damage { path: self.objects_list(image), problem: "it is missing".into() });
+            }
+            None => {}
+        }
+        Ok(found)
+    }
+
+    fn damage_among(&self, image: &ImageDigest, objects: Vec<ObjectDigest>) -> Result<Vec<Damage>> {
+        let list = self.objects_list(image);
+        let since = Moment::written(&list.metadata().map_err(on("look for", &list))?);
+        let shelves = Shelves::of(self)?;
+        // Taken before anything is looked at: what changes meanwhile is looked at the next time.
+        let marks = shelves.marks();
+        let seen = self.seen(&image.0);
+        let look = |n: usize, digest: &ObjectDigest| -> Result<std::result::Result<Entry, Damage>> {
+            let path = self.objects().path(digest);
+            let Some(state) = shelves.state_of(digest)?.filter(|state| state.is_file) else {
+                let problem = format!("it is missing, and image {image} needs it");
+                return Ok(Err(Damage { path, problem }));
+            };
+            if is_suspect(&state, seen.of(n, digest), Some(since)) {
+                let content = digest_of(&path)?;
+                if content != *digest {
+                    return Ok(Err(Damage { path, problem: format!("its content is {content}") }));
+                }
+            }
+            Ok(Ok(Entry::new(digest, state.stamp)))
+        };
+        let looked: std::result::Result<Vec<Entry>, Vec<Damage>> = whole_or_damage(each(&objects, look)?);
+        let entries = match looked {
+            Err(damage) => return Ok(damage),
+            Ok(entries) => entries,
+        };
+        let now = Seen { marks, entries };
+        if now != seen {
+            self.remember(&image.0, &now)?;
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn whole_or_damage(
+    looked: Vec<std::result::Result<Entry, Damage>>,
+) -> std::result::Result<Vec<Entry>, Vec<Damage>> {
+    let (mut whole, mut damaged) = (Vec::with_capacity(looked.len()), Vec::new());
+    for one in looked {
+        match one {
+            Ok(entry) => whole.push(entry),
+            Err(damage) => damaged.push(damage),
+        }
+    }
+    if damaged.is_empty() { Ok(whole) } else { Err(damaged) }
+}

@@ -1,0 +1,79 @@
+//! A store somebody has written to: nothing is started of what is damaged, and it is said who needs it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::host::{TestHost, said};
+use crate::project::Project;
+
+/// The largest object of the image that runs.
+fn object(host: &TestHost) -> PathBuf {
+    let image = host.json(&["instances"])[0]["image"].as_str().unwrap()["sha256:".len()..].to_owned();
+    let root = host.root.path();
+    let objects = fs::read_to_string(root.join("images").join(image).join("objects")).unwrap();
+    let paths = objects.lines().map(|o| root.join("objects").join(&o[..2]).join(&o[2..]));
+    paths.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+/// The file is shared with other tests by hard links: this one gets its own.
+fn put(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// Exit code 9, and all of this said.
+fn refused(host: &TestHost, arguments: &[&str], says: &[&str]) {
+    let output = host.kiln(arguments);
+    assert_eq!(output.status.code(), Some(9), "{}", said(&output));
+    for words in says {
+        assert!(said(&output).contains(words), "expected `{words}` in: {}", said(&output));
+    }
+}
+
+#[test]
+fn nothing_is_started_of_a_damaged_image() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    let first = host.deploy(&project);
+    project.say("two");
+    let second = host.deploy(&project);
+    host.wait_until("the first fleet is gone", || {
+        let now = host.json(&["instances"]);
+        now.as_array().unwrap().iter().all(|i| i["release"] == second.as_str())
+    });
+
+    let path = object(&host);
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let name = path.to_str().unwrap();
+    for damaged in [&flipped[..], &[]] {
+        put(&path, damaged);
+        let says = ["of service web is damaged", name, "its content is", "kiln verify --repair"];
+        refused(&host, &["rollback", &first], &says);
+        assert_eq!(fs::read(&path).unwrap(), damaged, "what runs may need what is left of it");
+        assert_eq!(host.live(), second);
+    }
+    let instance = host.json(&["instances"])[0]["id"].as_str().unwrap().to_owned();
+    let short = |release: &str| release[..14].to_owned();
+    refused(&host, &["verify"], &[name, "needed by image", &short(&first), &short(&second), &instance]);
+
+    put(&path, &whole);
+    let back = host.kiln(&["rollback", &first]);
+    assert!(back.status.success(), "{}", said(&back));
+    assert_eq!(host.live(), first);
+
+    // One release that does not read leaves the others to be listed.
+    let document = host.root.path().join("releases").join(format!("{second}.json"));
+    let text = fs::read_to_string(&document).unwrap();
+    fs::write(&document, text.replacen("hello", "hellp", 1)).unwrap();
+    let listed = host.json(&["releases"]);
+    let damage =
+        |id: &str| listed.as_array().unwrap().iter().find(|r| r["release"] == id).unwrap()["damage"].as_str();
+    assert_eq!(damage(&first), None);
+    assert!(damage(&second).is_some_and(|damage| damage.contains("is damaged")), "{listed}");
+    refused(&host, &["verify"], &[document.to_str().unwrap(), "no bake does"]);
+}
