@@ -92,7 +92,8 @@ async fn figures(worker: Rc<Worker>, io: ClientIo) {
 async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) {
     connection.marks.multiplex();
     let (at, from) = (worker.clone(), connection.clone());
-    let service = service_fn(move |request| begin(&at, &from, request));
+    // Boxed: hyper moves it several times until its task is made, and it is large.
+    let service = service_fn(move |request| Box::pin(begin(&at, &from, request)));
     let limits = &worker.limits;
     let mut builder = http2::Builder::new(PerRequest(connection.clone()));
     builder
