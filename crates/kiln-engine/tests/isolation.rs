@@ -233,7 +233,7 @@ fn all_namespaces_are_its_own() {
 fn a_program_finds_what_it_expects() {
     let bench = Bench::new();
     let script = "hostname; id -u; id -g; pwd; echo $$; umask; cat /proc/1/environ | tr '\\0' '\\n'; \
-                  ls /dev; ulimit -n; echo to-dev-stdout > /dev/stdout; \
+                  ls /dev; ulimit -n; grep core /proc/self/limits | tr -s ' '; echo to-dev-stdout > /dev/stdout; \
                   echo x > /tmp/x && cat /tmp/x; stat -c '%u %a' /tmp /dev/shm; cat /proc/self/cgroup | cut -d: -f3 | grep -v '^/$'; \
                   nc -l -p 80 < /dev/null & echo done";
     let mut order = bench.image.shell("fixture-web-1-1", script);
@@ -247,7 +247,7 @@ fn a_program_finds_what_it_expects() {
     assert!(output.starts_with(&expected), "{output}");
     for part in [
         "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n",
-        "\n1024\nto-dev-stdout\nx\n1000 1777\n1000 1777\n",
+        "\n1024\nMax core file size 1 1 bytes\nto-dev-stdout\nx\n1000 1777\n1000 1777\n",
     ] {
         assert!(output.contains(part), "{part:?} is not in:\n{output}");
     }
