@@ -3,7 +3,7 @@
 //! `kiln releases show` prints these, `kiln releases diff` compares them. Each function here takes its part of a release to
 //! pieces by name, so that a field that is added cannot be forgotten: it does not compile until it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -243,8 +243,8 @@ impl Parts {
         &'a self,
         others: &'a Self,
     ) -> impl Iterator<Item = (Part, &'a str, Option<&'a String>, Option<&'a String>)> {
-        let both: BTreeMap<_, _> = self.0.keys().chain(others.0.keys()).map(|key| (key, ())).collect();
-        let all = both.into_keys().map(|key| (key.0, key.1.as_str(), self.0.get(key), others.0.get(key)));
+        let both: BTreeSet<_> = self.0.keys().chain(others.0.keys()).collect();
+        let all = both.into_iter().map(|key| (key.0, key.1.as_str(), self.0.get(key), others.0.get(key)));
         all.filter(|(_, _, old, new)| old != new)
     }
 }
