@@ -54,6 +54,8 @@ fn hold(tls: bool, address: SocketAddr, count: usize) {
     let mut kept: Vec<Box<dyn Duplex>> = Vec::new();
     for _ in 0..count {
         let stream = TcpStream::connect(address).expect("the proxy");
+        // Or the request waits until somebody says that the end of the handshake has arrived.
+        stream.set_nodelay(true).expect("a connection");
         let mut stream: Box<dyn Duplex> = match &config {
             None => Box::new(stream),
             Some(config) => {
