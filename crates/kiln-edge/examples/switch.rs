@@ -35,7 +35,10 @@ fn main() {
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|n| {
             let (ended, times) = (ended.clone(), times.clone());
-            std::thread::spawn(move || times.lock().expect("times").extend(ask(address, begun, n, &ended)))
+            std::thread::spawn(move || {
+                let asked = ask(address, begun, n, &ended);
+                times.lock().expect("times").extend(asked);
+            })
         })
         .collect();
     pause(Duration::from_secs(1));
