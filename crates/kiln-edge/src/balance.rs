@@ -88,7 +88,13 @@ impl Balance {
 
     /// Before there is a table.
     pub(crate) fn empty() -> Self {
-        let table = Table::new(RouteTable::default(), &HashMap::new(), &Arc::default(), &Registry::default());
+        let table = Table::new(
+            &RouteTable::default(),
+            Arc::default(),
+            &HashMap::new(),
+            &Arc::default(),
+            &Registry::default(),
+        );
         Self::new(Arc::new(table), &HashMap::new())
     }
 

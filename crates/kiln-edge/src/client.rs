@@ -1,5 +1,6 @@
 //! How control talks to the edge.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -51,7 +52,7 @@ impl EdgeClient {
     /// [`EdgeError::StaleTable`] if the edge has one at least as new.
     pub fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, EdgeError> {
         let attempted = "take a new routing table";
-        match self.ask(&Request::SetTable { table: table.clone() }, attempted, Duration::ZERO)? {
+        match self.ask(&Request::SetTable { table: Cow::Borrowed(table) }, attempted, Duration::ZERO)? {
             Reply::Stale { in_force } => Err(EdgeError::StaleTable { offered: table.version, in_force }),
             reply => counts(reply, attempted),
         }
@@ -194,13 +195,18 @@ impl EdgeClient {
         done(self.ask(&Request::Leave { grace: millis(grace) }, attempted, Duration::ZERO)?, attempted)
     }
 
-    fn ask(&self, request: &Request, attempted: &'static str, takes: Duration) -> Result<Reply, EdgeError> {
+    fn ask(
+        &self,
+        request: &Request<'_>,
+        attempted: &'static str,
+        takes: Duration,
+    ) -> Result<Reply, EdgeError> {
         Ok(self.ask_with(request, attempted, takes, &[])?.0)
     }
 
     fn ask_with(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         attempted: &'static str,
         takes: Duration,
         fds: &[BorrowedFd<'_>],

@@ -20,6 +20,7 @@ use crate::local;
 use crate::metrics::Registry;
 use crate::process::share_out;
 use crate::protocol::{EdgeStats, Estate, Reply, Request};
+use crate::router::Router;
 use crate::sink::Sink;
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
@@ -72,7 +73,7 @@ impl Director {
     ) -> Self {
         let Common { stock, totals, registry, https_port, sink, .. } = common;
         let drained = Arc::<Notify>::default();
-        let table = Table::new(RouteTable::default(), &HashMap::new(), &drained, &registry);
+        let table = Table::new(&RouteTable::default(), Arc::default(), &HashMap::new(), &drained, &registry);
         Self {
             workers,
             stock,
@@ -96,14 +97,18 @@ impl Director {
     }
 
     /// Does what is asked. Descriptors may come with a request, and go with a reply.
-    pub(crate) async fn obey(self: &Rc<Self>, request: Request, fds: Vec<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
+    pub(crate) async fn obey(
+        self: &Rc<Self>,
+        request: Request<'_>,
+        fds: Vec<OwnedFd>,
+    ) -> (Reply, Vec<OwnedFd>) {
         let reply = match request {
             Request::HandOver => return self.hand_over(),
             Request::Listen { doors } => self.listen(&doors, fds).await,
             Request::Deafen { doors } => self.deafen(&doors).await,
             Request::Leave { grace } => self.leave(Duration::from_millis(grace.0)),
             Request::SetTable { table } => {
-                let reply = self.set_table(table).await;
+                let reply = self.set_table(table.into_owned()).await;
                 spawn_local(attend(self.clone()));
                 reply
             }
@@ -182,8 +187,10 @@ impl Director {
         }
         let tallies: HashMap<FleetId, Arc<Tally>> =
             old.fleets.iter().map(|f| (f.tally.fleet().clone(), f.tally.clone())).collect();
-        self.legacy.borrow_mut().table = Some(table.clone());
-        let table = Arc::new(Table::new(table, &tallies, &self.drained, &self.registry));
+        let router = self.router_of(&table);
+        let arranged = Table::new(&table, router, &tallies, &self.drained, &self.registry);
+        let before = self.legacy.borrow_mut().table.replace(table);
+        let table = Arc::new(arranged);
         let gone = retire(&old, &table);
         let all_have_it = self.tell_all(|done| Order::Table(table.clone(), done)).await;
         *self.table.borrow_mut() = table.clone();
@@ -192,11 +199,21 @@ impl Director {
         self.drained.notify_waiters();
         self.ended_at(&gone).await;
         self.registry.forget_gone();
+        // Nobody waits until thousands of routes are taken to pieces.
+        spawn_local(async move { drop((old, before)) });
         if all_have_it {
             let gone = gone.iter().map(|tally| tally.count()).collect();
             Reply::Counts { counts: EdgeCounts { gone, ..self.counts() } }
         } else {
             Reply::Refused { why: "one of the edge's threads has ended".into() }
+        }
+    }
+
+    /// What finds the routes of `table`. A switch sends them elsewhere and leaves them where they are.
+    fn router_of(&self, table: &RouteTable) -> Arc<Router> {
+        match &self.legacy.borrow().table {
+            Some(before) if Router::finds_both(&before.routes, &table.routes) => self.table().router.clone(),
+            _ => Arc::new(Router::new(&table.routes)),
         }
     }
 

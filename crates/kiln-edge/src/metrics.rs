@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_model::{FleetCount, FleetId, ReleaseId};
@@ -67,44 +67,38 @@ impl Causes {
     }
 }
 
+/// Meters by fleet, then by place.
+type ByFleet = HashMap<FleetId, HashMap<String, Arc<Meter>>>;
+
 /// All meters of the edge.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    meters: Mutex<HashMap<(String, FleetId), Arc<Meter>>>,
+    meters: Mutex<ByFleet>,
     /// Requests that no instance answered, by cause.
     pub(crate) causes: Causes,
 }
 
 impl Registry {
-    /// The meter of `place`, a route or a need, at the fleet that `tally` counts.
-    pub(crate) fn meter(&self, place: String, tally: &Arc<Tally>, release: Option<&ReleaseId>) -> Arc<Meter> {
-        let key = (place, tally.fleet().clone());
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            let fleet = tally.fleet();
-            let release = release.map_or("", |r| r.as_str());
-            let labels = format!(
-                "app=\"{}\",service=\"{}\",release=\"{release}\",generation=\"{}\",route=\"{}\"",
-                fleet.app,
-                fleet.service,
-                fleet.generation.0,
-                escaped(&key.0)
-            );
-            Meter::new(labels, tally.clone())
-        };
-        meters.entry(key.clone()).or_insert_with(new).clone()
+    fn all(&self) -> MutexGuard<'_, ByFleet> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a table, which asks for thousands.
+    pub(crate) fn meters(&self) -> Meters<'_> {
+        Meters(self.all())
     }
 
     /// Forgets the fleets that are no more: series that nobody adds to would be kept for ever.
     pub(crate) fn forget_gone(&self) {
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        meters.retain(|_, meter| !meter.tally.is_gone());
+        // All of a fleet have one tally.
+        let is_there = |meter: &Arc<Meter>| !meter.tally.is_gone();
+        self.all().retain(|_, of_fleet| of_fleet.values().next().is_some_and(is_there));
     }
 
     /// All figures, in Prometheus's text format.
     pub(crate) fn text(&self, totals: &Totals) -> String {
-        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<&Arc<Meter>> = meters.values().collect();
+        let meters = self.all();
+        let mut all: Vec<&Arc<Meter>> = meters.values().flat_map(HashMap::values).collect();
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut text = String::new();
         requests(&mut text, &all);
@@ -145,6 +139,31 @@ impl Registry {
             family(text, name, kind, help);
             line(text, name, "", value.load(SeqCst));
         }
+    }
+}
+
+/// All of them, while nobody else has them.
+pub(crate) struct Meters<'a>(MutexGuard<'a, ByFleet>);
+
+impl Meters<'_> {
+    /// The meter of `place`, a route or a need, at the fleet that `tally` counts.
+    pub(crate) fn at(&mut self, place: &str, tally: &Arc<Tally>, release: Option<&ReleaseId>) -> Arc<Meter> {
+        let known = self.0.get(tally.fleet()).and_then(|of_fleet| of_fleet.get(place));
+        if let Some(meter) = known {
+            return meter.clone();
+        }
+        let fleet = tally.fleet();
+        let release = release.map_or("", |r| r.as_str());
+        let labels = format!(
+            "app=\"{}\",service=\"{}\",release=\"{release}\",generation=\"{}\",route=\"{}\"",
+            fleet.app,
+            fleet.service,
+            fleet.generation.0,
+            escaped(place)
+        );
+        let meter = Meter::new(labels, tally.clone());
+        self.0.entry(fleet.clone()).or_default().insert(place.to_owned(), meter.clone());
+        meter
     }
 }
 

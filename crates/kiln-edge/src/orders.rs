@@ -49,7 +49,7 @@ async fn converse(mut stream: UnixStream, director: &Rc<Director>) -> io::Result
     }
     let mut body = vec![0; announced(prefix)?];
     stream.read_exact(&mut body).await?;
-    let request: Request = serde_json::from_slice(&body)?;
+    let request = Request::decode(&body)?;
     drop(body);
     let (reply, fds) = director.obey(request, fds).await;
     let frame = encode(&reply)?;

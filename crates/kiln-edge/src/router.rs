@@ -34,6 +34,12 @@ impl Router {
         router
     }
 
+    /// Whether a router of the one is a router of the other.
+    pub(crate) fn finds_both(before: &[EdgeRoute], now: &[EdgeRoute]) -> bool {
+        let is_same = |(a, b): (&EdgeRoute, &EdgeRoute)| a.host == b.host && a.path == b.path;
+        before.len() == now.len() && before.iter().zip(now).all(is_same)
+    }
+
     /// The most specific route that is for whoever asks: an exact host before a wildcard before none, then the longest
     /// path prefix.
     pub(crate) fn find(
@@ -74,10 +80,12 @@ fn bare(host: &str) -> Cow<'_, str> {
     }
 }
 
-/// Path prefixes of one host, without the slash at their end: the root is the empty one.
+/// Path prefixes of one host, without the slash at their end.
 #[derive(Debug, Default)]
 struct Paths {
-    routes: HashMap<String, Vec<RouteIndex>>,
+    /// Of the empty one, which is all that most hosts have.
+    root: Vec<RouteIndex>,
+    below: HashMap<String, Vec<RouteIndex>>,
     longest: usize,
 }
 
@@ -85,7 +93,14 @@ impl Paths {
     fn insert(&mut self, path: &str, index: RouteIndex) {
         let prefix = path.trim_end_matches('/');
         self.longest = self.longest.max(prefix.len());
-        self.routes.entry(prefix.to_owned()).or_default().push(index);
+        match prefix {
+            "" => self.root.push(index),
+            prefix => self.below.entry(prefix.to_owned()).or_default().push(index),
+        }
+    }
+
+    fn at(&self, prefix: &str) -> Option<&Vec<RouteIndex>> {
+        if prefix.is_empty() { Some(&self.root) } else { self.below.get(prefix) }
     }
 
     /// Tries the path, then its parents. Nothing longer than the longest prefix is looked up, so that a path of
@@ -94,7 +109,7 @@ impl Paths {
         let mut end = path.len();
         loop {
             if end <= self.longest
-                && let Some(routes) = self.routes.get(&path[..end])
+                && let Some(routes) = self.at(&path[..end])
                 && let Some(index) = routes.iter().find(|index| is_meant(**index))
             {
                 return Some(*index);
@@ -143,6 +158,22 @@ mod tests {
             (None, "*", None),
         ] {
             assert_eq!(router.find(host, path, |_| true), expected, "{host:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_router_stays_while_hosts_and_paths_do() {
+        let before = [route(Some("a.example.com"), "/"), route(None, "/x")];
+        let mut now = before.clone();
+        now[1].hold = Some(kiln_model::Millis(1));
+        assert!(Router::finds_both(&before, &now));
+        let turned: Vec<_> = before.iter().rev().cloned().collect();
+        let mut other_host = before.clone();
+        other_host[0].host = None;
+        let mut other_path = before.clone();
+        other_path[1].path = "/y".into();
+        for now in [&turned[..], &other_host, &other_path, &before[..1], &[]] {
+            assert!(!Router::finds_both(&before, now), "{now:?}");
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) type FleetIndex = usize;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) version: u64,
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
     pub(crate) routes: Vec<Route>,
     pub(crate) tcp: Vec<TcpPort>,
     pub(crate) fleets: Vec<Fleet>,
@@ -71,9 +71,10 @@ pub(crate) enum Lead {
 }
 
 impl Table {
-    /// Arranges `table`; fleets that `tallies` knows keep their counts.
+    /// Arranges `table`, whose routes `router` finds; fleets that `tallies` knows keep their counts.
     pub(crate) fn new(
-        table: RouteTable,
+        table: &RouteTable,
+        router: Arc<Router>,
         tallies: &HashMap<FleetId, Arc<Tally>>,
         drained: &Arc<Notify>,
         registry: &Registry,
@@ -88,12 +89,13 @@ impl Table {
             tallies.get(id).cloned().unwrap_or_else(|| Tally::new(id.clone(), drained.clone()))
         };
         let counted: Vec<Arc<Tally>> = table.fleets.iter().map(|f| tally(&f.id)).collect();
+        let mut all_meters = registry.meters();
         let route = |route: &kiln_model::EdgeRoute| {
             let targets = with_share(&route.targets);
+            let host = route.host.as_ref().map_or("*", |h| h.as_str());
+            let place = format!("{host}{}", route.path);
             let meter = |(fleet, _): &(FleetIndex, u32)| {
-                let host = route.host.as_ref().map_or("*", |h| h.as_str());
-                let place = format!("{host}{}", route.path);
-                registry.meter(place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
+                all_meters.at(&place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
             };
             let meters = targets.iter().map(meter).collect();
             Route { meters, targets, https: route.https, audience: route.audience, hold: route.hold }
@@ -102,12 +104,12 @@ impl Table {
         let tcp = table.tcp.iter();
         let tcp =
             tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets), hold: r.hold }).collect();
-        let lead = |caller: &FleetId, name: &NeedName, need: &EdgeNeed| match need {
+        let mut lead = |caller: &FleetId, name: &NeedName, need: &EdgeNeed| match need {
             EdgeNeed::Service { targets } => {
                 let targets = with_share(targets);
                 let place = format!("{} -> {name}", caller.service);
                 let meter = |(fleet, _): &(FleetIndex, u32)| {
-                    registry.meter(place.clone(), &counted[*fleet], table.fleets[*fleet].release.as_ref())
+                    all_meters.at(&place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
                 };
                 let meters = targets.iter().map(meter).collect();
                 Lead::Fleets(targets, meters)
@@ -118,18 +120,18 @@ impl Table {
             f.needs.iter().map(|(name, need)| (name.clone(), lead(&f.id, name, need))).collect()
         };
         let all_leads: Vec<_> = table.fleets.iter().map(leads).collect();
-        let router = Router::new(&table.routes);
+        drop(all_meters);
         let fleet =
-            |((f, tally), needs): ((kiln_model::EdgeFleet, Arc<Tally>), HashMap<NeedName, Lead>)| Fleet {
+            |((f, tally), needs): ((&kiln_model::EdgeFleet, Arc<Tally>), HashMap<NeedName, Lead>)| Fleet {
                 tally,
                 port: f.port,
                 protocol: f.protocol,
                 circuit: f.circuit,
-                instances: f.instances,
-                callers: f.callers,
+                instances: f.instances.clone(),
+                callers: f.callers.clone(),
                 needs,
             };
-        let fleets = table.fleets.into_iter().zip(counted).zip(all_leads).map(fleet).collect();
+        let fleets = table.fleets.iter().zip(counted).zip(all_leads).map(fleet).collect();
         let canaries = table.canaries.iter().map(Canary::new).collect();
         Self { version: table.version, router, routes, tcp, fleets, canaries }
     }

@@ -5,15 +5,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     CertificatePaths, EdgeNeed, FleetId, InstanceId, Millis, NeedName, ReleaseId, ServiceName, Share,
 };
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub struct HostPattern(String);
 
@@ -37,6 +37,13 @@ impl HostPattern {
 impl FromStr for HostPattern {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
+        s.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for HostPattern {
+    type Error = String;
+    fn try_from(mut s: String) -> Result<Self, String> {
         let label = |l: &str| {
             !l.is_empty()
                 && l.len() <= 63
@@ -44,25 +51,19 @@ impl FromStr for HostPattern {
                 && !l.ends_with('-')
                 && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
         };
-        let name = s.strip_prefix("*.").unwrap_or(s);
+        let name = s.strip_prefix("*.").unwrap_or(&s);
         if s.len() <= 253 && name.split('.').all(label) {
-            Ok(Self(s.to_ascii_lowercase()))
+            s.make_ascii_lowercase();
+            Ok(Self(s))
         } else {
             Err(format!("`{s}` is not a host: expected a name like `www.example.com` or `*.example.com`"))
         }
     }
 }
 
-impl TryFrom<String> for HostPattern {
-    type Error = String;
-    fn try_from(s: String) -> Result<Self, String> {
-        s.parse()
-    }
-}
-
-impl From<HostPattern> for String {
-    fn from(h: HostPattern) -> String {
-        h.0
+impl Serialize for HostPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
