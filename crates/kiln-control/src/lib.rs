@@ -20,7 +20,7 @@ mod sync;
 mod world;
 
 pub use acme::ProofKind;
-pub use core::{Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
+pub use core::{Bygone, Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
 pub use health::Prober;
 pub use host::verify::store as verify_store;
 pub use host::without_history::repair_log;

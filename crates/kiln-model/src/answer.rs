@@ -188,7 +188,7 @@ pub struct StatusAnswer {
     /// What will be a trouble if nobody does anything, each with what helps.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Requests at the fleets that take requests now, or drain: those at fleets that are gone went with them.
+    /// Requests at the fleets there are, and at those that went since this control plane was started.
     pub requests: u64,
     /// Of these, answered by the edge itself with 502, 503 or 504, or cut. What an instance answers is an answer.
     pub failed_requests: u64,

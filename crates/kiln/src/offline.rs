@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kiln_control::contract::EventSink;
 use kiln_model::{BakeAnswer, Event, ExitCode, Failure, Stamped};
@@ -13,6 +15,17 @@ use crate::progress::Reporter;
 use crate::{output, signals};
 
 const CALLED_OFF: &str = "called off: what was finished stays, and nothing else";
+
+/// What waits for somebody else, a mirror say, may take its time to notice that it was called off. Whatever is ended
+/// leaves nothing half-done.
+fn leave_in_time() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let begun = Instant::now();
+    while let Some(left) = PATIENCE.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
+    }
+    signals::leave(CALLED_OFF)
+}
 
 /// Somebody at this terminal: sees how it goes, keeps what was baked, and may press Ctrl-C.
 pub(crate) struct Onlooker {
@@ -25,11 +38,12 @@ impl Onlooker {
     pub(crate) fn new(reporter: Box<dyn Reporter>) -> Result<Self, Failure> {
         let gone = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&gone);
-        // What waits for somebody else, a mirror say, may take its time to notice; whatever is ended leaves nothing
-        // half-done.
-        signals::watch(move || match told.swap(true, Ordering::Relaxed) {
-            false => output::aside("calling it off; Ctrl-C once more ends it at once"),
-            true => signals::leave(CALLED_OFF),
+        signals::watch(move || {
+            if told.swap(true, Ordering::Relaxed) {
+                signals::leave(CALLED_OFF);
+            }
+            output::aside("calling it off; Ctrl-C once more ends it at once");
+            thread::spawn(leave_in_time);
         })?;
         Ok(Self { reporter: Mutex::new(reporter), baked: Mutex::default(), gone })
     }

@@ -28,7 +28,7 @@ use kiln_model::{
 pub use begin::{Precedence, Refusal, Request};
 pub use news::{News, NewsSender};
 pub use past::Past;
-pub use report::InstanceReport;
+pub use report::{Bygone, InstanceReport};
 
 use crate::boundary::between;
 use crate::world::{Condition, Trouble, World};
@@ -54,6 +54,8 @@ pub struct Core {
     watches: BTreeMap<AppName, canary::Watch>,
     /// What was cut at fleets the edge has let go of, until it is written down.
     cuts: BTreeMap<FleetId, u64>,
+    /// What was served at fleets the edge has let go of since this core was made.
+    bygone: BTreeMap<AppName, Bygone>,
     back_off: BTreeMap<FleetId, BackOff>,
     /// Members of retiring fleets that have been asked to end by this core.
     asked_to_end: BTreeSet<InstanceId>,
@@ -89,6 +91,7 @@ impl Core {
             cancelled: BTreeMap::new(),
             watches: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            bygone: BTreeMap::new(),
             back_off: BTreeMap::new(),
             asked_to_end: BTreeSet::new(),
             announced: BTreeSet::new(),

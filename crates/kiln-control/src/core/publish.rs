@@ -56,8 +56,13 @@ impl Core {
         self.published = None;
         let table = RouteTable { version: version + 1, ..table };
         let counts = between("table", || self.world.edge.set_table(&table))?;
-        for gone in counts.gone.into_iter().filter(|count| count.cut > 0) {
-            *self.cuts.entry(gone.fleet).or_default() += gone.cut;
+        for gone in counts.gone {
+            let figures = self.bygone.entry(gone.fleet.app.clone()).or_default();
+            figures.served += gone.served;
+            figures.failed += gone.failed;
+            if gone.cut > 0 {
+                *self.cuts.entry(gone.fleet).or_default() += gone.cut;
+            }
         }
         // The very same may have been put in force before, and that acknowledged late.
         self.published = Some(RouteTable { version: counts.version, ..table });

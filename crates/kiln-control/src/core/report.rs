@@ -28,7 +28,21 @@ pub struct InstanceReport {
     pub problem: Option<String>,
 }
 
+/// Requests at fleets that are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bygone {
+    /// Those that were answered.
+    pub served: u64,
+    /// Of these, by no instance.
+    pub failed: u64,
+}
+
 impl Core {
+    /// What was served at fleets of an app that the edge has let go of since this core was made.
+    pub fn bygone(&self, app: &AppName) -> Bygone {
+        self.bygone.get(app).copied().unwrap_or_default()
+    }
+
     /// All apps.
     pub fn apps(&self) -> &BTreeMap<AppName, AppState> {
         &self.past.apps

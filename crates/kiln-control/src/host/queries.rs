@@ -9,7 +9,7 @@ use kiln_model::{
 
 use super::LocalHost;
 use super::history;
-use crate::core::Core;
+use crate::core::{Bygone, Core};
 use crate::sync::lock;
 use crate::world::Edge as _;
 
@@ -50,7 +50,8 @@ impl LocalHost {
         let core = lock(&self.driver.core);
         let state = &core.apps()[&app];
         let of_app = counts.fleets.iter().filter(|c| c.fleet.app == app);
-        let (mut in_flight, mut served, mut failed) = (0, 0, 0);
+        let Bygone { mut served, mut failed } = core.bygone(&app);
+        let mut in_flight = 0;
         for count in of_app {
             in_flight += count.in_flight;
             served += count.served;

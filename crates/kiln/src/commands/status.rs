@@ -122,9 +122,8 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
         lines.push(table(["SERVICE", "READY", "RELEASE", "IMAGE"], &rows));
     }
     let (requests, flying) = (count(status.requests, "request"), status.in_flight);
-    // What went to fleets before these went with them.
     let failed = status.failed_requests;
-    lines.push(format!("{requests} at what is up: {failed} that no instance answered, {flying} in flight"));
+    lines.push(format!("{requests}: {failed} that no instance answered, {flying} in flight"));
     for waiting in &status.waiting {
         let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
         lines.push(format!("under way: {} (since {}{until})", waiting.what, moment(waiting.since)));

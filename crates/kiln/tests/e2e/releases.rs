@@ -46,3 +46,20 @@ fn what_a_release_is_and_what_differs_is_told() {
     let unknown = host.kiln(&["releases", "show", "r-ffffffff"]);
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[test]
+fn requests_at_fleets_that_are_gone_are_still_counted() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    host.deploy(&project);
+    (0..20).for_each(|_| drop(host.page()));
+    project.say("later");
+    let later = host.deploy(&project);
+    host.wait_until("the first fleet is gone", || {
+        host.json(&["instances"]).as_array().unwrap().iter().all(|i| i["release"] == later.as_str())
+    });
+    drop(host.page());
+    let status = host.json(&["status"]);
+    assert_eq!((&status["requests"], &status["failed_requests"]), (&21.into(), &0.into()), "{status}");
+}
