@@ -104,6 +104,14 @@ pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
     walk.paths.into_par_iter().map(known).collect()
 }
 
+/// The first of `order.files` that names nothing, by its place among them, and what is wrong.
+pub fn missing_file(order: &BakeOrder) -> Option<(usize, FilesError)> {
+    let walk = Walk { project: &order.project, paths: Vec::new() };
+    let is_missing = |spec: &FileSpec| order.project.join(&spec.src).symlink_metadata().is_err();
+    let (index, spec) = order.files.iter().enumerate().find(|(_, spec)| is_missing(spec))?;
+    Some((index, walk.missing(spec)))
+}
+
 /// A path that goes into the image, its content not looked at yet.
 struct Met {
     dst: Vec<u8>,

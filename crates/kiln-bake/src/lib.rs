@@ -81,7 +81,7 @@ pub use debian::version::compare as compare_versions;
 pub use description::objects_of_foreign;
 pub use error::{BakeError, LockProblem};
 pub use fetch::FetchError;
-pub use files::FilesError;
+pub use files::{FilesError, missing_file};
 pub use handmade::{Committed, HandmadeError, Source, commit};
 pub use lock::{Reasons, lock, lock_with_reasons};
 pub use machine_own::MachineOwn;

@@ -109,6 +109,7 @@ pub fn bake(
     let teller = Teller { events, clock };
     let old = project.lock()?;
     let orders = orders(project)?;
+    files_exist(project, &orders)?;
     if locked && !is_answered(&orders, old.as_ref()) {
         return Err(Failure::new(ExitCode::Spec, "kiln.lock does not answer what kiln.toml asks for")
             .hint("run `kiln lock` and commit the result, or leave out --locked"));
@@ -142,6 +143,16 @@ pub fn baked_before(project: &Project, store: &Store) -> Result<BTreeMap<ImageNa
         }
     }
     Ok(baked)
+}
+
+/// Refuses a spec that speaks of files which are not there, before anything is fetched for it.
+fn files_exist(project: &Project, orders: &[BakeOrder]) -> Result<(), Failure> {
+    for order in orders {
+        if let Some((index, problem)) = kiln_bake::missing_file(order) {
+            return Err(project.wrong_file(&order.image, index, &problem.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn is_answered(orders: &[BakeOrder], lock: Option<&Lock>) -> bool {

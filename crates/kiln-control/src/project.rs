@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use kiln_model::spec::Spec;
+use kiln_model::spec::{Spec, SpecError};
 use kiln_model::{ExitCode, Failure, ImageName, ImageRecord, Lock};
 
 /// The largest spec or lock that is read: what is larger is something else.
@@ -49,6 +49,12 @@ impl Project {
     ) -> Result<BTreeSet<String>, Failure> {
         let file = self.dir.join("kiln.toml").display().to_string();
         Ok(self.spec.kept_policy(images, &kiln_bake::compare_versions, (&file, &self.text))?)
+    }
+
+    /// What is wrong with the `index`th of the files of an image, with its line.
+    pub(crate) fn wrong_file(&self, image: &ImageName, index: usize, problem: &str) -> Failure {
+        let file = self.dir.join("kiln.toml").display().to_string();
+        SpecError::of_file((&file, &self.text), image, index, problem).into()
     }
 
     /// Reads the lock beside the spec, if there is one.

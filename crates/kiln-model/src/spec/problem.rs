@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitCode, Failure};
+use super::document::{Document, Place};
+use crate::{ExitCode, Failure, ImageName};
 
 /// A spec that cannot be used: everything that was found wrong with it, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +16,16 @@ pub struct SpecError {
     pub file: String,
     /// What is wrong; never empty.
     pub problems: Vec<SpecProblem>,
+}
+
+impl SpecError {
+    /// What is wrong with the `src` of one of an image's `files`, the `index`th, in a spec that reads: only who looks into
+    /// the project's directory sees it. The spec was read from `text`, which people know as `file`.
+    pub fn of_file((file, text): (&str, &str), image: &ImageName, index: usize, problem: &str) -> Self {
+        let place = Place::default().key("image").key(image.as_str()).key("files").item(index).key("src");
+        let span = Document::parse(text).map_or(0..0, |document| document.value(&place));
+        located(file, text, vec![Found::new(span, problem)])
+    }
 }
 
 /// One thing wrong with a spec. It carries the line it is about, so that whoever shows it needs no file.
