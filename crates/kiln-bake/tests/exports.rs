@@ -101,7 +101,7 @@ fn an_exported_image_is_unpacked_by_others_to_the_same_tree() {
     assert_eq!(place.bake("./out.tar").digest, record.digest);
     // Never over what is there.
     let failure = place.export(&record, "out", OciForm::Directory).unwrap_err();
-    assert!(failure.code == ExitCode::Bake && failure.message.contains("is there already"), "{failure:?}");
+    assert!(failure.code == ExitCode::Usage && failure.message.contains("is there already"), "{failure:?}");
     let left: Vec<_> = fs::read_dir(place.project.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".new")), "{left:?}");
 }

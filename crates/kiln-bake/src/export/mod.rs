@@ -77,6 +77,11 @@ impl ExportError {
         }
     }
 
+    /// Refuses a place where something is, before any work is done for it.
+    pub(crate) fn if_there(path: &std::path::Path) -> Result<(), Self> {
+        if path.symlink_metadata().is_ok() { Err(Self::There(path.into())) } else { Ok(()) }
+    }
+
     pub(crate) fn write(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Write { path, source }
@@ -87,8 +92,8 @@ impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
         let code = match &error {
             ExportError::Store(_) | ExportError::Write { .. } => ExitCode::Host,
-            ExportError::There(_)
-            | ExportError::Image { .. }
+            ExportError::There(_) => ExitCode::Usage,
+            ExportError::Image { .. }
             | ExportError::Registry(_)
             | ExportError::Tree(_)
             | ExportError::Cancelled => ExitCode::Bake,

@@ -76,6 +76,7 @@ pub fn to_oci(
     architecture: &str,
     report: &dyn Report,
 ) -> Result<Pushed, ExportError> {
+    ExportError::if_there(path)?;
     let made = make(image, architecture, report)?;
     let task = Task::new(report, "writing the OCI image", "bytes", Some(made.bytes()));
     match form {
@@ -256,9 +257,7 @@ fn directory(
     tag: &str,
     task: &Task<'_>,
 ) -> Result<(), ExportError> {
-    if path.symlink_metadata().is_ok() {
-        return Err(ExportError::There(path.into()));
-    }
+    ExportError::if_there(path)?;
     let partial = beside(path);
     let blobs = partial.join("blobs/sha256");
     let written = (|| {
@@ -333,9 +332,7 @@ pub(crate) fn new_file(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<u64, ExportError> {
-    if path.symlink_metadata().is_ok() {
-        return Err(ExportError::There(path.into()));
-    }
+    ExportError::if_there(path)?;
     let partial = beside(path);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&partial)?;

@@ -123,6 +123,9 @@ impl OciError {
     /// The next step, if that can be said.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Missing { reference, .. } if reference.starts_with(['.', '/']) => {
+                Some("a path starts at the directory of kiln.toml".into())
+            }
             Self::Missing { reference, .. } => Some(format!(
                 "a path starts at the directory of kiln.toml; an image in a registry is named with the registry's \
                  host, like `oci:registry.example.com/library/{reference}`"

@@ -81,6 +81,9 @@ fn what_is_not_there_is_said_with_the_next_step() {
     place.write("page", "changed since");
     let stale = said(&["image", "tree", "web"]);
     assert!(stale.contains("has not been baked") && stale.contains("hint: run `kiln bake`"), "{stale}");
+    // Where no app is, names are still looked for, and what is not found is what is told.
+    let elsewhere = said(&["image", "inspect", "zzz", "--app-dir", "/"]);
+    assert!(elsewhere.contains("there is no image `zzz`"), "{elsewhere}");
     let nowhere = said(&["image", "push", "web", "web:1.0"]);
     assert!(nowhere.starts_with("status: 2") && nowhere.contains("names no registry"), "{nowhere}");
 }
@@ -96,13 +99,31 @@ fn exports_say_where_they_went_and_replace_nothing() {
         std::fs::metadata(place.path().join("root.tar")).unwrap().len()
     );
     let again = place.told(&run(&place, &["image", "export", "web", "--tar", "root.tar"]));
-    assert!(again.starts_with("status: 4") && again.contains("is there already"), "{again}");
+    assert!(again.starts_with("status: 2") && again.contains("is there already"), "{again}");
     let oci = json(&place, &["image", "export", "web", "--oci", "layout"]);
     assert!(oci["manifest"].as_str().unwrap().starts_with("sha256:"));
     assert!(place.path().join("layout/oci-layout").is_file());
     json(&place, &["image", "export", "web", "--erofs", "root.erofs"]);
     let none = place.told(&run(&place, &["image", "export", "web"]));
     assert!(none.starts_with("status: 2"), "{none}");
+}
+
+/// Before anything is fetched or written.
+#[test]
+fn a_file_that_is_not_there_is_shown_in_the_spec() {
+    let place = Place::new();
+    baked("one", &place);
+    let spec = std::fs::read_to_string(place.path().join("kiln.toml")).unwrap();
+    assert!(spec.contains("src = \"page\""), "{spec}");
+    place.write("kiln.toml", &spec.replace("src = \"page\"", "src = \"paeg\""));
+    let lock = place.path().join("kiln.lock");
+    std::fs::remove_file(&lock).unwrap();
+    let said = place.told(&run(&place, &["bake"]));
+    let line = 1 + spec.lines().position(|line| line.contains("src = \"page\"")).unwrap();
+    for words in ["status: 3", &format!("kiln.toml:{line}:"), "there is no `paeg`", "did you mean `page`"] {
+        assert!(said.contains(words), "expected `{words}` in {said}");
+    }
+    assert!(!lock.exists());
 }
 
 #[test]

@@ -194,7 +194,17 @@ fn what_is_volatile_again_would_hide_what_was_kept() {
     host.deploy(&project());
     let victim = first_instance(&host);
     let hands = Hands::on(&host, &victim, "mkdir /srv/hand/sub; echo by hand > /srv/hand/sub/page");
-    host.json(&["commit", &victim, "--name", "fixed"]);
+    let image = host.json(&["commit", &victim, "--name", "fixed"])["image"].clone();
+    host.json(&["commit", &victim, "--name", "again"]);
+    let listed = host.json(&["image", "list"]);
+    let entry = listed.as_array().unwrap().iter().find(|entry| entry["digest"] == image).unwrap();
+    let names: Vec<&str> =
+        entry["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(["fixed", "again"].iter().all(|name| names.contains(name)), "{listed}");
+    for name in ["fixed", "again"] {
+        let shown = host.json(&["image", "inspect", name, "--app-dir", "/"]);
+        assert_eq!(shown["digest"], image, "a name leads to it wherever one is");
+    }
     hands.let_go();
     // What was kept itself, a part of it, what it is in, and the place a link leads to.
     for (volatile, place) in [
@@ -211,6 +221,12 @@ fn what_is_volatile_again_would_hide_what_was_kept() {
         over.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");
         refused(&host, &["deploy", over.dir()], 4, &[&format!("{place}:"), "take it out of `volatile`"]);
     }
+    // The project's own files below it are nothing that was kept.
+    let own = over_handmade();
+    let more = "user = \"www-data\"\nvolatile = [\"/srv/hand/own\"]\nfiles = [{ src = \"site/\", dst = \"/srv/hand/own\" }]";
+    own.edit("kiln.toml", "user     = \"www-data\"", more);
+    own.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");
+    host.deploy(&own);
     let unknown = over_handmade();
     unknown.edit("kiln.toml", "image:fixed", "image:unknown");
     unknown.append("kiln.toml", "\n[policy]\nallow_handmade = true\n");

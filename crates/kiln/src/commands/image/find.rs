@@ -12,7 +12,7 @@ use crate::app;
 /// Fewer digits could mean anything.
 const FEWEST_DIGITS: usize = 4;
 
-/// The image that `wanted` means: a digest, the beginning of one, or a name of the app in `directory`.
+/// The image that `wanted` means: a digest, the beginning of one, a name of the app in `directory`, or of a handmade one.
 pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest, Failure> {
     let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     let is_hex =
@@ -44,11 +44,17 @@ fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest,
     let name: ImageName = wanted
         .parse()
         .map_err(|_| none("it is neither the beginning of a digest in the store nor a name".into()))?;
-    let dir = app::checked_directory(directory)?;
+    let handmade = store.handmade().map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+    let dir = match (app::checked_directory(directory), handmade.get(&name)) {
+        (Ok(dir), _) => dir,
+        (Err(_), Some(digest)) => return Ok(*digest),
+        (Err(no_app), None) => return Err(none(no_app.message)),
+    };
     let project = Project::load(&dir)?;
-    let names: Vec<String> = project.spec.images.keys().map(|name| format!("`{name}`")).collect();
     if !project.spec.images.contains_key(&name) {
-        return Err(none(format!("the app in {} has {}", dir.display(), names.join(", "))));
+        let names: Vec<String> = project.spec.images.keys().map(|name| format!("`{name}`")).collect();
+        let none = || none(format!("the app in {} has {}", dir.display(), names.join(", ")));
+        return handmade.get(&name).copied().ok_or_else(none);
     }
     let baked = pipeline::baked_before(&project, store)?;
     match baked.get(&name) {

@@ -1,7 +1,9 @@
 //! `kiln image list`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use kiln_model::{ExitCode, Failure, ImageRecord};
+use kiln_model::{ExitCode, Failure, ImageDigest, ImageName, ImageRecord};
 use serde_json::json;
 
 use crate::context::Context;
@@ -20,14 +22,31 @@ pub(crate) fn run(_: &List, context: &Context) -> Result<(), Failure> {
         images.extend(store.image(&digest).map_err(failed)?);
     }
     images.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
+    let handmade = store.handmade().map_err(failed)?;
+    let images: Vec<Named> = images.into_iter().map(|image| Named::of(image, &handmade)).collect();
     let value: Vec<_> = images.iter().map(summary).collect();
     context.output.result(&value, || words_for(&images))
 }
 
-fn summary(image: &ImageRecord) -> serde_json::Value {
+/// An image with all its names: its own, and those people gave it who made it by hand.
+struct Named {
+    image: ImageRecord,
+    names: Vec<String>,
+}
+
+impl Named {
+    fn of(image: ImageRecord, handmade: &BTreeMap<ImageName, ImageDigest>) -> Self {
+        let given = handmade.iter().filter(|(name, digest)| **digest == image.digest && **name != image.name);
+        let names = [&image.name].into_iter().chain(given.map(|(name, _)| name)).map(ToString::to_string);
+        Self { names: names.collect(), image }
+    }
+}
+
+fn summary(Named { image, names }: &Named) -> serde_json::Value {
     json!({
         "digest": image.digest.to_string(),
         "name": image.name.as_str(),
+        "names": names,
         "bytes": image.metadata_bytes + image.content_bytes,
         "entries": image.entries,
         "packages": image.packages.len(),
@@ -35,12 +54,12 @@ fn summary(image: &ImageRecord) -> serde_json::Value {
     })
 }
 
-fn words_for(images: &[ImageRecord]) -> String {
-    let row = |image: &ImageRecord| {
+fn words_for(images: &[Named]) -> String {
+    let row = |Named { image, names }: &Named| {
         let size = words::bytes(image.metadata_bytes + image.content_bytes);
         let counts = (image.packages.len().to_string(), image.entries.to_string());
         let origin = if image.handmade.is_some() { "handmade" } else { "baked" };
-        [image.digest.short(), image.name.to_string(), origin.into(), counts.0, counts.1, size]
+        [image.digest.short(), names.join(", "), origin.into(), counts.0, counts.1, size]
     };
     let rows: Vec<[String; 6]> = images.iter().map(row).collect();
     table(["IMAGE", "NAME", "ORIGIN", "PACKAGES", "PATHS", "SIZE"], &rows)

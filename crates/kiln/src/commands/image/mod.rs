@@ -43,7 +43,8 @@ enum ImageCommands {
 /// The image that is meant.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Wanted {
-    /// The image: its digest or the beginning of it, or the name of an image of the app in DIR, as baked last
+    /// The image: its digest or the beginning of it, the name of an image of the app in DIR, as baked last, or of a
+    /// handmade one
     #[arg(value_name = "IMAGE")]
     image: String,
 }
