@@ -247,7 +247,7 @@ fn a_program_finds_what_it_expects() {
     assert!(output.starts_with(&expected), "{output}");
     for part in [
         "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n",
-        "\n1024\nMax core file size 1 1 bytes\nto-dev-stdout\nx\n1000 1777\n1000 1777\n",
+        "\n1024\nMax core file size 1 1 bytes \nto-dev-stdout\nx\n1000 1777\n1000 1777\n",
     ] {
         assert!(output.contains(part), "{part:?} is not in:\n{output}");
     }

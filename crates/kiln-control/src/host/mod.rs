@@ -295,7 +295,8 @@ const DOWN_DRAIN: Millis = Millis(5_000);
 fn keep_out_of_dumps() {
     // Neither can fail but on a kernel without the call, which Kiln does not run on.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // Not 0: of that the kernel takes no notice where dumps are handed to a program (core(5)).
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
 }
 
 fn precedence(supersede: bool) -> Precedence {

@@ -120,7 +120,7 @@ fn nobody_shows(host: &TestHost, value: &str) {
         let environ = String::from_utf8_lossy(&read("environ")).into_owned();
         assert!(!environ.contains(value), "process {pid} shows it: {environ}");
         let limits = String::from_utf8_lossy(&read("limits")).into_owned();
-        assert!(limits.contains("Max core file size        0                    0 "), "{pid}: {limits}");
+        assert!(limits.contains("Max core file size        1                    1 "), "{pid}: {limits}");
     }
 }
 

@@ -212,9 +212,7 @@ fn become_user(script: &Script) -> Result<(), Errno> {
 
 fn limits(script: &Script) -> Result<(), Errno> {
     const FILES: u64 = 1024; // What `select` can count to; programs that want more ask for it.
-    raw::set_limit(libc::RLIMIT_NOFILE, FILES.min(script.host.most_files), script.host.most_files)?;
-    // Less than any dump takes, and not 0: where dumps are handed to a program (core(5)), the kernel heeds no limit but 1.
-    raw::set_limit(libc::RLIMIT_CORE, 1, 1)
+    raw::set_limit(libc::RLIMIT_NOFILE, FILES.min(script.host.most_files), script.host.most_files)
 }
 
 /// A table of its own.

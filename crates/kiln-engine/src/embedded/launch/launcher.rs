@@ -242,10 +242,10 @@ fn own_streams(streams: &[&OwnedFd], uid: u32, gid: u32) -> rustix::io::Result<(
 }
 
 /// Keeps the memory of this process, through which secrets pass, out of core dumps and away from its user's
-/// debuggers.
+/// debuggers. Instances inherit the limit, and may not raise it.
 pub(crate) fn undumpable() {
     // It cannot fail but on a kernel without the call, which Kiln does not run on.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    // Where the kernel hands dumps to a program, this is what it asks.
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // Less than any dump takes, and not 0: where dumps are handed to a program (core(5)), the kernel heeds no limit but 1.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
 }
