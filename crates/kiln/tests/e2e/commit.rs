@@ -243,7 +243,9 @@ fn what_is_written_to_meanwhile_is_no_state() {
     let hands = Hands::on(
         &host,
         &victim,
-        "head -c 12000000 /dev/zero > /srv/hand/large; (while :; do echo x >> /srv/hand/large; done) & sleep 0.2",
+        // Several, so that one of them gets a processor while it is read, however busy the machine is.
+        "head -c 12000000 /dev/zero > /srv/hand/large; for n in 1 2 3 4; do \
+         (while :; do echo x >> /srv/hand/large; done) & done; sleep 0.2",
     );
     refused(
         &host,

@@ -32,7 +32,7 @@ fn a_package_that_does_not_exist() {
 fn files_that_are_missing_or_lead_out_of_the_project() {
     let (root, project) = (baked_root(), Project::example("hello"));
     project.edit("kiln.toml", "src = \"nginx.conf\"", "src = \"nginx.cnf\"");
-    fails(&bake(&project, root.path()), 4, &["nginx.cnf", "nginx.conf"]);
+    fails(&bake(&project, root.path()), 3, &["kiln.toml:9:11", "nginx.cnf", "did you mean `nginx.conf`?"]);
     let project = Project::example("hello");
     project.edit("kiln.toml", "src = \"nginx.conf\"", "src = \"../../etc/passwd\"");
     let output = bake(&project, root.path());
