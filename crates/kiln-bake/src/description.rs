@@ -1,5 +1,6 @@
-//! What an image says of itself, in an xattr of its root directory: how it is run, what is volatile in it, and over which
-//! image hands made it, or the one it starts from. So its digest covers that, and whoever gets an image from elsewhere can hold its record to it.
+//! What an image says of itself, in an xattr of its root directory: how it is run, what is volatile in it, and over
+//! which image hands made it, or the one it starts from. So its digest covers that, and whoever gets an image from
+//! elsewhere can hold its record to it.
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use kiln_model::hex_pair;
+
 /// A generator of one thread (splitmix64), seeded from the system.
 pub(crate) struct Random(Cell<u64>);
 
@@ -42,10 +44,9 @@ impl Random {
 
 /// A number in 16 hex digits.
 pub(crate) fn hex(number: u64) -> [u8; 16] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
-    for (at, digit) in text.iter_mut().enumerate() {
-        *digit = DIGITS[(number >> (60 - 4 * at)) as usize & 15];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        digits.copy_from_slice(&hex_pair(byte));
     }
     text
 }

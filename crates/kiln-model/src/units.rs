@@ -62,6 +62,18 @@ impl FromStr for Millis {
     }
 }
 
+impl ByteSize {
+    /// For people, who do not care for the last byte: `23.5GiB`, and `64MiB` where that is all of it.
+    pub fn about(self) -> String {
+        match SIZES.iter().find(|(unit, factor)| self.0 >= *factor && *unit != "B") {
+            Some((unit, factor)) if !self.0.is_multiple_of(*factor) => {
+                format!("{:.1}{unit}", self.0 as f64 / *factor as f64)
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl Millis {
     /// The same span as the standard library has it.
     pub fn duration(self) -> Duration {
@@ -103,6 +115,21 @@ mod tests {
         }
         for s in ["0ms", "1500ms", "30s", "90s", "10m", "2h"] {
             assert_eq!(s.parse::<Millis>().unwrap().to_string(), s);
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_an_amount_is_short() {
+        for (bytes, said) in [
+            (0, "0B"),
+            (512, "512B"),
+            (1536, "1.5KiB"),
+            (64 << 20, "64MiB"),
+            ((64 << 20) + 1, "64.0MiB"),
+            (25_276_510_208, "23.5GiB"),
+            (3 << 30, "3GiB"),
+        ] {
+            assert_eq!(ByteSize(bytes).about(), said);
         }
     }
 

@@ -52,28 +52,17 @@ impl Store {
             }
             Ok(Ok(Entry::new(digest, state.stamp)))
         };
-        let looked: std::result::Result<Vec<Entry>, Vec<Damage>> = whole_or_damage(each(&objects, look)?);
-        let entries = match looked {
-            Err(damage) => return Ok(damage),
-            Ok(entries) => entries,
-        };
+        let (mut entries, mut damage) = (Vec::with_capacity(objects.len()), Vec::new());
+        for looked in each(&objects, look)? {
+            match looked {
+                Ok(entry) => entries.push(entry),
+                Err(damaged) => damage.push(damaged),
+            }
+        }
         let now = Seen { marks, entries };
-        if now != seen {
+        if damage.is_empty() && now != seen {
             self.remember(&image.0, &now)?;
         }
-        Ok(Vec::new())
+        Ok(damage)
     }
-}
-
-fn whole_or_damage(
-    looked: Vec<std::result::Result<Entry, Damage>>,
-) -> std::result::Result<Vec<Entry>, Vec<Damage>> {
-    let (mut whole, mut damaged) = (Vec::with_capacity(looked.len()), Vec::new());
-    for one in looked {
-        match one {
-            Ok(entry) => whole.push(entry),
-            Err(damage) => damaged.push(damage),
-        }
-    }
-    if damaged.is_empty() { Ok(whole) } else { Err(damaged) }
 }

@@ -8,7 +8,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use kiln_store::{Look, Store, Verity};
+use kiln_model::ObjectDigest;
+use kiln_store::{Look, Store, Verity, Wanted};
 use overwritten::overwrite;
 use support::Scratch;
 
@@ -133,13 +134,22 @@ impl Read for Failing {
     }
 }
 
+/// Fifty objects, the n-th of `content(n, 100 + n)`.
+fn fifty(store: &Store) -> Vec<(ObjectDigest, u64)> {
+    (0..50).map(|n| store.objects().put_bytes(&content(n, 100 + n)).unwrap()).collect()
+}
+
+/// As [`Store::has_all`] is asked for them.
+fn wanted(all: &[(ObjectDigest, u64)]) -> Vec<Wanted> {
+    all.iter().map(|(digest, size)| (*digest, Some(*size))).collect()
+}
+
 #[test]
 fn an_object_overwritten_where_it_lies_is_missed_although_others_came_meanwhile() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let all: Vec<_> = (0..50).map(|n| store.objects().put_bytes(&content(n, 100 + n)).unwrap()).collect();
-    let key = kiln_model::Sha256::of(b"the list");
-    let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
+    let all = fifty(&store);
+    let (key, list) = (kiln_model::Sha256::of(b"the list"), || Ok(wanted(&all)));
     assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     let damaged = all[7].0;
     overwrite(&store, &damaged, |bytes| bytes[3] ^= 1);
@@ -156,9 +166,8 @@ fn an_object_overwritten_where_it_lies_is_missed_although_others_came_meanwhile(
 fn of_objects_that_were_written_to_those_that_are_whole_stay() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let all: Vec<_> = (0..50).map(|n| store.objects().put_bytes(&content(n, 100 + n)).unwrap()).collect();
-    let key = kiln_model::Sha256::of(b"the list");
-    let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
+    let all = fifty(&store);
+    let (key, list) = (kiln_model::Sha256::of(b"the list"), || Ok(wanted(&all)));
     assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     let unasked = || panic!("no directory has changed");
     // In the order of the list: one that is whole before the damaged one, and one behind it.
@@ -185,7 +194,7 @@ fn an_object_that_goes_is_missed_although_all_were_there_before() {
     let all: Vec<_> = (0..700).map(|n| batch.put_bytes(&content(n, 100 + n)).unwrap()).collect();
     batch.commit().unwrap();
     let key = kiln_model::Sha256::of(b"the list");
-    let list = || Ok(all.iter().map(|(digest, size)| (*digest, Some(*size))).collect());
+    let list = || Ok(wanted(&all));
     assert!(store.has_all(&key, Look::Glance, None, list).unwrap());
     // Found again without looking at the list.
     assert!(store.has_all(&key, Look::Glance, None, || panic!("nothing has changed")).unwrap());

@@ -17,18 +17,12 @@ pub(super) fn warning(store: &Store) -> Option<String> {
 
 fn judge(size: u64, free: u64, root: &str) -> Option<String> {
     let little = (size / 20).clamp(LEAST, MOST);
-    let (left, all) = (rounded(free), rounded(size));
+    let (left, all) = (ByteSize(free).about(), ByteSize(size).about());
     (free < little).then(|| {
         format!(
             "the disk of {root} has {left} of {all} left; `kiln gc --dry-run` says what may go, `kiln gc` lets it go"
         )
     })
-}
-
-/// In whole units: how many bytes there are to the last does not matter here.
-fn rounded(bytes: u64) -> ByteSize {
-    let unit = if bytes >= 10 << 30 { 1 << 30 } else { 1 << 20 };
-    ByteSize(bytes / unit * unit)
 }
 
 #[cfg(test)]

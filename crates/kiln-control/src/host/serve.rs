@@ -104,24 +104,32 @@ impl LocalHost {
         let core = lock(&self.driver.core);
         core.conflict(release).map_err(|e| refused(Refusal::Conflict(e)))?;
         let apps = core.apps().clone();
-        let limits = preflight::limits(core.apps(), &|id| core.release(id).cloned());
+        let limits = preflight::limits(core.apps(), |id| core.release(id));
         drop(core);
         let state = apps.get(&release.app).cloned().unwrap_or_default();
         release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
         if state.traffic.live() == Some(&release.id()) {
             return Ok(Vec::new());
         }
-        self.preflight(release, &state, kind)?;
-        Ok(preflight::doubts(release, &state, limits, &self.store))
+        self.preflight(release, &state, limits, kind).map(Vec::from_iter)
     }
 
-    /// Refuses what cannot succeed.
-    fn preflight(&self, release: &Release, state: &AppState, kind: OperationKind) -> Result<(), Failure> {
+    /// Refuses what cannot succeed beside instances with these `limits` together; what is doubtful.
+    fn preflight(
+        &self,
+        release: &Release,
+        state: &AppState,
+        limits: u64,
+        kind: OperationKind,
+    ) -> Result<Option<String>, Failure> {
         preflight::images::check(release, state, &self.store)?;
-        preflight::check(release, state, &self.store, &*self.engine)?;
+        let doubt = preflight::check(release, state, limits, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.
-        if kind == OperationKind::Deploy { preflight::stores::check(release) } else { Ok(()) }
+        if kind == OperationKind::Deploy {
+            preflight::stores::check(release)?;
+        }
+        Ok(doubt)
     }
 
     /// The ports the edge listens on for routes of releases that serve.

@@ -21,6 +21,26 @@ fn through(host: &mut TestHost, n: usize, deed: impl FnOnce(&TestHost) -> Output
     output
 }
 
+/// The same at several of the boundaries that were `passed`, under load. `ask` is given what `prepare` has found or made
+/// while control was well. `came_about` looks at what serves, and says whether it is what was asked for: what was asked is
+/// answered as it is then, and nobody's request fails.
+fn at_boundaries<T>(
+    host: &mut TestHost,
+    passed: &str,
+    prepare: impl Fn(&TestHost, usize) -> T,
+    ask: impl Fn(&TestHost, &T) -> Output,
+    came_about: impl Fn(&TestHost, &str, &T) -> bool,
+) {
+    let load = host.load();
+    for n in chosen(passed.lines().count(), 4) {
+        let (before, asked) = (host.live(), prepare(host, n));
+        let output = through(host, n, |host| ask(host, &asked));
+        let is_new = came_about(host, &before, &asked);
+        is_true(&output, is_new, &n.to_string());
+    }
+    assert_eq!(load.stop().failures, []);
+}
+
 fn page(n: usize) -> String {
     format!("<h1>hello release {n}</h1>\n")
 }
@@ -44,17 +64,20 @@ fn control_is_killed_at_boundaries_of_rollbacks() {
     let to = cold(&host);
     let all = passed(&mut host, |host| assert!(back(host, to).status.success()));
     assert!(all.contains(" create") && all.contains(" table"), "{all}");
-    let load = host.load();
-    for n in chosen(all.lines().count(), 4) {
-        let (before, to) = (host.live(), cold(&host));
-        let output = through(&mut host, n, |host| back(host, to));
-        let live = host.live();
-        let is_new = live == releases[to];
-        assert!(is_new || live == before, "at {n}: {live} serves");
-        assert_eq!(host.page(), page(place(&live.into())), "at {n}");
-        is_true(&output, is_new, &n.to_string());
-    }
-    assert_eq!(load.stop().failures, []);
+    let ask = |host: &TestHost, to: &usize| back(host, *to);
+    at_boundaries(
+        &mut host,
+        &all,
+        |host, _| cold(host),
+        ask,
+        |host, before, to| {
+            let live = host.live();
+            let is_new = live == releases[*to];
+            assert!(is_new || live == before, "back to {to}: {live} serves");
+            assert_eq!(host.page(), page(place(&live.into())), "back to {to}");
+            is_new
+        },
+    );
 }
 
 /// A canary whose control plane dies goes on or is given up; nobody's request fails, and in the end one release serves.
@@ -69,15 +92,18 @@ fn control_is_killed_at_boundaries_of_canaries() {
     let all = passed(&mut host, |host| {
         host.deploy(&project);
     });
-    for n in chosen(all.lines().count(), 4) {
-        let (before, text) = (host.live(), format!("canary {n}"));
-        project.say(&text);
-        let output = through(&mut host, n, |host| host.kiln(&["deploy", project.dir()]));
-        let is_new = host.live() != before;
-        assert_eq!(host.page().contains(&format!("{text}<")), is_new, "at {n}: {}", host.page());
-        is_true(&output, is_new, &n.to_string());
-    }
     assert_eq!(load.stop().failures, []);
+    let say = |_: &TestHost, n| {
+        let text = format!("canary {n}");
+        project.say(&text);
+        text
+    };
+    let ask = |host: &TestHost, _: &String| host.kiln(&["deploy", project.dir()]);
+    at_boundaries(&mut host, &all, say, ask, |host, before, text| {
+        let is_new = host.live() != before;
+        assert_eq!(host.page().contains(&format!("{text}<")), is_new, "{text}: {}", host.page());
+        is_new
+    });
 }
 
 /// Each hook is run once for a deploy that serves in the end, and those `after` for no other.
@@ -97,22 +123,23 @@ fn control_is_killed_at_boundaries_of_hooks() {
     let all = passed(&mut host, |host| {
         host.deploy(&project);
     });
-    let load = host.load();
-    for n in chosen(all.lines().count(), 4) {
-        let (before, token) = (host.live(), format!("at {n}"));
+    let hook = |_: &TestHost, n| {
+        let token = format!("at {n}");
         hooked(&token);
-        let output = through(&mut host, n, |host| host.kiln(&["deploy", project.dir()]));
+        token
+    };
+    let ask = |host: &TestHost, _: &String| host.kiln(&["deploy", project.dir()]);
+    at_boundaries(&mut host, &all, hook, ask, |host, before, token| {
         let is_new = host.live() != before;
-        let lines = written(&host);
+        let lines = written(host);
         let ran = |moment: &str| lines.iter().filter(|l| l["line"] == format!("{moment} {token}")).count();
         if is_new {
             assert_eq!((ran("before"), ran("after")), (1, 1), "{token}: {lines:?}");
         } else {
             assert!(ran("before") <= 1 && ran("after") == 0, "{token}: {lines:?}");
         }
-        is_true(&output, is_new, &token);
-    }
-    assert_eq!(load.stop().failures, []);
+        is_new
+    });
 }
 
 /// Whether everything of the app is up, or nothing is.

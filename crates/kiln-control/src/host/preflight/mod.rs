@@ -55,23 +55,16 @@ impl Needed {
 }
 
 /// What all instances of this host may use together, as their limits have it.
-pub(super) fn limits(
+pub(super) fn limits<'a>(
     apps: &BTreeMap<AppName, AppState>,
-    release: &dyn Fn(&ReleaseId) -> Option<Release>,
+    release: impl Fn(&ReleaseId) -> Option<&'a Release>,
 ) -> u64 {
     let fleets = apps.values().flat_map(|state| state.fleets.values());
     let of_fleet = |fleet: &kiln_model::Fleet| {
-        let release = release(&fleet.release)?;
-        Some(u64::from(fleet.size()).saturating_mul(release.services.get(&fleet.id.service)?.limits.memory.0))
+        let service = release(&fleet.release)?.services.get(&fleet.id.service)?;
+        Some(u64::from(fleet.size()).saturating_mul(service.limits.memory.0))
     };
     fleets.filter_map(of_fleet).fold(0, u64::saturating_add)
-}
-
-/// What may go wrong with a release on this host: its instances and all others, of which `beside` says what they may
-/// use, may use more memory than there is.
-pub(super) fn doubts(release: &Release, state: &AppState, beside: u64, store: &Store) -> Vec<String> {
-    let Some(machine) = Machine::look(store) else { return Vec::new() };
-    machine.doubts(Needed::by(release, state), beside).into_iter().collect()
 }
 
 /// The services of a release that have no fleet yet.
@@ -86,21 +79,24 @@ fn new_services<'a>(
     release.services.iter().filter(move |(name, _)| !is_up(name))
 }
 
-/// Refuses a release that this host certainly cannot carry beside what runs. Limits are not reservations: that their
-/// sum is more than there is refuses nothing ([`doubts`] warns of it).
+/// Refuses a release that this host certainly cannot carry beside what runs, and says what is doubtful about it. Limits
+/// are not reservations: that their sum, with the `limits` of all that is there, is more than there is refuses nothing.
 ///
 /// # Errors
 /// What is lacking, and how much of it.
 pub(super) fn check(
     release: &Release,
     state: &AppState,
+    limits: u64,
     store: &Store,
     engine: &dyn Engine,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     enforceable(release, store, engine)?;
     // What cannot be found out refuses nothing.
-    let Some(machine) = Machine::look(store) else { return Ok(()) };
-    machine.carries(Needed::by(release, state))
+    let Some(machine) = Machine::look(store) else { return Ok(None) };
+    let needed = Needed::by(release, state);
+    machine.carries(needed)?;
+    Ok(machine.doubt(needed, limits))
 }
 
 /// Refuses a release with limits that would not be kept here.
@@ -133,20 +129,20 @@ impl Machine {
         })
     }
 
-    fn doubts(&self, needed: Needed, beside: u64) -> Option<String> {
+    fn doubt(&self, needed: Needed, beside: u64) -> Option<String> {
         let all = needed.limits.saturating_add(beside);
         (needed.limits > 0 && all > self.memory).then(|| {
             let others = if beside == 0 {
                 String::new()
             } else {
-                format!(" beside {} of those that are there", about(beside))
+                format!(" beside {} of those that are there", ByteSize(beside).about())
             };
             format!(
                 "{} new instances may use {} of memory by their limits{others}, and this host has {}: limits reserve \
                  nothing, and where it is used up the kernel ends instances; lower `memory` or `instances` if they use it",
                 needed.instances,
-                about(needed.limits),
-                about(self.memory)
+                ByteSize(needed.limits).about(),
+                ByteSize(self.memory).about()
             )
         })
     }
@@ -155,13 +151,13 @@ impl Machine {
         let least = needed.instances.saturating_mul(LEAST_PER_INSTANCE);
         let lacks = |what: String, hint: &str| Err(Failure::new(ExitCode::Host, what).hint(hint));
         if needed.largest > self.memory {
-            let (largest, memory) = (about(needed.largest), about(self.memory));
+            let (largest, memory) = (ByteSize(needed.largest).about(), ByteSize(self.memory).about());
             let what = format!("an instance may use {largest} of memory, and this host has {memory}");
             return lacks(what, "set `memory` of the service in kiln.toml to what it needs");
         }
         if least > self.available {
-            let (instances, least) = (needed.instances, about(least));
-            let available = about(self.available);
+            let (instances, least) = (needed.instances, ByteSize(least).about());
+            let available = ByteSize(self.available).about();
             let what = format!(
                 "{instances} new instances beside those that serve take {least} of memory at the least, and {available} is free"
             );
@@ -175,21 +171,11 @@ impl Machine {
             return lacks(what, "raise kernel.pid_max and kernel.threads-max");
         }
         if needed.instances > 0 && self.disk < LEAST_DISK {
-            let (disk, least) = (about(self.disk), ByteSize(LEAST_DISK));
+            let (disk, least) = (ByteSize(self.disk).about(), ByteSize(LEAST_DISK));
             let what = format!("the disk of the state directory has {disk} left, and a deploy needs {least}");
             return lacks(what, "free some space there, e.g. with `kiln gc`");
         }
         Ok(())
-    }
-}
-
-/// An amount for people: `23.5GiB`.
-fn about(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{}{name}", bytes / unit),
-        Some((unit, name)) => format!("{:.1}{name}", bytes as f64 / *unit as f64),
-        None => ByteSize(bytes).to_string(),
     }
 }
 
@@ -246,7 +232,7 @@ mod tests {
 
     #[test]
     fn limits_that_are_more_than_there_is_are_told_and_refuse_nothing() {
-        let doubt = |limits, beside| MACHINE.doubts(Needed { instances: 50, largest: 1, limits }, beside);
+        let doubt = |limits, beside| MACHINE.doubt(Needed { instances: 50, largest: 1, limits }, beside);
         assert_eq!(doubt(1 << 30, 0), None);
         assert_eq!(doubt(0, 5 << 30), None, "nothing new");
         let told = doubt(3 << 29, 0).unwrap();

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use kiln_model::InstanceOrder;
+use kiln_model::{InstanceOrder, hex_pair};
 
 use super::ids::AppIds;
 use super::raw::{self, Errno};
@@ -47,8 +47,7 @@ fn text(mut bytes: [u8; DIGITS / 2]) -> [u8; DIGITS + 1] {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = [b'\n'; DIGITS + 1];
     for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
-        digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        digits.copy_from_slice(&hex_pair(byte));
     }
     text
 }
