@@ -174,6 +174,13 @@ mod tests {
             self.pipe.turn(&self.id, &output, &mut self.transit)
         }
 
+        /// Waits until nobody can write any more: a process that another test starts has everything this one has
+        /// open, until it runs its program.
+        fn is_let_go(&self) {
+            let mut ended = [PollFd::new(&self.pipe.reader, PollFlags::empty())];
+            assert_eq!(poll(&mut ended, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })), Ok(1));
+        }
+
         fn log(&self) -> std::path::PathBuf {
             self.dir.path().join("output/app-web-1-1.log")
         }
@@ -185,6 +192,7 @@ mod tests {
         assert!(!bench.turn(), "nothing yet");
         rustix::io::write(&bench.writer, b"last").unwrap();
         bench.writer = fs::File::open("/dev/null").unwrap().into();
+        bench.is_let_go();
         assert_eq!([bench.turn(), bench.turn()], [false, true]);
         assert!(fs::read_to_string(bench.log()).unwrap().ends_with(" stdout P last\n"));
     }
