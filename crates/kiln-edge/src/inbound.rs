@@ -79,7 +79,7 @@ impl Inbound {
         let told = told.ok_or(Refusal::Malformed("no host"))?;
         let (body, progress) = body_of(body, framing, &mut head);
         speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
-        let spare = (matches!(body, RequestBody::Empty) && head.method.is_idempotent()).then(|| head.clone());
+        let spare = (matches!(body, RequestBody::Empty) && head.method.is_safe()).then(|| head.clone());
         let request = Some(Request::from_parts(head, body));
         Ok(Self { request, spare, host, told, path, id, progress, upgrade, origin, trace, trailers })
     }

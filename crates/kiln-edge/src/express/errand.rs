@@ -85,7 +85,7 @@ impl Express {
         let trace = placed(&mut head, request.trace, b"traceparent: ", |head| trace::begin(head, random));
         head.extend_from_slice(b"\r\n");
         head.extend_from_slice(bytes.get(end..end + body)?);
-        let repeats = if body == 0 && method.is_idempotent() { Repeats::Allowed } else { Repeats::Never };
+        let repeats = if body == 0 && method.is_safe() { Repeats::Allowed } else { Repeats::Never };
         Some(Self { bytes: head, places, id, trace, method, origin, repeats })
     }
 

@@ -245,6 +245,26 @@ fn a_post_that_may_have_been_carried_out_is_not_sent_again() {
     assert_eq!(edge.drained().failed, 1);
 }
 
+/// A repeated PUT may undo what somebody else has written in between, a repeated DELETE says that there was nothing.
+#[test]
+fn only_what_changes_nothing_is_asked_again_when_it_may_have_been_carried_out() {
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"] {
+        // On both ways.
+        for connection in ["keep-alive", "close"] {
+            let dying = [(); 4].map(|()| Instance::raw(|connection| drop(connection.try_read())));
+            let edge = Edge::with(Limits::default(), 1);
+            edge.serve(&dying.each_ref());
+            let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            let mut client = edge.connect();
+            assert_eq!(client.send(request).read_head().unwrap().status(), 502, "{method}");
+            assert_eq!(edge.drained().failed, 1);
+            let asked = if ["GET", "HEAD", "OPTIONS"].contains(&method) { 3 } else { 1 };
+            let reached: usize = dying.iter().map(Instance::connections).sum();
+            assert_eq!(reached, asked, "instances that a {method} has reached, with {connection}");
+        }
+    }
+}
+
 #[test]
 fn an_answer_before_the_end_of_the_upload_is_passed_on() {
     let instance = Instance::raw(|connection| {
