@@ -53,9 +53,16 @@ fn main() {
         switches.push((at, took, last.saturating_sub(at)));
     }
     let large: Vec<f64> = (0..9)
-        .map(|n| millis(timed(|| drop(client.set_table(&large(1_000 + n)).expect("a table")))))
+        .scan(id(u64::from(SWITCHES) % 2 + 1), |serves, n| {
+            let table = large(1_000 + n, std::mem::replace(serves, id(1_000 + n)));
+            let took = millis(timed(|| drop(client.set_table(&table).expect("a table"))));
+            // As a deploy does, before the next one ends the fleet that has served.
+            client
+                .wait_drained(&[table.fleets[0].id.clone()], Duration::from_secs(10))
+                .expect("nobody is left");
+            Some(took)
+        })
         .collect();
-    client.set_table(&small(5_000, 0)).expect("a table");
     ended.store(true, SeqCst);
     clients.into_iter().for_each(|client| client.join().expect("a client"));
     let times = times.lock().expect("times");
@@ -178,7 +185,8 @@ impl Dial for Two {
     }
 
     fn address(&self, id: &InstanceId, _: u16) -> SocketAddr {
-        self.0[usize::from(id.as_str().contains("-2-"))]
+        let generation = id.as_str().split('-').nth(2).and_then(|part| part.parse::<usize>().ok());
+        self.0[generation.expect("an instance of this bench").wrapping_sub(1) % 2]
     }
 }
 
@@ -200,8 +208,7 @@ fn id(generation: u64) -> FleetId {
     }
 }
 
-fn fleet(generation: u64, instances: u32) -> EdgeFleet {
-    let id = id(generation);
+fn fleet(id: FleetId, instances: u32) -> EdgeFleet {
     EdgeFleet {
         instances: (1..=instances).map(|serial| id.instance(serial)).collect(),
         id,
@@ -229,12 +236,13 @@ fn route(host: Option<String>, generation: u64) -> EdgeRoute {
 /// Both fleets, and everything goes to one of them.
 fn small(version: u64, to: usize) -> RouteTable {
     let routes = vec![route(None, to as u64 + 1)];
-    RouteTable { version, routes, fleets: vec![fleet(1, 4), fleet(2, 4)], ..RouteTable::default() }
+    RouteTable { version, routes, fleets: vec![fleet(id(1), 4), fleet(id(2), 4)], ..RouteTable::default() }
 }
 
-/// 10,000 routes and 1,000 instances beside them.
-fn large(version: u64) -> RouteTable {
-    let hosts = (0..10_000).map(|n| route(Some(format!("host-{n}.example.com")), 1 + n % 2));
-    let routes = hosts.chain([route(None, 1)]).collect();
-    RouteTable { version, routes, fleets: vec![fleet(1, 500), fleet(2, 500)], ..RouteTable::default() }
+/// 10,000 routes and 1,000 instances beside them: all routes are sent to a new fleet, and the one that served stays.
+fn large(version: u64, serves: FleetId) -> RouteTable {
+    let hosts = (0..10_000).map(|n| route(Some(format!("host-{n}.example.com")), version));
+    let routes = hosts.chain([route(None, version)]).collect();
+    let fleets = vec![fleet(serves, 500), fleet(id(version), 500)];
+    RouteTable { version, routes, fleets, ..RouteTable::default() }
 }

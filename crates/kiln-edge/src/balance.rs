@@ -6,16 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_model::{Audience, Circuit, HttpsRule, InstanceId, RouteTable};
+use kiln_model::{Audience, Circuit, HttpsRule, InstanceId};
 
 use crate::counts::Tally;
 use crate::inside::Caller;
-use crate::metrics::{Meter, Registry};
+use crate::metrics::Meter;
 use crate::origin::Scheme;
 use crate::random::Random;
 use crate::router::RouteIndex;
 use crate::shares::Shares;
-use crate::table::{Fleet, FleetIndex, Lead, Route, Table};
+use crate::table::{Fleet, FleetIndex, Kind, Lead, Table};
 use crate::upstream::Upstream;
 use crate::visitor::{Visitor, previewed};
 
@@ -74,11 +74,13 @@ pub(crate) enum NoPick {
 
 impl Balance {
     /// `known` are the upstreams of the table before: those that stay keep their connections.
-    pub(crate) fn new(table: Arc<Table>, known: &HashMap<InstanceId, Rc<Upstream>>) -> Self {
-        let shares = table.routes.iter().map(|_| RefCell::default()).collect();
+    pub(crate) fn new(table: Arc<Table>, known: &HashMap<&InstanceId, &Rc<Upstream>>) -> Self {
+        let shares = (0..table.routes()).map(|_| RefCell::default()).collect();
         let tcp_shares = table.tcp.iter().map(|_| RefCell::default()).collect();
         let upstream = |id: &InstanceId, fleet: &Fleet| match known.get(id) {
-            Some(known) if known.port() == fleet.port && known.protocol() == fleet.protocol => known.clone(),
+            Some(known) if known.port() == fleet.port && known.protocol() == fleet.protocol => {
+                (*known).clone()
+            }
             _ => Upstream::new(id.clone(), fleet.port, fleet.protocol),
         };
         let of_fleet = |fleet: &Fleet| fleet.instances.iter().map(|id| upstream(id, fleet)).collect();
@@ -88,14 +90,7 @@ impl Balance {
 
     /// Before there is a table.
     pub(crate) fn empty() -> Self {
-        let table = Table::new(
-            &RouteTable::default(),
-            Arc::default(),
-            &HashMap::new(),
-            &Arc::default(),
-            &Registry::default(),
-        );
-        Self::new(Arc::new(table), &HashMap::new())
+        Self::new(Arc::new(Table::empty()), &HashMap::new())
     }
 
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
@@ -111,12 +106,12 @@ impl Balance {
     pub(crate) fn pick(&self, ask: &Ask<'_>) -> Result<Pick, NoPick> {
         let (route, is_forced) = self.route(ask).ok_or(NoPick::NoRoute)?;
         let picked = self.on(route, ask, is_forced);
-        let Audience::At(_) = self.table.routes[route].audience else { return picked };
+        let Audience::At(_) = self.table.kind(route).audience else { return picked };
         // A canary that cannot answer is no reason to answer nobody, and it is held against it.
         match picked {
             Err(NoPick::NoInstance(_) | NoPick::AllTried) if !is_forced => {
                 // Once for each request, however often it is offered.
-                if let Some((fleet, _)) = self.table.routes[route].targets.first()
+                if let Some((fleet, _)) = self.table.kind(route).targets.first()
                     && !ask.blamed.replace(true)
                 {
                     self.table.fleets[*fleet].tally.seen().could_not_answer();
@@ -129,13 +124,14 @@ impl Balance {
     }
 
     fn on(&self, route: RouteIndex, ask: &Ask<'_>, is_forced: bool) -> Result<Pick, NoPick> {
-        let Route { targets, meters, https, audience, hold } = &self.table.routes[route];
+        let Kind { targets, https, audience, hold } = self.table.kind(route);
         if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
             return Err(NoPick::OnlyHttps);
         }
         if let Some(wait) = hold {
             return Err(NoPick::Held(wait.duration()));
         }
+        let meters = self.table.meters(route);
         let picked = self.among(targets, meters, &self.shares[route], ask.tried, ask.random)?;
         let by_chance = match audience {
             Audience::Everybody => None,
@@ -151,18 +147,18 @@ impl Balance {
             canaries.get(n).zip(visitor).is_some_and(|(c, v)| v.is_at(c))
         };
         if let (Some(host), Some(visitor)) = (ask.host, ask.visitor)
-            && let Some(host) = previewed(host).filter(|_| !self.table.router.names(host))
+            && let Some(host) = previewed(host).filter(|_| !self.table.router().names(host))
         {
             let visitor = Some(visitor.previewing());
             let found = self.find(Some(host), ask.path, |n| {
                 canaries.get(n).is_some_and(|c| c.preview) && is_at(visitor, n)
             });
-            if let Some(route) = found.filter(|r| matches!(self.table.routes[*r].audience, Audience::At(_))) {
+            if let Some(route) = found.filter(|r| matches!(self.table.kind(*r).audience, Audience::At(_))) {
                 return Some((route, true));
             }
         }
         let route = self.find(ask.host, ask.path, |n| is_at(ask.visitor, n))?;
-        let is_forced = match self.table.routes[route].audience {
+        let is_forced = match self.table.kind(route).audience {
             Audience::At(n) => canaries.get(n).zip(ask.visitor).is_some_and(|(c, v)| v.is_forced(c)),
             Audience::Everybody | Audience::NotAt(_) => false,
         };
@@ -170,7 +166,7 @@ impl Balance {
     }
 
     fn find(&self, host: Option<&str>, path: &str, is_at: impl Fn(usize) -> bool) -> Option<RouteIndex> {
-        self.table.router.find(host, path, |route| match self.table.routes[route].audience {
+        self.table.router().find(host, path, |route| match self.table.kind(route).audience {
             Audience::Everybody => true,
             Audience::At(canary) => is_at(canary),
             Audience::NotAt(canary) => !is_at(canary),

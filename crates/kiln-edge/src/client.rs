@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use kiln_model::{EdgeCounts, FleetEvidence, FleetId, Millis, RouteTable};
 
 use crate::protocol::{EdgeStats, Estate, Reply, Request, ask};
 use crate::sockets::{Door, Listener};
+use crate::terse::Terse;
 use crate::{Certificate, EdgeError, Proof};
 
 /// How much longer than it was asked to take the edge may take to answer before it is given up.
@@ -52,7 +54,16 @@ impl EdgeClient {
     /// [`EdgeError::StaleTable`] if the edge has one at least as new.
     pub fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, EdgeError> {
         let attempted = "take a new routing table";
-        match self.ask(&Request::SetTable { table: Cow::Borrowed(table) }, attempted, Duration::ZERO)? {
+        let terse = Request::TakeTable { terse: Terse::of(table) };
+        let reply = match self.ask(&terse, attempted, Duration::ZERO) {
+            Err(EdgeError::NoAnswer { source, .. }) if source.kind() == ErrorKind::UnexpectedEof => {
+                // What it does not understand an edge hangs up on: an older one is told in the older way.
+                let whole = Request::SetTable { table: Cow::Borrowed(table) };
+                self.ask(&whole, attempted, Duration::ZERO)?
+            }
+            reply => reply?,
+        };
+        match reply {
             Reply::Stale { in_force } => Err(EdgeError::StaleTable { offered: table.version, in_force }),
             reply => counts(reply, attempted),
         }

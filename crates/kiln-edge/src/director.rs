@@ -1,7 +1,7 @@
 //! The one who holds the table: takes a new one, hands it to every thread, and answers only when all of them have it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -20,12 +20,13 @@ use crate::local;
 use crate::metrics::Registry;
 use crate::process::share_out;
 use crate::protocol::{EdgeStats, Estate, Reply, Request};
-use crate::router::Router;
 use crate::sink::Sink;
 use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
+use crate::terse::Terse;
 use crate::tls::{Certificate, Certificates};
+use crate::told::Told;
 use crate::worker::{Common, Order};
 
 /// How long connections whose requests are done may take to close.
@@ -73,7 +74,7 @@ impl Director {
     ) -> Self {
         let Common { stock, totals, registry, https_port, sink, .. } = common;
         let drained = Arc::<Notify>::default();
-        let table = Table::new(&RouteTable::default(), Arc::default(), &HashMap::new(), &drained, &registry);
+        let table = Table::new(Told::default(), &HashMap::new(), &drained, &registry);
         Self {
             workers,
             stock,
@@ -107,11 +108,8 @@ impl Director {
             Request::Listen { doors } => self.listen(&doors, fds).await,
             Request::Deafen { doors } => self.deafen(&doors).await,
             Request::Leave { grace } => self.leave(Duration::from_millis(grace.0)),
-            Request::SetTable { table } => {
-                let reply = self.set_table(table.into_owned()).await;
-                spawn_local(attend(self.clone()));
-                reply
-            }
+            Request::TakeTable { terse } => self.take_table(terse).await,
+            Request::SetTable { table } => self.take_table(Terse::of(&table)).await,
             Request::Counts => Reply::Counts { counts: self.counts() },
             Request::Evidence { fleets } => self.evidence(&fleets),
             Request::WaitDrained { fleets, timeout } => {
@@ -140,7 +138,7 @@ impl Director {
 
     fn evidence(&self, fleets: &[FleetId]) -> Reply {
         let table = self.table();
-        let known = table.fleets.iter().map(|f| &f.tally).filter(|tally| fleets.contains(tally.fleet()));
+        let known = table.tallies().filter(|tally| fleets.contains(tally.fleet()));
         let seen = known
             .map(|tally| FleetEvidence { fleet: tally.fleet().clone(), evidence: tally.seen().evidence() });
         Reply::Evidence { pid: std::process::id(), evidence: seen.collect() }
@@ -176,44 +174,44 @@ impl Director {
         }
     }
 
-    async fn set_table(&self, table: RouteTable) -> Reply {
+    async fn take_table(self: &Rc<Self>, terse: Terse<'_>) -> Reply {
+        let reply = self.set_table(terse).await;
+        spawn_local(attend(self.clone()));
+        reply
+    }
+
+    async fn set_table(&self, terse: Terse<'_>) -> Reply {
         let _turn = self.turn.lock().await;
         let old = self.table();
-        if table.version <= old.version {
-            return Reply::Stale { in_force: old.version };
+        if terse.table.version <= old.version() {
+            return Reply::Stale { in_force: old.version() };
         }
-        if let Some(twice) = named_twice(&table) {
+        if let Some(twice) = named_twice(&terse.table) {
             return Reply::Refused { why: format!("the table names fleet {twice} twice") };
         }
+        let told = match Told::new(terse, old.router()) {
+            Ok(told) => told,
+            Err(why) => return Reply::Refused { why },
+        };
         let tallies: HashMap<FleetId, Arc<Tally>> =
-            old.fleets.iter().map(|f| (f.tally.fleet().clone(), f.tally.clone())).collect();
-        let router = self.router_of(&table);
-        let arranged = Table::new(&table, router, &tallies, &self.drained, &self.registry);
-        let before = self.legacy.borrow_mut().table.replace(table);
-        let table = Arc::new(arranged);
+            old.tallies().map(|tally| (tally.fleet().clone(), tally.clone())).collect();
+        let table = Arc::new(Table::new(told, &tallies, &self.drained, &self.registry));
         let gone = retire(&old, &table);
         let all_have_it = self.tell_all(|done| Order::Table(table.clone(), done)).await;
         *self.table.borrow_mut() = table.clone();
+        self.registry.follow(table.tallies().cloned().collect());
         self.stock.keep(table);
         // Fleets that have left are waited for by somebody, perhaps.
         self.drained.notify_waiters();
         self.ended_at(&gone).await;
         self.registry.forget_gone();
         // Nobody waits until thousands of routes are taken to pieces.
-        spawn_local(async move { drop((old, before)) });
+        spawn_local(async move { drop(old) });
         if all_have_it {
             let gone = gone.iter().map(|tally| tally.count()).collect();
             Reply::Counts { counts: EdgeCounts { gone, ..self.counts() } }
         } else {
             Reply::Refused { why: "one of the edge's threads has ended".into() }
-        }
-    }
-
-    /// What finds the routes of `table`. A switch sends them elsewhere and leaves them where they are.
-    fn router_of(&self, table: &RouteTable) -> Arc<Router> {
-        match &self.legacy.borrow().table {
-            Some(before) if Router::finds_both(&before.routes, &table.routes) => self.table().router.clone(),
-            _ => Arc::new(Router::new(&table.routes)),
         }
     }
 
@@ -264,7 +262,7 @@ impl Director {
     }
 
     fn are_drained(&self, fleets: &[FleetId]) -> bool {
-        self.table().fleets.iter().all(|f| !fleets.contains(f.tally.fleet()) || f.tally.is_drained())
+        self.table().tallies().all(|tally| !fleets.contains(tally.fleet()) || tally.is_drained())
     }
 
     async fn shutdown(&self, grace: Duration) -> Reply {
@@ -329,7 +327,8 @@ impl Director {
         match cloned() {
             Ok(sockets) => {
                 let doors = self.listeners.borrow().iter().map(|l| l.door.to_string()).collect();
-                let estate = Estate { doors, ..self.legacy.borrow().clone() };
+                let table = self.table().whole();
+                let estate = Estate { doors, table, ..self.legacy.borrow().clone() };
                 (Reply::Estate { estate }, sockets)
             }
             Err(error) => (Reply::Refused { why: error.to_string() }, Vec::new()),
@@ -404,12 +403,12 @@ async fn attend(director: Rc<Director>) {
 /// Marks the fleets of `old` that `new` does not name: each thread ends what it has in flight there when it takes
 /// the new table.
 fn retire(old: &Table, new: &Table) -> Vec<Arc<Tally>> {
-    let stay: std::collections::HashSet<_> = new.fleets.iter().map(|f| f.tally.fleet()).collect();
-    let gone = old.fleets.iter().filter(|f| !stay.contains(f.tally.fleet()));
-    gone.inspect(|f| f.tally.leave()).map(|f| f.tally.clone()).collect()
+    let stay: HashSet<_> = new.tallies().map(|tally| tally.fleet()).collect();
+    let gone = old.tallies().filter(|tally| !stay.contains(tally.fleet()));
+    gone.inspect(|tally| tally.leave()).cloned().collect()
 }
 
 fn named_twice(table: &RouteTable) -> Option<&FleetId> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     table.fleets.iter().map(|f| &f.id).find(|id| !seen.insert(*id))
 }

@@ -8,8 +8,8 @@
 //! | room | what lives there |
 //! |---|---|
 //! | `sockets`, `listen`, `process`, `confine`, `seccomp` | how the process comes to be, and what it gives up |
-//! | `protocol`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
-//! | `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
+//! | `protocol`, `terse`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
+//! | `told`, `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `head_check` | one thread and its clients |
 //! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
 //! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
@@ -73,7 +73,9 @@ mod store;
 mod table;
 mod tasks;
 mod tcp;
+mod terse;
 mod tls;
+mod told;
 mod trace;
 mod trust;
 mod tunnel;

@@ -1,7 +1,7 @@
 //! Figures for Prometheus: what was asked, of whom, how it went and how long it took.
 //!
-//! A meter is kept for each route and fleet, from the first table that joins the two to the last. Everything is
-//! counted where it happens, with one addition; text is made only when somebody asks for it.
+//! A meter is kept for each route and fleet, from the first request that takes the one to the other until the fleet is
+//! gone. Everything is counted where it happens, with one addition; text is made only when somebody asks for it.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -74,6 +74,8 @@ type ByFleet = HashMap<FleetId, HashMap<String, Arc<Meter>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     meters: Mutex<ByFleet>,
+    /// The fleets of the table in force.
+    fleets: Mutex<Vec<Arc<Tally>>>,
     /// Requests that no instance answered, by cause.
     pub(crate) causes: Causes,
 }
@@ -83,9 +85,18 @@ impl Registry {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a table, which asks for thousands.
     pub(crate) fn meters(&self) -> Meters<'_> {
         Meters(self.all())
+    }
+
+    fn fleets(&self) -> MutexGuard<'_, Vec<Arc<Tally>>> {
+        self.fleets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Figures are those of these fleets from now on.
+    pub(crate) fn follow(&self, mut fleets: Vec<Arc<Tally>>) {
+        fleets.sort_by_key(|tally| tally.fleet().to_string());
+        *self.fleets() = fleets;
     }
 
     /// Forgets the fleets that are no more: series that nobody adds to would be kept for ever.
@@ -97,13 +108,13 @@ impl Registry {
 
     /// All figures, in Prometheus's text format.
     pub(crate) fn text(&self, totals: &Totals) -> String {
-        let meters = self.all();
-        let mut all: Vec<&Arc<Meter>> = meters.values().flat_map(HashMap::values).collect();
+        // Requests that need a meter do not wait until thousands are written down.
+        let mut all: Vec<Arc<Meter>> = self.all().values().flat_map(HashMap::values).cloned().collect();
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut text = String::new();
         requests(&mut text, &all);
         durations(&mut text, &all);
-        fleets(&mut text, &all);
+        fleets(&mut text, &self.fleets().clone());
         self.whole(&mut text, totals);
         text
     }
@@ -167,7 +178,7 @@ impl Meters<'_> {
     }
 }
 
-fn requests(text: &mut String, all: &[&Arc<Meter>]) {
+fn requests(text: &mut String, all: &[Arc<Meter>]) {
     family(text, "kiln_requests_total", "counter", "Requests answered, by class of status.");
     for meter in all {
         for (class, count) in (1..).zip(&meter.answers) {
@@ -181,7 +192,7 @@ fn requests(text: &mut String, all: &[&Arc<Meter>]) {
     }
 }
 
-fn durations(text: &mut String, all: &[&Arc<Meter>]) {
+fn durations(text: &mut String, all: &[Arc<Meter>]) {
     let name = "kiln_request_duration_seconds";
     family(text, name, "histogram", "From the head of a request to the end of its answer.");
     for meter in all {
@@ -203,10 +214,7 @@ type Waits = fn((u64, u64)) -> u64;
 /// What one figure of a fleet is.
 type Figure = fn(&FleetCount) -> u64;
 
-fn fleets(text: &mut String, all: &[&Arc<Meter>]) {
-    let mut tallies: Vec<&Arc<Tally>> = all.iter().map(|meter| &meter.tally).collect();
-    tallies.sort_by_key(|tally| tally.fleet().to_string());
-    tallies.dedup_by_key(|tally| tally.fleet().to_string());
+fn fleets(text: &mut String, tallies: &[Arc<Tally>]) {
     let counts: Vec<_> = tallies.iter().map(|tally| tally.count()).collect();
     let figures: [(&str, &str, &str, Figure); 3] = [
         ("kiln_fleet_in_flight_requests", "gauge", "In flight at a fleet.", |c| c.in_flight),
@@ -221,7 +229,7 @@ fn fleets(text: &mut String, all: &[&Arc<Meter>]) {
     ];
     for (name, kind, help, of) in queues {
         family(text, name, kind, help);
-        for tally in &tallies {
+        for tally in tallies {
             line(text, name, &fleet_labels(tally.fleet()), of(tally.queue()));
         }
     }

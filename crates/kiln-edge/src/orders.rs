@@ -50,7 +50,6 @@ async fn converse(mut stream: UnixStream, director: &Rc<Director>) -> io::Result
     let mut body = vec![0; announced(prefix)?];
     stream.read_exact(&mut body).await?;
     let request = Request::decode(&body)?;
-    drop(body);
     let (reply, fds) = director.obey(request, fds).await;
     let frame = encode(&reply)?;
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();

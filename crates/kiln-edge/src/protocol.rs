@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::passing;
 use crate::proofs::Proof;
+use crate::terse::Terse;
 use crate::tls::Certificate;
 
 /// No table that a host can hold comes near.
@@ -22,6 +23,12 @@ pub(crate) const LONGEST: usize = 256 * 1024 * 1024;
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(crate) enum Request<'a> {
     /// Serve by this table; answered when every thread does.
+    TakeTable {
+        #[serde(borrow)]
+        terse: Terse<'a>,
+    },
+    /// The same, as edges understood it before there was [`Terse`]. A host may have one of those that is leaving, or
+    /// be run by an older control plane than this edge.
     SetTable { table: Cow<'a, RouteTable> },
     /// Show these to clients of HTTPS from now on.
     SetCertificates { certificates: Vec<Certificate> },
@@ -53,19 +60,20 @@ pub(crate) enum Request<'a> {
 }
 
 /// How a request for another table begins, as [`encode`] writes it.
-const SETS_TABLE: &[u8] = br#"{"ask":"set_table","#;
+const TAKES_TABLE: &[u8] = br#"{"ask":"take_table","#;
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// What was asked. A table of ten thousand routes is read as it stands: an enum whose variant is told by a field is
     /// kept in pieces until that field is found, which takes twice the time.
-    pub(crate) fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> io::Result<Self> {
         #[derive(Deserialize)]
-        struct SetTable {
-            table: RouteTable,
+        struct TakeTable<'a> {
+            #[serde(borrow)]
+            terse: Terse<'a>,
         }
-        if bytes.starts_with(SETS_TABLE) {
-            let SetTable { table } = serde_json::from_slice(bytes)?;
-            return Ok(Self::SetTable { table: Cow::Owned(table) });
+        if bytes.starts_with(TAKES_TABLE) {
+            let TakeTable { terse } = serde_json::from_slice(bytes)?;
+            return Ok(Self::TakeTable { terse });
         }
         Ok(serde_json::from_slice(bytes)?)
     }
@@ -172,17 +180,19 @@ mod tests {
     #[test]
     fn a_table_is_read_in_any_order_and_in_the_way_it_is_written_in_place() {
         let table = RouteTable { version: 7, ..RouteTable::default() };
-        let request = Request::SetTable { table: Cow::Borrowed(&table) };
+        let request = Request::TakeTable { terse: Terse::of(&table) };
         let frame = encode(&request).unwrap();
-        assert!(frame[4..].starts_with(SETS_TABLE), "{}", String::from_utf8_lossy(&frame));
-        let document = serde_json::to_string(&table).unwrap();
-        let turned = format!("{{\"table\":{document},\"ask\":\"set_table\"}}");
+        assert!(frame[4..].starts_with(TAKES_TABLE), "{}", String::from_utf8_lossy(&frame));
+        let terse = serde_json::to_string(&Terse::of(&table)).unwrap();
+        let turned = format!("{{\"terse\":{terse},\"ask\":\"take_table\"}}");
         for bytes in [&frame[4..], turned.as_bytes()] {
             assert_eq!(Request::decode(bytes).unwrap(), request);
         }
         assert_eq!(Request::decode(br#"{"ask":"counts"}"#).unwrap(), Request::Counts);
+        let older = Request::SetTable { table: Cow::Borrowed(&table) };
+        assert_eq!(Request::decode(&encode(&older).unwrap()[4..]).unwrap(), older);
         for wrong in
-            [&br#"{"ask":"set_table","tabl":{}}"#[..], br#"{"ask":"set_table","#, br#"{"ask":"no"}"#, b""]
+            [&br#"{"ask":"take_table","ters":{}}"#[..], br#"{"ask":"take_table","#, br#"{"ask":"no"}"#, b""]
         {
             Request::decode(wrong).unwrap_err();
         }

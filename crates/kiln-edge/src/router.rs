@@ -3,14 +3,22 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use kiln_model::EdgeRoute;
+use kiln_model::HostPattern;
 
 /// Index of a route in its table.
 pub(crate) type RouteIndex = usize;
 
+/// Where a route is: host and path.
+pub(crate) type Place = (Option<HostPattern>, String);
+
+/// The same, as it is told.
+pub(crate) type Spoken<'a> = (Option<&'a str>, &'a str);
+
 /// The routes of one table, found by host, then path.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
+    /// Where they are.
+    places: Vec<Place>,
     exact: HashMap<String, Paths>,
     /// By what follows `*.`.
     wildcard: HashMap<String, Paths>,
@@ -20,24 +28,44 @@ pub(crate) struct Router {
 impl Router {
     /// Several routes may have the same host and path if they are for different users; of those for the same the first
     /// wins, and control refuses such tables at plan time.
-    pub(crate) fn new(routes: &[EdgeRoute]) -> Self {
+    ///
+    /// # Errors
+    /// In words, if one of the hosts is none.
+    pub(crate) fn at<'a>(places: impl Iterator<Item = Spoken<'a>>) -> Result<Self, String> {
+        let parse = |(host, path): Spoken<'_>| {
+            Ok((host.map(str::parse::<HostPattern>).transpose()?, path.to_owned()))
+        };
+        let places = places.map(parse).collect::<Result<Vec<_>, String>>()?;
         let mut router = Self::default();
-        for (index, route) in routes.iter().enumerate() {
-            let pattern = route.host.as_ref().map(|h| h.as_str());
+        for (index, (host, path)) in places.iter().enumerate() {
+            let pattern = host.as_ref().map(HostPattern::as_str);
             let paths = match pattern.map(|p| (p.strip_prefix("*."), p)) {
                 None => &mut router.any,
                 Some((None, name)) => router.exact.entry(name.to_owned()).or_default(),
                 Some((Some(parent), _)) => router.wildcard.entry(parent.to_owned()).or_default(),
             };
-            paths.insert(&route.path, index);
+            paths.insert(path, index);
         }
-        router
+        Ok(Self { places, ..router })
     }
 
-    /// Whether a router of the one is a router of the other.
-    pub(crate) fn finds_both(before: &[EdgeRoute], now: &[EdgeRoute]) -> bool {
-        let is_same = |(a, b): (&EdgeRoute, &EdgeRoute)| a.host == b.host && a.path == b.path;
-        before.len() == now.len() && before.iter().zip(now).all(is_same)
+    /// Where the routes are.
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Whether those are its places, in this order.
+    pub(crate) fn is_at<'a>(&self, places: impl ExactSizeIterator<Item = Spoken<'a>>) -> bool {
+        let is_same = |((ours, at), (host, path)): (&Place, Spoken<'_>)| {
+            ours.as_ref().map(HostPattern::as_str) == host && at == path
+        };
+        self.places.len() == places.len() && self.places.iter().zip(places).all(is_same)
+    }
+
+    /// How a route is called in figures.
+    pub(crate) fn name(&self, route: RouteIndex) -> String {
+        let (host, path) = &self.places[route];
+        format!("{}{path}", host.as_ref().map_or("*", HostPattern::as_str))
     }
 
     /// The most specific route that is for whoever asks: an exact host before a wildcard before none, then the longest
@@ -123,26 +151,18 @@ impl Paths {
 mod tests {
     use super::*;
 
-    fn route(host: Option<&str>, path: &str) -> EdgeRoute {
-        EdgeRoute {
-            host: host.map(|h| h.parse().unwrap()),
-            path: path.into(),
-            service: "web".parse().unwrap(),
-            targets: vec![],
-            https: kiln_model::HttpsRule::Optional,
-            audience: kiln_model::Audience::Everybody,
-            hold: None,
-        }
+    fn router<const N: usize>(places: [(Option<&str>, &str); N]) -> Router {
+        Router::at(places.into_iter()).unwrap()
     }
 
     #[test]
     fn the_most_specific_route_wins() {
-        let router = Router::new(&[
-            route(None, "/"),
-            route(None, "/api"),
-            route(Some("a.example.com"), "/api/"),
-            route(Some("*.example.com"), "/"),
-            route(Some("*.example.com"), "/api/v2"),
+        let router = router([
+            (None, "/"),
+            (None, "/api"),
+            (Some("a.example.com"), "/api/"),
+            (Some("*.example.com"), "/"),
+            (Some("*.example.com"), "/api/v2"),
         ]);
         for (host, path, expected) in [
             (None, "/", Some(0)),
@@ -162,35 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn a_router_stays_while_hosts_and_paths_do() {
-        let before = [route(Some("a.example.com"), "/"), route(None, "/x")];
-        let mut now = before.clone();
-        now[1].hold = Some(kiln_model::Millis(1));
-        assert!(Router::finds_both(&before, &now));
-        let turned: Vec<_> = before.iter().rev().cloned().collect();
-        let mut other_host = before.clone();
-        other_host[0].host = None;
-        let mut other_path = before.clone();
-        other_path[1].path = "/y".into();
-        for now in [&turned[..], &other_host, &other_path, &before[..1], &[]] {
-            assert!(!Router::finds_both(&before, now), "{now:?}");
-        }
-    }
-
-    #[test]
     fn no_route_is_no_route() {
-        let router = Router::new(&[route(Some("a.example.com"), "/x")]);
+        let router = router([(Some("a.example.com"), "/x")]);
         assert_eq!(router.find(Some("a.example.com"), "/", |_| true), None);
         assert_eq!(router.find(None, "/x", |_| true), None);
     }
 
     #[test]
     fn who_is_not_meant_by_a_route_gets_the_next_one() {
-        let router = Router::new(&[
-            route(Some("a.example.com"), "/"),
-            route(Some("a.example.com"), "/"),
-            route(Some("a.example.com"), "/new"),
-            route(None, "/new"),
+        let router = router([
+            (Some("a.example.com"), "/"),
+            (Some("a.example.com"), "/"),
+            (Some("a.example.com"), "/new"),
+            (None, "/new"),
         ]);
         let old = |index| index == 0 || index == 3;
         let new = |index| index == 1 || index == 2;

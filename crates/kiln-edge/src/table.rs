@@ -1,17 +1,18 @@
 //! A table as it is handed to every thread: looked up, never changed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kiln_model::{
-    Audience, Circuit, EdgeCounts, EdgeNeed, FleetId, HttpsRule, InstanceId, Millis, NeedName, Protocol,
-    RouteTable,
+    Audience, Circuit, EdgeCounts, EdgeFleet, EdgeNeed, EdgeRoute, FleetId, HttpsRule, InstanceId, Millis,
+    NeedName, Protocol, ReleaseId, RouteTable, Target,
 };
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
 use crate::metrics::{Meter, Registry};
-use crate::router::Router;
+use crate::router::{RouteIndex, Router};
+use crate::told::Told;
 use crate::visitor::Canary;
 
 /// Index of a fleet in its table.
@@ -20,31 +21,35 @@ pub(crate) type FleetIndex = usize;
 /// What [`RouteTable`] says, arranged for looking up, with the tallies of its fleets.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) version: u64,
-    pub(crate) router: Arc<Router>,
-    pub(crate) routes: Vec<Route>,
+    told: Told,
+    kinds: Vec<Kind>,
+    /// Of each route, in the order of its targets; made when a request takes the route for the first time. Most routes
+    /// of a large table see none before the next table.
+    meters: Vec<OnceLock<Box<[Arc<Meter>]>>>,
     pub(crate) tcp: Vec<TcpPort>,
     pub(crate) fleets: Vec<Fleet>,
     pub(crate) canaries: Vec<Canary>,
+    registry: Arc<Registry>,
 }
 
-/// One route of a table.
+/// A kind of routes of a table.
 #[derive(Debug)]
-pub(crate) struct Route {
-    /// Its targets with a share.
-    pub(crate) targets: Vec<(FleetIndex, u32)>,
-    /// In the order of the targets.
-    pub(crate) meters: Vec<Arc<Meter>>,
+pub(crate) struct Kind {
+    /// Their targets with a share.
+    pub(crate) targets: Targets,
     pub(crate) https: HttpsRule,
     pub(crate) audience: Audience,
     pub(crate) hold: Option<Millis>,
 }
 
+/// Fleets and their shares.
+type Targets = Vec<(FleetIndex, u32)>;
+
 /// One port whose connections are passed on as they are.
 #[derive(Debug)]
 pub(crate) struct TcpPort {
     pub(crate) port: u16,
-    pub(crate) targets: Vec<(FleetIndex, u32)>,
+    pub(crate) targets: Targets,
     pub(crate) hold: Option<Millis>,
 }
 
@@ -54,6 +59,7 @@ pub(crate) struct Fleet {
     pub(crate) tally: Arc<Tally>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
+    release: Option<ReleaseId>,
     pub(crate) circuit: Option<Circuit>,
     pub(crate) instances: Vec<InstanceId>,
     /// Those whose needs are served.
@@ -65,80 +71,104 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 pub(crate) enum Lead {
     /// At these fleets, each counted for itself.
-    Fleets(Vec<(FleetIndex, u32)>, Vec<Arc<Meter>>),
+    Fleets(Targets, Vec<Arc<Meter>>),
     /// Outside.
     Store,
 }
 
 impl Table {
-    /// Arranges `table`, whose routes `router` finds; fleets that `tallies` knows keep their counts.
+    /// Arranges what was told; fleets that `tallies` knows keep their counts.
     pub(crate) fn new(
-        table: &RouteTable,
-        router: Arc<Router>,
+        told: Told,
         tallies: &HashMap<FleetId, Arc<Tally>>,
         drained: &Arc<Notify>,
-        registry: &Registry,
+        registry: &Arc<Registry>,
     ) -> Self {
+        let table = &told.table;
         let index: HashMap<&FleetId, FleetIndex> =
             table.fleets.iter().enumerate().map(|(i, f)| (&f.id, i)).collect();
-        let with_share = |targets: &[kiln_model::Target]| -> Vec<(FleetIndex, u32)> {
+        let with_share = |targets: &[Target]| -> Targets {
             let with_share = targets.iter().filter(|t| t.weight > 0);
             with_share.filter_map(|t| Some((*index.get(&t.fleet)?, t.weight))).collect()
         };
         let tally = |id: &FleetId| {
             tallies.get(id).cloned().unwrap_or_else(|| Tally::new(id.clone(), drained.clone()))
         };
-        let counted: Vec<Arc<Tally>> = table.fleets.iter().map(|f| tally(&f.id)).collect();
-        let mut all_meters = registry.meters();
-        let route = |route: &kiln_model::EdgeRoute| {
-            let targets = with_share(&route.targets);
-            let host = route.host.as_ref().map_or("*", |h| h.as_str());
-            let place = format!("{host}{}", route.path);
-            let meter = |(fleet, _): &(FleetIndex, u32)| {
-                all_meters.at(&place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
-            };
-            let meters = targets.iter().map(meter).collect();
-            Route { meters, targets, https: route.https, audience: route.audience, hold: route.hold }
+        let mut fleets: Vec<Fleet> = table.fleets.iter().map(|f| Fleet::new(f, tally(&f.id))).collect();
+        let kind = |r: &EdgeRoute| Kind {
+            targets: with_share(&r.targets),
+            https: r.https,
+            audience: r.audience,
+            hold: r.hold,
         };
-        let routes = table.routes.iter().map(route).collect();
+        let kinds = table.routes.iter().map(kind).collect();
         let tcp = table.tcp.iter();
         let tcp =
             tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets), hold: r.hold }).collect();
-        let mut lead = |caller: &FleetId, name: &NeedName, need: &EdgeNeed| match need {
-            EdgeNeed::Service { targets } => {
-                let targets = with_share(targets);
-                let place = format!("{} -> {name}", caller.service);
-                let meter = |(fleet, _): &(FleetIndex, u32)| {
-                    all_meters.at(&place, &counted[*fleet], table.fleets[*fleet].release.as_ref())
+        for (at, caller) in table.fleets.iter().enumerate() {
+            let lead = |(name, need): (&NeedName, &EdgeNeed)| {
+                let lead = match need {
+                    EdgeNeed::Service { targets } => {
+                        let targets = with_share(targets);
+                        let place = format!("{} -> {name}", caller.id.service);
+                        let meters = meters(&place, &targets, &fleets, registry).collect();
+                        Lead::Fleets(targets, meters)
+                    }
+                    EdgeNeed::Store => Lead::Store,
                 };
-                let meters = targets.iter().map(meter).collect();
-                Lead::Fleets(targets, meters)
-            }
-            EdgeNeed::Store => Lead::Store,
-        };
-        let leads = |f: &kiln_model::EdgeFleet| -> HashMap<NeedName, Lead> {
-            f.needs.iter().map(|(name, need)| (name.clone(), lead(&f.id, name, need))).collect()
-        };
-        let all_leads: Vec<_> = table.fleets.iter().map(leads).collect();
-        drop(all_meters);
-        let fleet =
-            |((f, tally), needs): ((&kiln_model::EdgeFleet, Arc<Tally>), HashMap<NeedName, Lead>)| Fleet {
-                tally,
-                port: f.port,
-                protocol: f.protocol,
-                circuit: f.circuit,
-                instances: f.instances.clone(),
-                callers: f.callers.clone(),
-                needs,
+                (name.clone(), lead)
             };
-        let fleets = table.fleets.iter().zip(counted).zip(all_leads).map(fleet).collect();
+            let needs = caller.needs.iter().map(lead).collect();
+            fleets[at].needs = needs;
+        }
         let canaries = table.canaries.iter().map(Canary::new).collect();
-        Self { version: table.version, router, routes, tcp, fleets, canaries }
+        let meters = told.kinds.iter().map(|_| OnceLock::new()).collect();
+        Self { kinds, meters, tcp, fleets, canaries, registry: registry.clone(), told }
+    }
+
+    /// Before anything was told.
+    pub(crate) fn empty() -> Self {
+        Self::new(Told::default(), &HashMap::new(), &Arc::default(), &Arc::default())
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.told.table.version
+    }
+
+    /// As it was told, if anything was.
+    pub(crate) fn whole(&self) -> Option<RouteTable> {
+        (self.version() > 0).then(|| self.told.whole())
+    }
+
+    pub(crate) fn router(&self) -> &Arc<Router> {
+        &self.told.router
+    }
+
+    /// How many routes there are.
+    pub(crate) fn routes(&self) -> usize {
+        self.told.kinds.len()
+    }
+
+    pub(crate) fn kind(&self, route: RouteIndex) -> &Kind {
+        &self.kinds[self.told.kinds[route]]
+    }
+
+    /// Where requests that take a route are counted, in the order of its targets.
+    pub(crate) fn meters(&self, route: RouteIndex) -> &[Arc<Meter>] {
+        self.meters[route].get_or_init(|| {
+            let place = self.router().name(route);
+            meters(&place, &self.kind(route).targets, &self.fleets, &self.registry).collect()
+        })
+    }
+
+    /// The counters of its fleets.
+    pub(crate) fn tallies(&self) -> impl Iterator<Item = &Arc<Tally>> {
+        self.fleets.iter().map(|f| &f.tally)
     }
 
     pub(crate) fn counts(&self) -> EdgeCounts {
-        let fleets = self.fleets.iter().map(|f| f.tally.count()).collect();
-        EdgeCounts { version: self.version, fleets, gone: Vec::new() }
+        let fleets = self.tallies().map(|tally| tally.count()).collect();
+        EdgeCounts { version: self.version(), fleets, gone: Vec::new() }
     }
 
     /// Where something that an instance of a fleet needs is.
@@ -149,4 +179,34 @@ impl Table {
     pub(crate) fn instances(&self) -> impl Iterator<Item = &InstanceId> {
         self.fleets.iter().flat_map(|f| &f.instances)
     }
+}
+
+impl Fleet {
+    /// Without what it needs.
+    fn new(fleet: &EdgeFleet, tally: Arc<Tally>) -> Self {
+        Self {
+            tally,
+            port: fleet.port,
+            protocol: fleet.protocol,
+            release: fleet.release.clone(),
+            circuit: fleet.circuit,
+            instances: fleet.instances.clone(),
+            callers: fleet.callers.clone(),
+            needs: HashMap::new(),
+        }
+    }
+}
+
+/// The meters of a place at these fleets.
+fn meters(
+    place: &str,
+    targets: &Targets,
+    fleets: &[Fleet],
+    registry: &Registry,
+) -> impl Iterator<Item = Arc<Meter>> {
+    let mut all = registry.meters();
+    targets.iter().map(move |(fleet, _)| {
+        let Fleet { tally, release, .. } = &fleets[*fleet];
+        all.at(place, tally, release.as_ref())
+    })
 }

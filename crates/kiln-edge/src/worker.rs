@@ -230,15 +230,17 @@ impl Worker {
     /// The swap. From the end of this call on, no request of this thread begins by an older table.
     fn adopt(&self, table: Arc<Table>) {
         let mut balance = self.balance.borrow_mut();
-        let mut known: HashMap<InstanceId, Rc<Upstream>> =
-            balance.upstreams().map(|u| (u.id().clone(), u.clone())).collect();
-        *balance = Balance::new(table.clone(), &known);
-        for kept in balance.upstreams() {
+        let mut known: HashMap<&InstanceId, &Rc<Upstream>> =
+            balance.upstreams().map(|u| (u.id(), u)).collect();
+        let next = Balance::new(table, &known);
+        for kept in next.upstreams() {
             if known.get(kept.id()).is_some_and(|u| Rc::ptr_eq(u, kept)) {
                 known.remove(kept.id());
             }
         }
         known.values().for_each(|gone| gone.leave());
+        *balance = next;
+        drop(balance);
         self.connections.cut_gone();
         self.changed.notify_waiters();
     }

@@ -1,10 +1,13 @@
 //! What control says to the edge.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use kiln_edge::{EdgeClient, EdgeError, Sockets};
 use kiln_model::RouteTable;
+use serde_json::{Value, json};
 
 use crate::harness::{Edge, route};
 use crate::instance::Instance;
@@ -58,6 +61,59 @@ fn several_may_talk_to_it_at_once() {
             scope.spawn(|| (0..50).for_each(|_| assert_eq!(client.counts().unwrap().version, 1)));
         }
     });
+}
+
+/// One message, as both sides write them.
+fn say(stream: &mut UnixStream, message: &Value) {
+    let text = message.to_string();
+    stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
+fn hear(stream: &mut UnixStream) -> Value {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut text = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut text).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// An edge that is leaving may be older than the control plane that tells it of a table.
+#[test]
+fn an_edge_that_knows_only_whole_tables_is_told_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("older.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let older = std::thread::spawn(move || {
+        loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = hear(&mut stream);
+            // What it does not know it hangs up on.
+            if request["ask"] == "set_table" {
+                let version = request["table"]["version"].clone();
+                say(&mut stream, &json!({"reply": "counts", "counts": {"version": version, "fleets": []}}));
+                return request;
+            }
+        }
+    });
+    let routes = vec![route(Some("a.com"), "/", &[]), route(None, "/", &[])];
+    let table = RouteTable { version: 5, routes, ..RouteTable::default() };
+    assert_eq!(EdgeClient::at(&path).set_table(&table).unwrap().version, 5);
+    assert_eq!(older.join().unwrap()["table"], serde_json::to_value(&table).unwrap());
+}
+
+/// And a control plane may be older than the edge it finds.
+#[test]
+fn a_whole_table_is_understood_and_handed_over_as_it_was_told() {
+    let edge = Edge::start();
+    let fleet = edge.fleet(1, &[&Instance::saying("hi")]);
+    let routes = vec![route(Some("a.com"), "/x", &[(&fleet.id, 1)]), route(None, "/", &[(&fleet.id, 1)])];
+    let table = RouteTable { version: 3, routes, fleets: vec![fleet], ..RouteTable::default() };
+    let mut stream = UnixStream::connect(edge.client.path()).unwrap();
+    say(&mut stream, &json!({"ask": "set_table", "table": table}));
+    assert_eq!(hear(&mut stream)["counts"]["version"], 3);
+    assert_eq!(edge.connect().get("/").text(), "hi");
+    assert_eq!(edge.client.hand_over().unwrap().table, Some(table));
 }
 
 #[test]
