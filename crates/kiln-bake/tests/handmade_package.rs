@@ -32,11 +32,17 @@ fn zst(entries: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(builder.into_inner().unwrap().as_slice(), level)
 }
 
+/// Beside a `postinst` it has a `preinst`, which is not marked as executable.
+const PREINST: &str = "#!/bin/sh\nset -e\necho $0 $* $DPKG_MAINTSCRIPT_PACKAGE >/etc/before\ncd /var/lib/dpkg/tmp.ci\n\
+                       stat -c '%A %U %s' . preinst >>/etc/before\necho * >>/etc/before\ncat control >>/etc/before\n\
+                       rm postinst\n";
+
 /// A package whose members are compressed with zstd.
 fn deb(script: &str, data: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
     let control = [
         (EntryType::Regular, "./control", 0o644, "", CONTROL),
         (EntryType::Regular, "./postinst", 0o755, "", script),
+        (EntryType::Regular, "./preinst", 0o644, "", PREINST),
     ];
     let mut out = ar::Builder::new(Vec::new());
     for (name, bytes) in [
@@ -91,6 +97,15 @@ fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_t
     let told = printed(&handle, &["/bin/cat", "/etc/now"]);
     let times: Vec<&str> = told.lines().collect();
     assert!(times.len() == 5 && times.iter().all(|time| *time == times[4]), "{told}");
+    let before = printed(&handle, &["/bin/cat", "/etc/before"]);
+    let expected = format!(
+        "/var/lib/dpkg/tmp.ci/preinst install handmade\ndrwxr-xr-x root 100\n-rwxr-xr-x root {}\n\
+         control postinst preinst\n{CONTROL}",
+        PREINST.len()
+    );
+    assert_eq!(before, expected);
+    let left = printed(&handle, &["/bin/ls", "/var/lib/dpkg"]);
+    assert!(left.contains("status") && !left.contains("tmp.ci"), "{left}");
     // Inside.
     assert_eq!(printed(&handle, &["/bin/cat", &format!("{out}/escaped"), "/climbed"]), "xx");
     // And not where the same names lead on the host.

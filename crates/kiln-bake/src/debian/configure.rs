@@ -3,6 +3,9 @@
 //! Scripts that dpkg runs before it unpacks a package (`preinst`) are run here, because everything is unpacked
 //! already; `plan` says in which order.
 //!
+//! dpkg unpacks a package's control files into a directory of its own and runs its `preinst` from there, before it knows
+//! the package by its name; debconf finds out by it whose questions are asked. So the same is there here.
+//!
 //! Nothing starts a service meanwhile (`policy-rc.d`), asks a question, or reaches a network.
 
 use std::sync::{Mutex, PoisonError};
@@ -15,11 +18,16 @@ use super::package::Package;
 use super::plan::{Doing, plan};
 use crate::order::Report;
 use crate::report::Task;
-use crate::sandbox::{Job, Network, Outcome, Step, Workplace};
+use crate::sandbox::{Given, Job, Network, Outcome, Step, Workplace};
 use crate::sandboxed::{self, SandboxError, Tail};
 
 /// How dpkg begins to say that a package could not be configured.
 const FAILED: &str = "dpkg: error processing package ";
+/// Where the control files of the package are whose `preinst` runs.
+const CONTROL_FILES: &str = "/var/lib/dpkg/tmp.ci";
+const PREINST: &str = "preinst";
+/// Whose script it is, to the script.
+const OF_PACKAGE: &str = "DPKG_MAINTSCRIPT_PACKAGE";
 
 /// Packages that were not configured.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +146,7 @@ fn judged(
     match outcome {
         Outcome::Cancelled => Err(ConfigureError::Cancelled),
         Outcome::Failed { step, how } => Err(ConfigureError::Failed {
-            package: output.culprit().or_else(|| script_owner(&steps[step].program())),
+            package: output.culprit().or_else(|| steps[step].variable(OF_PACKAGE)),
             program: steps[step].program(),
             how,
             output: output.text(),
@@ -146,11 +154,6 @@ fn judged(
         Outcome::Done => capture::check_installed(place, packages)
             .map_err(|(package, state)| ConfigureError::Unfinished { package, state, output: output.text() }),
     }
-}
-
-fn script_owner(program: &str) -> Option<String> {
-    let name = program.strip_prefix("/var/lib/dpkg/info/")?.strip_suffix(".preinst")?;
-    Some(name.split(':').next()?.to_owned())
 }
 
 fn steps(unpacked: &Unpacked<'_>) -> std::io::Result<Vec<Step>> {
@@ -173,17 +176,24 @@ fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: i64) 
 }
 
 fn preinst(package: &Package<'_>, epoch: i64) -> std::io::Result<Step> {
-    let script = format!("/var/lib/dpkg/info/{}.preinst", package.qualified_name());
     let of_dpkg = [
-        ("DPKG_MAINTSCRIPT_PACKAGE", package.name()),
+        (OF_PACKAGE, package.name()),
         ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
         ("DPKG_MAINTSCRIPT_ARCH", package.locked.architecture.as_str()),
-        ("DPKG_MAINTSCRIPT_NAME", "preinst"),
+        ("DPKG_MAINTSCRIPT_NAME", PREINST),
+        ("DPKG_MAINTSCRIPT_DEBUG", "0"),
         ("DPKG_ADMINDIR", "/var/lib/dpkg"),
         ("DPKG_ROOT", ""),
     ];
     let of_dpkg = of_dpkg.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Step::new(&[&script, "install"], sandboxed::environment(epoch).into_iter().chain(of_dpkg))
+    let environment = sandboxed::environment(epoch).into_iter().chain(of_dpkg);
+    // dpkg sees to it that a script can be executed.
+    let executable = |mode: u16| if mode & 0o555 == 0o555 { mode } else { 0o755 };
+    let mode = |name: &str, mode| if name == PREINST { executable(mode) } else { mode };
+    let files = package.control_files().map(|(name, m, bytes)| (name, mode(name, m), bytes));
+    let control = ("control", 0o644, package.text.as_bytes());
+    let given = Given::new(CONTROL_FILES, files.chain([control]))?;
+    Ok(Step::new(&[&format!("{CONTROL_FILES}/{PREINST}"), "install"], environment)?.with(given))
 }
 
 /// What scripts print: counted for progress, its end kept for errors.

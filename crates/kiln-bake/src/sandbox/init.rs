@@ -10,7 +10,7 @@ use std::ptr::null;
 
 use seccompiler::sock_filter;
 
-use super::{Network, Outcome, Step};
+use super::{Given, Network, Outcome, Step};
 
 /// Everything pid 1 needs.
 pub(super) struct Plan<'a> {
@@ -26,21 +26,22 @@ pub(super) struct Plan<'a> {
     pub(super) gate: c_int,
     pub(super) gate_keepers_end: c_int,
     pub(super) network: Network,
-    pub(super) programs: &'a [Program],
+    pub(super) programs: &'a [Program<'a>],
     pub(super) filters: &'a [Vec<sock_filter>],
 }
 
 /// A step in the form that `execve` takes.
-pub(super) struct Program {
+pub(super) struct Program<'a> {
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
+    given: Option<&'a Given>,
 }
 
-impl Program {
+impl<'a> Program<'a> {
     /// Borrows from `step`, which outlives the child's start.
-    pub(super) fn new(step: &Step) -> Self {
+    pub(super) fn new(step: &'a Step) -> Self {
         let list = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([null()]).collect();
-        Self { argv: list(&step.argv), env: list(&step.env) }
+        Self { argv: list(&step.argv), env: list(&step.env), given: step.given.as_ref() }
     }
 }
 
@@ -58,6 +59,8 @@ enum Stage {
     Done,
     /// The sandbox could not be made: the index is that of [`SETUP`], the value an error number.
     Setup,
+    /// What the step is given could not be laid out or taken away; the value is an error number.
+    Given,
     /// The step could not be started; the value is an error number.
     Start,
     /// The step did not succeed; the value is its wait status.
@@ -87,7 +90,7 @@ impl Report {
 
     pub(super) fn from_bytes(bytes: [u8; 12]) -> Self {
         let word = |i: usize| i32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
-        let stages = [Stage::Done, Stage::Setup, Stage::Start, Stage::Step];
+        let stages = [Stage::Done, Stage::Setup, Stage::Given, Stage::Start, Stage::Step];
         let stage = stages.into_iter().find(|s| *s as i32 == word(0)).unwrap_or(Stage::Step);
         Self { stage, index: word(4), value: word(8) }
     }
@@ -101,6 +104,10 @@ impl Report {
                 let what = SETUP.get(step).copied().unwrap_or("set up the sandbox");
                 Err(io::Error::new(system().kind(), format!("could not {what}: {}", system())))
             }
+            Stage::Given => Ok(Outcome::Failed {
+                step,
+                how: format!("left no place for what such programs are given: {}", system()),
+            }),
             Stage::Start => Ok(Outcome::Failed { step, how: format!("could not be started: {}", system()) }),
             Stage::Step if libc::WIFSIGNALED(self.value) => Ok(Outcome::Failed {
                 step,
@@ -124,11 +131,8 @@ pub(super) fn main(plan: &Plan<'_>) -> ! {
         }
     }
     for (index, program) in plan.programs.iter().enumerate() {
-        let index = index as i32;
-        match run(plan, program) {
-            Ok(0) => {}
-            Ok(value) => end(plan, &Report { stage: Stage::Step, index, value }),
-            Err(value) => end(plan, &Report { stage: Stage::Start, index, value }),
+        if let Err((stage, value)) = step(plan, program) {
+            end(plan, &Report { stage, index: index as i32, value });
         }
     }
     end(plan, &Report { stage: Stage::Done, index: 0, value: 0 })
@@ -144,8 +148,19 @@ fn end(plan: &Plan<'_>, report: &Report) -> ! {
     unreachable!("exit_group does not return")
 }
 
+/// Runs a program with what it is given; else where that ended, and the value that belongs to it.
+fn step(plan: &Plan<'_>, program: &Program<'_>) -> Result<(), (Stage, i32)> {
+    let given = |value| (Stage::Given, value);
+    program.given.map_or(Ok(()), Given::lay).map_err(given)?;
+    match run(plan, program) {
+        Ok(0) => program.given.map_or(Ok(()), Given::clear).map_err(given),
+        Ok(value) => Err((Stage::Step, value)),
+        Err(value) => Err((Stage::Start, value)),
+    }
+}
+
 /// The error number of a call that returned -1.
-fn checked(result: c_long) -> Result<c_long, i32> {
+pub(super) fn checked(result: c_long) -> Result<c_long, i32> {
     // SAFETY: errno of this thread, whose storage was copied with it.
     if result == -1 { Err(unsafe { *libc::__errno_location() }) } else { Ok(result) }
 }
@@ -268,7 +283,7 @@ fn privileges(plan: &Plan<'_>) -> Result<(), i32> {
 }
 
 /// Runs one program to its end; its wait status, or the error number that kept it from starting.
-fn run(plan: &Plan<'_>, program: &Program) -> Result<i32, i32> {
+fn run(plan: &Plan<'_>, program: &Program<'_>) -> Result<i32, i32> {
     // SAFETY: like fork, and the child only executes the program or ends. Pointers in `program` are into memory that
     // was copied with this process, each list ends with a null pointer.
     let pid = unsafe { checked(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0))? };

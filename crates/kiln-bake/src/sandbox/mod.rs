@@ -9,6 +9,7 @@
 //! | module | does |
 //! |---|---|
 //! | `clock` | the time that programs inside see |
+//! | `given` | files that are there for one program |
 //! | `forbidden` | the system calls that programs inside have no business with |
 //! | `init` | what pid 1 does: raw system calls only, for it begins as a copy of one thread of this process |
 //! | `workplace` | the private mounts that a tree with a writable layer is put together in |
@@ -19,6 +20,7 @@ mod clock;
 #[path = "running_clock.rs"]
 mod clock;
 mod forbidden;
+mod given;
 mod init;
 mod workplace;
 
@@ -35,6 +37,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::Timespec;
 
+pub(crate) use given::Given;
 pub use workplace::WorkplaceError;
 pub(crate) use workplace::{HOST_IDS, Workplace, in_private_mounts};
 
@@ -47,6 +50,8 @@ pub(crate) struct Step {
     pub(crate) argv: Vec<CString>,
     /// Its whole environment, each `NAME=value`.
     pub(crate) env: Vec<CString>,
+    /// What is there while it runs, and only then.
+    pub(crate) given: Option<Given>,
 }
 
 impl Step {
@@ -58,7 +63,18 @@ impl Step {
     {
         let argv = argv.iter().map(|a| CString::new(*a)).collect::<Result<_, _>>()?;
         let env = env.into_iter().map(|(k, v)| CString::new(format!("{k}={v}"))).collect::<Result<_, _>>()?;
-        Ok(Self { argv, env })
+        Ok(Self { argv, env, given: None })
+    }
+
+    /// The same, while whose program runs `given` is there.
+    pub(crate) fn with(self, given: Given) -> Self {
+        Self { given: Some(given), ..self }
+    }
+
+    /// What its environment says of `name`.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        let value = |text: &CString| text.to_str().ok()?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        self.env.iter().find_map(value)
     }
 
     pub(crate) fn program(&self) -> String {
@@ -109,7 +125,7 @@ pub(crate) fn run(
     let nothing = File::open("/dev/null")?;
     let root = CString::new(root.as_os_str().as_bytes())?;
     let proc = CString::new([root.as_bytes(), b"/proc"].concat())?;
-    let programs: Vec<init::Program> = job.steps.iter().map(init::Program::new).collect();
+    let programs: Vec<init::Program<'_>> = job.steps.iter().map(init::Program::new).collect();
     let filters = [forbidden::filter()?, clock::filter()?];
     let plan = init::Plan {
         filters: &filters,
