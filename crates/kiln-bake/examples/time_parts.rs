@@ -114,6 +114,16 @@ fn mounts(store: &Store, digest: &ImageDigest) -> f64 {
     median((0..51).map(mount).collect())
 }
 
+/// The look for damage before each deploy.
+fn looks(store: &Store, digest: &ImageDigest) -> f64 {
+    let look = |_| {
+        let begun = Instant::now();
+        assert_eq!(store.damage_of(digest).expect("looked"), []);
+        begun.elapsed().as_secs_f64()
+    };
+    median((0..21).map(look).collect())
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [state, lock] = &arguments[..] else { panic!("time_parts STORE LOCK") };
@@ -133,6 +143,8 @@ fn main() {
             mounts(&store, &digest),
             (files < 1000).then_some(0.002),
         );
+        let name = format!("look for damage, {packages} packages, {} files", count * files);
+        tell(&name, looks(&store, &digest), None);
     }
     fs::remove_dir_all(&project).expect("removed");
 }

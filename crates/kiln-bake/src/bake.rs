@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::Instant;
 
-use kiln_model::{ImageDigest, ImageRecord, LeftOut, Lock, LockedImage, Sha256};
-use kiln_store::{Store, Verity};
+use kiln_model::{ImageRecord, LeftOut, Lock, LockedImage, Sha256};
+use kiln_store::{Metadata, Store};
 
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
@@ -114,11 +114,14 @@ fn make(
     let merged = merge::finished(order, settings, (built, epoch), handmade.as_ref(), store)?;
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
+    let metadata = Metadata::new(written.bytes);
+    // It goes to disk while the rest is made.
+    let (staged, sha256) = rayon::join(|| batch.stage_metadata(&metadata), || Sha256::of(metadata.bytes()));
     let mut record = ImageRecord {
         format: written.format,
-        digest: ImageDigest(Verity::of(&written.bytes).0),
+        digest: *metadata.digest(),
         name: order.image.clone(),
-        metadata_bytes: written.bytes.len() as u64,
+        metadata_bytes: metadata.bytes().len() as u64,
         content_bytes: written.content_bytes,
         entries: written.entries,
         packages: packages.iter().map(sbom::Installed::as_ref).collect(),
@@ -129,16 +132,15 @@ fn make(
         left_out,
         handmade: handmade.and_then(|base| base.record.handmade),
     };
-    let metadata = Sha256::of(&written.bytes);
     let recipes = [RECIPE, debian::RECIPE];
     let inside = sbom::document(&record, &packages, locked, &distribution);
-    let origin = provenance::document(&record, &metadata, order, (locked, found), &recipes, &distribution);
+    let origin = provenance::document(&record, &sha256, order, (locked, found), &recipes, &distribution);
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
         written.objects.insert(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit_image(&written.bytes, &record, &written.objects)?;
+    batch.commit_image(staged?, &record, &written.objects)?;
     task.finish();
     // Each a task that is done with saying it.
     record.left_out.iter().for_each(|left_out| Task::new(report, left_out.to_string(), "", None).finish());

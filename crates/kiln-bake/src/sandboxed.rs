@@ -3,8 +3,8 @@
 //! What they see is the same on every host and at every time: the host name, the environment, the clock, which stands
 //! at the tree's epoch (on x86-64). A build that asks for the host's network sees that, and the world behind it.
 
-use kiln_model::{ImageDigest, ImageHandle, Tree, TreeError};
-use kiln_store::{Store, StoreError};
+use kiln_model::{ImageDigest, ImageHandle, Sha256, Tree, TreeError};
+use kiln_store::{Scratch, Store, StoreError};
 
 use crate::debian::capture::{self, CaptureError};
 use crate::erofs;
@@ -51,7 +51,10 @@ pub(crate) fn written_by<E: From<SandboxError> + Send>(
     hear: &mut (dyn FnMut(&[u8]) + Send),
     judge: impl FnOnce(&Workplace, Outcome) -> Result<(), E> + Send,
 ) -> Result<Tree, E> {
-    let image = intermediate(&tree, store)?;
+    let metadata = erofs::write(&tree).map_err(SandboxError::from)?.bytes;
+    let file = store.scratch(&metadata).map_err(SandboxError::from)?;
+    drop(metadata);
+    let image = intermediate(&file, store);
     let work = || {
         let place = Workplace::new(&image, job.network).map_err(SandboxError::from)?;
         let outcome =
@@ -70,15 +73,13 @@ fn captured(place: &Workplace, tree: Tree, store: &Store) -> Result<Tree, Sandbo
     Ok(tree)
 }
 
-/// Its metadata file is kept like any file's content, until a collection of what nobody needs.
-fn intermediate(tree: &Tree, store: &Store) -> Result<ImageHandle, SandboxError> {
-    let written = erofs::write(tree)?;
-    let (digest, _) = store.objects().put_bytes(&written.bytes)?;
-    Ok(ImageHandle {
-        digest: ImageDigest(digest.0),
-        metadata: store.objects().path(&digest),
+/// An image that nobody else sees and that is gone afterwards, so that nobody asks for its digest.
+fn intermediate(metadata: &Scratch, store: &Store) -> ImageHandle {
+    ImageHandle {
+        digest: ImageDigest(Sha256([0; 32])),
+        metadata: metadata.path().to_owned(),
         objects: store.objects_dir().to_owned(),
-    })
+    }
 }
 
 /// The environment that programs are given, in which `epoch` is now.

@@ -40,16 +40,19 @@ pub(crate) fn encode(tree: &Tree) -> Vec<u8> {
 /// The tree that `bytes` hold.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Tree, BadTreeFile> {
     let mut rest = Reader(bytes.strip_prefix(MAGIC).ok_or(BadTreeFile)?);
-    let mut tree = Tree::new();
+    let count = rest.number()?;
+    // A node takes four bytes at least: a count that lies takes no memory.
+    let most = rest.0.len() / 4;
+    let mut nodes = Vec::with_capacity(usize::try_from(count).map_or(most, |n| n.min(most)));
     let mut path: Vec<u8> = Vec::new();
-    for _ in 0..rest.number()? {
+    for _ in 0..count {
         let shared = usize::try_from(rest.number()?).ok().filter(|n| *n <= path.len()).ok_or(BadTreeFile)?;
         path.truncate(shared);
         path.extend_from_slice(rest.bytes()?);
         let node = rest.node()?;
-        tree.insert(path.clone(), node).map_err(|_| BadTreeFile)?;
+        nodes.push((path.clone(), node));
     }
-    if rest.0.is_empty() { Ok(tree) } else { Err(BadTreeFile) }
+    if rest.0.is_empty() { Tree::of(nodes).map_err(|_| BadTreeFile) } else { Err(BadTreeFile) }
 }
 
 fn put_number(out: &mut Vec<u8>, mut n: u64) {

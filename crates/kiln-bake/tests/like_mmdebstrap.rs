@@ -122,6 +122,15 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// Compared record by record.
+const DATABASES: [&str; 3] =
+    ["/var/lib/dpkg/status", "/var/cache/debconf/config.dat", "/var/cache/debconf/templates.dat"];
+
+/// Questions of debconf, and the lines of them that have the machine's names as its resolver has them: mmdebstrap's tree
+/// has no `/etc/hosts` then.
+const NAMES: [(&str, &str); 2] =
+    [("postfix/destinations", "Value: "), ("exim4/dc_other_hostnames", " fqdn = ")];
+
 /// What a path is: kind, mode, owner, and content or target.
 type Facts = BTreeMap<String, String>;
 
@@ -145,7 +154,13 @@ fn facts(archive: &[u8]) -> Facts {
             tar::EntryType::Regular => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).unwrap();
-                format!("file {mode:o} {}", Sha256::of(&settled(&path, bytes)))
+                let bytes = settled(&path, bytes);
+                let content = match DATABASES.contains(&path.as_str()) {
+                    // Itself, for what differs in it to be told.
+                    true => String::from_utf8(bytes).unwrap(),
+                    false => Sha256::of(&bytes).to_string(),
+                };
+                format!("file {mode:o} {content}")
             }
             kind => format!("{kind:?} {mode:o}"),
         };
@@ -158,8 +173,6 @@ fn facts(archive: &[u8]) -> Facts {
 /// lists of paths have the order of the package's archive where ours are sorted. What of a file tells of the machine or of
 /// who was first to do something is left out of it.
 fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
-    const DATABASES: [&str; 3] =
-        ["/var/lib/dpkg/status", "/var/cache/debconf/config.dat", "/var/cache/debconf/templates.dat"];
     const LISTS: [&str; 6] = [
         "/etc/passwd",
         "/etc/group",
@@ -182,10 +195,10 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
     }
     let text = String::from_utf8(bytes).unwrap();
     if is_database {
-        return sorted(text.split("\n\n").map(|record| record.trim_matches('\n').to_owned()), "\n\n");
+        return sorted(text.split("\n\n").map(|record| nameless(record.trim_matches('\n'))), "\n\n");
     }
     if is_main {
-        // The machine's names, as its resolver has them.
+        // The machine's names again.
         let nameless = |line| match line {
             line if str::starts_with(line, "mydestination =") => "mydestination =",
             line => line,
@@ -200,6 +213,13 @@ fn settled(path: &str, mut bytes: Vec<u8>) -> Vec<u8> {
         _ => line.to_owned(),
     };
     sorted(text.lines().map(without_day), "\n")
+}
+
+/// A record without the machine's names.
+fn nameless(record: &str) -> String {
+    let named = NAMES.iter().find(|(name, _)| record.starts_with(&format!("Name: {name}\n")));
+    let is_kept = |line: &&str| named.is_none_or(|(_, begin)| !line.starts_with(begin));
+    record.lines().filter(is_kept).collect::<Vec<_>>().join("\n")
 }
 
 /// What is there twice is there twice.
@@ -258,6 +278,13 @@ fn newest(archive: &[u8]) -> u64 {
     entries.unwrap()
 }
 
+/// The records that the other does not have as well.
+fn without<'f>(facts: &'f str, others: &str) -> String {
+    let others: BTreeSet<&str> = others.split("\n\n").collect();
+    let own: Vec<&'f str> = facts.split("\n\n").filter(|record| !others.contains(record)).collect();
+    own.join("\n\n")
+}
+
 fn differences(set: &str) -> Vec<String> {
     let (ours, mut found) = by_us(set);
     let (theirs, ours) = (by_apt(set, newest(&ours)), facts(&ours));
@@ -266,6 +293,7 @@ fn differences(set: &str) -> Vec<String> {
     let nothing = "nothing".to_owned();
     let tell = |path: &&String| {
         let (apt, us) = (theirs.get(*path).unwrap_or(&nothing), ours.get(*path).unwrap_or(&nothing));
+        let (apt, us) = (without(apt, us), without(us, apt));
         format!("{set}: {path}: apt has {apt}, we have {us}")
     };
     found.extend(paths.iter().filter(differs).map(tell));

@@ -29,7 +29,7 @@ const SETS: [&str; 12] = [
     "python3-venv gunicorn",
     "samba",
     "bind9",
-    "nginx redis-server haproxy",
+    "nginx redis-server haproxy varnish",
 ];
 
 /// Bakes on a host of this name, in a store that has the packages and nothing else.

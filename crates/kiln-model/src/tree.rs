@@ -140,6 +140,18 @@ impl Tree {
         Ok(self.nodes.insert(path, node))
     }
 
+    /// The tree of these nodes; of two at one path the later one. Quickest if they are sorted.
+    ///
+    /// # Errors
+    /// As [`Tree::insert`].
+    pub fn of(nodes: Vec<(Vec<u8>, Node)>) -> Result<Self, TreeError> {
+        let bad = nodes.iter().find_map(|(path, _)| Some((path, path_problem(path)?)));
+        match bad {
+            Some((path, problem)) => Err(TreeError { path: path.clone(), problem: problem.into() }),
+            None => Ok(Self { nodes: nodes.into_iter().collect() }),
+        }
+    }
+
     /// Takes away what is at `path`, and nothing below it.
     pub fn remove(&mut self, path: &[u8]) -> Option<Node> {
         self.nodes.remove(path)
@@ -230,6 +242,9 @@ mod tests {
         }
         assert!(tree.insert([b"/".as_slice(), &[b'x'; 256]].concat(), dir()).is_err());
         assert!(tree.insert([b"/".as_slice(), &[b'x'; 255]].concat(), dir()).is_ok());
+        let of = |path: &[u8]| Tree::of(vec![(b"/".to_vec(), dir()), (path.to_vec(), dir())]);
+        assert_eq!(of(b"/a").unwrap().len(), 2);
+        assert_eq!(of(b"/a/../b").unwrap_err().path, b"/a/../b");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::fs::syncfs;
 use crate::error::on;
 use crate::flush::flush_together;
 use crate::temp::TempPath;
-use crate::{Objects, Result, Store, Verity};
+use crate::{Objects, Result, StagedMetadata, Store, StoreError, Verity};
 
 /// So few files are flushed by themselves: the rest of the filesystem may have much more to flush.
 const FEW: usize = 32;
@@ -83,21 +83,25 @@ impl Batch {
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise as [`Batch::commit`].
     pub fn commit_image(
         self,
-        metadata: &[u8],
+        metadata: StagedMetadata,
         record: &ImageRecord,
         objects: &BTreeSet<ObjectDigest>,
     ) -> Result<()> {
         let store = self.store.clone();
-        let files = store.image_files(metadata, record, objects)?;
+        let path = metadata.path(&store);
+        if metadata.digest != record.digest {
+            return Err(StoreError::damaged(&path, format!("its record names the digest {}", record.digest)));
+        }
         let staged = |(path, bytes): (PathBuf, Vec<u8>)| -> Result<(TempPath, PathBuf)> {
             let mut file = store.temp().file()?;
             file.write(&bytes)?;
             Ok((file.close(), path))
         };
-        let mut files = files.into_iter().map(staged).collect::<Result<Vec<_>>>()?;
+        let list = staged(store.list_file(&record.digest, objects))?;
         // Flushed with the others, and named only when their names are on disk.
-        let (last, record_path) = files.pop().expect("an image has a record");
+        let (last, record_path) = staged(store.record_file(record)?)?;
         flush_together(&[last.path().to_owned()].into())?;
+        let files = std::iter::once(list).chain(metadata.file.map(|file| (file, path))).collect();
         let (_, dirs) = self.name(files)?;
         self.flush_dirs(&dirs)?;
         last.rename(&record_path)?;
@@ -136,6 +140,10 @@ impl Batch {
 
     fn flush_all(&self) -> Result<()> {
         syncfs(&self.filesystem).map_err(|e| on("flush", self.store.objects_dir())(e.into()))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn objects(&self) -> Objects<'_> {

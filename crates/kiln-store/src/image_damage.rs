@@ -7,8 +7,9 @@ use kiln_model::{ImageDigest, ObjectDigest};
 
 use crate::error::on;
 use crate::objects::digest_of;
-use crate::presence::{Entry, Seen, each, is_suspect};
+use crate::presence::{Entry, FEW, Seen, is_suspect};
 use crate::shelves::Shelves;
+use crate::side_by_side::each;
 use crate::verify::note;
 use crate::{Damage, Moment, Result, Store};
 
@@ -19,8 +20,20 @@ impl Store {
     /// # Errors
     /// [`crate::StoreError::NoSuchImage`], or what the system refused.
     pub fn damage_of(&self, image: &ImageDigest) -> Result<Vec<Damage>> {
+        let (metadata, objects) = std::thread::scope(|scope| {
+            // Its metadata is hashed meanwhile.
+            let metadata = scope.spawn(|| self.handle(image));
+            let objects = self.damage_of_objects(image);
+            (metadata.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), objects)
+        });
         let mut found = Vec::new();
-        note(self.handle(image), &mut found)?;
+        note(metadata, &mut found)?;
+        found.extend(objects?);
+        Ok(found)
+    }
+
+    fn damage_of_objects(&self, image: &ImageDigest) -> Result<Vec<Damage>> {
+        let mut found = Vec::new();
         match note(self.image_objects(image), &mut found)? {
             Some(Some(objects)) => found.extend(self.damage_among(image, objects.into_iter().collect())?),
             Some(None) => {
@@ -53,7 +66,7 @@ impl Store {
             Ok(Ok(Entry::new(digest, state.stamp)))
         };
         let (mut entries, mut damage) = (Vec::with_capacity(objects.len()), Vec::new());
-        for looked in each(&objects, look)? {
+        for looked in each(&objects, FEW, look)? {
             match looked {
                 Ok(entry) => entries.push(entry),
                 Err(damaged) => damage.push(damaged),

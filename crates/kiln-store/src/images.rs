@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest, Sha256};
+use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest, Sha256, hex_pair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::documents::{encoded, names_in, read, read_json};
 use crate::error::{if_present, on};
-use crate::objects::digest_of;
+use crate::objects::digest_of_metadata;
 use crate::temp::ensure_dir;
 use crate::{Look, Moment, Result, Store, StoreError, Verity};
 
@@ -30,39 +30,42 @@ impl Store {
         self.put_image_files(metadata, record, objects)
     }
 
-    /// Keeps the files of an image.
+    /// Keeps the files of an image, its record last: with it the image exists.
     pub(crate) fn put_image_files(
         &self,
         metadata: &[u8],
         record: &ImageRecord,
         objects: &BTreeSet<ObjectDigest>,
     ) -> Result<()> {
-        let files = self.image_files(metadata, record, objects)?;
-        files.iter().try_for_each(|(path, bytes)| self.write(path, bytes))
-    }
-
-    /// The files of an image and where they belong, its record last: with it the image exists.
-    pub(crate) fn image_files(
-        &self,
-        metadata: &[u8],
-        record: &ImageRecord,
-        objects: &BTreeSet<ObjectDigest>,
-    ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-        let dir = self.image_dir(&record.digest);
-        let path = dir.join("metadata.erofs");
+        let path = self.metadata_path(&record.digest);
         if Verity::of(metadata).0 != record.digest.0 {
             let problem = format!("its record names the digest {}", record.digest);
             return Err(StoreError::damaged(&path, problem));
         }
-        ensure_dir(&dir)?;
-        let mut files = vec![(dir.join("objects"), object_lines(objects))];
+        ensure_dir(&self.image_dir(&record.digest))?;
+        let (list, objects) = self.list_file(&record.digest, objects);
+        self.write(&list, &objects)?;
         if read(&path)?.as_deref() != Some(metadata) {
-            files.push((path, metadata.to_owned()));
+            self.write(&path, metadata)?;
         }
-        let record_path = dir.join("record.json");
-        let record = encoded(&record_path, record)?;
-        files.push((record_path, record));
-        Ok(files)
+        let (path, record) = self.record_file(record)?;
+        self.write(&path, &record)
+    }
+
+    /// The list of the objects of an image, and where it belongs.
+    pub(crate) fn list_file(
+        &self,
+        image: &ImageDigest,
+        objects: &BTreeSet<ObjectDigest>,
+    ) -> (PathBuf, Vec<u8>) {
+        (self.objects_list(image), object_lines(objects))
+    }
+
+    /// The record of an image, and where it belongs.
+    pub(crate) fn record_file(&self, record: &ImageRecord) -> Result<(PathBuf, Vec<u8>)> {
+        let path = self.image_dir(&record.digest).join("record.json");
+        let bytes = encoded(&path, record)?;
+        Ok((path, bytes))
     }
 
     /// Lets the image be found by its inputs. That is a hint and not flushed: one torn by a crash leads nowhere, and
@@ -119,7 +122,7 @@ impl Store {
         if !metadata.is_file() {
             return Err(StoreError::damaged(&metadata, "it is missing"));
         }
-        let found = digest_of(&metadata)?;
+        let found = digest_of_metadata(&metadata)?;
         if found.0 != digest.0 {
             return Err(StoreError::damaged(&metadata, format!("its digest is {found}, not {digest}")));
         }
@@ -230,7 +233,7 @@ impl Store {
 fn object_lines(objects: &BTreeSet<ObjectDigest>) -> Vec<u8> {
     let mut lines = Vec::with_capacity(objects.len() * 65);
     for object in objects {
-        lines.extend_from_slice(object.hex().as_bytes());
+        object.0.0.iter().for_each(|byte| lines.extend_from_slice(&hex_pair(*byte)));
         lines.push(b'\n');
     }
     lines

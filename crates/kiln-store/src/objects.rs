@@ -167,6 +167,12 @@ pub(crate) fn digest_in(file: &mut File, path: &Path) -> Result<ObjectDigest> {
     Ok(verity.finish())
 }
 
+/// The fs-verity digest of a metadata file: somebody waits for it, so that a large one is read by several threads.
+pub(crate) fn digest_of_metadata(path: &Path) -> Result<ObjectDigest> {
+    let digest = File::open(path).and_then(|file| Verity::of_file(&file, file.metadata()?.len()));
+    digest.map_err(on("read", path))
+}
+
 /// Reads `file` chunk by chunk until `found` says so; whether it did.
 pub(crate) fn any_chunk(
     file: &mut File,

@@ -20,23 +20,21 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
 
 use kiln_model::{ObjectDigest, Sha256};
 
 use crate::error::{if_present, on};
 use crate::objects::digest_in;
 use crate::shelves::{MARKS, Shelves, Stamp, State, mark_of};
+use crate::side_by_side::each;
 use crate::{Moment, Result, Store};
 
 /// The number changes with the format.
 const SEEN: &str = "objects-seen-2";
 /// A digest and a stamp.
 const ENTRY: usize = 40;
-/// More only stand in each other's way.
-const MOST_THREADS: usize = 4;
 /// A thread is not worth its start for fewer.
-const AT_ONCE: usize = 500;
+pub(crate) const FEW: usize = 500;
 
 /// An object, and its size if it is known.
 pub type Wanted = (ObjectDigest, Option<u64>);
@@ -172,7 +170,7 @@ impl Store {
             }
             Ok(Entry::new(digest, state.stamp))
         };
-        let entries = each(list, state)?;
+        let entries = each(list, FEW, state)?;
         let all_there = !gone.into_inner();
         if all_there {
             self.remember(key, &Seen { marks: now, entries })?;
@@ -213,7 +211,9 @@ impl Store {
         self.cache_put(SEEN, key, &seen.encode())
     }
 
-    /// Reads an object. One that is not what its name says is removed.
+    /// Reads an object. One that is not what its name says is removed, and not left until a good one takes its place: that
+    /// it is missing is what every cache that leads to it notices, so that nothing new is made of it; and an instance that
+    /// opens it meanwhile is given an error, where it would be given wrong bytes.
     fn is_whole_or_gone(&self, digest: &ObjectDigest) -> Result<bool> {
         let path = self.objects().path(digest);
         let Some(mut file) = if_present(File::open(&path)).map_err(on("open", &path))? else {
@@ -243,7 +243,7 @@ fn changed(shelves: &Shelves<'_>, seen: &[&Entry]) -> Result<HashSet<ObjectDiges
         let same = shelves.state_of(&digest)?.is_some_and(|state| state.stamp == entry.stamp());
         Ok((!same).then_some(digest))
     };
-    Ok(each(seen, differs)?.into_iter().flatten().collect())
+    Ok(each(seen, FEW, differs)?.into_iter().flatten().collect())
 }
 
 /// As many as `look` allows, from anywhere on.
@@ -252,34 +252,4 @@ fn part(seen: &[Entry], look: Look) -> Vec<&Entry> {
     let start = RandomState::new().build_hasher().finish() as usize;
     let count = seen.len().min(look.most());
     seen.iter().cycle().skip(start.checked_rem(seen.len()).unwrap_or(0)).take(count).collect()
-}
-
-/// `one` of all with their numbers, several at a time where there are many. The caller's thread does its part.
-pub(crate) fn each<T: Sync, R: Send>(
-    all: &[T],
-    one: impl Fn(usize, &T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let work = |first: usize, part: &[T]| -> Result<Vec<R>> {
-        part.iter().enumerate().map(|(n, item)| one(first + n, item)).collect()
-    };
-    if all.len() <= AT_ONCE {
-        return work(0, all);
-    }
-    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let size = all.len().div_ceil(threads).max(AT_ONCE);
-    let (own, others) = all.split_at(size.min(all.len()));
-    let work = &work;
-    std::thread::scope(|scope| {
-        let parts = others.chunks(size).enumerate();
-        let threads: Vec<_> =
-            parts.map(|(n, part)| scope.spawn(move || work((n + 1) * size, part))).collect();
-        let mut found = work(0, own)?;
-        for thread in threads {
-            match thread.join() {
-                Ok(part) => found.extend(part?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(found)
-    })
 }

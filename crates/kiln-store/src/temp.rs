@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::Result;
 use crate::error::on;
+use crate::{Result, Store};
 
 /// The directory of this process, locked.
 #[derive(Debug)]
@@ -89,6 +89,30 @@ fn remove_abandoned(all: &Path) -> Result<()> {
     Ok(())
 }
 
+impl Store {
+    /// A file with these bytes for as long as the value lives, on the disk that objects are on. Nothing of it is flushed: it
+    /// is for who makes it.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn scratch(&self, bytes: &[u8]) -> Result<Scratch> {
+        let mut file = self.temp().file()?;
+        file.write(bytes)?;
+        Ok(Scratch(file.close()))
+    }
+}
+
+/// A file that is gone when it is dropped.
+#[derive(Debug)]
+pub struct Scratch(TempPath);
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// A closed file that is removed when dropped, unless it was renamed to its place.
 #[derive(Debug)]
 pub(crate) struct TempPath(PathBuf);
@@ -138,6 +162,10 @@ impl TempFile {
         skip().map_err(on("write", &self.path.0))
     }
 
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.file.sync_all().map_err(on("flush", &self.path.0))
+    }
+
     /// Closes it without flushing it to disk.
     pub(crate) fn close(self) -> TempPath {
         self.path
@@ -145,7 +173,7 @@ impl TempFile {
 
     /// Flushes it, gives it its name, and flushes the directory it is in then.
     pub(crate) fn persist(self, to: &Path) -> Result<()> {
-        self.file.sync_all().map_err(on("flush", &self.path.0))?;
+        self.flush()?;
         self.path.rename(to)?;
         sync_dir(to.parent().unwrap_or(to))
     }

@@ -9,10 +9,24 @@
 //! ```
 //! No data: the root hash is all zeroes. One block of data: it is that block's sha256.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
 use kiln_model::{ObjectDigest, Sha256};
 use sha2::Digest as _;
 
+use crate::side_by_side::each;
+
 const BLOCK: usize = 4096;
+
+/// From this size on a second thread is worth its start.
+const LARGE: usize = 512 << 10;
+/// So much is read and hashed at once.
+const PART: usize = 64 << 10;
 
 /// A level's last block, which is not hashed before more follows it: the top of the tree is the level that never
 /// had more than one.
@@ -49,9 +63,45 @@ impl Verity {
 
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> ObjectDigest {
+        if bytes.len() < LARGE {
+            let mut verity = Self::new();
+            verity.update(bytes);
+            return verity.finish();
+        }
+        let part = |range: Range<usize>| Ok::<_, Infallible>(Cow::Borrowed(&bytes[range]));
+        let Ok(digest) = Self::in_parts(bytes.len(), part);
+        digest
+    }
+
+    /// The digest of a file of `size` bytes.
+    pub(crate) fn of_file(file: &File, size: u64) -> io::Result<ObjectDigest> {
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        Self::in_parts(size, |range| {
+            let mut bytes = vec![0; range.len()];
+            file.read_exact_at(&mut bytes, range.start as u64)?;
+            Ok(Cow::Owned(bytes))
+        })
+    }
+
+    /// The digest of `size` bytes, whose blocks are hashed side by side: they do not need each other's hashes.
+    fn in_parts<'b, E: Send>(
+        size: usize,
+        part: impl Fn(Range<usize>) -> Result<Cow<'b, [u8]>, E> + Sync,
+    ) -> Result<ObjectDigest, E> {
+        // All blocks with more behind them.
+        let whole = size.saturating_sub(1) / BLOCK * BLOCK;
+        let hashes = |_: usize, start: &usize| -> Result<Vec<u8>, E> {
+            let blocks = part(*start..whole.min(start + PART))?;
+            Ok(blocks.chunks(BLOCK).flat_map(|b| <[u8; 32]>::from(sha2::Sha256::digest(b))).collect())
+        };
+        let starts: Vec<usize> = (0..whole).step_by(PART).collect();
         let mut verity = Self::new();
-        verity.update(bytes);
-        verity.finish()
+        for hashes in each(&starts, LARGE / PART, hashes)? {
+            verity.push(1, &hashes);
+        }
+        verity.size = whole as u64;
+        verity.update(&part(whole..size)?);
+        Ok(verity.finish())
     }
 
     /// How many bytes it has seen.
@@ -116,6 +166,10 @@ impl Verity {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use rustix::fs::MemfdFlags;
+
     use super::*;
 
     /// What `fsverity digest` prints for the first `size` bytes of 0, 1, 2, … 250, 0, 1, …
@@ -153,5 +207,19 @@ mod tests {
             assert_eq!(verity.size(), 600_000);
             assert_eq!(verity.finish(), Verity::of(&whole), "pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes() {
+        let mut file = File::from(rustix::fs::memfd_create("bytes", MemfdFlags::CLOEXEC).unwrap());
+        let most = bytes(3 * LARGE);
+        file.write_all(&most).unwrap();
+        for size in [0, 1, 4096, PART, PART + 1, LARGE + 4096, most.len() - 1, most.len()] {
+            let of_file = Verity::of_file(&file, size as u64).unwrap();
+            let mut verity = Verity::new();
+            verity.update(&most[..size]);
+            assert_eq!(of_file, verity.finish(), "{size} bytes");
+        }
+        assert!(Verity::of_file(&file, most.len() as u64 + 1).is_err(), "it ends before");
     }
 }

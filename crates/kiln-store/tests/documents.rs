@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, ObjectDigest, Release, RunSettings, Sha256};
-use kiln_store::{Store, StoreError, Verity};
+use kiln_store::{Metadata, Store, StoreError, Verity};
 use serde_json::json;
 use support::Scratch;
 
@@ -60,7 +60,9 @@ fn put_image(
     record: &ImageRecord,
     objects: &BTreeSet<ObjectDigest>,
 ) -> Result<(), StoreError> {
-    store.objects().batch().unwrap().commit_image(metadata, record, objects)
+    let batch = store.objects().batch().unwrap();
+    let metadata = batch.stage_metadata(&Metadata::new(metadata.to_vec())).unwrap();
+    batch.commit_image(metadata, record, objects)
 }
 
 #[test]

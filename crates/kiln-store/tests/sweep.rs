@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use kiln_model::{ImageDigest, ImageRecord, ReleaseId, Sha256};
-use kiln_store::{GRACE, Keep, Store, StoreError};
+use kiln_store::{GRACE, Keep, Metadata, Store, StoreError};
 use support::Scratch;
 
 fn age(path: &Path) {
@@ -80,7 +80,9 @@ fn blobs_stay_as_long_as_an_image_that_started_from_them() {
     record.documents.insert(ImageRecord::PROVENANCE.into(), document);
     let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
     let needed = store.image_objects(&image).unwrap().unwrap();
-    store.objects().batch().unwrap().commit_image(&metadata, &record, &needed).unwrap();
+    let batch = store.objects().batch().unwrap();
+    let metadata = batch.stage_metadata(&Metadata::new(metadata)).unwrap();
+    batch.commit_image(metadata, &record, &needed).unwrap();
     let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
     let sweep = |keep: &Keep| store.sweeper().unwrap().sweep(keep, false).unwrap();
 

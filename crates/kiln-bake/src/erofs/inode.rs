@@ -1,6 +1,6 @@
 //! The inodes of a tree: hard links resolved, directories filled, every limit checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kiln_model::{Content, Meta, Node, ObjectDigest, Tree, TreeError};
 
@@ -80,9 +80,20 @@ impl Inode<'_> {
 
 /// The inodes of `tree`, the root first, then in order of paths.
 pub(super) fn of(tree: &Tree, contents: Contents) -> Result<Vec<Inode<'_>>, TreeError> {
-    let mut inodes =
-        Inodes { all: Vec::with_capacity(tree.len()), by_path: HashMap::with_capacity(tree.len()), contents };
-    inodes.add_root(tree).map_err(|p| error(b"/", p))?;
+    let linked = tree.iter().filter_map(|(_, node)| match node {
+        Node::Hardlink(target) => Some(target.as_slice()),
+        _ => None,
+    });
+    let mut inodes = Inodes {
+        tree,
+        all: Vec::with_capacity(tree.len()),
+        directories: HashMap::new(),
+        linked: linked.collect(),
+        files: HashMap::new(),
+        last: (b"", 0),
+        contents,
+    };
+    inodes.add_root().map_err(|p| error(b"/", p))?;
     let below_root = || tree.iter().filter(|(path, _)| *path != b"/");
     for (path, node) in below_root() {
         inodes.add(path, node).map_err(|p| error(path, p))?;
@@ -100,14 +111,20 @@ fn error(path: &[u8], problem: Problem) -> TreeError {
 }
 
 struct Inodes<'a> {
+    tree: &'a Tree,
     all: Vec<Inode<'a>>,
-    by_path: HashMap<&'a [u8], usize>,
+    directories: HashMap<&'a [u8], usize>,
+    /// The paths that hard links name, and which of them have an inode that is no directory.
+    linked: HashSet<&'a [u8]>,
+    files: HashMap<&'a [u8], usize>,
+    /// The directory that was asked for last: most paths have the parent of the one before.
+    last: (&'a [u8], usize),
     contents: Contents,
 }
 
 impl<'a> Inodes<'a> {
-    fn add_root(&mut self, tree: &'a Tree) -> Result<(), Problem> {
-        let root = tree.get(b"/").ok_or("the tree has no root")?;
+    fn add_root(&mut self) -> Result<(), Problem> {
+        let root = self.tree.get(b"/").ok_or("the tree has no root")?;
         if !root.is_directory() {
             return Err("the root is not a directory");
         }
@@ -134,11 +151,11 @@ impl<'a> Inodes<'a> {
     fn link(&mut self, path: &'a [u8], target: &[u8]) -> Result<(), Problem> {
         let (parent, name) = limits::split(path)?;
         let parent = self.directory(parent)?;
-        let inode =
-            *self.by_path.get(target).ok_or("it is a hard link to a path that has no file of its own")?;
-        if matches!(self.all[inode].kind, Kind::Directory(_)) {
+        if self.directories.contains_key(target) {
             return Err("it is a hard link to a directory");
         }
+        let file = self.files.get(target);
+        let inode = *file.ok_or("it is a hard link to a path that has no file of its own")?;
         self.all[inode].links += 1;
         self.enter(parent, name, inode)
     }
@@ -147,16 +164,23 @@ impl<'a> Inodes<'a> {
         let index = self.all.len();
         let inode = inode(node, index, self.contents)?;
         self.all.push(inode);
-        self.by_path.insert(path, index);
+        if node.is_directory() {
+            self.directories.insert(path, index);
+        } else if self.linked.contains(path) {
+            self.files.insert(path, index);
+        }
         Ok(index)
     }
 
-    fn directory(&self, path: &[u8]) -> Result<usize, Problem> {
-        let index = *self.by_path.get(path).ok_or("its parent directory is not in the tree")?;
-        match self.all[index].kind {
-            Kind::Directory(_) => Ok(index),
-            _ => Err("its parent is not a directory"),
+    fn directory(&mut self, path: &'a [u8]) -> Result<usize, Problem> {
+        if self.last.0 != path {
+            let index = self.directories.get(path).ok_or_else(|| match self.tree.get(path) {
+                None | Some(Node::Hardlink(_)) => "its parent directory is not in the tree",
+                Some(_) => "its parent is not a directory",
+            })?;
+            self.last = (path, *index);
         }
+        Ok(self.last.1)
     }
 
     fn enter(&mut self, directory: usize, name: &'a [u8], inode: usize) -> Result<(), Problem> {

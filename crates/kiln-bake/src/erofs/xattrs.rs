@@ -5,7 +5,7 @@
 //!   then each: name length (1), namespace (1), value length (2), name without namespace, value, zeroes up to 4
 //! ```
 
-use kiln_model::{ObjectDigest, Xattrs};
+use kiln_model::{ObjectDigest, Xattrs, hex_pair};
 
 use super::Contents;
 use super::limits::Problem;
@@ -53,7 +53,7 @@ pub(super) fn encode(
         out.reserve_exact(HEADER + 144);
         out.resize(HEADER, 0);
         push(&mut out, TRUSTED, b"overlay.metacopy", &metacopy(digest))?;
-        push(&mut out, TRUSTED, b"overlay.redirect", redirect(digest).as_bytes())?;
+        push(&mut out, TRUSTED, b"overlay.redirect", &redirect(digest))?;
     } else if !xattrs.is_empty() {
         out.resize(HEADER, 0);
     }
@@ -119,7 +119,12 @@ pub(super) fn metacopy(digest: &ObjectDigest) -> [u8; 36] {
     value
 }
 
-pub(super) fn redirect(digest: &ObjectDigest) -> String {
-    let hex = digest.hex();
-    format!("/{}/{}", &hex[..2], &hex[2..])
+/// `/xx/yyyy…`: where the object is among the others. Every file of an image asks for it.
+pub(super) fn redirect(digest: &ObjectDigest) -> [u8; 66] {
+    let mut path = [b'/'; 66];
+    for (n, byte) in digest.0.0.iter().enumerate() {
+        let at = if n == 0 { 1 } else { 2 + 2 * n };
+        path[at..at + 2].copy_from_slice(&hex_pair(*byte));
+    }
+    path
 }

@@ -7,7 +7,7 @@ use kiln_model::{
     Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LeftOut, LockRequest, LockedImage,
     Node, NotKept, ReleaseId, Sha256, Tree, Volatile,
 };
-use kiln_store::{Store, Verity};
+use kiln_store::{Metadata, Store};
 use rustix::fs::fstat;
 use serde_json::json;
 
@@ -181,12 +181,13 @@ fn write(
     let mut left_out = base.left_out.clone();
     left_out.extend(of_the_machine.into_iter().filter(|new| !base.left_out.contains(new)));
     let mut written = erofs::write(tree)?;
-    let digest = ImageDigest(Verity::of(&written.bytes).0);
+    let metadata = Metadata::new(written.bytes);
+    let digest = *metadata.digest();
     let mut record = ImageRecord {
         format: written.format,
         digest,
         name: handmade.name.clone(),
-        metadata_bytes: written.bytes.len() as u64,
+        metadata_bytes: metadata.bytes().len() as u64,
         content_bytes: written.content_bytes,
         entries: written.entries,
         packages: packages.iter().map(sbom::Installed::as_ref).collect(),
@@ -198,16 +199,16 @@ fn write(
         left_out,
         handmade: Some(handmade),
     };
-    let metadata = Sha256::of(&written.bytes);
     let inside = sbom::document(&record, &packages, &unlocked(), &Distribution::of(tree, store)?);
-    let origin = provenance(&record, &metadata, source, store)?;
+    let origin = provenance(&record, &Sha256::of(metadata.bytes()), source, store)?;
     let batch = store.objects().batch()?;
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
         written.objects.insert(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit_image(&written.bytes, &record, &written.objects)?;
+    let staged = batch.stage_metadata(&metadata)?;
+    batch.commit_image(staged, &record, &written.objects)?;
     Ok(record)
 }
 

@@ -47,7 +47,10 @@ impl Given {
             unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, file.path.as_ptr(), 0) };
         }
         // SAFETY: as above.
-        checked(unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, self.dir.as_ptr(), libc::AT_REMOVEDIR) }).map(drop)
+        checked(unsafe {
+            libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, self.dir.as_ptr(), libc::AT_REMOVEDIR)
+        })
+        .map(drop)
     }
 }
 
@@ -57,7 +60,9 @@ impl File {
         // SAFETY: path and bytes are there for as long as the calls last, the descriptor is this function's own. The
         // umask does not count for a mode that is set afterwards.
         unsafe {
-            let file = checked(libc::syscall(libc::SYS_openat, libc::AT_FDCWD, self.path.as_ptr(), flags, 0o600))? as c_int;
+            let file =
+                checked(libc::syscall(libc::SYS_openat, libc::AT_FDCWD, self.path.as_ptr(), flags, 0o600))?
+                    as c_int;
             let mut rest = self.bytes.as_slice();
             while !rest.is_empty() {
                 let written = checked(libc::syscall(libc::SYS_write, file, rest.as_ptr(), rest.len()))?;

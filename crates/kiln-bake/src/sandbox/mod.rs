@@ -73,7 +73,8 @@ impl Step {
 
     /// What its environment says of `name`.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
-        let value = |text: &CString| text.to_str().ok()?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        let value =
+            |text: &CString| text.to_str().ok()?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
         self.env.iter().find_map(value)
     }
 

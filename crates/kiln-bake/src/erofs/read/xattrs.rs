@@ -60,7 +60,7 @@ fn object(all: &mut Xattrs) -> Option<Option<ObjectDigest>> {
         (None, None) => Some(None),
         (Some(copy), Some(to)) => {
             let digest = ObjectDigest(Sha256(copy.get(4..)?.try_into().ok()?));
-            (copy == metacopy(&digest) && to == redirect(&digest).as_bytes()).then_some(Some(digest))
+            (copy == metacopy(&digest) && to == redirect(&digest)).then_some(Some(digest))
         }
         _ => None,
     }
