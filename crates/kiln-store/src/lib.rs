@@ -41,6 +41,7 @@ mod batch;
 mod blobs;
 mod broom;
 mod cache;
+mod chain;
 mod documents;
 mod error;
 mod export;

@@ -17,8 +17,9 @@ use kiln_model::Sha256;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::chain::{Line, follow};
 use crate::error::on;
-use crate::operation_log::{FILE, Line, follow, without_torn_line};
+use crate::operation_log::{FILE, without_torn_line};
 use crate::temp::sync_dir;
 use crate::{HostLock, OperationLog, Result, Store, StoreError};
 
@@ -47,7 +48,7 @@ impl OperationLog {
     ///
     /// # Errors
     /// What the system refused; then the log is as it was.
-    pub fn repair<T: DeserializeOwned + Serialize>(
+    pub fn repair<T: DeserializeOwned + Serialize + Send>(
         store: &Store,
         _held: &HostLock,
         note: impl FnOnce(&Repair, &[T]) -> Vec<T>,

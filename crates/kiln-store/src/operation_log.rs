@@ -11,9 +11,10 @@
 use std::path::{Path, PathBuf};
 
 use kiln_model::Sha256;
+use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
 
+use crate::chain::{BEGINNING, End, Line, follow};
 use crate::error::on;
 use crate::medium::{Disk, Medium};
 use crate::temp::sync_dir;
@@ -21,23 +22,6 @@ use crate::{HostLock, Result, Store, StoreError};
 
 /// What the log is called in its directory.
 pub(crate) const FILE: &str = "operations.jsonl";
-
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Line<T> {
-    pub(crate) seq: u64,
-    pub(crate) prev: Sha256,
-    pub(crate) entry: T,
-}
-
-/// Where the chain ends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct End {
-    seq: u64,
-    hash: Sha256,
-    length: u64,
-}
-
-const BEGINNING: End = End { seq: 0, hash: Sha256([0; 32]), length: 0 };
 
 /// The log, open for appending.
 #[derive(Debug)]
@@ -71,7 +55,7 @@ impl OperationLog {
     ///
     /// # Errors
     /// As [`OperationLog::open`].
-    pub fn open_and_read<T: DeserializeOwned>(
+    pub fn open_and_read<T: DeserializeOwned + Send>(
         store: &Store,
         _held: &HostLock,
         each: &mut dyn FnMut(T),
@@ -88,7 +72,7 @@ impl OperationLog {
     ///
     /// # Errors
     /// As [`OperationLog::open`].
-    pub fn over<T: DeserializeOwned>(
+    pub fn over<T: DeserializeOwned + Send>(
         path: &Path,
         medium: Box<dyn Medium>,
         each: &mut dyn FnMut(T),
@@ -141,7 +125,7 @@ impl OperationLog {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<Vec<(u64, T)>> {
+    pub fn read<T: DeserializeOwned + Send>(&self) -> Result<Vec<(u64, T)>> {
         let mut entries = Vec::new();
         let end = follow(&self.path, &self.bytes()?, &mut |seq, entry| entries.push((seq, entry)))?;
         if end.hash != self.end.hash {
@@ -187,35 +171,6 @@ impl OperationLog {
     fn cut(&self) -> Result<()> {
         self.medium.cut(self.end.length).map_err(on("cut off the torn end of", &self.path))
     }
-}
-
-/// Follows the chain through `bytes`, handing out each entry; returns where it ends.
-pub(crate) fn follow<T: DeserializeOwned>(
-    path: &Path,
-    bytes: &[u8],
-    each: &mut dyn FnMut(u64, T),
-) -> Result<End> {
-    let mut end = BEGINNING;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let number = end.seq + 1;
-        let wrong = |what: String| StoreError::damaged(path, format!("line {number} {what}"));
-        let length = memchr::memchr(b'\n', rest).ok_or_else(|| wrong("has no end".into()))?;
-        let text = &rest[..length];
-        rest = &rest[length + 1..];
-        let line: Line<T> =
-            serde_json::from_slice(text).map_err(|e| wrong(format!("does not read as an entry: {e}")))?;
-        if line.prev != end.hash {
-            return Err(wrong(format!("does not follow the line before it, whose sha256 is {}", end.hash)));
-        }
-        if line.seq != number {
-            return Err(wrong(format!("has the number {}", line.seq)));
-        }
-        let length = end.length + text.len() as u64 + 1;
-        end = End { seq: number, hash: Sha256::of(text), length };
-        each(number, line.entry);
-    }
-    Ok(end)
 }
 
 /// The lines that an append may have reported as done.

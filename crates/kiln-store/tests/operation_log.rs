@@ -92,6 +92,47 @@ fn any_other_damage_is_an_error_that_names_the_line() {
     }
 }
 
+/// As if it had been appended, line by line.
+fn long(lines: usize) -> String {
+    let (mut text, mut prev) = (String::new(), "0".repeat(64));
+    for seq in 1..=lines {
+        let line = format!(r#"{{"seq":{seq},"prev":"{prev}","entry":"{seq} {}"}}"#, "x".repeat(200));
+        prev = kiln_model::Sha256::of(line.as_bytes()).hex();
+        text += &line;
+        text.push('\n');
+    }
+    text
+}
+
+/// It is read in stretches, by several threads: nobody can tell, whole or damaged, in whichever stretch.
+#[test]
+fn a_log_of_many_stretches_is_followed_from_the_first_line_to_the_last() {
+    const LINES: usize = 8_000;
+    let (log, whole) = (Log::of(&[]), long(LINES));
+    fs::write(log.path(), &whole).unwrap();
+    let entries = log.entries();
+    assert_eq!(entries.len(), LINES);
+    for (at, (number, entry)) in entries.iter().enumerate() {
+        assert_eq!(*number, at as u64 + 1);
+        assert!(entry.starts_with(&format!("{number} ")), "{entry} is number {number}");
+    }
+    // The line that ends the first stretch: the one behind it is looked at by another thread.
+    let last = whole[..256 << 10].matches('\n').count() + 1;
+    for at in [1, last, last + 1, 2_500, 4_000, 6_000, LINES - 1] {
+        let edited = whole.replace(&format!("\"{at} x"), &format!("\"{at} y"));
+        fs::write(log.path(), edited).unwrap();
+        let says = format!("line {} does not follow the line before it", at + 1);
+        assert!(log.damage().contains(&says), "{} instead of {says}", log.damage());
+        // What comes first in the log is what is told, whichever is found first.
+        let unreadable = whole.replace(&format!("\"seq\":{at},"), "").replace("\"seq\":7999,", "");
+        fs::write(log.path(), unreadable).unwrap();
+        let says = format!("line {at} does not read as an entry");
+        assert!(log.damage().contains(&says), "{} instead of {says}", log.damage());
+    }
+    fs::write(log.path(), &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(log.open().unwrap().append(&"next").unwrap(), LINES as u64, "the torn line is cut off");
+}
+
 #[test]
 fn a_second_writer_is_noticed() {
     let log = Log::of(&["a"]);

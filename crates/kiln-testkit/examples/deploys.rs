@@ -15,6 +15,7 @@ use kiln_model::{
     ServiceName, Sha256, Timestamp, check, plan,
 };
 use kiln_testkit::sim::release;
+use serde::Serialize;
 
 const INSTANCES: u32 = 100;
 
@@ -119,6 +120,14 @@ impl Past {
     }
 }
 
+/// A line of the log, in the order in which a host writes it.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    prev: Sha256,
+    entry: &'a Record,
+}
+
 fn history(file: &str, count: u32) {
     let mut log = BufWriter::new(File::create(file).expect("a file"));
     let (mut seq, mut prev) = (0_u64, Sha256([0; 32]));
@@ -133,7 +142,7 @@ fn history(file: &str, count: u32) {
     past.carry_out(&Desired::Absent { drain: Millis(0) });
     for record in &past.records {
         seq += 1;
-        let line = serde_json::json!({ "seq": seq, "prev": prev, "entry": record }).to_string();
+        let line = serde_json::to_string(&Line { seq, prev, entry: record }).expect("JSON");
         prev = Sha256::of(line.as_bytes());
         writeln!(log, "{line}").expect("room");
     }
