@@ -1,10 +1,10 @@
-//! The releases an app can go back to, oldest first.
+//! The releases an app can go back to, oldest first, and those it keeps for that and other reasons.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::{ReleaseId, Timestamp};
+use crate::{AppState, ReleaseId, Timestamp};
 
 /// When something came about, and who asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,26 @@ impl History {
         list.kept.retain(|s| !gone.contains(&s.release));
         list.ids.retain(|id| !gone.contains(id));
         list.untried.retain(|id| !gone.contains(id));
+    }
+}
+
+impl AppState {
+    /// What it cannot do without: what serves, what `kiln rollback` goes back to, what is up, what is under way, and
+    /// what somebody wants to be kept.
+    pub fn needed(&self) -> BTreeSet<ReleaseId> {
+        let fleets = self.fleets.values().map(|f| f.release.clone());
+        let under_way =
+            self.under_way.iter().flat_map(|u| [u.plan.from.clone(), u.plan.to.clone()]).flatten();
+        let main = [self.traffic.live().cloned(), self.previous.clone()].into_iter().flatten();
+        fleets.chain(under_way).chain(main).chain(self.pinned.iter().cloned()).collect()
+    }
+
+    /// What may serve, now or later: what is needed, and all that can be gone back to. What was made and never served,
+    /// because its deploy failed, is neither: nothing stays for its sake.
+    pub fn held(&self) -> BTreeSet<ReleaseId> {
+        let mut held = self.needed();
+        held.extend(self.kept.iter().map(|kept| kept.release.clone()));
+        held
     }
 }
 

@@ -85,7 +85,7 @@ pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::OperationLog;
 pub use presence::{Look, Wanted};
-pub use secrets::{SecretRecord, SecretsLock};
+pub use secrets::{Holders, SecretRecord, SecretsLock};
 pub use sweep::{GRACE, InUse, Keep, Sweeper};
 pub use temp::Scratch;
 pub use verify::{Damage, Needing};

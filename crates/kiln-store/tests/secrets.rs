@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{AppName, Millis, PinnedSecret, Release, SecretName, SecretValue, Timestamp};
-use kiln_store::{Store, StoreError};
+use kiln_store::{Holders, Store, StoreError};
 use support::Scratch;
 
 const AT: Timestamp = Timestamp(1_790_000_000_000);
@@ -107,14 +108,19 @@ fn what_a_kept_release_needs_is_not_removed() {
     let web = release.services.values_mut().next().unwrap();
     web.secrets.insert(name(), PinnedSecret { version: first.version.clone(), env: None });
     let id = store.put_release(&release).unwrap();
-    for version in [None, Some(&first.version)] {
-        let refused = store.remove_secret(&app(), &name(), version).unwrap_err();
-        assert!(refused.to_string().contains(id.as_str()), "{refused}");
+    let nobody = Holders::These(BTreeSet::new());
+    for holders in [Holders::These(BTreeSet::from([id.clone()])), Holders::All] {
+        for version in [None, Some(&first.version)] {
+            let refused = store.remove_secret(&app(), &name(), version, &holders).unwrap_err();
+            assert!(refused.to_string().contains(id.as_str()), "{refused}");
+        }
     }
     assert_eq!(store.secrets(&app()).unwrap().len(), 2, "nothing was removed");
-    let removed = store.remove_secret(&app(), &name(), Some(&second.version)).unwrap();
+    let removed = store.remove_secret(&app(), &name(), Some(&second.version), &Holders::All).unwrap();
     assert_eq!(removed.into_iter().collect::<Vec<_>>(), [second.version]);
     assert_eq!(store.secret_versions(&app()).unwrap()[&name()], first.version, "the one before is present");
-    let missing = store.remove_secret(&app(), &"NONE".parse().unwrap(), None).unwrap_err();
+    let missing = store.remove_secret(&app(), &"NONE".parse().unwrap(), None, &nobody).unwrap_err();
     assert!(matches!(missing, StoreError::NoSuchSecret { .. }));
+    let removed = store.remove_secret(&app(), &name(), None, &nobody).unwrap();
+    assert_eq!(removed.into_iter().collect::<Vec<_>>(), [first.version], "no release that holds it");
 }

@@ -33,6 +33,11 @@ impl Past {
         }
     }
 
+    /// What an app has come to: nothing yet, if there is nothing about it.
+    pub(crate) fn state_of(&self, app: &AppName) -> AppState {
+        self.apps.get(app).cloned().unwrap_or_default()
+    }
+
     /// Whether an instance was once a member of a fleet, or ran for a hook. Those of checks are neither.
     pub(super) fn had_member(&self, id: &InstanceId) -> bool {
         id.as_str().rsplit_once('-').is_some_and(|(fleet, _)| self.fleets.contains(fleet))

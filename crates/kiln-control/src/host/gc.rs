@@ -72,8 +72,7 @@ impl LocalHost {
         let outputs = self.store.outputs().map_err(|e| failure::store(&e))?;
         Ok(Present {
             releases: self.store.releases().map_err(|e| failure::store(&e))?,
-            kept: apps.values().flat_map(|s| s.kept.iter().map(|s| s.release.clone())).collect(),
-            needed: apps.values().flat_map(needed).collect(),
+            held: apps.values().flat_map(AppState::held).collect(),
             outputs: outputs.into_iter().map(|id| (id.clone(), release_of(&id))).collect(),
         })
     }
@@ -98,11 +97,10 @@ enum Output {
     OfNobody,
 }
 
-/// What is here, and what of it is needed.
+/// What is here, and what of it may serve.
 struct Present {
     releases: Vec<ReleaseId>,
-    kept: BTreeSet<ReleaseId>,
-    needed: BTreeSet<ReleaseId>,
+    held: BTreeSet<ReleaseId>,
     outputs: Vec<(InstanceId, Output)>,
 }
 
@@ -110,9 +108,7 @@ impl Present {
     /// What stays when the doomed go.
     fn keep(&self, doomed: &[Doomed], wanted: &Wanted) -> Keep {
         let goes: BTreeSet<&ReleaseId> = doomed.iter().map(|d| &d.release).collect();
-        // What was made and never served is nothing to go back to.
-        let stays =
-            |id: &&ReleaseId| self.needed.contains(*id) || (self.kept.contains(*id) && !goes.contains(*id));
+        let stays = |id: &&ReleaseId| self.held.contains(*id) && !goes.contains(*id);
         let releases: BTreeSet<ReleaseId> = self.releases.iter().filter(stays).cloned().collect();
         let is_kept = |(_, output): &&(InstanceId, Output)| match output {
             Output::OfAnInstance => true,
@@ -143,18 +139,9 @@ fn fewest(
     Ok(least)
 }
 
-/// What an app cannot do without: what serves, what `kiln rollback` goes back to, what is up, what is under way, and
-/// what somebody wants to be kept.
-fn needed(state: &AppState) -> BTreeSet<ReleaseId> {
-    let fleets = state.fleets.values().map(|f| f.release.clone());
-    let under_way = state.under_way.iter().flat_map(|u| [u.plan.from.clone(), u.plan.to.clone()]).flatten();
-    let main = [state.traffic.live().cloned(), state.previous.clone()].into_iter().flatten();
-    fleets.chain(under_way).chain(main).chain(state.pinned.iter().cloned()).collect()
-}
-
 /// The releases of an app that may go: neither needed, nor among the newest, nor too young.
 fn doomed(app: &AppName, state: &AppState, wanted: &Wanted) -> Vec<Doomed> {
-    let needed = needed(state);
+    let needed = state.needed();
     let older = state.kept.iter().rev().skip(wanted.keep as usize);
     let goes = |s: &&kiln_model::KeptRelease| {
         !needed.contains(&s.release) && wanted.before.is_none_or(|before| s.came.at < before)

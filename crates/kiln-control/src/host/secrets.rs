@@ -1,18 +1,20 @@
 //! Secrets of apps: set, listed, removed, and pinned into releases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Answer, AppName, ExitCode, Failure, Record, Release, SecretAnswer, SecretEntry, SecretName, SecretValue,
-    SecretVersion, SecretVersions, Timestamp,
+    Answer, AppName, AppState, ExitCode, Failure, Record, Release, ReleaseId, SecretAnswer, SecretEntry,
+    SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp,
 };
-use kiln_store::{HostLock, OperationLog, Store, StoreError};
+use kiln_store::{Holders, HostLock, OperationLog, Store, StoreError, Sweeper};
 
 use super::{LocalHost, failure};
 use crate::boundary::stored;
 use crate::contract::Caller;
+use crate::core::Past;
 use crate::project::Project;
 use crate::shelf::SystemClock;
+use crate::sync::lock;
 use crate::world::Clock;
 
 impl LocalHost {
@@ -80,7 +82,8 @@ impl LocalHost {
     }
 
     pub(crate) fn secret_list(&self, app: Option<AppName>) -> Result<Answer, Failure> {
-        list(&self.store, &self.app_of_secrets(app)?).map(Answer::Secrets)
+        let app = self.app_of_secrets(app)?;
+        list(&self.store, &app, &self.state_of(&app)).map(Answer::Secrets)
     }
 
     pub(crate) fn secret_remove(
@@ -91,9 +94,13 @@ impl LocalHost {
         by: &Caller,
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
-        remove(&self.store, &app, &name, version.as_ref())?;
+        remove(&self.store, &app, &name, version.as_ref(), &self.state_of(&app))?;
         self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.author(), app, name, version })?;
         Ok(Answer::Done)
+    }
+
+    fn state_of(&self, app: &AppName) -> AppState {
+        lock(&self.driver.core).apps().get(app).cloned().unwrap_or_default()
     }
 
     /// Secrets may be set before anything has been deployed.
@@ -106,6 +113,7 @@ impl LocalHost {
 pub struct Offline {
     store: Store,
     log: OperationLog,
+    past: Past,
     _held: HostLock,
 }
 
@@ -116,8 +124,9 @@ impl Offline {
     /// If one runs there, or the directory cannot be used.
     pub fn open(store: Store) -> Result<Self, Failure> {
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let log = OperationLog::open(&store, &held).map_err(|e| failure::log(&e))?;
-        Ok(Self { store, log, _held: held })
+        let mut past = Past::default();
+        let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
+        Ok(Self { store, log: log.map_err(|e| failure::log(&e))?, past, _held: held })
     }
 
     /// As `kiln secret set`.
@@ -140,6 +149,14 @@ impl Offline {
         Ok(answer)
     }
 
+    /// As `kiln secret list`.
+    ///
+    /// # Errors
+    /// If one does not read.
+    pub fn list(&self, app: &AppName) -> Result<Vec<SecretEntry>, Failure> {
+        list(&self.store, app, &self.past.state_of(app))
+    }
+
     /// As `kiln secret rm`.
     ///
     /// # Errors
@@ -151,7 +168,7 @@ impl Offline {
         version: Option<SecretVersion>,
         by: &Caller,
     ) -> Result<(), Failure> {
-        remove(&self.store, &app, &name, version.as_ref())?;
+        remove(&self.store, &app, &name, version.as_ref(), &self.past.state_of(&app))?;
         self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.author(), app, name, version })
     }
 
@@ -173,12 +190,10 @@ fn set(
 }
 
 /// The secrets of an app in a store, by name, the present version of each first.
-///
-/// # Errors
-/// If one does not read.
-pub fn list(store: &Store, app: &AppName) -> Result<Vec<SecretEntry>, Failure> {
+fn list(store: &Store, app: &AppName, state: &AppState) -> Result<Vec<SecretEntry>, Failure> {
     let mut records = store.secrets(app).map_err(|e| failure::store(&e))?;
-    let used = store.secrets_in_use(app).map_err(|e| failure::store(&e))?;
+    let holders = Holders::These(state.held());
+    let used = store.secrets_in_use(app, &holders).map_err(|e| failure::store(&e))?;
     records.reverse();
     records.sort_by(|a, b| a.name.cmp(&b.name));
     let mut present = BTreeMap::new();
@@ -191,22 +206,48 @@ pub fn list(store: &Store, app: &AppName) -> Result<Vec<SecretEntry>, Failure> {
     Ok(entries.collect())
 }
 
+/// What holds a version is what `kiln gc` would keep.
 fn remove(
     store: &Store,
     app: &AppName,
     name: &SecretName,
     version: Option<&SecretVersion>,
+    state: &AppState,
 ) -> Result<(), Failure> {
-    let removed = store.remove_secret(app, name, version);
+    let (holders, _nobody_deploys) = holders(store, state)?;
+    let removed = store.remove_secret(app, name, version, &holders);
     removed.map(drop).map_err(|e| match &e {
-        StoreError::SecretInUse { .. } => Failure::from_error(ExitCode::Usage, &e).hint(
-            "a release that is kept can be gone back to, and needs it then; `kiln gc` lets old releases go",
-        ),
+        StoreError::SecretInUse { releases, .. } => {
+            Failure::from_error(ExitCode::Usage, &e).hint(way_out(releases, state))
+        }
         StoreError::NoSuchSecret { .. } => {
             Failure::from_error(ExitCode::Usage, &e).hint("`kiln secret list` shows what there is")
         }
         _ => failure::store(&e),
     })
+}
+
+/// The releases that hold secrets, as long as the sweeper is held that comes with them.
+fn holders(store: &Store, state: &AppState) -> Result<(Holders, Option<Sweeper>), Failure> {
+    match store.sweeper() {
+        Ok(sweeper) => Ok((Holders::These(state.held()), Some(sweeper))),
+        Err(StoreError::InUse) => Ok((Holders::All, None)),
+        Err(e) => Err(failure::store(&e)),
+    }
+}
+
+/// How a version can be removed all the same that these releases hold.
+fn way_out(releases: &BTreeSet<ReleaseId>, state: &AppState) -> String {
+    if !releases.is_subset(&state.held()) {
+        "something is being baked or deployed and may need it: try again when that has ended".into()
+    } else if releases.is_disjoint(&state.needed()) {
+        "they can be gone back to and need it then; `kiln gc --keep 0` lets them go, and this removes it"
+            .into()
+    } else {
+        "what serves, is warm, is pinned or served before keeps its secrets: deploy something that does without this \
+         version, `kiln unpin` what is pinned, and `kiln gc --keep 0` lets go what can be gone back to"
+            .into()
+    }
 }
 
 fn entry(

@@ -153,13 +153,14 @@ impl Store {
     /// Removes a secret, or one version of it; the versions that are gone.
     ///
     /// # Errors
-    /// [`StoreError::SecretInUse`] with the releases if any that is kept needs a version of these;
+    /// [`StoreError::SecretInUse`] with the releases if any of the `holders` needs a version of these;
     /// [`StoreError::NoSuchSecret`]; otherwise as [`Store::secrets`].
     pub fn remove_secret(
         &self,
         app: &AppName,
         name: &SecretName,
         version: Option<&SecretVersion>,
+        holders: &Holders,
     ) -> Result<BTreeSet<SecretVersion>> {
         let _lock = self.lock_secrets()?;
         let settings = self.settings(app, name)?;
@@ -172,7 +173,7 @@ impl Store {
             return Err(no_such_secret(app, name, version));
         }
         let versions: BTreeSet<SecretVersion> = doomed.values().cloned().collect();
-        let used = self.secrets_in_use(app)?;
+        let used = self.secrets_in_use(app, holders)?;
         let releases: BTreeSet<ReleaseId> =
             versions.iter().filter_map(|v| used.get(&(name.clone(), v.clone()))).flatten().cloned().collect();
         if !releases.is_empty() {
@@ -187,16 +188,17 @@ impl Store {
         Ok(versions)
     }
 
-    /// Which kept releases of an app need which versions of secrets.
+    /// Which of the `holders` that are releases of an app need which versions of secrets.
     ///
     /// # Errors
     /// If a release does not read, or the system refuses.
     pub fn secrets_in_use(
         &self,
         app: &AppName,
+        holders: &Holders,
     ) -> Result<BTreeMap<(SecretName, SecretVersion), BTreeSet<ReleaseId>>> {
         let mut used: BTreeMap<_, BTreeSet<ReleaseId>> = BTreeMap::new();
-        for id in self.releases()? {
+        for id in self.releases()?.into_iter().filter(|id| holders.include(id)) {
             let release = self.release(&id)?;
             if release.app == *app {
                 for (name, version) in release.secrets() {
@@ -242,6 +244,24 @@ impl Store {
 
     fn secret_dir(&self, app: &AppName, name: &SecretName) -> PathBuf {
         self.dir("secrets").join(app.as_str()).join(name.as_str())
+    }
+}
+
+/// The releases whose secrets must stay.
+#[derive(Debug)]
+pub enum Holders {
+    /// These. Whoever says so sees to it that none is being made meanwhile ([`Store::sweeper`]).
+    These(BTreeSet<ReleaseId>),
+    /// All that are here: something is being made, and it cannot be said of any that nobody will need it.
+    All,
+}
+
+impl Holders {
+    fn include(&self, release: &ReleaseId) -> bool {
+        match self {
+            Self::These(these) => these.contains(release),
+            Self::All => true,
+        }
     }
 }
 

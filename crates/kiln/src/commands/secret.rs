@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_api::this_process;
-use kiln_control::secrets::{self, Offline};
+use kiln_control::secrets::Offline;
 use kiln_model::{
     Answer, AppName, Command, ExitCode, Failure, SecretAnswer, SecretEntry, SecretName, SecretValue,
     SecretVersion,
@@ -99,7 +99,7 @@ fn answer(command: Command, context: &Context) -> Result<Answer, Failure> {
         Command::SecretSet { app, name, value } => {
             Offline::open(store)?.set(named(app)?, name, &value, &by).map(Answer::Secret)
         }
-        Command::SecretList { app } => secrets::list(&store, &named(app)?).map(Answer::Secrets),
+        Command::SecretList { app } => Offline::open(store)?.list(&named(app)?).map(Answer::Secrets),
         Command::SecretRemove { app, name, version } => {
             Offline::open(store)?.remove(named(app)?, name, version, &by).map(|()| Answer::Done)
         }

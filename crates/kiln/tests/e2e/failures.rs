@@ -151,11 +151,11 @@ fn what_came_to_nothing_leaves_nothing_that_counts() {
     let project = Project::example("hello");
     project.append("kiln.toml", "schema = { oldest = 6, newest = 7 }\n");
     let live = host.deploy(&project);
-    let set = host
-        .command(&["secret", "set", "KEY", "--app", "hello", "--file", "/etc/hostname"])
-        .output()
-        .unwrap();
-    assert!(set.status.success(), "{}", said(&set));
+    let set_key = |app: &str| {
+        let set = host.kiln(&["secret", "set", "KEY", "--app", app, "--file", "/etc/hostname"]);
+        assert!(set.status.success(), "{}", said(&set));
+    };
+    set_key("hello");
     project.edit("kiln.toml", "oldest = 6, newest = 7", "oldest = 1, newest = 2");
     project.edit("kiln.toml", "cpu       = 0.5", "cpu = 0.5\nsecrets = [\"KEY\"]");
     let refused = host.kiln(&["deploy", "--json", project.dir()]);
@@ -170,6 +170,8 @@ fn what_came_to_nothing_leaves_nothing_that_counts() {
     let other = Project::example("hello");
     other.edit("kiln.toml", "app = \"hello\"", "app = \"two\"");
     other.edit("kiln.toml", "[route.web]", "[route.web]\nhost = \"two.example.com\"");
+    other.edit("kiln.toml", "cpu       = 0.5", "cpu = 0.5\nsecrets = [\"KEY\"]");
+    set_key("two");
     other.edit("kiln.toml", r#"["/usr/sbin/nginx", "-g", "daemon off;"]"#, r#"["/bin/sh", "-c", "exit 3"]"#);
     other.edit(
         "kiln.toml",
@@ -187,6 +189,8 @@ fn what_came_to_nothing_leaves_nothing_that_counts() {
         host.json(&["status", "--app", "two"])["waiting"] == serde_json::json!([])
     });
     assert_eq!(host.live(), live, "it is the one that is meant");
+    let removed = host.kiln(&["secret", "rm", "KEY", "--app", "two"]);
+    assert!(removed.status.success(), "what never served holds no secret: {}", said(&removed));
     let log = host.json(&["log", "--app", "two"]);
     assert!(!log.to_string().contains("takes its place"), "what was never made takes no place: {log}");
 }

@@ -67,6 +67,7 @@ fn a_rollback_restores_the_secret_versions_of_its_release() {
     let refused = host.kiln(&["secret", "rm", "API_KEY", "--app", "hello"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(said(&refused).contains(&first) && said(&refused).contains(&second), "{}", said(&refused));
+    assert!(said(&refused).contains("deploy something that does without this version"), "{}", said(&refused));
     let load = host.load();
     let back = host.kiln(&["rollback", &first]);
     assert!(back.status.success(), "{}", said(&back));
