@@ -35,12 +35,11 @@ impl WrongSchema {
     pub fn hint(&self) -> String {
         let Self { range, found, .. } = self;
         if *found > range.newest {
+            let newest = range.newest;
+            // One that was to be deployed is none to go back to: any that works with the data will do.
             format!(
                 "go forward: deploy a release whose `[deploy] schema` takes in {found}; or bring the data back to \
-                 schema {} and say so: `kiln rollback {} --schema {}`",
-                range.newest,
-                self.release.short(),
-                range.newest
+                 schema {newest} and say so with a release that works with it: `kiln rollback RELEASE --schema {newest}`"
             )
         } else {
             format!("first deploy a release that brings the data to schema {} or newer", range.oldest)

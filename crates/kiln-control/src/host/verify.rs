@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the file system at its root: every name, kind, mode, owner, time, size and target | its image's metadata, hashed first |
 //! | what is mounted over it | what its release declares as volatile, and what every instance has |
+//! | its list of names, where it needs something | what it needs |
 //! | the arguments and the environment its main process was started with, its limits of memory, CPU and processes | its release |
 //! | that its root cannot be written, its user, its capabilities, `no_new_privs`, seccomp | its release, and what every instance has |
 //!
@@ -89,7 +90,9 @@ impl Roots<'_> {
     fn differs(&mut self, pid: u32, service: &ReleaseService) -> Option<Vec<String>> {
         let running = Running::of(pid).ok()?;
         let volatile = service.volatile.iter().map(|v| v.path.as_str());
-        let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).collect();
+        // The list of names is mounted where there is one; what it says is looked at as well.
+        let names = (!service.needs.is_empty()).then_some("/etc/hosts");
+        let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).chain(names).collect();
         let mut differs = running.differs(&service.run, &allowed);
         differs.extend(running.is_not_as_ordered(service));
         match self.root(&running, service) {

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_bake::inspect::Ids;
-use kiln_model::{ReleaseService, RunSettings};
+use kiln_model::{ReleaseService, RunSettings, hosts_file, inside};
 use rustix::fs::{Mode, OFlags, fstat, open};
 
 use launched::Launched;
@@ -64,12 +64,21 @@ impl Running {
         Ok(fstat(root)?.st_dev)
     }
 
-    /// What is not as `service` says of its arguments, its environment and its limits.
+    /// What is not as `service` says of its arguments, its environment, its limits, and whom it knows by name.
     pub(crate) fn is_not_as_ordered(&self, service: &ReleaseService) -> Vec<String> {
         let given: BTreeSet<&str> = service.secrets.values().filter_map(|s| s.env.as_deref()).collect();
         let mut differs = self.launched.differs(&service.run.argv, &service.env, &given);
         differs.extend(self.groups.differs(service.limits));
+        differs.extend(self.other_names(service));
         differs
+    }
+
+    /// The image's own file does where nothing is needed.
+    fn other_names(&self, service: &ReleaseService) -> Option<String> {
+        let expected = hosts_file(&inside(&service.needs, service.port));
+        let found = fs::read_to_string(self.proc.join("root/etc/hosts")).ok();
+        let differs = !service.needs.is_empty() && found != Some(expected);
+        differs.then(|| "/etc/hosts does not say what its release needs".to_owned())
     }
 
     /// What is not as every instance has it, or not as `run` says. Mounts are allowed at and below `allowed`.

@@ -233,7 +233,7 @@ fn a_release_that_does_not_know_the_schema_of_the_data_cannot_serve() {
     assert_eq!(world.state.schema, Some(3));
     let refused = one.works_with(world.state.schema).unwrap_err();
     assert!(refused.to_string().ends_with("works with data of schema 1 to 2, and the data is of schema 3"));
-    assert!(refused.hint().contains("--schema 2"), "{}", refused.hint());
+    assert!(refused.hint().contains("kiln rollback RELEASE --schema 2"), "{}", refused.hint());
     assert_eq!(one.works_with(Some(2)), Ok(()), "the data was brought back");
     assert!(with("new", 7, 8).works_with(Some(3)).unwrap_err().hint().contains("schema 7 or newer"));
 }

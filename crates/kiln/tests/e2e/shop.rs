@@ -224,4 +224,7 @@ fn reaches_only_what_it_needs(host: &TestHost, postgres: &Postgres) {
     let web = hosts(&of("web"));
     assert!(web.contains("\tapi\n") && !web.contains("db"), "{web}");
     assert!(Path::new(&postgres.data()).exists());
+    // Its list of names is its own, and no drift.
+    let whole = host.kiln(&["verify"]);
+    assert!(!said(&whole).contains("/etc/hosts"), "{}", said(&whole));
 }
