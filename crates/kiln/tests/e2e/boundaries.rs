@@ -116,12 +116,17 @@ fn deploy_through(host: &mut TestHost, project: &Project, boundary: &str, beside
     assert_eq!(is_new, live != before.0, "at {boundary}: {live} serves {page}");
     assert!(is_new || page == before.1, "at {boundary}: {page}");
     is_true(&output, is_new, boundary);
-    // The live one runs, and the one before it is warm; a deploy that came to nothing leaves both as they were.
-    let previous = host.json(&["status"])["previous"].clone();
+    nothing_is_left_over(host, boundary);
+}
+
+/// The live release runs, and the one before it is warm; what came to nothing leaves both as they were.
+pub(crate) fn nothing_is_left_over(host: &TestHost, at: &str) {
+    let status = host.json(&["status"]);
+    let known = [&status["live"], &status["previous"]];
     let instances = host.json(&["instances"]);
     let mut running = instances.as_array().expect("instances").iter();
-    let other = running.find(|i| i["release"] != live.as_str() && i["release"] != previous);
-    assert_eq!(other, None, "at {boundary}: an instance of an older release is left");
+    let other = running.find(|i| !known.contains(&&i["release"]));
+    assert_eq!(other, None, "at {at}: an instance of another release is left");
 }
 
 /// Deploys through a sample of all boundaries, in turn with each of `fates` and of `beside`, under load: no request fails.

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::boundaries::{chosen, is_at_rest, is_over, is_true, passed};
+use crate::boundaries::{chosen, is_at_rest, is_over, is_true, nothing_is_left_over, passed};
 use crate::hooks::written;
 use crate::host::{TestHost, said};
 use crate::project::Project;
@@ -37,6 +37,7 @@ fn at_boundaries<T>(
         let output = through(host, n, |host| ask(host, &asked));
         let is_new = came_about(host, &before, &asked);
         is_true(&output, is_new, &n.to_string());
+        nothing_is_left_over(host, &n.to_string());
     }
     assert_eq!(load.stop().failures, []);
 }
