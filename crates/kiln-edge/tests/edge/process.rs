@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kiln_edge::{Confinement, Door, EdgeClient, EdgeConfig, EdgeError, EdgeSettings, Limits, Sockets};
 use kiln_model::{EdgeFleet, Protocol, RouteTable};
+use rustix::process::{Resource, Rlimit};
 
 use crate::broker::{self, Asking};
 use crate::harness::{fleet_id, route};
@@ -17,12 +18,18 @@ use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
 pub const DIR: &str = "KILN_EDGE_TEST_DIR";
+/// How many descriptors the child may have, if that is few.
+pub const DESCRIPTORS: &str = "KILN_EDGE_TEST_DESCRIPTORS";
 const NOBODY: u32 = 65534;
 
 /// Not a test by itself: what the child process of the test below runs.
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR).map(PathBuf::from) else { return };
+    if let Some(most) = std::env::var(DESCRIPTORS).ok().and_then(|most| most.parse().ok()) {
+        let few = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(Resource::Nofile, few).unwrap();
+    }
     let config = EdgeConfig {
         sockets: Sockets::inherited().unwrap(),
         dial: Arc::new(Asking { path: dir.join("broker.sock"), told: dir.join("told.sock") }),

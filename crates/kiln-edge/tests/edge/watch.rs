@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -75,64 +75,135 @@ fn ask(address: SocketAddr, asked: &AtomicU64, count: u64) {
     }
 }
 
+/// An edge in a process of its own, and the instance behind it.
+struct Watched {
+    process: Child,
+    client: EdgeClient,
+    address: SocketAddr,
+    _instance: Instance,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A test that fails leaves nothing behind.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Watched {
+    /// With at most so many descriptors, if that is said.
+    fn start(descriptors: Option<usize>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        broker::serve(&dir.path().join("broker.sock"));
+        let path = dir.path().join("edge.sock");
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2, &path).unwrap();
+        let address = sockets.address(Door::Http).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "process::child", "--test-threads=1"]).env(crate::process::DIR, dir.path());
+        command.stdout(std::process::Stdio::null());
+        if let Some(most) = descriptors {
+            command.env(crate::process::DESCRIPTORS, most.to_string());
+        }
+        let process = kiln_edge::spawn(command, &sockets).unwrap();
+        drop(sockets);
+        let client = EdgeClient::connect(&path).unwrap();
+        let (instance, id) = (instance(), fleet_id(1));
+        let fleets = vec![EdgeFleet {
+            id: id.clone(),
+            port: instance.address.port(),
+            // Several, so that one that fails may be left alone without all being.
+            instances: (1..=4).map(|n| id.instance(n)).collect(),
+            release: None,
+            protocol: Protocol::Http1,
+            circuit: None,
+            callers: vec![],
+            needs: Default::default(),
+        }];
+        let routes = vec![route(None, "/", &[(&id, 1)])];
+        client.set_table(&RouteTable { version: 1, routes, fleets, ..RouteTable::default() }).unwrap();
+        Self { process, client, address, _instance: instance, _dir: dir }
+    }
+
+    /// Waits until everything that was begun has ended.
+    fn rest(&self) {
+        let begun = Instant::now();
+        while self.client.stats().unwrap().connections > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "left: {:?}", self.client.stats());
+            std::thread::yield_now();
+        }
+    }
+
+    fn end(mut self) {
+        self.client.shutdown(Duration::from_secs(5)).unwrap();
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+fn is_root() -> bool {
+    let is_root = rustix::process::getuid().is_root();
+    if !is_root {
+        eprintln!("skipped: the child gives up privileges, which takes having some");
+    }
+    is_root
+}
+
 #[test]
 fn nothing_leaks_over_many_requests_good_and_bad() {
-    if !rustix::process::getuid().is_root() {
-        eprintln!("skipped: the child gives up privileges, which takes having some");
+    if !is_root() {
         return;
     }
     let count = if std::env::var_os("KILN_LONG").is_some() { 1_000_000 } else { 50_000 };
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    broker::serve(&dir.path().join("broker.sock"));
-    let told = std::os::unix::net::UnixListener::bind(dir.path().join("told.sock")).unwrap();
-    std::fs::set_permissions(dir.path().join("told.sock"), std::fs::Permissions::from_mode(0o666)).unwrap();
-    let path = dir.path().join("edge.sock");
-    let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2, &path).unwrap();
-    let address = sockets.address(Door::Http).unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "process::child", "--test-threads=1"]).env(crate::process::DIR, dir.path());
-    command.stdout(std::process::Stdio::null());
-    let mut process = kiln_edge::spawn(command, &sockets).unwrap();
-    drop(sockets);
-    let client = EdgeClient::connect(&path).unwrap();
-    let (instance, id) = (instance(), fleet_id(1));
-    let fleets = vec![EdgeFleet {
-        id: id.clone(),
-        port: instance.address.port(),
-        // Several, so that one that fails may be left alone without all being.
-        instances: (1..=4).map(|n| id.instance(n)).collect(),
-        release: None,
-        protocol: Protocol::Http1,
-        circuit: None,
-        callers: vec![],
-        needs: Default::default(),
-    }];
-    let routes = vec![route(None, "/", &[(&id, 1)])];
-    client.set_table(&RouteTable { version: 1, routes, fleets, ..RouteTable::default() }).unwrap();
-    drop(told);
-
+    let edge = Watched::start(None);
     let round = |count: u64| {
         let asked = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            (0..THREADS).for_each(|_| drop(scope.spawn(|| ask(address, &asked, count))))
+            (0..THREADS).for_each(|_| drop(scope.spawn(|| ask(edge.address, &asked, count))))
         });
-        // Until everything that was begun has ended.
-        let begun = Instant::now();
-        while client.stats().unwrap().connections > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "connections are left: {:?}", client.stats());
-            std::thread::yield_now();
-        }
+        edge.rest();
     };
-    let pid = process.id();
+    let pid = edge.process.id();
+    let begun = Instant::now();
     round(count / 10);
     let (fds, kib) = (descriptors(pid), memory(pid));
     round(count);
     let (fds_now, kib_now) = (descriptors(pid), memory(pid));
-    println!("{count} requests: {fds} descriptors, then {fds_now}; {kib} KiB, then {kib_now}");
+    let took = begun.elapsed();
+    println!("{count} requests: {fds} descriptors, then {fds_now}; {kib} KiB, then {kib_now}; {took:.0?}");
     // Connections to instances are kept, a few more or fewer of them.
     assert!(fds_now <= fds + 64, "{fds} descriptors became {fds_now}");
     assert!(kib_now <= kib + 8 * 1024, "{kib} KiB became {kib_now}");
-    client.shutdown(Duration::from_secs(5)).unwrap();
-    assert!(process.wait().unwrap().success());
+    edge.end();
+}
+
+/// Who comes then waits, or is told; nobody is forgotten, and everything is as before when there are some again.
+#[test]
+fn without_descriptors_everybody_gets_an_answer_all_the_same() {
+    const CLIENTS: usize = 60;
+    if !is_root() {
+        return;
+    }
+    // It has half of them before anybody comes, and a client takes two.
+    let edge = Watched::start(Some(44));
+    let connect = || Client::new(TcpStream::connect(edge.address).unwrap());
+    assert_eq!(connect().get("/").text(), "well");
+    edge.rest();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    // Each leaves when it has its answer, and makes room.
+    let reads = |mut client: Client| std::thread::spawn(move || client.read().status());
+    let reading: Vec<_> = clients.into_iter().map(reads).collect();
+    let statuses: Vec<u16> = reading.into_iter().map(|reader| reader.join().unwrap()).collect();
+    println!("{statuses:?}");
+    let refused = statuses.iter().filter(|status| **status != 200).count() as u64;
+    assert!(statuses.iter().all(|status| [200, 502, 504].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    edge.rest();
+    assert_eq!(edge.client.stats().unwrap().failed, refused, "{statuses:?}");
+    assert_eq!(connect().get("/").text(), "well");
+    edge.end();
 }
