@@ -52,15 +52,16 @@ impl Store {
         let marks = shelves.marks();
         let seen = self.seen(&image.0);
         let look = |n: usize, digest: &ObjectDigest| -> Result<std::result::Result<Entry, Damage>> {
-            let path = self.objects().path(digest);
+            // Only of what is damaged: most of the time would go into paths.
+            let path = || self.objects().path(digest);
             let Some(state) = shelves.state_of(digest)?.filter(|state| state.is_file) else {
                 let problem = format!("it is missing, and image {image} needs it");
-                return Ok(Err(Damage { path, problem }));
+                return Ok(Err(Damage { path: path(), problem }));
             };
             if is_suspect(&state, seen.of(n, digest), Some(since)) {
-                let content = digest_of(&path)?;
+                let content = digest_of(&path())?;
                 if content != *digest {
-                    return Ok(Err(Damage { path, problem: format!("its content is {content}") }));
+                    return Ok(Err(Damage { path: path(), problem: format!("its content is {content}") }));
                 }
             }
             Ok(Ok(Entry::new(digest, state.stamp)))
