@@ -1,9 +1,13 @@
 //! What every engine does, and how it says that it could not.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use kiln_model::{ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, NeedName};
+use kiln_model::{
+    ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, NeedName, StoreHost,
+};
 
 /// Something that makes and destroys instances.
 ///
@@ -70,6 +74,13 @@ pub trait Engine: Send + Sync {
     /// [`EngineError::NoSuchInstance`] if it does not run; otherwise as above.
     fn sockets(&self, id: &InstanceId, count: u32) -> Result<Vec<OwnedFd>, EngineError>;
 
+    /// Where the stores are that go by a name: from now on connections that instances ask for lead there, and to those
+    /// that are not among `places` none. Connections that are open stay. It is remembered as instances are.
+    ///
+    /// # Errors
+    /// If the engine cannot be reached.
+    fn locate(&self, places: &BTreeMap<StoreHost, SocketAddr>) -> Result<(), EngineError>;
+
     /// The root directory of an instance as its processes see it, to be looked into and never written to: opened as
     /// a path only. Links below it are not to be followed: they would lead out.
     ///
@@ -128,10 +139,11 @@ pub trait Broker: Send + Sync {
     fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError>;
 
     /// A connection to a store that an instance needs: begun, and to be waited for. It leads where the instance's order
-    /// says; whoever asks has no say in that.
+    /// and [`Engine::locate`] say; whoever asks has no say in that.
     ///
     /// # Errors
-    /// As for [`Broker::sockets`]; if the instance needs no such store; if the system refuses at once.
+    /// As for [`Broker::sockets`]; if the instance needs no such store; if nobody has said where it is; if the system
+    /// refuses at once.
     fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError>;
 }
 

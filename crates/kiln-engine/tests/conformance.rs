@@ -38,6 +38,9 @@ impl Harness for Bench {
             Command::Prints(text) => vec!["echo".into(), text.to_owned()],
             Command::Exits(code) => vec!["/bin/sh".into(), "-c".into(), format!("exit {code}")],
             Command::Runs => vec!["sleep".into(), "1000".into()],
+            Command::PrintsAndRuns(text) => {
+                vec!["/bin/sh".into(), "-c".into(), format!("echo {text}; exec sleep 1000")]
+            }
             Command::Missing => vec!["missing".into()],
             Command::Tells { need, port, text } => {
                 vec!["/bin/sh".into(), "-c".into(), format!("echo {text} | nc {need} {port}")]

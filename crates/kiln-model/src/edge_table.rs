@@ -7,6 +7,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::host_name::is_host_name;
 use crate::{
     CertificatePaths, EdgeNeed, FleetId, InstanceId, Millis, NeedName, ReleaseId, ServiceName, Share,
 };
@@ -44,15 +45,7 @@ impl FromStr for HostPattern {
 impl TryFrom<String> for HostPattern {
     type Error = String;
     fn try_from(mut s: String) -> Result<Self, String> {
-        let label = |l: &str| {
-            !l.is_empty()
-                && l.len() <= 63
-                && !l.starts_with('-')
-                && !l.ends_with('-')
-                && l.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
-        };
-        let name = s.strip_prefix("*.").unwrap_or(&s);
-        if s.len() <= 253 && name.split('.').all(label) {
+        if s.len() <= 253 && is_host_name(s.strip_prefix("*.").unwrap_or(&s)) {
             s.make_ascii_lowercase();
             Ok(Self(s))
         } else {

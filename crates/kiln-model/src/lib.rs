@@ -18,6 +18,7 @@ mod failure;
 mod handmade;
 mod healthy;
 mod hook;
+mod host_name;
 mod image;
 mod instance;
 mod kept;
@@ -44,6 +45,7 @@ mod secret;
 mod session;
 pub mod signal;
 pub mod spec;
+mod store_address;
 mod table;
 mod text;
 mod time;
@@ -112,6 +114,7 @@ pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
+pub use store_address::{BadStoreAddress, StoreAddress, StoreHost};
 pub use table::{RouteConflict, receivers, route_conflict, route_table, shifted, switched};
 pub use time::Timestamp;
 pub use traffic::{Traffic, TrafficReport};

@@ -5,15 +5,15 @@
 //!
 //! ```text
 //!   http://api/ or http://api:8080/    another service of the same release; each request to one of its instances
-//!   db:5432                            a store; each connection to its address
+//!   db:5432                            a store; each connection to where it is
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NeedName, Target};
+use crate::{NeedName, StoreAddress, Target};
 
 /// Something a service needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub enum Need {
     /// A store, which lives outside.
     Store {
         /// Where it is.
-        address: SocketAddr,
+        address: StoreAddress,
     },
 }
 
@@ -41,7 +41,7 @@ pub struct Inside {
     /// On these ports.
     pub ports: BTreeSet<u16>,
     /// Where connections lead, if it is a store.
-    pub store: Option<SocketAddr>,
+    pub store: Option<StoreAddress>,
 }
 
 /// Where a connection from inside an instance leads, as the edge is told.
@@ -82,7 +82,7 @@ pub fn inside(needs: &BTreeMap<NeedName, Need>, own: u16) -> Vec<Inside> {
         .map(|((name, need), address)| {
             let store = match need {
                 Need::Service { .. } => None,
-                Need::Store { address } => Some(*address),
+                Need::Store { address } => Some(address.clone()),
             };
             Inside { name: name.clone(), address, ports: need.ports(own), store }
         })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use kiln_engine::{Broker, Engine, EngineError, Execution};
 use kiln_model::{
     ExecOrder, Exit, ImageHandle, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Limits,
-    NeedName, Timestamp,
+    NeedName, StoreAddress, StoreHost, Timestamp,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -37,6 +37,7 @@ struct State {
     fleeting: BTreeMap<InstanceId, Exit>,
     bad_luck: Option<(Chance, u64)>,
     connections: BTreeMap<InstanceId, u32>,
+    places: BTreeMap<StoreHost, SocketAddr>,
     /// What listens for what each running instance needs, in the order of needs and ports.
     listeners: BTreeMap<InstanceId, Vec<Listening>>,
     /// How often it has forgotten everything.
@@ -236,6 +237,11 @@ impl Engine for FakeEngine {
         }
     }
 
+    fn locate(&self, places: &BTreeMap<StoreHost, SocketAddr>) -> Result<(), EngineError> {
+        self.reach("tell where stores are")?.places = places.clone();
+        Ok(())
+    }
+
     /// A fake instance has no directories but an empty one.
     fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {
         self.connections(id, 0)?;
@@ -257,8 +263,8 @@ impl Engine for FakeEngine {
         }
     }
 
-    /// Knows `echo` and its words, `exit` and a code, `tell` and a need, a port and a word, and `run`; nothing else is
-    /// in its images.
+    /// Knows `echo` and its words, `exit` and a code, `tell` and a need, a port and a word, and `run` with what is printed
+    /// first; nothing else is in its images.
     fn exec(
         &self,
         id: &InstanceId,
@@ -269,18 +275,26 @@ impl Engine for FakeEngine {
         let words: Vec<&str> = order.argv.iter().map(String::as_str).collect();
         let exit = match words[..] {
             ["echo", ref words @ ..] => {
-                // A reader that has gone misses it.
-                let _ = rustix::io::write(&stdout, format!("{}\n", words.join(" ")).as_bytes());
+                print(&stdout, words);
                 Some(Exit::Code { code: 0 })
             }
             ["tell", need, port, text] => Some(self.tell(id, need, port, text)),
             ["exit", code] => Some(Exit::Code { code: code.parse().unwrap_or(2) }),
             ["run"] => None,
+            ["run", ref words @ ..] => {
+                print(&stdout, words);
+                None
+            }
             _ => Some(Exit::NotStarted { cause: format!("could not execute {}", order.argv.join(" ")) }),
         };
         let streams = exit.is_none().then_some([stdout, stderr]);
         Ok(Box::new(FakeExecution { engine: self.clone(), id: id.clone(), exit, _streams: streams }))
     }
+}
+
+/// A reader that has gone misses it.
+fn print(stdout: &OwnedFd, words: &[&str]) {
+    let _ = rustix::io::write(stdout, format!("{}\n", words.join(" ")).as_bytes());
 }
 
 /// A command in a fake instance: it holds its streams as long as it runs.
@@ -328,7 +342,11 @@ impl Broker for FakeEngine {
             return Err(EngineError::NoSuchInstance(id.clone()));
         }
         let needs = state.orders.get(id).into_iter().flat_map(|order| &order.needs);
-        let address = needs.filter(|n| n.name == *need).find_map(|n| n.store);
+        let address = match needs.filter(|n| n.name == *need).find_map(|n| n.store.as_ref()) {
+            Some(StoreAddress::At(address)) => Some(*address),
+            Some(StoreAddress::Named(host)) => state.places.get(host).copied(),
+            None => None,
+        };
         let address = address.ok_or_else(|| unreachable(std::io::ErrorKind::NotFound.into()))?;
         let connection = TcpStream::connect(address).map_err(unreachable)?;
         connection.set_nonblocking(true).map_err(unreachable)?;
@@ -416,6 +434,7 @@ mod tests {
                 Command::Prints(text) => vec!["echo".into(), text.into()],
                 Command::Exits(code) => vec!["exit".into(), code.to_string()],
                 Command::Runs => vec!["run".into()],
+                Command::PrintsAndRuns(text) => vec!["run".into(), text.into()],
                 Command::Missing => vec!["missing".into()],
                 Command::Tells { need, port, text } => {
                     vec!["tell".into(), need.into(), port.to_string(), text.into()]

@@ -16,6 +16,7 @@ mod history;
 mod logs;
 mod pause;
 mod pins;
+mod places;
 mod plan;
 mod portable;
 mod preflight;
@@ -53,6 +54,7 @@ use crate::sync::lock;
 use crate::world::{Clock, Trouble, World};
 use busy::Busy;
 use driver::{Driver, Waker};
+use places::Places;
 pub use processes::EdgeOptions;
 use processes::Processes;
 pub use renewals::AcmeOptions;
@@ -84,6 +86,7 @@ pub struct LocalHost {
     listen: SocketAddr,
     processes: Arc<Processes>,
     pub(crate) renewals: Option<Arc<Renewals>>,
+    places: Arc<Places>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: Mutex<Option<Result<(), Failure>>>,
     _lock: HostLock,
@@ -128,6 +131,7 @@ impl LocalHost {
             listen: processes.address(),
             renewals: config.acme.map(|options| Arc::new(Renewals::new(options, store.clone()))),
             store,
+            places: Arc::new(Places::new(engine.clone())),
             engine,
             driver,
             busy: Busy::default(),
@@ -151,6 +155,8 @@ impl LocalHost {
             ("engine", Box::new(move || listening.listen(&*engine))),
             ("processes", Box::new(move || processes.supervise(&supervising))),
         ];
+        let (driver, places) = (self.driver.clone(), self.places.clone());
+        threads.push(("places", Box::new(move || places.run(&driver))));
         if let Some(renewals) = self.renewals.clone() {
             let (driver, processes, clock) = (self.driver.clone(), self.processes.clone(), self.clock);
             threads.push(("certificates", Box::new(move || renewals.run(&driver, &processes, &clock))));

@@ -69,7 +69,7 @@ impl LocalHost {
                 .chain(self.renewals.iter().flat_map(|r| r.waiting()))
                 .collect(),
             last_failure: state.last_failure.clone(),
-            warnings: super::room::warning(&self.store).into_iter().collect(),
+            warnings: self.warnings(),
             requests: served,
             failed_requests: failed,
             in_flight,
@@ -87,11 +87,15 @@ impl LocalHost {
             address: self.address(),
             waiting: self.renewals.iter().flat_map(|r| r.waiting()).collect(),
             last_failure: None,
-            warnings: super::room::warning(&self.store).into_iter().collect(),
+            warnings: self.warnings(),
             requests: 0,
             failed_requests: 0,
             in_flight: 0,
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        super::room::warning(&self.store).into_iter().chain(self.places.warnings()).collect()
     }
 
     pub(crate) fn instances(&self, app: Option<AppName>, all: bool) -> Result<Answer, Failure> {

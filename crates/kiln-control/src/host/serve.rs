@@ -126,8 +126,11 @@ impl LocalHost {
         let doubt = preflight::check(release, state, limits, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.
-        if kind == OperationKind::Deploy {
-            preflight::stores::check(release)?;
+        match kind {
+            OperationKind::Deploy => {
+                preflight::stores::check(release, |host, address| self.places.settle(host, address))?;
+            }
+            _ => self.places.learn(release),
         }
         Ok(doubt)
     }

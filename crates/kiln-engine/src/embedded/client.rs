@@ -1,12 +1,16 @@
 //! The engine, as control has it.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use kiln_model::{ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits};
+use kiln_model::{
+    ExecOrder, Exit, ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, StoreHost,
+};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -238,6 +242,10 @@ impl Engine for Embedded {
     fn connections(&self, id: &InstanceId, port: u16) -> Result<u32, EngineError> {
         let read = |pid| super::connections::open_to(pid, port);
         self.with_process(id, "count connections of an instance", read)
+    }
+
+    fn locate(&self, places: &BTreeMap<StoreHost, SocketAddr>) -> Result<(), EngineError> {
+        self.done("tell where stores are", Call::Locate(places.clone()))
     }
 
     fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {

@@ -205,11 +205,11 @@ fn references_that_lead_nowhere() {
         kiln.toml:10:10: there is no store `dab`; expected `db`; did you mean `db`?
             at |"dab"|
         "#);
-    assert_snapshot!(and("needs = [\"web\", \"db\"]\n[store.db]\naddress = \"db.example.com:5432\"\n"), @r#"
+    assert_snapshot!(and("needs = [\"web\", \"db\"]\n[store.db]\naddress = \"db.example.com\"\n"), @r#"
         kiln.toml:10:10: a service reaches itself anyway, at 127.0.0.1
             at |"web"|
-        kiln.toml:12:11: `db.example.com:5432` is not the address of a store; expected an IP address and a port, like `10.0.0.5:5432` or `localhost:5432`
-            at |"db.example.com:5432"|
+        kiln.toml:12:11: `db.example.com` is not the address of a store; expected a host and a port, like `10.0.0.5:5432`, `db.example.com:5432` or `localhost:5432`
+            at |"db.example.com"|
         "#);
     assert_snapshot!(and("needs = [\"db\"]\n[store.db]\naddress = \"10.0.0.5:8080\"\n[store.web]\naddress = \"10.0.0.5:1\"\n"), @r#"
         kiln.toml:10:10: `db` is reached on port 8080, which is the service's own; expected another port for one of them

@@ -81,7 +81,9 @@ fn dropped(harness: &dyn Harness) {
 
 fn ends_with_instance(harness: &dyn Harness) {
     let id = run_one(harness, "a", Program::Runs);
-    let (mut execution, _) = begin(harness, &id, Command::Runs);
+    let (mut execution, mut output) = begin(harness, &id, Command::PrintsAndRuns("here"));
+    // One that has not begun to run would only be told that there is nothing to run in.
+    output.read_exact(&mut [0; 5]).unwrap();
     assert_eq!(execution.wait(Duration::from_millis(1)).unwrap(), None);
     harness.engine().kill(std::slice::from_ref(&id)).unwrap();
     assert_eq!(end(&mut *execution), Exit::Signal { signal: 9 });

@@ -40,6 +40,8 @@ pub enum Command {
     Exits(u8),
     /// Runs until it is ended, and says nothing.
     Runs,
+    /// Prints this and a newline, and runs until it is ended.
+    PrintsAndRuns(&'static str),
     /// Is not in the image.
     Missing,
     /// Connects to something its instance needs, sends this and a newline, and ends when the other side does.

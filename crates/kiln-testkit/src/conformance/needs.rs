@@ -1,13 +1,13 @@
 //! What instances need, as whoever has no privilege gets it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use kiln_engine::{Broker, EngineError};
-use kiln_model::{Exit, Inside, InstanceId, InstanceState};
+use kiln_model::{Exit, Inside, InstanceId, InstanceState, StoreAddress};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::net::sockopt::socket_acceptconn;
 
@@ -19,12 +19,13 @@ pub(super) const CASES: &[Case] = &[
     ("what an instance needs listens inside it, in order, and is the same when asked again", in_order),
     ("what is said to a need inside arrives at its listener", heard),
     ("a store is reached where the order says, and by its name only", store),
+    ("a store that goes by a name is wherever it was said to be last", named_store),
     ("what is not needed does not listen", none_without_needs),
     ("nobody gets anything of an instance that does not run", nobody_there),
     ("sockets from the broker are those of the engine", sockets),
 ];
 
-fn need(name: &str, last: u8, ports: &[u16], store: Option<SocketAddr>) -> Inside {
+fn need(name: &str, last: u8, ports: &[u16], store: Option<StoreAddress>) -> Inside {
     let (address, ports) = (Ipv4Addr::new(127, 77, 0, last), ports.iter().copied().collect::<BTreeSet<_>>());
     Inside { name: name.parse().expect("a name"), address, ports, store }
 }
@@ -81,9 +82,15 @@ fn heard(harness: &dyn Harness) {
     }
 }
 
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
 fn store(harness: &dyn Harness) {
-    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
-    let db = need("db", 1, &[5432], Some(outside.local_addr().unwrap()));
+    let (outside, address) = listener();
+    let db = need("db", 1, &[5432], Some(StoreAddress::At(address)));
     let id = run_with(harness, "a", vec![db, need("api", 2, &[80], None)]);
     let broker = harness.broker();
     let connection = TcpStream::from(broker.store(&id, &"db".parse().unwrap()).unwrap());
@@ -99,14 +106,32 @@ fn store(harness: &dyn Harness) {
     }
 }
 
+fn named_store(harness: &dyn Harness) {
+    let db = need("db", 1, &[5432], Some("db.example.com:5432".parse().unwrap()));
+    let id = run_with(harness, "a", vec![db]);
+    let broker = harness.broker();
+    let refused = broker.store(&id, &"db".parse().unwrap());
+    assert!(matches!(&refused, Err(EngineError::Unreachable { .. })), "nobody has said where: {refused:?}");
+    let of_host = |host: &str, address| BTreeMap::from([(host.parse().unwrap(), address)]);
+    for _ in 0..2 {
+        let (outside, address) = listener();
+        harness.engine().locate(&of_host("db.example.com:5432", address)).unwrap();
+        let connection = broker.store(&id, &"db".parse().unwrap()).unwrap();
+        outside.accept().unwrap();
+        drop(connection);
+    }
+    harness.engine().locate(&of_host("another.example.com:5432", listener().1)).unwrap();
+    assert!(broker.store(&id, &"db".parse().unwrap()).is_err(), "it is nowhere now");
+}
+
 fn none_without_needs(harness: &dyn Harness) {
     let id = run_with(harness, "a", vec![]);
     assert_eq!(names(&*harness.broker(), &id), [""; 0]);
 }
 
 fn nobody_there(harness: &dyn Harness) {
-    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
-    let id = run_with(harness, "a", vec![need("db", 1, &[5432], Some(outside.local_addr().unwrap()))]);
+    let (outside, address) = listener();
+    let id = run_with(harness, "a", vec![need("db", 1, &[5432], Some(StoreAddress::At(address)))]);
     harness.engine().kill(std::slice::from_ref(&id)).unwrap();
     let broker = harness.broker();
     for id in [id, "nobody".parse().unwrap()] {

@@ -2,6 +2,7 @@
 //! control plane may die at either moment.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kiln_engine::{Engine, EngineError, Execution};
 use kiln_model::{
     AppName, Audience, EdgeCounts, ExecOrder, Exit, FleetCount, FleetEvidence, FleetId, ImageDigest,
     ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId,
-    ReleaseService, RouteTable, SecretOrder, Timestamp,
+    ReleaseService, RouteTable, SecretOrder, StoreHost, Timestamp,
 };
 use kiln_store::OperationLog;
 
@@ -365,6 +366,11 @@ impl Engine for Ground {
 
     fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
         Err(EngineError::NoSuchInstance(id.clone()))
+    }
+
+    /// Nothing goes to stores here.
+    fn locate(&self, _: &BTreeMap<StoreHost, SocketAddr>) -> Result<(), EngineError> {
+        Ok(())
     }
 
     fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {

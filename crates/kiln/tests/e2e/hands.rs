@@ -104,7 +104,9 @@ fn read_until(terminal: &mut std::fs::File, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {
         let mut bytes = [0; 1024];
-        let length = terminal.read(&mut bytes).unwrap_or_else(|e| panic!("{e}, after {text:?}"));
+        // The kernel may tell of the end before it hands out what was written last.
+        let read = terminal.read(&mut bytes).or_else(|_| terminal.read(&mut bytes));
+        let length = read.unwrap_or_else(|e| panic!("{e}, after {text:?}"));
         text.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
     text

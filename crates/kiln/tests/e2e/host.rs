@@ -94,6 +94,11 @@ impl TestHost {
         Self::start_unshared(baked_root(), "-m", &format!("umount {path}"))
     }
 
+    /// Starts a host as [`TestHost::start`] does, to which the names of hosts mean what this file says.
+    pub(crate) fn start_with_names(hosts: &Path) -> Self {
+        Self::start_unshared(baked_root(), "-m", &format!("mount --bind {} /etc/hosts", hosts.display()))
+    }
+
     /// In namespaces of its own, after something was done there.
     fn start_unshared(root: TempDir, namespaces: &str, first: &str) -> Self {
         let traces = Traces::before();

@@ -14,11 +14,12 @@ use tempfile::TempDir;
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
-/// A database server of its own, on a free port of loopback.
+/// A database server of its own, on a free port of an address of loopback.
 struct Postgres {
     dir: TempDir,
     programs: PathBuf,
     uid: u32,
+    host: &'static str,
     port: u16,
     server: Option<Child>,
 }
@@ -33,7 +34,7 @@ impl Postgres {
         // Bound to be known, and closed for the server to bind it again.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::os::unix::fs::chown(dir.path(), Some(uid), None).unwrap();
-        let mut postgres = Self { dir, programs, uid, port, server: None };
+        let mut postgres = Self { dir, programs, uid, host: "127.0.0.1", port, server: None };
         let data = postgres.data();
         let init = ["-D", &data, "-U", "shop", "-A", "trust", "--no-sync", "-E", "UTF8"];
         let output = postgres.command("initdb").args(init).output().unwrap();
@@ -49,7 +50,7 @@ impl Postgres {
     }
 
     fn connection(&self) -> [String; 6] {
-        ["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "shop"].map(String::from)
+        ["-h", self.host, "-p", &self.port.to_string(), "-U", "shop"].map(String::from)
     }
 
     fn command(&self, name: &str) -> Command {
@@ -62,7 +63,7 @@ impl Postgres {
         let port = self.port.to_string();
         let sockets = self.dir.path().to_str().unwrap();
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let arguments = ["-D", &self.data(), "-p", &port, "-h", "127.0.0.1", "-k", sockets, "-F"];
+        let arguments = ["-D", &self.data(), "-p", &port, "-h", self.host, "-k", sockets, "-F"];
         let server =
             self.command("postgres").args(arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn();
         self.server = Some(server.unwrap());
@@ -104,9 +105,18 @@ fn user(name: &str) -> u32 {
     line.split(':').nth(2).unwrap().parse().unwrap()
 }
 
+/// The host of the database, as the spec has it and the file of names that Kiln sees.
+const NAME: &str = "db.shop.test";
+
+/// A name leads here from now on, or nowhere.
+fn names(file: &Path, address: Option<&str>) {
+    let line = address.map_or(String::new(), |address| format!("{address}\t{NAME}\n"));
+    std::fs::write(file, format!("127.0.0.1\tlocalhost\n{line}")).unwrap();
+}
+
 fn example(postgres: &Postgres) -> Project {
     let project = Project::example("shop");
-    project.edit("kiln.toml", "localhost:5432", &format!("127.0.0.1:{}", postgres.port));
+    project.edit("kiln.toml", "localhost:5432", &format!("{NAME}:{}", postgres.port));
     project.edit("kiln.toml", "port=5432", &format!("port={}", postgres.port));
     project
 }
@@ -129,7 +139,9 @@ fn ask(agent: &ureq::Agent, url: &str, post: bool) -> Result<(String, Value), St
 #[test]
 fn services_talk_to_those_of_their_own_release_and_data_stays() {
     let mut postgres = Postgres::start();
-    let host = TestHost::start();
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    names(hosts.path(), Some(postgres.host));
+    let host = TestHost::start_with_names(hosts.path());
     let project = example(&postgres);
     host.deploy(&project);
     let url = format!("{}/api/orders", host.address);
@@ -170,16 +182,24 @@ fn services_talk_to_those_of_their_own_release_and_data_stays() {
 
     migrated_once_for_each_deploy(&host, &postgres, &project);
 
-    // The database is away: a clear refusal, and everything goes on when it is back.
+    // The database is away: a clear refusal, and everything goes on when it is back, be it somewhere else.
     postgres.end();
     let quick: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let refused = quick.get(&url).call().unwrap();
     assert_eq!(refused.status(), 503);
     assert!(host.json(&["status"])["live"].is_string());
+    postgres.host = "127.0.0.2";
     postgres.begin();
+    names(hosts.path(), Some(postgres.host));
     let orders = || ask(&agent, &url, false).ok().and_then(|(_, body)| body["orders"].as_u64());
     host.wait_until("orders are there again", || orders().is_some_and(|n| n >= 1));
     reaches_only_what_it_needs(&host, &postgres);
+    names(hosts.path(), None);
+    let told = format!("connections lead to {}:{} as before", postgres.host, postgres.port);
+    host.wait_until("it is said that the name is lost", || {
+        host.json(&["status"])["warnings"].to_string().contains(&told)
+    });
+    assert!(orders().is_some());
 }
 
 /// Going back migrates nothing, and a migration that fails leaves everything as it was.
@@ -210,7 +230,7 @@ fn reaches_only_what_it_needs(host: &TestHost, postgres: &Postgres) {
         try:\n    socket.create_connection((host, int(port)), 2).close(); print('reached', place)\n  \
         except OSError as e: print('not', place)\n";
     let (api, port, db) =
-        (of("api"), format!("127.0.0.1:{}", postgres.port), format!("db:{}", postgres.port));
+        (of("api"), format!("{}:{}", postgres.host, postgres.port), format!("db:{}", postgres.port));
     let places = [db.as_str(), "db:1", "web:80", "web:8080", "api:80", &port, "10.0.0.5:5432", "1.1.1.1:80"];
     let output = host.kiln(&[&["exec", &api, "--", "/usr/bin/python3", "-c", reach], &places[..]].concat());
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

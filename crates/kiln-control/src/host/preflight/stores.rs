@@ -5,28 +5,35 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use kiln_model::{ExitCode, Failure, Need, Release};
+use kiln_model::{ExitCode, Failure, Need, Release, StoreAddress, StoreHost};
+
+use crate::host::places;
 
 /// How long a store may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many of the addresses of a name are tried.
+const TRIED_AT_MOST: usize = 4;
 
 /// A store: its name and address.
-type StoreAt = (String, SocketAddr);
+type StoreAt = (String, StoreAddress);
 
-/// Refuses a release one of whose stores takes no connection.
+/// Refuses a release one of whose stores takes no connection. `settle` is told where those did that go by a name.
 ///
 /// # Errors
 /// Every store that does not, who needs it, and what the system says.
-pub(in crate::host) fn check(release: &Release) -> Result<(), Failure> {
+pub(in crate::host) fn check(
+    release: &Release,
+    settle: impl Fn(&StoreHost, SocketAddr),
+) -> Result<(), Failure> {
     let needed = needed(release);
-    let silent: Vec<(&StoreAt, io::Error)> = std::thread::scope(|scope| {
-        let asked: Vec<_> = needed.keys().map(|store| (store, scope.spawn(|| answers(store.1)))).collect();
-        let silent = |(store, asked): (_, std::thread::ScopedJoinHandle<'_, io::Result<()>>)| {
-            let answer = asked.join().unwrap_or_else(|_| Err(io::Error::other("it could not be asked")));
-            Some((store, answer.err()?))
-        };
-        asked.into_iter().filter_map(silent).collect()
-    });
+    let mut silent: Vec<(&StoreAt, io::Error)> = Vec::new();
+    for (store, answer) in ask(needed.keys()) {
+        match (answer, store.1.host()) {
+            (Ok(address), Some(host)) => settle(host, address),
+            (Ok(_), None) => {}
+            (Err(why), _) => silent.push((store, why)),
+        }
+    }
     let Some(((name, address), _)) = silent.first() else { return Ok(()) };
     let message = match silent.len() {
         1 => format!("store `{name}` at {address} takes no connection, so nothing was made"),
@@ -34,7 +41,7 @@ pub(in crate::host) fn check(release: &Release) -> Result<(), Failure> {
     };
     let hint = format!("start it, or correct the `address` of [store.{name}] in kiln.toml");
     let failure = silent.iter().fold(Failure::new(ExitCode::Host, message), |failure, ((name, at), why)| {
-        let by: Vec<String> = needed[&((*name).clone(), *at)].iter().map(|s| format!("`{s}`")).collect();
+        let by: Vec<String> = needed[&(name.clone(), at.clone())].iter().map(|s| format!("`{s}`")).collect();
         failure.because(format!("{name} at {at}, which {} needs: {why}", by.join(", ")))
     });
     Err(failure.hint(hint))
@@ -46,15 +53,38 @@ fn needed(release: &Release) -> BTreeMap<StoreAt, BTreeSet<&str>> {
     for (service, settings) in &release.services {
         for (name, need) in &settings.needs {
             if let Need::Store { address } = need {
-                stores.entry((name.to_string(), *address)).or_default().insert(service.as_str());
+                stores.entry((name.to_string(), address.clone())).or_default().insert(service.as_str());
             }
         }
     }
     stores
 }
 
-fn answers(address: SocketAddr) -> io::Result<()> {
-    TcpStream::connect_timeout(&address, PATIENCE).map(drop)
+/// Where each of them takes a connection.
+fn ask<'a>(stores: impl Iterator<Item = &'a StoreAt>) -> Vec<(&'a StoreAt, io::Result<SocketAddr>)> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = stores.map(|store| (store, scope.spawn(|| reach(&store.1)))).collect();
+        let unasked = || Err(io::Error::other("it could not be asked"));
+        asked.into_iter().map(|(store, asked)| (store, asked.join().unwrap_or_else(|_| unasked()))).collect()
+    })
+}
+
+/// The first of its addresses that takes a connection.
+fn reach(store: &StoreAddress) -> io::Result<SocketAddr> {
+    let connect = |address: &SocketAddr| TcpStream::connect_timeout(address, PATIENCE).map(drop);
+    match store {
+        StoreAddress::At(address) => connect(address).map(|()| *address),
+        StoreAddress::Named(host) => {
+            let mut refusals = Vec::new();
+            for address in places::addresses(host)?.into_iter().take(TRIED_AT_MOST) {
+                match connect(&address) {
+                    Ok(()) => return Ok(address),
+                    Err(e) => refusals.push(format!("{address}: {e}")),
+                }
+            }
+            Err(io::Error::other(refusals.join(", ")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -64,21 +94,25 @@ mod tests {
     use super::super::tests::release;
     use super::*;
 
-    fn with_store(address: SocketAddr) -> Release {
+    fn with_store(address: StoreAddress) -> Release {
         let mut release = release();
         let web = release.services.values_mut().next().unwrap();
         web.needs.insert("db".parse().unwrap(), Need::Store { address });
         release
     }
 
+    fn nothing_settled(host: &StoreHost, address: SocketAddr) {
+        panic!("{host} was found at {address}");
+    }
+
     #[test]
     fn a_store_that_takes_no_connection_is_named_with_who_needs_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(check(&with_store(address)), Ok(()));
-        assert_eq!(check(&release()), Ok(()), "who needs none is refused nothing");
+        assert_eq!(check(&with_store(StoreAddress::At(address)), nothing_settled), Ok(()));
+        assert_eq!(check(&release(), nothing_settled), Ok(()), "who needs none is refused nothing");
         drop(listener);
-        let failure = check(&with_store(address)).unwrap_err();
+        let failure = check(&with_store(StoreAddress::At(address)), nothing_settled).unwrap_err();
         assert_eq!(failure.code, ExitCode::Host);
         assert_eq!(
             failure.message,
@@ -87,5 +121,16 @@ mod tests {
         let cause = failure.causes.join("\n");
         assert!(cause.contains("which `web` needs") && cause.contains("refused"), "{cause}");
         assert!(failure.hint.unwrap().contains("[store.db]"));
+    }
+
+    #[test]
+    fn a_store_whose_name_nobody_has_is_named_by_it() {
+        // Reserved for this: RFC 6761, 6.4.
+        let address = "db.kiln-test.invalid:5432";
+        let failure = check(&with_store(address.parse().unwrap()), nothing_settled).unwrap_err();
+        assert_eq!(
+            failure.message,
+            format!("store `db` at {address} takes no connection, so nothing was made")
+        );
     }
 }

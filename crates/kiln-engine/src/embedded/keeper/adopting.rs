@@ -25,10 +25,11 @@ impl Keeper {
             // An instance that cannot log goes on serving.
             complain(&format!("could not keep what another keeper had read: {why}\n"));
         }
-        let Past { traces, statuses, .. } = match left {
+        let Past { traces, statuses, places, .. } = match left {
             Left::Nothing => Past::default(),
             Left::Unfinished(past) => past,
         };
+        self.places = places;
         for status in statuses {
             self.register.set(&status.id, status.state, status.since);
         }

@@ -10,11 +10,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{
-    AppName, ByteSize, Exit, Inside, InstanceId, InstanceState, InstanceStatus, Millis, Volatile,
+    AppName, ByteSize, Exit, Inside, InstanceId, InstanceState, InstanceStatus, Millis, StoreHost, Volatile,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub(super) enum Record<'a> {
     Told(Cow<'a, InstanceStatus>),
     /// An ended one need not be remembered.
     Forgotten(Cow<'a, InstanceId>),
+    /// Where the stores are that go by a name.
+    Located(Cow<'a, BTreeMap<StoreHost, SocketAddr>>),
     /// The keeper is to be continued by this program.
     Successor(PathBuf),
 }
@@ -159,6 +162,8 @@ pub(super) struct Past {
     pub(super) traces: BTreeMap<InstanceId, (Trace, Option<Exit>)>,
     /// The last status told of each, in the order in which they came about.
     pub(super) statuses: Vec<InstanceStatus>,
+    /// Where stores are that go by a name, as it was said last.
+    pub(super) places: BTreeMap<StoreHost, SocketAddr>,
     /// Who is to go on.
     pub(super) successor: Option<PathBuf>,
 }
@@ -208,6 +213,7 @@ impl Past {
                     statuses.insert(status.id.clone(), (n, status.into_owned()));
                 }
                 Record::Forgotten(id) => drop(statuses.remove(&*id)),
+                Record::Located(places) => past.places = places.into_owned(),
                 Record::Successor(program) => past.successor = Some(program),
             }
         }
@@ -261,6 +267,10 @@ mod tests {
         text
     }
 
+    fn places(last: u8) -> BTreeMap<StoreHost, SocketAddr> {
+        BTreeMap::from([("db.example.com:5432".parse().unwrap(), ([10, 0, 0, last], 5432).into())])
+    }
+
     fn history() -> Vec<u8> {
         text(&[
             Record::Launched(Cow::Owned(trace("a"))),
@@ -270,6 +280,8 @@ mod tests {
             told("b", ENDED),
             told("never-ran", ENDED),
             Record::Exited(Cow::Owned("a".parse().unwrap()), Cow::Owned(Exit::Code { code: 3 })),
+            Record::Located(Cow::Owned(places(1))),
+            Record::Located(Cow::Owned(places(2))),
             Record::Forgotten(Cow::Owned("never-ran".parse().unwrap())),
         ])
     }
@@ -279,6 +291,7 @@ mod tests {
         let past = Past::parse(&history(), "this");
         let names: Vec<&str> = past.statuses.iter().map(|s| s.id.as_str()).collect();
         assert_eq!(names, ["a", "b"], "in the order in which they came about");
+        assert_eq!(past.places, places(2), "only the last counts");
         let left: Vec<_> = past.traces.into_values().collect();
         assert_eq!(left, [(trace("a"), Some(Exit::Code { code: 3 }))]);
     }

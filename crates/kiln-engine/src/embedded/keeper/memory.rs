@@ -1,9 +1,11 @@
 //! What a keeper writes into its journal, and when.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 
-use kiln_model::{Exit, InstanceId, InstanceOrder};
+use kiln_model::{Exit, InstanceId, InstanceOrder, StoreHost};
 
 use super::super::launch::Launching;
 use super::descriptors::Mark;
@@ -40,7 +42,15 @@ impl Keeper {
         }
     }
 
-    // What cannot be written down below is missing until the journal is written anew.
+    /// Stores are where they are now. Told again and again, it is written down when it has changed.
+    pub(super) fn locate(&mut self, places: BTreeMap<StoreHost, SocketAddr>) {
+        if places != self.places {
+            let _ = self.journal.write(&Record::Located(Cow::Borrowed(&places)));
+            self.places = places;
+        }
+    }
+
+    // What cannot be written down here and below is missing until the journal is written anew.
 
     pub(super) fn journal_exit(&mut self, id: &InstanceId, exit: &Exit) {
         let _ = self.journal.write(&Record::Exited(Cow::Borrowed(id), Cow::Borrowed(exit)));
@@ -68,7 +78,9 @@ impl Keeper {
 
     pub(super) fn write_journal_anew(&mut self) -> io::Result<()> {
         let (instances, register) = (&self.instances, &self.register);
-        self.journal.renew(instances.values().flat_map(of_instance).chain(of_register(register)))
+        let located = (!self.places.is_empty()).then_some(Record::Located(Cow::Borrowed(&self.places)));
+        let records = instances.values().flat_map(of_instance).chain(of_register(register));
+        self.journal.renew(located.into_iter().chain(records))
     }
 }
 

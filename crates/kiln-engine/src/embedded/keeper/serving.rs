@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kiln_model::{Inside, InstanceId, InstanceOrder, NeedName};
+use kiln_model::{Inside, InstanceId, InstanceOrder, NeedName, StoreAddress};
 
 use super::super::launch::begin_connection;
 use super::super::wire::{Answer, Call, Cursor, MOST_DESCRIPTORS, Reply, Request};
@@ -93,6 +93,10 @@ impl Keeper {
             }
             Call::Forget(ids) => {
                 ids.iter().for_each(|id| self.forget(id));
+                return self.reply(conversation, number, Answer::Done, Vec::new());
+            }
+            Call::Locate(places) => {
+                self.locate(places);
                 return self.reply(conversation, number, Answer::Done, Vec::new());
             }
             Call::List => {
@@ -219,9 +223,14 @@ impl Keeper {
     /// A connection to a store an instance needs, begun. The edge has no say in where it leads.
     fn store(&self, id: &InstanceId, name: &NeedName) -> (Answer, Vec<OwnedFd>) {
         let Some(instance) = self.live(id) else { return (Answer::NoSuchInstance, Vec::new()) };
-        let address = instance.needs.iter().find(|n| n.name == *name).and_then(|n| n.store);
-        let Some(address) = address else {
-            return (Answer::Refused(format!("it needs no store {name}")), Vec::new());
+        let store = instance.needs.iter().find(|n| n.name == *name).and_then(|n| n.store.as_ref());
+        let address = match store {
+            None => return (Answer::Refused(format!("it needs no store {name}")), Vec::new()),
+            Some(StoreAddress::At(address)) => *address,
+            Some(StoreAddress::Named(host)) => match self.places.get(host) {
+                Some(address) => *address,
+                None => return (Answer::Refused(format!("nobody has said where {host} is")), Vec::new()),
+            },
         };
         match begin_connection(address) {
             Ok(socket) => (Answer::Sockets, vec![socket]),

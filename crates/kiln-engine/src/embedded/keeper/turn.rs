@@ -1,12 +1,13 @@
 //! The keeper, and its loop.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kiln_model::{InstanceId, Timestamp};
+use kiln_model::{InstanceId, StoreHost, Timestamp};
 
 use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::Groups;
@@ -37,6 +38,8 @@ pub(super) struct Keeper {
     /// Those that have not ended, by number.
     pub(super) instances: HashMap<u64, Instance>,
     pub(super) numbers: HashMap<InstanceId, u64>,
+    /// Where the stores are that go by a name.
+    pub(super) places: BTreeMap<StoreHost, SocketAddr>,
     /// Those whose turn to be launched has not come.
     pub(super) queue: VecDeque<u64>,
     /// How many children are on their way.
@@ -129,6 +132,7 @@ impl Keeper {
             shortage: Shortage::default(),
             end: End::NotAsked,
             journal,
+            places: BTreeMap::new(),
             handing_over: None,
             doors,
             signals,

@@ -1,8 +1,10 @@
 //! Requests and replies.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus, NeedName};
+use kiln_model::{ExecOrder, Exit, InstanceId, InstanceOrder, InstanceStatus, NeedName, StoreHost};
 use serde::{Deserialize, Serialize};
 
 /// Something asked of a keeper.
@@ -54,6 +56,8 @@ pub(crate) enum Call {
         /// Which of its needs.
         need: NeedName,
     },
+    /// Where the stores are that go by a name, all of them.
+    Locate(BTreeMap<StoreHost, SocketAddr>),
     /// Run a command in an instance; its standard streams travel with it. Answered when it has ended; it is killed
     /// when who asked goes.
     Exec {

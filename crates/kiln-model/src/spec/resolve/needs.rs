@@ -1,11 +1,10 @@
 //! `needs` of services, and `[store.NAME]`.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Place, Problems, parse, refer};
 use crate::spec::{ServiceFile, SpecFile};
-use crate::{MOST_NEEDS, Need, NeedName, StoreName};
+use crate::{BadStoreAddress, MOST_NEEDS, Need, NeedName, StoreAddress, StoreName};
 
 /// What is wrong with stores whoever needs them.
 pub(super) fn stores(file: &SpecFile, problems: &mut Problems<'_, '_>) {
@@ -18,22 +17,13 @@ pub(super) fn stores(file: &SpecFile, problems: &mut Problems<'_, '_>) {
             let message = format!("`{name}` is a service, too: whoever needs it could mean either");
             problems.key(&place, message).expected("another name");
         }
-        if address(&store.address).is_none() {
-            let message = format!("`{}` is not the address of a store", store.address);
-            problems
-                .value(&place.key("address"), message)
-                .expected("an IP address and a port, like `10.0.0.5:5432` or `localhost:5432`");
+        let address: Result<StoreAddress, BadStoreAddress> = store.address.parse();
+        if let Err(e) = address {
+            problems.value(&place.key("address"), e.to_string()).expected(
+                "a host and a port, like `10.0.0.5:5432`, `db.example.com:5432` or `localhost:5432`",
+            );
         }
     }
-}
-
-/// The address of a store. `localhost` is the host's.
-fn address(text: &str) -> Option<SocketAddr> {
-    let address = match text.strip_prefix("localhost:") {
-        Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)),
-        None => text.parse().ok()?,
-    };
-    (address.port() != 0).then_some(address)
 }
 
 /// What a service of the spec `all` needs.
@@ -59,7 +49,9 @@ pub(super) fn needs(
         }
         let need = match (all.service.get(name), all.store.get(name)) {
             (Some(service), _) => Some(Need::Service { port: service.port }),
-            (None, store) => store.and_then(|s| address(&s.address)).map(|address| Need::Store { address }),
+            (None, store) => {
+                store.and_then(|s| s.address.parse().ok()).map(|address| Need::Store { address })
+            }
         };
         // Wrong addresses are reported where they stand.
         let (Some(need), Some(name)) = (need, parse::<NeedName>(name, &place, problems)) else { continue };
