@@ -69,6 +69,17 @@ fn a_directory_in_itself_is_refused() {
     assert!(read(&bytes).unwrap_err().to_string().contains("a directory in it is elsewhere as well"));
 }
 
+/// It would be a path into another directory, or into none.
+#[test]
+fn a_name_with_a_slash_in_it_is_refused() {
+    let mut bytes = write(&sample()).unwrap().bytes;
+    let names = b"adirlink";
+    let at =
+        bytes.windows(names.len()).position(|w| w == names).expect("the names of the root, side by side");
+    bytes[at + 2] = b'/';
+    assert!(read(&bytes).unwrap_err().to_string().contains("its entries are damaged"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
 

@@ -26,13 +26,13 @@ fn through(host: &mut TestHost, n: usize, deed: impl FnOnce(&TestHost) -> Output
 /// answered as it is then, and nobody's request fails.
 fn at_boundaries<T>(
     host: &mut TestHost,
-    passed: &str,
+    (passed, sample): (&str, usize),
     prepare: impl Fn(&TestHost, usize) -> T,
     ask: impl Fn(&TestHost, &T) -> Output,
     came_about: impl Fn(&TestHost, &str, &T) -> bool,
 ) {
     let load = host.load();
-    for n in chosen(passed.lines().count(), 4) {
+    for n in chosen(passed.lines().count(), sample) {
         let (before, asked) = (host.live(), prepare(host, n));
         let output = through(host, n, |host| ask(host, &asked));
         let is_new = came_about(host, &before, &asked);
@@ -68,7 +68,7 @@ fn control_is_killed_at_boundaries_of_rollbacks() {
     let ask = |host: &TestHost, to: &usize| back(host, *to);
     at_boundaries(
         &mut host,
-        &all,
+        (&all, 6),
         |host, _| cold(host),
         ask,
         |host, before, to| {
@@ -100,7 +100,7 @@ fn control_is_killed_at_boundaries_of_canaries() {
         text
     };
     let ask = |host: &TestHost, _: &String| host.kiln(&["deploy", project.dir()]);
-    at_boundaries(&mut host, &all, say, ask, |host, before, text| {
+    at_boundaries(&mut host, (&all, 4), say, ask, |host, before, text| {
         let is_new = host.live() != before;
         assert_eq!(host.page().contains(&format!("{text}<")), is_new, "{text}: {}", host.page());
         is_new
@@ -130,7 +130,7 @@ fn control_is_killed_at_boundaries_of_hooks() {
         token
     };
     let ask = |host: &TestHost, _: &String| host.kiln(&["deploy", project.dir()]);
-    at_boundaries(&mut host, &all, hook, ask, |host, before, token| {
+    at_boundaries(&mut host, (&all, 4), hook, ask, |host, before, token| {
         let is_new = host.live() != before;
         let lines = written(host);
         let ran = |moment: &str| lines.iter().filter(|l| l["line"] == format!("{moment} {token}")).count();

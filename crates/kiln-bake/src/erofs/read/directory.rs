@@ -21,7 +21,9 @@ pub(super) fn read(data: &[u8]) -> Option<Vec<Entry>> {
         read_block(block, is_last, &mut entries)?;
     }
     let ascending = entries.is_sorted_by(|a: &Entry, b: &Entry| a.name < b.name);
-    ascending.then_some(entries)
+    // A name with a slash in it would be a path somewhere else.
+    let are_names = entries.iter().all(|e| !e.name.is_empty() && !e.name.contains(&b'/'));
+    (ascending && are_names).then_some(entries)
 }
 
 fn read_block(block: &[u8], is_last: bool, entries: &mut Vec<Entry>) -> Option<()> {
