@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{ExitCode, Failure, Timestamp};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use serde::{Deserialize, Serialize};
 
 use crate::reach::Reach;
@@ -60,10 +62,14 @@ impl Registry {
     pub fn register(&self, host: &Registration) -> io::Result<Registered> {
         fs::create_dir_all(&self.directory)?;
         let file = self.directory.join(format!("{}.json", host.pid));
-        let draft = self.directory.join(format!(".{}.draft", host.pid));
-        let mut out = fs::File::create(&draft)?;
+        // Without a name until it is whole: whoever is killed meanwhile leaves nothing.
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mut out: fs::File = open(&self.directory, flags, Mode::from_raw_mode(0o644))?.into();
         out.write_all(&serde_json::to_vec(host)?)?;
-        fs::rename(&draft, &file)?;
+        // One that was killed may have had the same number.
+        let _ = fs::remove_file(&file);
+        let whole = format!("/proc/self/fd/{}", out.as_raw_fd());
+        linkat(CWD, whole, CWD, &file, AtFlags::SYMLINK_FOLLOW)?;
         self.forget_predecessors(host);
         Ok(Registered { file })
     }

@@ -76,3 +76,19 @@ fn a_host_that_no_longer_answers_is_forgotten() {
     assert_eq!(registry.list(), []);
     assert_eq!(std::fs::read_dir(&hosts).unwrap().count(), 0);
 }
+
+/// As somebody who was killed with the same number has left it, and with nothing beside it.
+#[test]
+fn an_entry_takes_the_place_of_an_older_one_of_its_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let registry = Registry::new(&hosts);
+    let (_listener, one) = host(1, directory.path());
+    std::fs::create_dir(&hosts).unwrap();
+    std::fs::write(hosts.join("1.json"), "half an ent").unwrap();
+    let entry = registry.register(&one).unwrap();
+    assert_eq!(registry.list(), [one]);
+    assert_eq!(std::fs::read_dir(&hosts).unwrap().count(), 1);
+    drop(entry);
+    assert_eq!(std::fs::read_dir(&hosts).unwrap().count(), 0);
+}
