@@ -5,7 +5,6 @@
 //! other, from the first to the last, is then looked at in their order. What is held in memory beside the bytes is a few
 //! stretches, however long the log.
 
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -14,12 +13,10 @@ use kiln_model::Sha256;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, side_by_side};
 
 /// Bytes of a stretch, at least: enough that handing it over costs nothing beside reading it.
 const STRETCH: usize = 256 << 10;
-/// More threads than that would wait for the one that looks at the order.
-const THREADS: usize = 4;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Line<T> {
@@ -60,7 +57,7 @@ pub(crate) fn follow<T: DeserializeOwned + Send>(
         end.go_on(path, read(all), each)?;
         return Ok(end);
     }
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS).min(stretches.len());
+    let threads = side_by_side::threads().min(stretches.len());
     thread::scope(|scope| {
         // In turns, so that whose the next stretch is needs no asking.
         let readers: Vec<Receiver<Read<T>>> = (0..threads)

@@ -5,6 +5,11 @@ use std::thread::available_parallelism;
 /// More only stand in each other's way.
 const MOST_THREADS: usize = 4;
 
+/// How many threads do something together.
+pub(crate) fn threads() -> usize {
+    available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+}
+
 /// `one` of all with their numbers, several at a time where there are more than `few`, for which a thread is not worth its
 /// start. The caller's thread does its part.
 pub(crate) fn each<T: Sync, R: Send, E: Send>(
@@ -18,8 +23,7 @@ pub(crate) fn each<T: Sync, R: Send, E: Send>(
     if all.len() <= few {
         return work(0, all);
     }
-    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let size = all.len().div_ceil(threads).max(few);
+    let size = all.len().div_ceil(threads()).max(few);
     let (own, others) = all.split_at(size.min(all.len()));
     let work = &work;
     std::thread::scope(|scope| {

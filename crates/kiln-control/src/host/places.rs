@@ -82,13 +82,7 @@ impl Places {
         if names.is_empty() {
             return;
         }
-        let answers = std::thread::scope(|scope| {
-            let asked: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| addresses(name)))).collect();
-            let answer = |asked: std::thread::ScopedJoinHandle<'_, _>| {
-                asked.join().unwrap_or_else(|_| Err(io::Error::other("it could not be asked")))
-            };
-            asked.into_iter().map(|(name, asked)| (name, answer(asked))).collect::<Vec<_>>()
-        });
+        let answers = ask_all(names, addresses);
         let mut known = lock(&self.known);
         for (name, answer) in answers {
             known.entry(name.clone()).or_default().update(answer);
@@ -115,6 +109,19 @@ impl Place {
             Err(e) => self.problem = Some(e.to_string()),
         }
     }
+}
+
+/// What each of them answers; all are asked at once, since each may take all the time it has.
+pub(super) fn ask_all<'a, T: Sync, R: Send>(
+    all: impl IntoIterator<Item = &'a T>,
+    ask: impl Fn(&T) -> io::Result<R> + Sync,
+) -> Vec<(&'a T, io::Result<R>)> {
+    let ask = &ask;
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = all.into_iter().map(|one| (one, scope.spawn(move || ask(one)))).collect();
+        let unasked = || Err(io::Error::other("it could not be asked"));
+        asked.into_iter().map(|(one, asked)| (one, asked.join().unwrap_or_else(|_| unasked()))).collect()
+    })
 }
 
 /// Where a name leads now, in the order of the system's preference; at least one address.

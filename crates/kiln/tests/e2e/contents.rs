@@ -116,13 +116,19 @@ fn everything_is_what_it_should_be_until_it_is_touched() {
 
 /// Mounts a tmpfs in the mounts of a process.
 fn mount_over(pid: &str, path: &'static str) {
+    let nothing = rustix::mount::MountFlags::empty();
+    in_mounts_of(pid, move || rustix::mount::mount("none", path, "tmpfs", nothing, None).unwrap());
+}
+
+/// Does something where a process has its mounts.
+pub(crate) fn in_mounts_of(pid: &str, deed: impl FnOnce() + Send + 'static) {
     let mounts = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
     let enter = move || {
         // SAFETY: this thread alone stops sharing its directories and then enters other mounts; it ends right after.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
         let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
         rustix::thread::move_into_link_name_space(mounts.as_fd(), kind).unwrap();
-        rustix::mount::mount("none", path, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        deed();
     };
     std::thread::spawn(enter).join().unwrap();
 }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::contents::in_mounts_of;
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
@@ -247,4 +248,14 @@ fn reaches_only_what_it_needs(host: &TestHost, postgres: &Postgres) {
     // Its list of names is its own, and no drift.
     let whole = host.kiln(&["verify"]);
     assert!(!said(&whole).contains("/etc/hosts"), "{}", said(&whole));
+    // One in which nobody has run a command: those are replaced.
+    let all = host.json(&["instances"]);
+    let is_other = |i: &&Value| i["service"] == "api" && i["id"] != api.as_str() && i["pid"].is_u64();
+    let other = all.as_array().unwrap().iter().find(is_other).expect("another one");
+    in_mounts_of(&other["pid"].to_string(), || {
+        rustix::mount::mount_bind("/etc/passwd", "/etc/hosts").unwrap();
+    });
+    let drifted = host.kiln(&["verify"]);
+    assert_eq!(drifted.status.code(), Some(9), "{}", said(&drifted));
+    assert!(said(&drifted).contains("/etc/hosts does not say what its release needs"), "{}", said(&drifted));
 }

@@ -27,7 +27,7 @@ pub(in crate::host) fn check(
 ) -> Result<(), Failure> {
     let needed = needed(release);
     let mut silent: Vec<(&StoreAt, io::Error)> = Vec::new();
-    for (store, answer) in ask(needed.keys()) {
+    for (store, answer) in places::ask_all(needed.keys(), |(_, address)| reach(address)) {
         match (answer, store.1.host()) {
             (Ok(address), Some(host)) => settle(host, address),
             (Ok(_), None) => {}
@@ -58,15 +58,6 @@ fn needed(release: &Release) -> BTreeMap<StoreAt, BTreeSet<&str>> {
         }
     }
     stores
-}
-
-/// Where each of them takes a connection.
-fn ask<'a>(stores: impl Iterator<Item = &'a StoreAt>) -> Vec<(&'a StoreAt, io::Result<SocketAddr>)> {
-    std::thread::scope(|scope| {
-        let asked: Vec<_> = stores.map(|store| (store, scope.spawn(|| reach(&store.1)))).collect();
-        let unasked = || Err(io::Error::other("it could not be asked"));
-        asked.into_iter().map(|(store, asked)| (store, asked.join().unwrap_or_else(|_| unasked()))).collect()
-    })
 }
 
 /// The first of its addresses that takes a connection.
