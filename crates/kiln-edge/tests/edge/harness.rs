@@ -18,6 +18,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::instance::Instance;
 use crate::wire::Client;
 
+/// What gives privileges up, or is somebody else, has to have some.
+pub fn needs_root() {
+    assert!(rustix::process::getuid().is_root(), "run this test as root");
+}
+
 /// Plain sockets, and instances that are ports of this host.
 #[derive(Default)]
 pub struct Ports(Mutex<HashMap<InstanceId, SocketAddr>>, pub Mutex<Insides>);

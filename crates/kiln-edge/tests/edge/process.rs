@@ -13,7 +13,7 @@ use kiln_model::{EdgeFleet, Protocol, RouteTable};
 use rustix::process::{Resource, Rlimit};
 
 use crate::broker::{self, Asking};
-use crate::harness::{fleet_id, route};
+use crate::harness::{fleet_id, needs_root, route};
 use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
@@ -64,10 +64,7 @@ fn work(connect: &(impl Fn() -> Client + Sync)) {
 
 #[test]
 fn a_real_edge_serves_confined_and_ends_when_told() {
-    if !rustix::process::getuid().is_root() {
-        eprintln!("skipped: giving up privileges takes having some");
-        return;
-    }
+    needs_root();
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     broker::serve(&dir.path().join("broker.sock"));
@@ -145,10 +142,7 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
 
 #[test]
 fn only_the_user_who_started_it_may_tell_it_what_to_do() {
-    if !rustix::process::getuid().is_root() {
-        eprintln!("skipped: being somebody else takes being root");
-        return;
-    }
+    needs_root();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("edge.sock");
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), 1, &path).unwrap();

@@ -12,7 +12,7 @@ use kiln_edge::{Door, EdgeClient, Sockets};
 use kiln_model::{EdgeFleet, Protocol, RouteTable};
 
 use crate::broker;
-use crate::harness::{fleet_id, route};
+use crate::harness::{fleet_id, needs_root, route};
 use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
@@ -142,19 +142,9 @@ impl Watched {
     }
 }
 
-fn is_root() -> bool {
-    let is_root = rustix::process::getuid().is_root();
-    if !is_root {
-        eprintln!("skipped: the child gives up privileges, which takes having some");
-    }
-    is_root
-}
-
 #[test]
 fn nothing_leaks_over_many_requests_good_and_bad() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let count = if std::env::var_os("KILN_LONG").is_some() { 1_000_000 } else { 50_000 };
     let edge = Watched::start(None);
     let round = |count: u64| {
@@ -182,9 +172,7 @@ fn nothing_leaks_over_many_requests_good_and_bad() {
 #[test]
 fn without_descriptors_everybody_gets_an_answer_all_the_same() {
     const CLIENTS: usize = 60;
-    if !is_root() {
-        return;
-    }
+    needs_root();
     // It has half of them before anybody comes, and a client takes two.
     let edge = Watched::start(Some(44));
     let connect = || Client::new(TcpStream::connect(edge.address).unwrap());
