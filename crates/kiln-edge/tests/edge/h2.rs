@@ -17,25 +17,34 @@ use tokio::net::TcpStream;
 use crate::harness::{Edge, fleet_id, route};
 use crate::instance::{Instance, ok};
 
-type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+pub type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
-fn full(words: impl Into<Bytes>) -> Body {
+pub fn full(words: impl Into<Bytes>) -> Body {
     Full::new(words.into()).boxed()
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    block_on_without_end(in_time(future))
+}
+
+/// For what takes care of its time itself.
+pub fn block_on_without_end<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time") })
+    runtime.block_on(future)
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time")
 }
 
 /// A client that begins with HTTP/2, and whether its connection has ended.
-async fn connect(address: SocketAddr) -> (SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
+pub async fn connect(address: SocketAddr) -> (SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     (sender, tokio::spawn(connection))
 }
 
-fn get(path: &str) -> Request<Body> {
+pub fn get(path: &str) -> Request<Body> {
     Request::get(format!("http://example.com{path}")).body(full("")).unwrap()
 }
 
@@ -345,16 +354,16 @@ fn a_client_that_takes_nothing_of_one_answer_loses_that_one() {
 }
 
 /// Four requests at a time over one connection, for as long as `goes_on` says so after each; a connection that is
-/// told to end is followed by another. Fails on any request that is not answered whole.
+/// told to end is followed by another. Fails on any request that is not answered whole, and in time.
 pub async fn exchange(address: SocketAddr, goes_on: impl Fn() -> bool) {
-    let (mut client, mut connection) = connect(address).await;
+    let (mut client, mut connection) = in_time(connect(address)).await;
     loop {
         let asked: Vec<_> = (0..4).map(|_| client.send_request(get("/quick"))).collect();
         for answer in asked {
-            match answer.await {
+            match in_time(answer).await {
                 Ok(answer) => {
                     assert_eq!(answer.status(), 200);
-                    assert_eq!(text(answer).await, "quick");
+                    assert_eq!(in_time(text(answer)).await, "quick");
                     if !goes_on() {
                         return;
                     }
@@ -363,10 +372,10 @@ pub async fn exchange(address: SocketAddr, goes_on: impl Fn() -> bool) {
                 Err(error) => assert!(was_not_begun(&error), "{error:?}"),
             }
         }
-        if connection.is_finished() || client.ready().await.is_err() {
+        if connection.is_finished() || in_time(client.ready()).await.is_err() {
             drop(client);
-            let _ = (&mut connection).await;
-            (client, connection) = connect(address).await;
+            let _ = in_time(&mut connection).await;
+            (client, connection) = in_time(connect(address)).await;
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kiln_edge::EdgeClient;
 use kiln_model::{EdgeFleet, RouteTable};
 
-use crate::h2::{block_on, exchange};
+use crate::h2::{block_on_without_end, exchange};
 use crate::harness::{Edge, route};
 use crate::instance::{Instance, ok};
 use crate::wire::{Client, Message};
@@ -78,7 +78,7 @@ impl Load {
     }
 
     fn streams(self) {
-        block_on(exchange(self.address, || {
+        block_on_without_end(exchange(self.address, || {
             self.ledger.requests.fetch_add(1, Relaxed);
             self.goes_on()
         }));
