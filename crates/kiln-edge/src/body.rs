@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
+use crate::express::Tail;
 use crate::lease::Lease;
 
 /// How a request's body is getting on, for those who wait for the answer meanwhile.
@@ -88,6 +89,8 @@ pub(crate) enum ResponseBody {
     Own(Option<Bytes>),
     /// What an instance sends, as it comes; the lease knows whom to tell when it ends.
     Streamed(Box<Opened>, Option<Lease>, Shape),
+    /// The same, of an answer that comes without hyper.
+    Heard(Box<Tail>),
 }
 
 /// The body of an answer, of which the first piece may be there.
@@ -152,7 +155,7 @@ impl ResponseBody {
     pub(crate) fn own(mut self) -> Bytes {
         match &mut self {
             Self::Own(words) => words.take().unwrap_or_default(),
-            Self::Streamed(..) => Bytes::new(),
+            Self::Streamed(..) | Self::Heard(_) => Bytes::new(),
         }
     }
 
@@ -171,6 +174,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let (body, lease, shape) = match self.get_mut() {
             Self::Own(words) => return Poll::Ready(words.take().map(|w| Ok(Frame::data(w)))),
+            Self::Heard(tail) => return tail.poll_frame(cx),
             Self::Streamed(body, lease, shape) => (body, lease, shape),
         };
         if let Some(lease) = lease {
@@ -200,6 +204,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(words) => words.is_none(),
             Self::Streamed(body, ..) => body.is_end_stream(),
+            Self::Heard(tail) => tail.is_end_stream(),
         }
     }
 
@@ -207,6 +212,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own(words) => SizeHint::with_exact(words.as_ref().map_or(0, |w| w.len() as u64)),
             Self::Streamed(body, ..) => body.size_hint(),
+            Self::Heard(tail) => tail.size_hint(),
         }
     }
 }

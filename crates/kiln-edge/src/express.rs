@@ -5,13 +5,16 @@
 //! all ways in the same manner.
 
 pub mod answer;
+mod body;
 pub mod chunks;
 mod errand;
 mod field;
 mod lane;
 mod line;
 mod pass;
+mod query;
 pub mod request;
+mod tail;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -30,9 +33,12 @@ use crate::course::{Course, Stop};
 use crate::lease::{Lease, Reply};
 use crate::upstream::Burden;
 use crate::worker::Worker;
-use errand::{Express, Heard};
+use errand::Express;
 use lane::{Lane, Next};
 use pass::{Passed, pass};
+use query::Written;
+pub(crate) use query::{Head, Heard, Query, Repeats};
+pub(crate) use tail::Tail;
 
 /// What comes after a request.
 enum After {
@@ -44,14 +50,18 @@ enum After {
     Foreign,
 }
 
+/// Whether there is room here for all the fields that are let through.
+pub(crate) fn carries(worker: &Worker) -> bool {
+    worker.limits.header_count <= answer::FIELDS
+}
+
 /// Serves a connection until it ends, or until there is something on it that hyper is to carry.
 pub(crate) async fn serve(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     io: ClientIo,
 ) -> Option<ClientIo> {
-    if worker.limits.header_count > answer::FIELDS {
-        // More than there is room for here.
+    if !carries(worker) {
         return Some(io);
     }
     let mut lane = Lane::new(worker.clone(), connection.clone(), io);
@@ -111,10 +121,10 @@ async fn answer(
     lane: &mut Lane,
     mut course: Course,
     errand: &Express,
-    heard: Heard,
+    heard: Heard<Written>,
     burden: Burden,
 ) -> After {
-    let Heard { line, status, rest, mut head, has_id } = heard;
+    let Heard { line, rest, status, head: Written { bytes: mut head, has_id } } = heard;
     let cookie = course.cookie();
     let id = if has_id { None } else { Some(errand.id()) };
     let after = finish(lane, &mut head, id, cookie);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
 use hyper::http::header::Entry;
 use hyper::http::response::Parts;
 use hyper::{Request, Response, StatusCode, Version};
@@ -17,6 +17,8 @@ use crate::counts::Turn;
 use crate::course::{Again, Asked, Course, Errand, Kept, Miss, Stop};
 use crate::cut::Ticket;
 use crate::deadline::answer_within;
+use crate::express::answer::Answer;
+use crate::express::{self, Head, Heard, Repeats, Tail};
 use crate::hygiene;
 use crate::inbound::Inbound;
 use crate::lease::{Lease, Reply};
@@ -98,7 +100,7 @@ impl Exchange {
     ) -> Miss {
         let elsewhere = if used { Again::Fresh } else { Again::Elsewhere };
         if let Some(unsent) = error.take_message() {
-            self.inbound.request = Some(unsent);
+            self.inbound.give_back(unsent);
             return Miss { refusal: Refusal::Unreachable, again: elsewhere };
         }
         if self.inbound.progress.is_broken() {
@@ -122,10 +124,14 @@ impl Exchange {
 
     fn accept(self, course: Course, answered: Answered, burden: Burden) -> Response<ResponseBody> {
         let status = answered.status();
-        let Some(place) = course.answered(status.as_u16(), burden) else {
+        let Some(place) = course.answered(status, burden) else {
             return Refusal::Lost.response();
         };
         let (mut head, body, channel) = match answered {
+            Answered::Heard(heard) => {
+                let (head, tail) = Tail::of(heard, self.worker.clone(), place);
+                return Response::from_parts(head, ResponseBody::Heard(tail));
+            }
             Answered::Upgraded(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
@@ -162,9 +168,12 @@ impl Exchange {
     }
 
     /// What follows when an instance was sent it and has not answered.
-    fn lost(&mut self, used: bool) -> Miss {
+    fn lost(&self, used: bool) -> Miss {
         let elsewhere = if used { Again::Fresh } else { Again::Elsewhere };
-        let again = if self.inbound.renew() { elsewhere } else { Again::No };
+        let again = match self.inbound.repeats() {
+            Repeats::Allowed => elsewhere,
+            Repeats::Never => Again::No,
+        };
         Miss { refusal: Refusal::Lost, again }
     }
 }
@@ -175,14 +184,29 @@ enum Answered {
     Upgraded(Response<Incoming>),
     /// Its head, and what follows it over this connection.
     Begun(Parts, Opened, Channel),
+    /// The same, by a way without hyper.
+    Heard(Heard<Parts>),
 }
 
 impl Answered {
-    fn status(&self) -> StatusCode {
+    fn status(&self) -> u16 {
         match self {
-            Self::Upgraded(_) => StatusCode::SWITCHING_PROTOCOLS,
-            Self::Begun(head, ..) => head.status,
+            Self::Upgraded(_) => StatusCode::SWITCHING_PROTOCOLS.as_u16(),
+            Self::Begun(head, ..) => head.status.as_u16(),
+            Self::Heard(heard) => heard.status,
         }
+    }
+}
+
+impl Head for Parts {
+    fn of(answer: &Answer<'_, '_>, _: &Worker) -> Option<Self> {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::from_u16(answer.status).ok()?;
+        for field in answer.passed_on() {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            head.headers.try_append(name, HeaderValue::from_bytes(field.value).ok()?).ok()?;
+        }
+        Some(head)
     }
 }
 
@@ -203,7 +227,7 @@ impl Errand for Exchange {
     }
 
     fn visitor(&self, random: &Random) -> Option<Visitor> {
-        let headers = self.inbound.request.as_ref().map(hyper::Request::headers)?;
+        let headers = self.inbound.headers()?;
         let cookies = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
         let preview = headers.get(visitor::PREVIEW).map(HeaderValue::as_bytes);
         Some(Visitor::of(preview, cookies, random))
@@ -214,11 +238,26 @@ impl Errand for Exchange {
         worker: &Rc<Worker>,
         upstream: &Rc<Upstream>,
         kept: Kept,
-        _: &Ticket,
+        ticket: &Ticket,
     ) -> Result<Self::Answer, Miss> {
+        let is_known = upstream.protocol() == Protocol::Http1 && express::carries(worker);
+        if let Some(query) = self.inbound.query().filter(|_| is_known) {
+            return query.ask(worker, upstream, kept, ticket).await.map(Answered::Heard);
+        }
+        self.attempt_by_hyper(worker, upstream, kept).await
+    }
+}
+
+impl Exchange {
+    async fn attempt_by_hyper(
+        &mut self,
+        worker: &Rc<Worker>,
+        upstream: &Rc<Upstream>,
+        kept: Kept,
+    ) -> Result<Answered, Miss> {
         let limits = &worker.limits;
         let mut channel =
-            match upstream.take(self.inbound.is_at_most_once()).filter(|_| kept == Kept::Welcome) {
+            match upstream.take(self.inbound.repeats() == Repeats::Never).filter(|_| kept == Kept::Welcome) {
                 Some(kept) => kept,
                 None => connect(upstream, &worker.stock, limits)
                     .await

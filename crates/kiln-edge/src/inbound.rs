@@ -7,11 +7,12 @@ use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCO
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Version};
+use hyper::{HeaderMap, Method, Request, Version};
 use kiln_model::Protocol;
 
 use crate::body::{Progress, RequestBody};
 use crate::connection::Connection;
+use crate::express::{Query, Repeats};
 use crate::hygiene;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
@@ -20,10 +21,11 @@ use crate::worker::Worker;
 
 /// A request as instances get it, and what has to be remembered of it.
 pub(crate) struct Inbound {
-    /// What is sent; taken by each attempt, put back if it can be made again.
-    pub(crate) request: Option<Request<RequestBody>>,
-    /// The head once more, if the request may be sent a second time.
-    spare: Option<Parts>,
+    /// What is sent; taken by each attempt, unless it may be sent again.
+    request: Option<(Parts, RequestBody)>,
+    repeats: Repeats,
+    /// The version in which it came.
+    version: Version,
     /// Whom the request is for, by which it is routed.
     pub(crate) host: Option<HeaderValue>,
     /// What instances are told: the same, or where the client's connection came in.
@@ -60,10 +62,10 @@ impl Inbound {
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let trailers = hygiene::takes_trailers(&head.headers);
+        let (version, trailers) = (head.version, hygiene::takes_trailers(&head.headers));
         let framing = Framing::of(&head);
         hygiene::strip_hop_by_hop(&mut head.headers);
-        if head.version == Version::HTTP_2 {
+        if version == Version::HTTP_2 {
             hygiene::gather_cookies(&mut head.headers);
         }
         // The edge answers the expectation itself, by reading the body as soon as the instance takes it.
@@ -79,30 +81,79 @@ impl Inbound {
         let told = told.ok_or(Refusal::Malformed("no host"))?;
         let (body, progress) = body_of(body, framing, &mut head);
         speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
-        let spare = (matches!(body, RequestBody::Empty) && head.method.is_safe()).then(|| head.clone());
-        let request = Some(Request::from_parts(head, body));
-        Ok(Self { request, spare, host, told, path, id, progress, upgrade, origin, trace, trailers })
+        let is_harmless = matches!(body, RequestBody::Empty) && head.method.is_safe();
+        let repeats = if is_harmless { Repeats::Allowed } else { Repeats::Never };
+        let request = Some((head, body));
+        let inbound = Self {
+            request,
+            repeats,
+            version,
+            host,
+            told,
+            path,
+            id,
+            progress,
+            upgrade,
+            origin,
+            trace,
+            trailers,
+        };
+        Ok(inbound)
     }
 
     /// Takes the request as it is to be sent to an instance that speaks `protocol`.
     pub(crate) fn take(&mut self, protocol: Protocol) -> Result<Request<RequestBody>, Refusal> {
-        let (mut head, body) = self.request.take().ok_or(Refusal::Lost)?.into_parts();
+        let (mut head, body) = match (&self.request, self.repeats) {
+            (Some((head, RequestBody::Empty)), Repeats::Allowed) => (head.clone(), RequestBody::Empty),
+            _ => self.request.take().ok_or(Refusal::Lost)?,
+        };
         if protocol != Protocol::Http1 || head.version != Version::HTTP_11 {
             speak(&mut head, protocol, &self.told, &self.path, self.trailers)?;
         }
         Ok(Request::from_parts(head, body))
     }
 
-    /// Whether the request must reach an instance at most once.
-    pub(crate) fn is_at_most_once(&self) -> bool {
-        self.spare.is_none()
+    /// Gives back what was taken and not sent.
+    pub(crate) fn give_back(&mut self, unsent: Request<RequestBody>) {
+        self.request.get_or_insert_with(|| unsent.into_parts());
     }
 
-    /// Makes the request ready to be sent again after an attempt that took it; whether that is allowed.
-    pub(crate) fn renew(&mut self) -> bool {
-        self.request = self.spare.clone().map(|head| Request::from_parts(head, RequestBody::Empty));
-        self.request.is_some()
+    /// What it says beside what it is for.
+    pub(crate) fn headers(&self) -> Option<&HeaderMap> {
+        self.request.as_ref().map(|(head, _)| &head.headers)
     }
+
+    /// Whether the request may be sent again when it may have been carried out.
+    pub(crate) fn repeats(&self) -> Repeats {
+        self.repeats
+    }
+
+    /// The request as an instance of HTTP/1.1 is sent it, if it came in HTTP/2, says nothing of a body and asks for
+    /// nothing that only hyper can give. One that came in HTTP/1.1 and was not ordinary stays with hyper altogether.
+    pub(crate) fn query(&self) -> Option<Query> {
+        let (head, _) = self.request.as_ref()?;
+        let is_plain = self.version == Version::HTTP_2
+            && self.repeats == Repeats::Allowed
+            && !self.trailers
+            && self.upgrade.is_none()
+            && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
+        is_plain.then(|| Query::new(head.method.clone(), written(head, &self.path), self.repeats))
+    }
+}
+
+/// The head of a request of HTTP/1.1.
+fn written(head: &Parts, path: &PathAndQuery) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    for piece in [head.method.as_str(), " ", path.as_str(), " HTTP/1.1\r\n"] {
+        bytes.extend_from_slice(piece.as_bytes());
+    }
+    for (name, value) in &head.headers {
+        for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(piece);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
 }
 
 /// Puts what differs between versions of HTTP into a head: where the host stands, and what is said of trailers.

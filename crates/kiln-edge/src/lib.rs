@@ -13,7 +13,7 @@
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `head_check` | one thread and its clients |
 //! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
 //! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
-//! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper |
+//! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper, and the half of those of HTTP/2 |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
 //! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
 //! | `inside`, `store` | what comes from inside instances, and where it leads |

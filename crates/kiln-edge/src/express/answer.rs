@@ -151,17 +151,7 @@ impl Answer<'_, '_> {
         head.push(b' ');
         head.extend_from_slice(self.reason.as_bytes());
         head.extend_from_slice(b"\r\n");
-        let mut says_length = matches!(self.framing, Framing::Chunks | Framing::Close) || self.status == 204;
-        for field in self.fields {
-            match kind(field.name) {
-                Kind::HopByHop | Kind::Connection | Kind::TransferEncoding => {}
-                // Once.
-                Kind::ContentLength if std::mem::replace(&mut says_length, true) => {}
-                Kind::ContentLength | Kind::Date | Kind::RequestId => line(head, field),
-                _ if self.is_named(field.name) => {}
-                _ => line(head, field),
-            }
-        }
+        self.passed_on().for_each(|field| line(head, field));
         if !self.has_date {
             date(head);
         }
@@ -169,6 +159,18 @@ impl Answer<'_, '_> {
             head.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         self.has_id
+    }
+
+    /// The fields that go on.
+    pub(crate) fn passed_on(&self) -> impl Iterator<Item = &Header<'_>> {
+        let mut says_length = matches!(self.framing, Framing::Chunks | Framing::Close) || self.status == 204;
+        self.fields.iter().filter(move |field| match kind(field.name) {
+            Kind::HopByHop | Kind::Connection | Kind::TransferEncoding => false,
+            // Once.
+            Kind::ContentLength => !std::mem::replace(&mut says_length, true),
+            Kind::Date | Kind::RequestId => true,
+            _ => !self.is_named(field.name),
+        })
     }
 
     /// Whether `Connection` says of a field that it is about the connection.

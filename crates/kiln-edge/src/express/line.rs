@@ -18,7 +18,7 @@ use crate::upstream::Upstream;
 use crate::worker::Worker;
 
 /// One connection.
-pub(super) struct Line {
+pub(crate) struct Line {
     stream: TcpStream,
     /// Whether a request went over it before.
     pub(super) was_kept: bool,

@@ -4,14 +4,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::answer::Framing;
-use super::chunks::{Chunks, Malformed};
-use super::errand::Rest;
+use super::body::{Body, LARGE};
+use super::chunks::Malformed;
 use super::lane::Lane;
 use super::line::{Line, UseAfter};
+use super::query::Rest;
 use crate::lease::Lease;
 
-/// What a long body is read by.
-const LARGE: usize = 64 * 1024;
 /// The end of a body in chunks.
 const LAST: &[u8] = b"0\r\n\r\n";
 
@@ -24,69 +23,11 @@ pub(super) enum Passed {
     Broken,
 }
 
-/// What has come of a body.
-enum Body {
-    Left(u64),
-    Chunks(Chunks),
-    UntilClose,
-}
-
-/// What a piece of a body was.
-struct Piece {
-    /// Bytes of it that were used.
-    used: usize,
-    /// Bytes of data in them.
-    data: usize,
-    is_last: bool,
-}
-
-impl Body {
-    fn of(framing: Framing) -> Self {
-        match framing {
-            Framing::Nothing => Self::Left(0),
-            Framing::Length(length) => Self::Left(length),
-            Framing::Chunks => Self::Chunks(Chunks::default()),
-            Framing::Close => Self::UntilClose,
-        }
-    }
-
-    /// Writes what the client is to get of `bytes`.
-    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Piece, Malformed> {
-        match self {
-            Self::Left(left) => {
-                let data = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                *left -= data as u64;
-                out.extend_from_slice(&bytes[..data]);
-                Ok(Piece { used: data, data, is_last: *left == 0 })
-            }
-            Self::UntilClose => {
-                chunk(out, bytes);
-                Ok(Piece { used: bytes.len(), data: bytes.len(), is_last: false })
-            }
-            Self::Chunks(chunks) => {
-                let (mut used, mut data) = (0, 0);
-                while used < bytes.len() && !chunks.is_done() {
-                    let (behind, part) = chunks.next(&bytes[used..])?;
-                    used += behind;
-                    data += part.len();
-                    chunk(out, part);
-                }
-                if chunks.is_done() {
-                    out.extend_from_slice(LAST);
-                }
-                Ok(Piece { used, data, is_last: chunks.is_done() })
-            }
-        }
-    }
-}
-
-/// One chunk with this data; nothing if there is none, since that would be the last.
+/// One chunk with this data, of which there is some: none would be the last.
 fn chunk(out: &mut Vec<u8>, data: &[u8]) {
-    if !data.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-        out.extend_from_slice(data);
-        out.extend_from_slice(b"\r\n");
-    }
+    out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What comes next from an instance.
@@ -107,10 +48,17 @@ pub(super) async fn pass(lane: &mut Lane, rest: Rest, mut out: Vec<u8>, lease: L
     let (mut body, mut lease) = (Body::of(framing), Some(lease));
     let passed = loop {
         let Some(mut held) = lease.take() else { break Passed::Whole };
-        match body.take(&bytes[at..], &mut out) {
+        let taken = body.take(&bytes[at..], |data| match framing {
+            Framing::Chunks | Framing::Close => chunk(&mut out, data),
+            Framing::Nothing | Framing::Length(_) => out.extend_from_slice(data),
+        });
+        match taken {
             Ok(piece) => {
                 held.passed(piece.data);
                 if piece.is_last {
+                    if framing == Framing::Chunks {
+                        out.extend_from_slice(LAST);
+                    }
                     if at + piece.used < bytes.len() {
                         // More than was promised: nobody is to get that.
                         held.line().0.use_after = UseAfter::None;

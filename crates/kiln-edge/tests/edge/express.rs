@@ -69,7 +69,8 @@ fn requests() -> Vec<String> {
     ]
 }
 
-fn answers() -> Vec<Vec<u8>> {
+/// Answers of all shapes.
+pub fn answers() -> Vec<Vec<u8>> {
     let large = "0123456789abcdef".repeat(20_000);
     let chunked =
         |body: &str| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n{body}");
