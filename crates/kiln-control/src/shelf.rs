@@ -19,13 +19,17 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        static BEGUN: LazyLock<(Instant, Timestamp)> = LazyLock::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            (Instant::now(), Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-        });
+        static BEGUN: LazyLock<(Instant, Timestamp)> = LazyLock::new(|| (Instant::now(), time_of_day()));
         let (begun, at) = *BEGUN;
         at.after(Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
+}
+
+/// What the host's clock says now: for what others have dated by theirs, as certificates are. No deadline is measured
+/// by it.
+pub(crate) fn time_of_day() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The operation log, which queries read as well.

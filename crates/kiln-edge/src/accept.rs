@@ -10,6 +10,7 @@ use tokio::task::spawn_local;
 use crate::client_io::Marks;
 use crate::connect::BREATHER;
 use crate::connection::Connection;
+use crate::metrics::Reason;
 use crate::sockets::Door;
 use crate::worker::Worker;
 use crate::{greet, serve};
@@ -58,7 +59,9 @@ fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
     let ip = peer.ip().to_canonical();
     let at_most = if worker.trust.covers(ip) { usize::MAX } else { worker.limits.client_connections };
     // One that has too many is told so by the end of the connection: a word would take what it is refused.
-    let Some(admitted) = worker.clients.admit(ip, at_most) else { return };
+    let Some(admitted) = worker.clients.admit(ip, at_most) else {
+        return worker.registry.turned_away.count(Reason::TooMany);
+    };
     let marks = Marks::new(worker.epoch);
     let local = stream.local_addr().unwrap_or(peer);
     let connection = Rc::new(Connection::new(marks, local));

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use crate::certificate::Certificate;
 use crate::counts::{Tally, Totals};
 use crate::inside::{Attended, Callers};
 use crate::local;
@@ -25,7 +26,7 @@ use crate::sockets::{Door, Listener};
 use crate::stock::Stock;
 use crate::table::Table;
 use crate::terse::Terse;
-use crate::tls::{Certificate, Certificates};
+use crate::tls::Certificates;
 use crate::told::Told;
 use crate::worker::{Common, Order};
 
@@ -166,7 +167,8 @@ impl Director {
 
     fn set_certificates(&self, certificates: &[Certificate]) -> Reply {
         match self.certificates.replace(certificates) {
-            Ok(()) => {
+            Ok(details) => {
+                self.registry.tls.show(details);
                 self.legacy.borrow_mut().certificates = certificates.to_vec();
                 Reply::Done
             }

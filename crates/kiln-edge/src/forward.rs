@@ -156,6 +156,9 @@ impl Exchange {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answered::Upgraded(response));
         }
+        if !hygiene::is_plainly_coded(response.headers()) {
+            return Err(Miss { refusal: Refusal::Garbage, again: Again::No });
+        }
         let (head, body) = response.into_parts();
         let has_length = body.size_hint().exact().is_some_and(|length| length > 0);
         if !has_length || is_events(&head) || upstream.protocol() != Protocol::Http1 {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use crate::client_io::{ClientIo, Marks};
 use crate::connection::Connection;
 use crate::inside::Caller;
+use crate::metrics::Reason;
 use crate::origin::{Peer, Scheme};
 use crate::proofs::ALPN;
 use crate::proxy_header::{self, ProxyHeader};
@@ -54,7 +55,13 @@ pub(crate) async fn greet(
         return if is_store { Ok(Greeted::Store(stream, caller)) } else { plain(stream, marks).await };
     }
     let peer = match worker.reads_proxy_headers && worker.trust.covers(peer.ip()) {
-        true => proxied(&mut stream, marks).await?.unwrap_or(peer),
+        true => match proxied(&mut stream, marks).await {
+            Ok(source) => source.unwrap_or(peer),
+            Err(error) => {
+                worker.registry.turned_away.count(Reason::NoProxyHeader);
+                return Err(error);
+            }
+        },
         false => peer,
     };
     let scheme = if door == Door::Https { Scheme::Https } else { Scheme::Http };
@@ -106,7 +113,10 @@ async fn plain(stream: TcpStream, marks: &Arc<Marks>) -> io::Result<Greeted> {
 
 async fn secure(worker: &Worker, stream: TcpStream, marks: &Arc<Marks>) -> io::Result<Greeted> {
     marks.expect();
-    let stream = worker.tls.accept(stream).await?;
+    let handshake = worker.registry.tls.begin();
+    let stream = worker.tls.accept(stream).await;
+    handshake.ends(&stream);
+    let stream = stream?;
     marks.settled();
     let agreed = stream.get_ref().1.alpn_protocol();
     if agreed == Some(ALPN) {

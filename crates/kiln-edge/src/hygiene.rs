@@ -44,10 +44,33 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter(|n| *n != HOST && *n != CONTENT_LENGTH).collect()
 }
 
-/// The protocol a message asks to go over to, if it does so properly.
+/// The protocol a message asks to go over to, if it does so properly. Never HTTP/2: what came over such a tunnel would
+/// reach the instance past routes, limits and log (RFC 9113 has given that way up, 3.1).
 pub(crate) fn upgrade_asked(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = named_by_connection(headers).contains(&UPGRADE);
-    headers.get(UPGRADE).filter(|_| asks).cloned()
+    let is_http_2 = |token: &[u8]| token.trim_ascii().eq_ignore_ascii_case(b"h2c");
+    let is_other = |value: &&HeaderValue| !value.as_bytes().split(|byte| *byte == b',').any(is_http_2);
+    headers.get(UPGRADE).filter(|_| asks).filter(is_other).cloned()
+}
+
+/// Whether a body is in no other coding than the one that is taken apart and made anew (RFC 9112, 6.1).
+pub(crate) fn is_plainly_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_known = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_known) && codings.next().is_none()
+}
+
+/// Whether a field of this name says where a request came from, or who sent it: only from somebody trusted it is worth
+/// anything. Programs that get fields as variables know no difference between `-` and `_`.
+pub(crate) fn is_about_origin(name: &str) -> bool {
+    let begins = |beginning: &str| {
+        name.len() >= beginning.len()
+            && name.bytes().zip(beginning.bytes()).all(|(byte, other)| {
+                let byte = if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+                byte == other
+            })
+    };
+    begins("x-forwarded-") || (name.len() == 9 && (begins("x-real-ip") || begins("forwarded")))
 }
 
 /// Asks for (or confirms) an upgrade, after [`strip_hop_by_hop`] has removed it.
@@ -90,4 +113,19 @@ pub(crate) fn is_fit(id: &[u8]) -> bool {
 /// Whether a byte may stand in a host and its port.
 pub(crate) fn is_of_a_host(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_origin_is_known_however_it_is_written() {
+        for name in ["x-forwarded-for", "X-Forwarded-User", "x_forwarded_proto", "X-Real_IP", "Forwarded"] {
+            assert!(is_about_origin(name), "{name}");
+        }
+        for name in ["x-forwarded", "x-real-ip-2", "x-request-id", "forward", "x", ""] {
+            assert!(!is_about_origin(name), "{name}");
+        }
+    }
 }

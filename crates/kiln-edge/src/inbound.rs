@@ -57,6 +57,9 @@ impl Inbound {
         if connection.marks.was_ambiguous() {
             return Err(Refusal::Malformed("it says its length in two ways"));
         }
+        if !hygiene::is_plainly_coded(request.headers()) {
+            return Err(Refusal::UnknownCoding);
+        }
         let host = host(&request)?;
         let protocol = hygiene::upgrade_asked(request.headers());
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));

@@ -11,7 +11,7 @@
 //! | `protocol`, `terse`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
 //! | `told`, `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `head_check` | one thread and its clients |
-//! | `proxy_header`, `trust`, `origin`, `tls` | who a client is, and what is between it and the edge |
+//! | `proxy_header`, `trust`, `origin`, `tls`, `certificate` | who a client is, and what is between it and the edge |
 //! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
 //! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper, and the half of those of HTTP/2 |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
@@ -24,6 +24,7 @@ mod account;
 mod balance;
 mod body;
 mod buffers;
+pub mod certificate;
 mod client;
 mod client_io;
 mod clients;
@@ -85,6 +86,7 @@ mod visitor;
 pub mod websocket;
 mod worker;
 
+pub use certificate::Certificate;
 pub use client::{EdgeClient, Inheritance};
 pub use config::{Confinement, EdgeConfig, EdgeSettings, Limits};
 pub use dial::Dial;
@@ -94,5 +96,4 @@ pub use process::run;
 pub use proofs::Proof;
 pub use protocol::EdgeStats;
 pub use sockets::{Door, Listener, Sockets, bind_control, spawn};
-pub use tls::Certificate;
 pub use trust::{Network, Trust};

@@ -3,6 +3,9 @@
 //! A meter is kept for each route and fleet, from the first request that takes the one to the other until the fleet is
 //! gone. Everything is counted where it happens, with one addition; text is made only when somebody asks for it.
 
+mod tls;
+mod turned_away;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -13,6 +16,9 @@ use kiln_model::{FleetCount, FleetId, ReleaseId};
 
 use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
+use tls::TlsFigures;
+pub(crate) use turned_away::Reason;
+use turned_away::TurnedAway;
 
 /// Upper bounds of the buckets of durations, in microseconds.
 const BOUNDS: [u64; 14] = [
@@ -78,6 +84,8 @@ pub(crate) struct Registry {
     fleets: Mutex<Vec<Arc<Tally>>>,
     /// Requests that no instance answered, by cause.
     pub(crate) causes: Causes,
+    pub(crate) tls: TlsFigures,
+    pub(crate) turned_away: TurnedAway,
 }
 
 impl Registry {
@@ -116,6 +124,8 @@ impl Registry {
         durations(&mut text, &all);
         fleets(&mut text, &self.fleets().clone());
         self.whole(&mut text, totals);
+        self.turned_away.text(&mut text);
+        self.tls.text(&mut text);
         text
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::HeaderMap;
 use hyper::header::{FORWARDED, HeaderName, HeaderValue};
 
+use crate::hygiene::is_about_origin;
 use crate::trust::Trust;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -63,9 +64,10 @@ impl Peer {
         if self.is_trusted {
             self.add_to_chain(headers, host);
         } else {
-            headers.remove(FORWARDED);
+            let lies =
+                headers.keys().filter(|name| is_about_origin(name.as_str())).cloned().collect::<Vec<_>>();
+            lies.iter().for_each(|name| drop(headers.remove(name)));
             headers.insert(FORWARDED_FOR, self.text.clone());
-            headers.remove(FORWARDED_HOST);
         }
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
         if let (Some(host), false) = (host, headers.contains_key(FORWARDED_HOST)) {
@@ -195,13 +197,18 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("forwarded", "for=1.1.1.1;proto=https"),
             ("x-forwarded-host", "elsewhere"),
+            ("x-forwarded-user", "root"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
         ];
         let (ip, scheme, headers) = introduced("192.0.2.9", &lies);
         assert_eq!((ip.as_str(), scheme), ("192.0.2.9", "http"));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.9");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "example.com");
-        assert!(!headers.contains_key("forwarded"));
+        for name in ["forwarded", "x-forwarded-user", "x-real-ip", "x_forwarded_for"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
     }
 
     #[test]
@@ -210,8 +217,10 @@ mod tests {
             ("x-forwarded-for", "6.6.6.6, 192.0.2.9"),
             ("x-forwarded-for", "10.1.1.1"),
             ("x-forwarded-proto", "https"),
+            ("x-forwarded-prefix", "/app"),
         ];
         let (ip, scheme, headers) = introduced("10.0.0.1", &said);
+        assert_eq!(headers["x-forwarded-prefix"], "/app");
         assert_eq!((ip.as_str(), scheme), ("192.0.2.9", "https"));
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 192.0.2.9, 10.1.1.1, 10.0.0.1");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);

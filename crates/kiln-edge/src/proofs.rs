@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
 use crate::body::ResponseBody;
-use crate::tls::{Certificate, made_ready};
+use crate::certificate::{Certificate, made_ready};
 
 /// What a validator of TLS-ALPN-01 asks for.
 pub(crate) const ALPN: &[u8] = b"acme-tls/1";

@@ -10,10 +10,10 @@ use kiln_model::{EdgeCounts, FleetEvidence, FleetId, Millis, RouteTable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::passing;
 use crate::proofs::Proof;
 use crate::terse::Terse;
-use crate::tls::Certificate;
 
 /// No table that a host can hold comes near.
 pub(crate) const LONGEST: usize = 256 * 1024 * 1024;

@@ -13,6 +13,8 @@ pub(crate) enum Refusal {
     Malformed(&'static str),
     /// It has more header fields than anybody needs.
     TooManyFields,
+    /// Its body is in a coding that the edge would lose.
+    UnknownCoding,
     /// The route wants it asked again over HTTPS.
     OnlyHttps,
     /// The instance's time was up before it answered.
@@ -45,9 +47,10 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 16] = [
+    pub(crate) const CAUSES: [&'static str; 17] = [
         "malformed",
         "too_many_fields",
+        "unknown_coding",
         "only_https",
         "retired",
         "no_tunnels",
@@ -69,6 +72,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::TooManyFields => "too_many_fields",
+            Self::UnknownCoding => "unknown_coding",
             Self::OnlyHttps => "only_https",
             Self::Retired => "retired",
             Self::NoTunnels => "no_tunnels",
@@ -100,7 +104,7 @@ impl Refusal {
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::OnlyHttps => StatusCode::PERMANENT_REDIRECT,
             Self::Retired => StatusCode::BAD_GATEWAY,
-            Self::NoTunnels => StatusCode::NOT_IMPLEMENTED,
+            Self::NoTunnels | Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused => {
@@ -113,13 +117,14 @@ impl Refusal {
 
     /// Whether it is the service's failure and not the client's.
     pub(crate) fn is_failure(self) -> bool {
-        self.status().is_server_error() && self != Self::NoTunnels
+        self.status().is_server_error() && self.status() != StatusCode::NOT_IMPLEMENTED
     }
 
     fn words(self) -> &'static str {
         match self {
             Self::Malformed(what) => what,
             Self::TooManyFields => "the request has too many header fields",
+            Self::UnknownCoding => "the body is in a transfer coding that is not known here",
             Self::OnlyHttps => "this is served over https",
             Self::Retired => "the instance was retired before it answered",
             Self::NoTunnels => "CONNECT is not supported here",
@@ -164,7 +169,7 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if matches!(self, Self::Malformed(_) | Self::ClientTooSlow) {
+        if matches!(self, Self::Malformed(_) | Self::ClientTooSlow | Self::UnknownCoding) {
             // What follows on this connection cannot be trusted to be a request.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

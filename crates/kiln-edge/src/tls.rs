@@ -6,40 +6,12 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificate::{Certificate, Details, usable};
 use crate::proofs::{ALPN, Proofs};
-
-/// A certificate with what proves it, as files have them: PEM.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// The certificate, and those that lead from it to one that clients know.
-    pub chain: String,
-    /// Its private key (PKCS #8, PKCS #1 or SEC 1).
-    pub key: String,
-}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A key has no place in a log.
-        f.debug_struct("Certificate").field("chain", &self.chain.len()).finish_non_exhaustive()
-    }
-}
-
-impl Certificate {
-    /// Makes sure that it can be shown to clients: it can be read, and the key is the one of the certificate.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn inspect(&self) -> Result<Vec<String>, String> {
-        Ok(usable(self)?.1)
-    }
-}
 
 /// The certificates in force, on all threads.
 #[derive(Clone, Default)]
@@ -70,18 +42,20 @@ impl ByName {
 }
 
 impl Certificates {
-    /// Puts these in force, all of them or none. Of two for the same name the first is shown.
-    pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<(), String> {
-        let mut by_name = ByName::default();
+    /// Puts these in force, all of them or none, and says what they are. Of two for the same name the first is shown.
+    pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<Vec<Details>, String> {
+        let (mut by_name, mut all) = (ByName::default(), Vec::new());
         for certificate in certificates {
-            let (key, names) = usable(certificate)?;
+            let (key, details) = usable(certificate)?;
+            let key = Arc::new(key);
             by_name.first.get_or_insert_with(|| key.clone());
-            for name in names {
-                by_name.names.entry(name).or_insert_with(|| key.clone());
+            for name in &details.names {
+                by_name.names.entry(name.clone()).or_insert_with(|| key.clone());
             }
+            all.push(details);
         }
         *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name);
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -99,32 +73,6 @@ impl ResolvesServerCert for Certificates {
         let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone();
         by_name.find(hello.server_name())
     }
-}
-
-/// A certificate made ready, and the names it is for, in lower case.
-fn usable(certificate: &Certificate) -> Result<(Arc<CertifiedKey>, Vec<String>), String> {
-    let key = made_ready(certificate)?;
-    key.keys_match().map_err(|e| format!("the private key is not that of the certificate: {e}"))?;
-    let leaf = key.end_entity_cert().map_err(|e| format!("the file has no certificate in it: {e}"))?;
-    let leaf =
-        webpki::EndEntityCert::try_from(leaf).map_err(|e| format!("the certificate is malformed: {e}"))?;
-    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
-    Ok((Arc::new(key), names))
-}
-
-/// A certificate made ready, whatever it says: proofs say what no other certificate does.
-pub(crate) fn made_ready(certificate: &Certificate) -> Result<CertifiedKey, String> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    if chain.is_empty() {
-        return Err("the file has no certificate in it".into());
-    }
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())
-        .map_err(|e| format!("the private key cannot be read: {e}"))?;
-    let key =
-        ring::sign::any_supported_type(&key).map_err(|e| format!("the private key is of no use: {e}"))?;
-    Ok(CertifiedKey::new(chain, key))
 }
 
 /// What greets clients of HTTPS with `certificates`.

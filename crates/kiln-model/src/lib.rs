@@ -52,6 +52,7 @@ mod time;
 mod traffic;
 mod tree;
 mod units;
+mod validity;
 
 pub use answer::{
     Answer, AuditAnswer, AuditEntry, BakeAnswer, BakedImage, CancelAnswer, Counts, DamageEntry,
@@ -120,3 +121,4 @@ pub use time::Timestamp;
 pub use traffic::{Traffic, TrafficReport};
 pub use tree::{Content, Meta, Node, Tree, TreeError, Xattrs};
 pub use units::{BadUnit, ByteSize, Millis};
+pub use validity::{Standing, Validity};

@@ -10,7 +10,7 @@ mod order;
 
 pub(crate) use account::AccountKey;
 pub(crate) use authority::Authority;
-pub(crate) use csr::{alpn_proof, validity};
+pub(crate) use csr::alpn_proof;
 pub(crate) use order::{Challenge, Proofs, obtain};
 
 /// How control of a name is proved.

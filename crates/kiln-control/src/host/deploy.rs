@@ -8,9 +8,8 @@ use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, Event, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
 
 use super::busy::Cancellable;
-use super::processes::inspect_certificate;
 use super::serve::{Asker, Stage, Wish};
-use super::{LocalHost, failure};
+use super::{LocalHost, failure, preflight};
 use crate::boundary::stored;
 use crate::contract::{Caller, EventSink};
 use crate::core::Precedence;
@@ -77,13 +76,7 @@ impl LocalHost {
         asker: &Asker<'_>,
         stage: &mut Stage,
     ) -> Result<Release, Failure> {
-        for paths in &project.spec.certificates {
-            // Later, a certificate that cannot be used is replaced by what it was before; now there is no before.
-            inspect_certificate(paths).map_err(|problem| failure::bad_certificate(&problem))?;
-        }
-        if project.spec.automatic_tls && self.renewals.is_none() {
-            return Err(failure::no_authority());
-        }
+        preflight::certificates::check(&project.spec, self.renewals.is_some())?;
         let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
         let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;

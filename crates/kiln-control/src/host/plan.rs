@@ -8,8 +8,8 @@ use kiln_model::{
     Answer, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Plan, PlanAnswer, PlannedStep,
 };
 
-use super::LocalHost;
 use super::serve::Asker;
+use super::{LocalHost, preflight};
 use crate::contract::EventSink;
 use crate::project::Project;
 use crate::sync::lock;
@@ -19,6 +19,7 @@ impl LocalHost {
     pub(crate) fn plan(&self, dir: &Path, events: &dyn EventSink) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let project = Project::load(dir)?;
+        preflight::certificates::check(&project.spec, self.renewals.is_some())?;
         let secrets = self.secrets_for(&project)?;
         let baked = pipeline::bake(&project, &self.store, false, asker.events, asker.clock)?;
         let records: BTreeMap<ImageName, ImageRecord> =

@@ -95,7 +95,11 @@ impl LocalHost {
     }
 
     fn warnings(&self) -> Vec<String> {
-        super::room::warning(&self.store).into_iter().chain(self.places.warnings()).collect()
+        let mut warnings: Vec<String> = super::room::warning(&self.store).into_iter().collect();
+        warnings.extend(self.places.warnings());
+        warnings.extend(self.processes.warnings());
+        warnings.extend(self.renewals.iter().flat_map(|renewals| renewals.warnings()));
+        warnings
     }
 
     pub(crate) fn instances(&self, app: Option<AppName>, all: bool) -> Result<Answer, Failure> {

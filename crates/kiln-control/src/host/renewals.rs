@@ -18,6 +18,7 @@ use super::driver::Driver;
 use super::processes::Processes;
 use crate::acme::{self, AccountKey, Authority, Challenge, ProofKind, Proofs};
 use crate::core::Core;
+use crate::shelf::time_of_day;
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -90,6 +91,9 @@ impl Renewals {
             for name in &names {
                 if !driver.is_stopped() && self.is_due(name, clock.now()) {
                     let obtained = self.obtain(name, &Shown { driver, processes });
+                    if let Err(why) = &obtained {
+                        processes.complain(&format!("no certificate was got for {name}: {why}"));
+                    }
                     self.note(name, obtained, clock.now());
                 }
             }
@@ -102,24 +106,32 @@ impl Renewals {
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
         let attempts = lock(&self.attempts);
         let waiting = attempts.iter().map(|(name, a)| Waiting {
-            what: format!(
-                "the next attempt at a certificate for {name}, after {} failures; the last one: {}",
-                a.failures, a.why
-            ),
+            what: format!("the next attempt at a certificate for {name}, after {} failures", a.failures),
             since: a.since,
             until: Some(a.until),
         });
         waiting.collect()
     }
 
+    /// What people should know: what cannot be got, and why.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let attempts = lock(&self.attempts);
+        let warning = |(name, a): (&String, &Attempts)| {
+            format!(
+                "no certificate can be got for {name} since {} ({} failures): {}",
+                a.since, a.failures, a.why
+            )
+        };
+        attempts.iter().map(warning).collect()
+    }
+
     fn is_due(&self, name: &str, now: Timestamp) -> bool {
         if lock(&self.attempts).get(name).is_some_and(|a| a.until > now) {
             return false;
         }
-        match self.kept(name).map(|certificate| acme::validity(&certificate.chain)) {
-            Some(Ok(validity)) => is_old(validity, now),
-            Some(Err(_)) | None => true,
-        }
+        // Its time is one of the world, however this host's clock was set meanwhile.
+        let is_good = |c: Certificate| c.inspect().is_ok_and(|d| !d.validity.is_due(time_of_day()));
+        !self.kept(name).is_some_and(is_good)
     }
 
     fn kept(&self, name: &str) -> Option<Certificate> {
@@ -170,12 +182,6 @@ impl Renewals {
 
 fn document(name: &str) -> String {
     format!("certificate-{name}")
-}
-
-/// Two thirds of its time are over: then there is a third of it for whatever goes wrong.
-fn is_old((from, until): (u64, u64), now: Timestamp) -> bool {
-    let due = from + until.saturating_sub(from) * 2 / 3;
-    now.0 / 1000 >= due
 }
 
 /// The hosts that releases which serve are asked for by, and want certificates for.
@@ -232,12 +238,5 @@ mod tests {
         }
         assert_eq!(waits[..3], [30_000, 60_000, 120_000]);
         assert_eq!(waits[11], LONGEST);
-    }
-
-    #[test]
-    fn a_certificate_is_old_when_a_third_of_its_time_is_left() {
-        let at = |seconds: u64| is_old((1_000, 4_000), Timestamp(seconds * 1000));
-        assert!(!at(2_999) && at(3_000) && at(9_999));
-        assert!(is_old((4_000, 1_000), Timestamp(5_000_000)), "nonsense is no reason to wait");
     }
 }

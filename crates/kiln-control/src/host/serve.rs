@@ -108,10 +108,11 @@ impl LocalHost {
         drop(core);
         let state = apps.get(&release.app).cloned().unwrap_or_default();
         release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
-        if state.traffic.live() == Some(&release.id()) {
-            return Ok(Vec::new());
+        let mut doubts = preflight::certificates::doubts(&release.certificates);
+        if state.traffic.live() != Some(&release.id()) {
+            doubts.extend(self.preflight(release, &state, limits, kind)?);
         }
-        self.preflight(release, &state, limits, kind).map(Vec::from_iter)
+        Ok(doubts)
     }
 
     /// Refuses what cannot succeed beside instances with these `limits` together; what is doubtful.

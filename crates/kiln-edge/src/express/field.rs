@@ -1,5 +1,7 @@
 //! Which of the header fields that matter to the edge a field is, found without a table or a copy.
 
+use crate::hygiene::is_about_origin;
+
 /// What a field is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -30,7 +32,6 @@ pub(super) fn kind(name: &str) -> Kind {
         4 if is("date") => Kind::Date,
         6 if is("expect") => Kind::Expect,
         7 if is("upgrade") => Kind::HopByHop,
-        9 if is("forwarded") => Kind::Forwarded,
         10 if is("connection") => Kind::Connection,
         10 if is("keep-alive") => Kind::HopByHop,
         10 if is("tracestate") => Kind::TraceState,
@@ -39,13 +40,11 @@ pub(super) fn kind(name: &str) -> Kind {
         12 if is("x-request-id") => Kind::RequestId,
         14 if is("content-length") => Kind::ContentLength,
         14 if is("http2-settings") => Kind::HopByHop,
-        15 if is("x-forwarded-for") => Kind::Forwarded,
-        16 if is("x-forwarded-host") => Kind::Forwarded,
         16 if is("proxy-connection") => Kind::HopByHop,
-        17 if is("x-forwarded-proto") => Kind::Forwarded,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
         18 if is("proxy-authenticate") => Kind::HopByHop,
         19 if is("proxy-authorization") => Kind::HopByHop,
+        9.. if is_about_origin(name) => Kind::Forwarded,
         _ => Kind::Other,
     }
 }
@@ -69,6 +68,9 @@ mod tests {
             assert!(is_known, "{name}");
         }
         assert_eq!(kind("x-hop"), Kind::Other);
+        for name in ["Forwarded", "X-Forwarded-For", "x-real-ip", "x_forwarded_proto", "X-Forwarded-User"] {
+            assert_eq!(kind(name), Kind::Forwarded, "{name}");
+        }
     }
 
     #[test]

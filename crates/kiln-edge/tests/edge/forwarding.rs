@@ -40,13 +40,54 @@ fn what_is_about_one_connection_does_not_cross() {
 #[test]
 fn an_instance_is_told_who_asks_and_not_what_the_client_claims() {
     let request = "GET / HTTP/1.1\r\nHost: a.com\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
-        X-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n\r\n";
+        X-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-User: root\r\n\
+        X_Forwarded_For: 6.6.6.6\r\n\r\n";
+    // In the one way and in the other: what expects to be asked to go on is hyper's.
+    for request in [request.to_owned(), request.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n")] {
+        is_told_what_is_true(&request);
+    }
+}
+
+fn is_told_what_is_true(request: &str) {
     let (seen, _) = pass(request, OK);
     assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
     assert_eq!(seen.header("x-forwarded-host"), Some("a.com"));
-    assert_eq!(seen.header("forwarded"), None);
+    for name in ["forwarded", "x-real-ip", "x-forwarded-user", "x_forwarded_for"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
     assert_eq!(seen.headers.iter().filter(|(n, _)| n == "x-forwarded-for").count(), 1);
+}
+
+/// Whoever got an instance to speak HTTP/2 over a tunnel would ask it past all routes and limits.
+#[test]
+fn nobody_goes_over_to_http_2_in_the_middle() {
+    for (protocol, asked) in [("h2c", None), ("websocket, H2C", None), ("websocket", Some("websocket"))] {
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
+             HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+        );
+        let (seen, answer) = pass(&request, OK);
+        assert_eq!((seen.header("upgrade"), answer.status()), (asked, 200), "{protocol}");
+    }
+}
+
+/// A coding that the edge takes off a body and does not say again would be lost.
+#[test]
+fn a_body_in_another_coding_goes_nowhere() {
+    let coded = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let mut client = edge.connect();
+    let answer = client.send(coded).read();
+    assert_eq!(answer.status(), 501);
+    assert!(client.is_at_end());
+    assert_eq!(edge.drained().failed, 0, "nobody failed but the client");
+    // In an answer it is no answer, in the one way as in the other.
+    for request in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"] {
+        let (_, answer) =
+            pass(request, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+        assert_eq!(answer.status(), 502, "{request}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_edge::{Dial, Door, EdgeClient, EdgeConfig, EdgeError, EdgeSettings, Limits, Listener, Sockets};
 use kiln_model::{
@@ -183,6 +183,15 @@ impl Edge {
         let counts = self.client.wait_drained(&[fleet_id(1)], Duration::from_secs(10)).unwrap();
         assert_eq!(counts.fleets[0].in_flight, 0);
         counts.fleets[0].clone()
+    }
+
+    /// Waits until the edge tells a figure with this line.
+    pub fn tells(&self, figure: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.client.metrics().unwrap().lines().any(|line| line == figure) {
+            assert!(Instant::now() < deadline, "no {figure} in\n{}", self.client.metrics().unwrap());
+            std::thread::yield_now();
+        }
     }
 
     pub fn join(mut self) -> Result<(), EdgeError> {

@@ -58,6 +58,31 @@ fn what_was_asked_is_told_by_route_service_and_status() {
     assert!(!edge.client.metrics().unwrap().contains("service="));
 }
 
+/// Who cannot be understood is answered by hyper, and counted all the same.
+#[test]
+fn requests_that_cannot_be_read_are_counted() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    for (request, status) in [
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(1 << 20)), 431),
+    ] {
+        let mut client = edge.connect();
+        assert_eq!(client.send(&request).read().status(), status, "{}", &request[..20]);
+        assert!(client.is_at_end());
+    }
+    for figure in [
+        "kiln_edge_refused_requests_total{cause=\"malformed\"} 3",
+        "kiln_edge_refused_requests_total{cause=\"too_many_fields\"} 2",
+        "kiln_edge_requests_total 5",
+    ] {
+        edge.tells(figure);
+    }
+}
+
 #[test]
 fn figures_have_a_door_of_their_own_if_asked() {
     let edge = Edge::serving(&[&Instance::saying("hi")]);
@@ -142,6 +167,7 @@ fn one_client_cannot_take_all_connections() {
     let mut kept: Vec<Client> = (0..3).map(|_| edge.connect()).collect();
     assert!(kept.iter_mut().all(|client| client.get("/").text() == "hi"));
     assert!(edge.connect().is_at_end());
+    edge.tells("kiln_edge_refused_connections_total{cause=\"too_many\"} 1");
     drop(kept.pop());
     // As soon as one has gone, another is let in.
     let again = (0..10_000).find_map(|_| {

@@ -117,6 +117,32 @@ fn a_certificate_of_no_use_is_refused_and_those_from_before_stay() {
     assert!(authority.try_connect(&edge, "b.example.com", &[]).is_err());
 }
 
+/// Whether a certificate will do is for clients to say; what they say is counted, and how long it is good is told.
+#[test]
+fn handshakes_that_come_to_nothing_are_counted_by_cause() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let known = Authority::new();
+    let certificate = known.certify(&["a.example.com"]);
+    let details = certificate.inspect().unwrap();
+    // Named twice, it is told once: a series that is there twice spoils all of them.
+    edge.client.set_certificates(&[certificate.clone(), certificate]).unwrap();
+    get(&mut known.connect(&edge, "a.example.com"), "a.example.com");
+    known.try_connect(&edge, "elsewhere.example.com", &[]).unwrap_err();
+    let mut plain = TcpStream::connect(edge.https).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let _ = plain.read_to_end(&mut Vec::new());
+    drop(TcpStream::connect(edge.https).unwrap());
+    for cause in ["certificate_refused", "not_agreed", "abandoned"] {
+        edge.tells(&format!("kiln_edge_failed_handshakes_total{{cause=\"{cause}\"}} 1"));
+    }
+    let labels = format!("name=\"a.example.com\",serial=\"{}\"", details.serial);
+    for (name, at) in [("not_before", details.validity.from), ("not_after", details.validity.until)] {
+        edge.tells(&format!("kiln_edge_certificate_{name}_timestamp_seconds{{{labels}}} {}", at.0 / 1000));
+    }
+    let told = edge.client.metrics().unwrap();
+    assert_eq!(told.matches("kiln_edge_certificate_not_after_timestamp_seconds{").count(), 1, "{told}");
+}
+
 #[test]
 fn http_2_is_agreed_on_in_the_handshake() {
     let edge = Edge::serving(&[&Instance::saying("hi")]);
@@ -212,4 +238,5 @@ fn a_balancer_in_front_says_it_before_the_first_byte() {
     let mut bare = edge.connect();
     bare.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(bare.is_at_end());
+    edge.tells("kiln_edge_refused_connections_total{cause=\"no_proxy_header\"} 1");
 }

@@ -242,4 +242,9 @@ fn certificates_are_got_renewed_and_never_lost() {
         let status = host.json(&["status"]).to_string();
         status.contains("the next attempt at a certificate for three.example.com, after 1 failures")
     });
+    let status = said(&host.kiln(&["status"]));
+    let why = "no certificate can be got for three.example.com since ";
+    assert!(status.lines().any(|line| line.starts_with(&format!("warning: {why}"))), "{status}");
+    let log = std::fs::read_to_string(host.root.path().join("run/edge.log")).unwrap();
+    assert!(log.contains("no certificate was got for three.example.com: "), "{log}");
 }

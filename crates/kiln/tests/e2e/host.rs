@@ -207,7 +207,12 @@ impl TestHost {
 
     /// Starts another control plane with these arguments, too.
     pub(crate) fn restart_control_with(&mut self, arguments: &[&str]) {
-        let (child, address) = serve_as(Path::new(KILN), self.root.path(), arguments, None);
+        self.restart_control_as_with(Path::new(KILN), arguments);
+    }
+
+    /// Starts the control plane of another version with these arguments, too.
+    pub(crate) fn restart_control_as_with(&mut self, program: &Path, arguments: &[&str]) {
+        let (child, address) = serve_as(program, self.root.path(), arguments, None);
         (self.child, self.address) = (child, address.expect("kiln serve says where it listens"));
     }
 

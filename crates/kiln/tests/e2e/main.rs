@@ -8,6 +8,7 @@ mod boundaries;
 mod boundaries_beyond;
 mod canary;
 mod cancel;
+mod certificates;
 mod clock;
 mod commit;
 mod contents;

@@ -1,6 +1,7 @@
 //! What cannot succeed is refused before anything is made: both fleets, the one that serves and the one that is to,
 //! have to fit on this host at the same time.
 
+pub(super) mod certificates;
 pub(super) mod images;
 pub(super) mod ports;
 pub(super) mod stores;

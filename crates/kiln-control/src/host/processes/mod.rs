@@ -87,6 +87,16 @@ impl Processes {
         let _ = self.edge.show_automatic(certificates);
     }
 
+    /// What people should know of the certificates that clients are shown.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.edge.warnings()
+    }
+
+    /// Writes down what went wrong around the edge, beside its own complaints.
+    pub(crate) fn complain(&self, words: &str) {
+        self.edge.complain(words);
+    }
+
     pub(crate) fn show_proofs(&self, proofs: &[kiln_edge::Proof]) -> Result<(), Trouble> {
         self.edge.show_proofs(proofs)
     }

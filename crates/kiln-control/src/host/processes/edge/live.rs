@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_edge::{Certificate, Door, EdgeClient, Proof};
-use kiln_model::{EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
+use kiln_model::{CertificatePaths, EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
 
 use super::errand::{Errands, Order};
 use super::{EdgeProcess, Held, threads};
 use crate::host::driver::Waker;
+use crate::shelf::time_of_day;
 use crate::sync::lock;
 use crate::world::{Edge, Trouble};
 
@@ -21,7 +22,7 @@ impl EdgeProcess {
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
         let mut held = lock(&self.held);
         self.open_doors(&mut held, table)?;
-        self.show_certificates(&mut held, table)?;
+        self.show_certificates(&mut held, &table.certificates)?;
         let mut counts = self.client.set_table(table).map_err(|e| Trouble::of(&e))?;
         held.table = Some(table.clone());
         for leaving in &held.leaving {
@@ -59,17 +60,26 @@ impl EdgeProcess {
         self.client.deafen(&unwanted).map_err(|e| Trouble::of(&e))
     }
 
-    fn show_certificates(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
-        let mut look = held.certificates.look(&table.certificates);
-        look.certificates.extend(lock(&self.automatic).iter().cloned());
-        for complaint in look.complaints {
-            self.complain(&complaint);
-        }
+    fn show_certificates(&self, held: &mut Held, named: &[CertificatePaths]) -> Result<(), Trouble> {
+        let look = held.certificates.look(named, &lock(&self.automatic), time_of_day());
+        self.warn(look.warnings);
         if look.certificates != held.certificates.in_force() {
             self.client.set_certificates(&look.certificates).map_err(|e| Trouble::of(&e))?;
             held.certificates.put_in_force(look.certificates);
         }
         Ok(())
+    }
+
+    /// Takes account of what is wrong with certificates now; what was not before is complained of.
+    fn warn(&self, warnings: Vec<String>) {
+        let mut known = lock(&self.warnings);
+        warnings.iter().filter(|warning| !known.contains(warning)).for_each(|warning| self.complain(warning));
+        *known = warnings;
+    }
+
+    /// What people should know of the certificates that are shown.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        lock(&self.warnings).clone()
     }
 
     /// Shows these to clients, beside those that tables name.
@@ -87,17 +97,17 @@ impl EdgeProcess {
     /// Looks whether certificates have been renewed.
     pub(crate) fn refresh_certificates(&self) -> Result<(), Trouble> {
         let mut held = lock(&self.held);
-        match held.table.clone() {
-            Some(table) => self.show_certificates(&mut held, &table),
+        match held.table.as_ref().map(|table| table.certificates.clone()) {
+            Some(named) => self.show_certificates(&mut held, &named),
             None => Ok(()),
         }
     }
 
     /// Beside the complaints of the edge itself.
-    fn complain(&self, words: &str) {
+    pub(crate) fn complain(&self, words: &str) {
         let path = self.path.with_file_name("edge.log");
         if let Ok(mut log) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
-            let _ = writeln!(log, "{words}");
+            let _ = writeln!(log, "{} {words}", time_of_day());
         }
     }
 

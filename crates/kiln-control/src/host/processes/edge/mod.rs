@@ -48,6 +48,8 @@ pub(crate) struct EdgeProcess {
     held: Mutex<Held>,
     /// Certificates that the host got itself.
     automatic: Mutex<Vec<Certificate>>,
+    /// What people should know of the certificates there are.
+    warnings: Mutex<Vec<String>>,
     /// What each process was last known to have seen of a fleet.
     seen: Mutex<BTreeMap<(u32, FleetId), Evidence>>,
 }
@@ -109,8 +111,8 @@ impl EdgeProcess {
         access_log: Option<AccessLog>,
         held: Held,
     ) -> Self {
-        let (automatic, seen) = Default::default();
-        Self { path, client, address, command, access_log, held: Mutex::new(held), automatic, seen }
+        let (automatic, warnings, seen) = Default::default();
+        Self { path, client, address, command, access_log, held: Mutex::new(held), automatic, warnings, seen }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
