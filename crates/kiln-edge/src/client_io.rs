@@ -130,6 +130,11 @@ impl Marks {
         self.multiplexed.load(Relaxed)
     }
 
+    /// Whether nothing is to come from the client, or to be taken by it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.phase.load(Relaxed) == RESTING && self.stalled.load(Relaxed) == 0
+    }
+
     /// Whether the client has overstepped one of `limits`.
     pub(crate) fn is_overdue(&self, limits: &Limits) -> bool {
         let now = self.now();

@@ -15,6 +15,7 @@ use crate::client_io::Marks;
 use crate::counts::Totals;
 use crate::cut::Ticket;
 use crate::inside::Caller;
+use crate::metrics::{Reason, TurnedAway};
 use crate::origin::{Peer, Scheme};
 use crate::trust::Trust;
 
@@ -206,12 +207,16 @@ impl Connections {
     }
 
     /// Ends those that overstep the limits.
-    pub(crate) fn cut_overdue(&self, limits: &Limits) {
+    pub(crate) fn cut_overdue(&self, limits: &Limits, turned_away: &TurnedAway) {
         for connection in self.all.borrow().values() {
             connection.enforce(limits);
             if connection.is_wasteful(limits) {
+                turned_away.count(Reason::Wasteful);
                 connection.abort();
             } else if connection.marks.is_overdue(limits) {
+                if !connection.marks.is_at_rest() {
+                    turned_away.count(Reason::TooSlow);
+                }
                 connection.give_up();
             }
         }

@@ -54,7 +54,9 @@ pub(crate) async fn greet(
         let is_store = worker.balance().is_store(&caller);
         return if is_store { Ok(Greeted::Store(stream, caller)) } else { plain(stream, marks).await };
     }
-    let peer = match worker.reads_proxy_headers && worker.trust.covers(peer.ip()) {
+    // Whoever wants figures comes himself, and not by the way of clients.
+    let is_sent = door != Door::Metrics && worker.reads_proxy_headers && worker.trust.covers(peer.ip());
+    let peer = match is_sent {
         true => match proxied(&mut stream, marks).await {
             Ok(source) => source.unwrap_or(peer),
             Err(error) => {

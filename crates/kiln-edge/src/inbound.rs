@@ -61,7 +61,9 @@ impl Inbound {
             return Err(Refusal::UnknownCoding);
         }
         let host = host(&request)?;
+        // Who speaks HTTP/1.0 cannot ask for another protocol (RFC 9110, 7.8).
         let protocol = hygiene::upgrade_asked(request.headers());
+        let protocol = protocol.filter(|_| request.version() == Version::HTTP_11);
         let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));

@@ -17,8 +17,7 @@ use kiln_model::{FleetCount, FleetId, ReleaseId};
 use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
 use tls::TlsFigures;
-pub(crate) use turned_away::Reason;
-use turned_away::TurnedAway;
+pub(crate) use turned_away::{Reason, TurnedAway};
 
 /// Upper bounds of the buckets of durations, in microseconds.
 const BOUNDS: [u64; 14] = [

@@ -282,7 +282,7 @@ async fn sweep(worker: Rc<Worker>) {
     let every = (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
     loop {
         tokio::time::sleep(every).await;
-        worker.connections.cut_overdue(limits);
+        worker.connections.cut_overdue(limits, &worker.registry.turned_away);
         if let Some(log) = &worker.log {
             log.flush();
         }

@@ -59,16 +59,22 @@ fn is_told_what_is_true(request: &str) {
     assert_eq!(seen.headers.iter().filter(|(n, _)| n == "x-forwarded-for").count(), 1);
 }
 
-/// Whoever got an instance to speak HTTP/2 over a tunnel would ask it past all routes and limits.
+/// Whoever got an instance to speak HTTP/2 over a tunnel would ask it past all routes and limits; and HTTP/1.0 knows no
+/// other protocols.
 #[test]
 fn nobody_goes_over_to_http_2_in_the_middle() {
-    for (protocol, asked) in [("h2c", None), ("websocket, H2C", None), ("websocket", Some("websocket"))] {
+    for (version, protocol, asked) in [
+        ("1.1", "h2c", None),
+        ("1.1", "websocket, H2C", None),
+        ("1.0", "websocket", None),
+        ("1.1", "websocket", Some("websocket")),
+    ] {
         let request = format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
+            "GET / HTTP/{version}\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
              HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
         );
         let (seen, answer) = pass(&request, OK);
-        assert_eq!((seen.header("upgrade"), answer.status()), (asked, 200), "{protocol}");
+        assert_eq!((seen.header("upgrade"), answer.status()), (asked, 200), "{version} {protocol}");
     }
 }
 

@@ -83,6 +83,30 @@ fn requests_that_cannot_be_read_are_counted() {
     }
 }
 
+/// A client of HTTP/2 that begins requests to give them up, frame by frame.
+#[test]
+fn who_only_begins_and_gives_up_is_counted() {
+    let instance = Instance::raw(|connection| while connection.line().is_some() {});
+    let limits = Limits { wasted_requests: 10, header_read: Duration::from_millis(40), ..Limits::default() };
+    let edge = Edge::with(limits, 1);
+    edge.serve(&[&instance]);
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = &(payload.len() as u32).to_be_bytes()[1..];
+        [length, &[kind, flags][..], &stream.to_be_bytes()[..], payload].concat()
+    };
+    let mut client = edge.connect();
+    client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat());
+    for stream in (1..).step_by(2).take(11) {
+        // GET http://a/, and that is all.
+        client.send(frame(1, 5, stream, &[0x82, 0x84, 0x86, 0x41, 1, b'a']));
+        edge.tells("kiln_edge_in_flight_requests 1");
+        client.send(frame(3, 0, stream, &8u32.to_be_bytes()));
+        edge.tells("kiln_edge_in_flight_requests 0");
+    }
+    edge.tells("kiln_edge_refused_connections_total{cause=\"wasteful\"} 1");
+    edge.tells("kiln_edge_connections 0");
+}
+
 #[test]
 fn figures_have_a_door_of_their_own_if_asked() {
     let edge = Edge::serving(&[&Instance::saying("hi")]);

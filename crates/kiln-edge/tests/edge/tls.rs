@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use kiln_edge::{Certificate, EdgeSettings, Limits, Trust};
+use kiln_edge::{Certificate, Door, EdgeSettings, Limits, Listener, Trust};
 use kiln_model::{EdgeRoute, HttpsRule};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::{Edge, route};
 use crate::instance::Instance;
+use crate::wire::Client;
 
 struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -167,6 +168,7 @@ fn a_handshake_that_does_not_end_is_given_up() {
     let mut stream = TcpStream::connect(edge.https).unwrap();
     stream.write_all(&[22, 3, 1]).unwrap();
     assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
+    edge.tells("kiln_edge_refused_connections_total{cause=\"too_slow\"} 1");
     // Nor is one that talks something else.
     let mut stream = TcpStream::connect(edge.https).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
@@ -239,4 +241,9 @@ fn a_balancer_in_front_says_it_before_the_first_byte() {
     bare.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(bare.is_at_end());
     edge.tells("kiln_edge_refused_connections_total{cause=\"no_proxy_header\"} 1");
+    // Whoever wants figures is not sent by the balancer, wherever he is.
+    let listeners = Listener::bind(Door::Metrics, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let figures = kiln_edge::local(&listeners[0].socket).unwrap();
+    edge.client.listen(&listeners).unwrap();
+    assert_eq!(Client::new(TcpStream::connect(figures).unwrap()).get("/metrics").status(), 200);
 }
