@@ -15,7 +15,7 @@ use crate::client_io::Marks;
 use crate::counts::Totals;
 use crate::cut::Ticket;
 use crate::inside::Caller;
-use crate::metrics::{Reason, TurnedAway};
+use crate::metrics::{ByCause, Reason};
 use crate::origin::{Peer, Scheme};
 use crate::trust::Trust;
 
@@ -207,7 +207,7 @@ impl Connections {
     }
 
     /// Ends those that overstep the limits.
-    pub(crate) fn cut_overdue(&self, limits: &Limits, turned_away: &TurnedAway) {
+    pub(crate) fn cut_overdue(&self, limits: &Limits, turned_away: &ByCause<Reason>) {
         for connection in self.all.borrow().values() {
             connection.enforce(limits);
             if connection.is_wasteful(limits) {

@@ -8,6 +8,7 @@ use crate::account::Account;
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
 use crate::cut::Ticket;
+use crate::metrics::{Cause as _, Flaw};
 use crate::refusal::Refusal;
 use crate::upstream::{Burden, Channel, Upstream};
 use crate::worker::Worker;
@@ -26,6 +27,20 @@ impl Place {
     pub(crate) fn fail(&mut self) {
         self.flight.ends(Ending::Failed);
         self.turn.failed();
+    }
+
+    /// Its answer has begun and will not be whole.
+    fn tell_of_the_cut(&mut self) {
+        let cause = match self.flight.tally().is_gone() {
+            true => Refusal::Retired.cause(),
+            false => {
+                self.reply.worker.registry.flaws.count(Flaw::BrokenOff);
+                Flaw::BrokenOff.as_str()
+            }
+        };
+        if let Some(story) = &mut self.reply.account.story {
+            story.cause = Some(cause);
+        }
     }
 }
 
@@ -140,9 +155,15 @@ impl<L: Line> Lease<L> {
         self.place.flight.ends(Ending::Cut);
     }
 
+    /// More followed than the answer promised; nobody is to get that.
+    pub(crate) fn was_overlong(&mut self) {
+        self.place.reply.worker.registry.flaws.count(Flaw::Overlong);
+    }
+
     /// The instance broke off in the middle of its answer, or is made to.
     pub(crate) fn cut_short(mut self) {
         self.place.fail();
+        self.place.tell_of_the_cut();
         if self.place.reply.version < Version::HTTP_11 {
             self.place.reply.connection.marks.reset_at_end();
         }

@@ -3,8 +3,8 @@
 //! A meter is kept for each route and fleet, from the first request that takes the one to the other until the fleet is
 //! gone. Everything is counted where it happens, with one addition; text is made only when somebody asks for it.
 
+mod by_cause;
 mod tls;
-mod turned_away;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -16,8 +16,8 @@ use kiln_model::{FleetCount, FleetId, ReleaseId};
 
 use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
+pub(crate) use by_cause::{ByCause, Cause, Flaw, Reason};
 use tls::TlsFigures;
-pub(crate) use turned_away::{Reason, TurnedAway};
 
 /// Upper bounds of the buckets of durations, in microseconds.
 const BOUNDS: [u64; 14] = [
@@ -84,7 +84,10 @@ pub(crate) struct Registry {
     /// Requests that no instance answered, by cause.
     pub(crate) causes: Causes,
     pub(crate) tls: TlsFigures,
-    pub(crate) turned_away: TurnedAway,
+    /// Connections of clients.
+    pub(crate) turned_away: ByCause<Reason>,
+    /// Answers of instances.
+    pub(crate) flaws: ByCause<Flaw>,
 }
 
 impl Registry {
@@ -123,7 +126,10 @@ impl Registry {
         durations(&mut text, &all);
         fleets(&mut text, &self.fleets().clone());
         self.whole(&mut text, totals);
-        self.turned_away.text(&mut text);
+        let (turned_away, flaws) = ("kiln_edge_refused_connections_total", "kiln_edge_spoilt_answers_total");
+        let help = "Connections not let in, or ended for what their client did.";
+        self.turned_away.text(&mut text, turned_away, help);
+        self.flaws.text(&mut text, flaws, "Answers that broke off, or went on beyond their end.");
         self.tls.text(&mut text);
         text
     }

@@ -61,6 +61,7 @@ pub(super) async fn pass(lane: &mut Lane, rest: Rest, mut out: Vec<u8>, lease: L
                     }
                     if at + piece.used < bytes.len() {
                         // More than was promised: nobody is to get that.
+                        held.was_overlong();
                         held.line().0.use_after = UseAfter::None;
                     }
                     held.complete();

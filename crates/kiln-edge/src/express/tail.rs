@@ -101,6 +101,7 @@ impl Tail {
     fn finish(&mut self, is_over: bool) {
         if let Some(mut lease) = self.lease.take() {
             if is_over {
+                lease.was_overlong();
                 lease.line().0.use_after = UseAfter::None;
             }
             lease.complete();

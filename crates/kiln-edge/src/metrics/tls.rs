@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use kiln_model::{Timestamp, Validity};
 use rustls::AlertDescription as Alert;
 
-use super::{escaped, family, line};
+use super::{ByCause, Cause, escaped, family, line};
 use crate::certificate::Details;
 
 /// Why a handshake came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum Failure {
     /// The client does not take the certificate: because it has expired, is for other names, or of an unknown authority.
     CertificateRefused,
     /// What the client says is no TLS, or none that the edge speaks.
@@ -22,17 +21,7 @@ enum Cause {
     Abandoned,
 }
 
-impl Cause {
-    const ALL: [Self; 3] = [Self::CertificateRefused, Self::NotAgreed, Self::Abandoned];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CertificateRefused => "certificate_refused",
-            Self::NotAgreed => "not_agreed",
-            Self::Abandoned => "abandoned",
-        }
-    }
-
+impl Failure {
     fn of(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::AlertReceived(
@@ -51,33 +40,45 @@ impl Cause {
     }
 }
 
+impl Cause for Failure {
+    const ALL: &'static [Self] = &[Self::CertificateRefused, Self::NotAgreed, Self::Abandoned];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CertificateRefused => "certificate_refused",
+            Self::NotAgreed => "not_agreed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// The figures of HTTPS.
 #[derive(Debug, Default)]
 pub(crate) struct TlsFigures {
-    failed: [AtomicU64; Cause::ALL.len()],
+    failed: ByCause<Failure>,
     certificates: Mutex<Vec<Details>>,
 }
 
 /// A handshake under way. One that is dropped before it has ended was given up.
-pub(crate) struct Handshake<'a>(&'a TlsFigures, Option<Cause>);
+pub(crate) struct Handshake<'a>(&'a TlsFigures, Option<Failure>);
 
 impl Handshake<'_> {
     pub(crate) fn ends<T>(mut self, result: &io::Result<T>) {
-        self.1 = result.as_ref().err().map(Cause::of);
+        self.1 = result.as_ref().err().map(Failure::of);
     }
 }
 
 impl Drop for Handshake<'_> {
     fn drop(&mut self) {
-        if let Some(at) = Cause::ALL.iter().position(|cause| Some(*cause) == self.1) {
-            self.0.failed[at].fetch_add(1, Relaxed);
+        if let Some(failure) = self.1 {
+            self.0.failed.count(failure);
         }
     }
 }
 
 impl TlsFigures {
     pub(crate) fn begin(&self) -> Handshake<'_> {
-        Handshake(self, Some(Cause::Abandoned))
+        Handshake(self, Some(Failure::Abandoned))
     }
 
     /// These are the certificates that are shown from now on.
@@ -87,10 +88,7 @@ impl TlsFigures {
 
     pub(super) fn text(&self, text: &mut String) {
         const FAILED: &str = "kiln_edge_failed_handshakes_total";
-        family(text, FAILED, "counter", "TLS handshakes that came to nothing, by cause.");
-        for (cause, count) in Cause::ALL.iter().zip(&self.failed) {
-            line(text, FAILED, &format!("cause=\"{}\"", cause.as_str()), count.load(Relaxed));
-        }
+        self.failed.text(text, FAILED, "TLS handshakes that came to nothing, by cause.");
         self.validities(text);
     }
 

@@ -21,6 +21,12 @@ fn get_from(treat: impl Fn(&mut crate::wire::Client) + Send + Sync + 'static) ->
     (answer, edge)
 }
 
+/// What the edge counts the only request that went wrong as.
+fn is_counted_as(edge: &Edge, cause: &str) {
+    edge.tells(&format!("kiln_edge_refused_requests_total{{cause=\"{cause}\"}} 1"));
+    edge.tells("kiln_edge_failed_requests_total 1");
+}
+
 fn write(connection: &mut crate::wire::Client, bytes: &str) {
     connection.send(bytes);
 }
@@ -38,6 +44,7 @@ fn one_that_refuses() {
     assert!(answer.text().contains("could be connected to"), "{}", answer.text());
     let count = edge.drained();
     assert_eq!((count.served, count.failed), (1, 1));
+    is_counted_as(&edge, "unreachable");
 }
 
 #[test]
@@ -83,13 +90,15 @@ fn who_gets_no_socket_in_time_is_told_so() {
 
 #[test]
 fn one_that_closes_or_resets_without_a_word() {
-    let (answer, _) = get_from(|_| {});
+    let (answer, edge) = get_from(|_| {});
     assert_eq!(answer.status(), 502);
-    let (answer, _) = get_from(|connection| {
+    is_counted_as(&edge, "lost");
+    let (answer, edge) = get_from(|connection| {
         let stream = connection.reader.get_ref().try_clone().unwrap();
         crate::wire::Client::new(stream).reset();
     });
     assert_eq!(answer.status(), 502);
+    is_counted_as(&edge, "lost");
 }
 
 #[test]
@@ -105,8 +114,9 @@ fn one_that_dies_under_a_get_is_replaced_by_another() {
 
 #[test]
 fn one_that_talks_nonsense() {
-    let (answer, _) = get_from(|connection| write(connection, "SSH-2.0-OpenSSH_9.2\r\n\r\n"));
+    let (answer, edge) = get_from(|connection| write(connection, "SSH-2.0-OpenSSH_9.2\r\n\r\n"));
     assert_eq!(answer.status(), 502);
+    is_counted_as(&edge, "garbage");
     assert!(answer.text().contains("HTTP"), "{}", answer.text());
 }
 
@@ -121,8 +131,9 @@ fn one_that_frames_its_answer_in_two_ways() {
 
 #[test]
 fn one_that_stops_in_the_middle_of_the_head() {
-    let (answer, _) = get_from(|connection| write(connection, "HTTP/1.1 200 OK\r\nContent-Le"));
+    let (answer, edge) = get_from(|connection| write(connection, "HTTP/1.1 200 OK\r\nContent-Le"));
     assert_eq!(answer.status(), 502);
+    is_counted_as(&edge, "lost");
 }
 
 #[test]
@@ -140,6 +151,7 @@ fn one_that_stops_in_the_middle_of_the_body() {
         assert_eq!(client.read_body(&head), None, "a cut answer must not look whole");
         let count = edge.drained();
         assert_eq!((count.served, count.failed), (1, 1));
+        edge.tells("kiln_edge_spoilt_answers_total{cause=\"broken_off\"} 1");
     }
 }
 
@@ -172,6 +184,7 @@ fn one_that_sends_more_than_it_promised() {
         let answer = client.get("/");
         assert_eq!((answer.status(), answer.text()), (200, "whole"), "request {n}");
     }
+    edge.tells("kiln_edge_spoilt_answers_total{cause=\"overlong\"} 10");
 }
 
 #[test]
@@ -193,6 +206,7 @@ fn one_that_hangs() {
     assert!(answer.text().contains("in time"), "{}", answer.text());
     let count = edge.drained();
     assert_eq!((count.served, count.failed), (1, 1));
+    is_counted_as(&edge, "response_timeout");
 }
 
 #[test]
@@ -210,6 +224,7 @@ fn one_that_cannot_be_connected_to_in_time() {
     edge.serve(&[&instance]);
     assert_eq!(edge.connect().get("/").status(), 504);
     assert_eq!(edge.drained().failed, 1);
+    is_counted_as(&edge, "connect_timeout");
 }
 
 #[test]
