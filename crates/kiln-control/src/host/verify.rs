@@ -93,7 +93,7 @@ impl Roots<'_> {
         // The list of names is mounted where there is one; what it says is looked at as well.
         let names = (!service.needs.is_empty()).then_some("/etc/hosts");
         let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).chain(names).collect();
-        let mut differs = running.differs(&service.run, &allowed);
+        let mut differs = running.differs(service, &allowed);
         differs.extend(running.is_not_as_ordered(service));
         match self.root(&running, service) {
             Ok(root) => differs.extend(root),

@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_bake::inspect::Ids;
-use kiln_model::{ReleaseService, RunSettings, hosts_file, inside};
-use rustix::fs::{Mode, OFlags, fstat, open};
+use kiln_model::{Capability, ReleaseService, hosts_file, inside};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 use launched::Launched;
 use limits::Groups;
@@ -67,10 +67,35 @@ impl Running {
     /// What is not as `service` says of its arguments, its environment, its limits, and whom it knows by name.
     pub(crate) fn is_not_as_ordered(&self, service: &ReleaseService) -> Vec<String> {
         let given: BTreeSet<&str> = service.secrets.values().filter_map(|s| s.env.as_deref()).collect();
-        let mut differs = self.launched.differs(&service.run.argv, &service.env, &given);
+        let argv = &service.run.argv;
+        let mut differs = Vec::new();
+        // What the kernel tells of arguments and variables is about the program that was executed last.
+        if argv.first().is_none_or(|program| self.still_runs(program)) {
+            differs.extend(self.launched.differs(argv, &service.env, &given));
+        }
         differs.extend(self.groups.differs(service.limits));
         differs.extend(self.other_names(service));
         differs
+    }
+
+    /// Whether it has executed no other program since it was started as this one, which may be a script.
+    fn still_runs(&self, program: &str) -> bool {
+        let file = |path: &[u8], flags| -> io::Result<OwnedFd> {
+            let flags = flags | OFlags::CLOEXEC;
+            Ok(openat2(self.root()?, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
+        };
+        let interpreter = || {
+            let mut head = [0; 256];
+            let length = rustix::io::read(file(program.as_bytes(), OFlags::RDONLY).ok()?, &mut head).ok()?;
+            let line = head[..length].strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+            line.split(|b| matches!(b, b' ' | b'\t')).find(|word| !word.is_empty()).map(<[u8]>::to_vec)
+        };
+        let Ok(now) = rustix::fs::stat(self.proc.join("exe")) else { return false };
+        let is_now = |path: &[u8]| {
+            let named = file(path, OFlags::PATH).and_then(|file| Ok(fstat(&file)?));
+            named.is_ok_and(|named| (named.st_dev, named.st_ino) == (now.st_dev, now.st_ino))
+        };
+        is_now(program.as_bytes()) || interpreter().is_some_and(|path| is_now(&path))
     }
 
     /// The image's own file does where nothing is needed.
@@ -81,21 +106,34 @@ impl Running {
         differs.then(|| "/etc/hosts does not say what its release needs".to_owned())
     }
 
-    /// What is not as every instance has it, or not as `run` says. Mounts are allowed at and below `allowed`.
-    pub(crate) fn differs(&self, run: &RunSettings, allowed: &[&str]) -> Vec<String> {
+    /// What is not as every instance has it, or not as `service` says. Mounts are allowed at and below `allowed`.
+    pub(crate) fn differs(&self, service: &ReleaseService, allowed: &[&str]) -> Vec<String> {
+        let (run, may) = (&service.run, &service.capabilities);
         let mut differs = self.mounted(allowed);
-        for (what, field, inside, map) in
-            [("user", "Uid", run.uid, &self.ids.users), ("group", "Gid", run.gid, &self.ids.groups)]
-        {
+        for (what, field, inside, map, changes) in [
+            ("user", "Uid", run.uid, &self.ids.users, Capability::Setuid),
+            ("group", "Gid", run.gid, &self.ids.groups, Capability::Setgid),
+        ] {
+            if may.contains(&changes) {
+                continue;
+            }
             let expected = Ids::outside(map, inside);
             let found = self.field(field).and_then(|ids| ids.split_ascii_whitespace().next()?.parse().ok());
             if found != expected {
                 differs.push(format!("its main process does not run as {what} {inside} of its release"));
             }
         }
+        let may = may.iter().fold(0u64, |bits, capability| bits | 1 << capability.number());
+        for (field, means) in [
+            ("CapEff", "its main process has capabilities that its release does not give it"),
+            ("CapBnd", "its main process could be given capabilities that its release does not give it"),
+        ] {
+            let found = self.field(field).and_then(|bits| u64::from_str_radix(bits, 16).ok());
+            if found.is_none_or(|found| found & !may != 0) {
+                differs.push(means.to_owned());
+            }
+        }
         for (field, expected, means) in [
-            ("CapEff", "0000000000000000", "its main process has capabilities"),
-            ("CapBnd", "0000000000000000", "its main process could be given capabilities"),
             ("NoNewPrivs", "1", "its main process may gain privileges"),
             ("Seccomp", "2", "its system calls are not filtered"),
         ] {
