@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use kiln_model::{Content, InstanceId, Meta, Node, NotKept, Xattrs};
+use kiln_model::{ByteSize, Content, InstanceId, Meta, Node, NotKept, Xattrs};
 use kiln_store::{Batch, Verity};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, openat2, readlinkat};
 
 use super::HandmadeError;
 use super::survey::{self, DEEPEST, MOST, NoSurvey, Seen, Survey, first_difference};
@@ -36,6 +36,12 @@ pub(super) struct Gathered {
     /// By absolute path, the volatile path itself among them.
     pub(super) nodes: BTreeMap<Vec<u8>, Node>,
     pub(super) left_out: Vec<NotKept>,
+}
+
+/// How many bytes there can be on the file system of `top`.
+fn room(top: &OwnedFd) -> io::Result<u64> {
+    let system = fstatvfs(top)?;
+    Ok(system.f_blocks.saturating_mul(system.f_frsize))
 }
 
 impl Gatherer<'_> {
@@ -82,7 +88,17 @@ impl Gatherer<'_> {
             let meta = self.meta(seen, &shown)?;
             let node = match seen.kind {
                 FileType::Directory => Node::Directory(meta),
-                FileType::RegularFile => self.file(top, below, seen, meta).map_err(read)?,
+                FileType::RegularFile => {
+                    let holds = room(top).map_err(read)?;
+                    if seen.size > holds {
+                        return Err(HandmadeError::Holes {
+                            path: shown,
+                            size: ByteSize(seen.size),
+                            holds: ByteSize(holds),
+                        });
+                    }
+                    self.file(top, below, seen, meta).map_err(read)?
+                }
                 FileType::Symlink => {
                     let target = readlinkat(top, &below[1..], Vec::new()).map_err(|e| read(e.into()))?;
                     Node::Symlink(meta, target.into_bytes())

@@ -25,7 +25,7 @@ mod survey;
 
 use std::io;
 
-use kiln_model::{ExitCode, Failure, InstanceId, TreeError};
+use kiln_model::{ByteSize, ExitCode, Failure, InstanceId, TreeError};
 use kiln_store::StoreError;
 
 use crate::export::ExportError;
@@ -66,6 +66,18 @@ pub enum HandmadeError {
         /// Who, as the host numbers him.
         user: u32,
     },
+    /// A file has holes, which an image cannot have.
+    #[error(
+        "{path} is {size} by what it says, on a volatile path of {holds}: it has holes, and images have none"
+    )]
+    Holes {
+        /// Where.
+        path: String,
+        /// What the file says.
+        size: ByteSize,
+        /// What there can be on the path.
+        holds: ByteSize,
+    },
     /// A volatile path cannot be read.
     #[error("could not read {path}")]
     Read {
@@ -88,9 +100,10 @@ pub enum HandmadeError {
 impl From<HandmadeError> for Failure {
     fn from(error: HandmadeError) -> Self {
         let code = match &error {
-            HandmadeError::Nothing(_) | HandmadeError::Changing { .. } | HandmadeError::TooMuch { .. } => {
-                ExitCode::Usage
-            }
+            HandmadeError::Nothing(_)
+            | HandmadeError::Changing { .. }
+            | HandmadeError::TooMuch { .. }
+            | HandmadeError::Holes { .. } => ExitCode::Usage,
             _ => ExitCode::Host,
         };
         let hint = match &error {
@@ -98,6 +111,7 @@ impl From<HandmadeError> for Failure {
                 "`kiln diff {id}` shows what it holds; /tmp, /var/tmp, /run and /dev/shm are never kept. Only \
                  volatile paths can be changed: `volatile` of the image in kiln.toml declares them"
             )),
+            HandmadeError::Holes { .. } => Some("remove it, or make it as large as what is in it".to_owned()),
             HandmadeError::Changing { .. } => Some("end what writes there, and commit again".to_owned()),
             _ => None,
         };

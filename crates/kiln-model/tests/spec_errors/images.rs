@@ -55,6 +55,12 @@ fn what_images_cannot_be() {
         kiln.toml:5:29: `cache` is not an absolute path; expected an absolute path without `..`
             at |"cache"|
         "#);
+    assert_snapshot!(with("run ", "volatile = [{ path = \"/a\", size = \"0B\" }, { path = \"/b\", size = \"2048GiB\" }]\nrun "), @r#"
+        kiln.toml:5:35: a volatile path cannot have 0B; expected from 4KiB to 1024GiB; what is written to it counts as memory of the service, too
+            at |"0B"|
+        kiln.toml:5:65: a volatile path cannot have 2048GiB; expected from 4KiB to 1024GiB; what is written to it counts as memory of the service, too
+            at |"2048GiB"|
+        "#);
 }
 
 #[test]

@@ -100,7 +100,15 @@ fn what_hands_have_made_serves_only_where_the_spec_allows_it() {
     refused(&host, &["commit", &victim], 2, &["holds nothing that could become part of an image"]);
     refused(&host, &["commit", "hello-web-1-99"], 2, &["there is no running instance"]);
 
-    let hands = Hands::on(&host, &victim, CHANGE);
+    let hole = "dd if=/dev/zero of=sparse bs=1 count=1 seek=1099511627775";
+    let hands = Hands::on(&host, &victim, &format!("{CHANGE}; {hole} > /dev/null 2>&1"));
+    refused(
+        &host,
+        &["commit", &victim],
+        2,
+        &["/srv/hand/sparse is 1024GiB by what it says", "remove it, or make it"],
+    );
+    assert!(host.kiln(&["exec", &victim, "--", "rm", "/srv/hand/sparse"]).status.success());
     let made = host.json(&["commit", &victim, "--name", "fixed"]);
     assert_eq!(host.json(&["commit", &victim, "--name", "fixed"])["image"], made["image"], "the same state");
     assert_eq!(made["handmade"]["kept"], json!(["/srv/hand"]), "{made}");

@@ -11,6 +11,10 @@ const MIB: u64 = 1 << 20;
 /// What is writable in every instance, because almost every program takes it for granted.
 const ALWAYS_VOLATILE: [(&str, u64); 3] = [("/tmp", 16 * MIB), ("/run", 4 * MIB), ("/var/tmp", 16 * MIB)];
 
+/// What a volatile path may be given, one page to what no host has.
+const LEAST_VOLATILE: ByteSize = ByteSize(4 << 10);
+const MOST_VOLATILE: ByteSize = ByteSize(1 << 40);
+
 /// What the engine puts in place itself.
 const OF_THE_ENGINE: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -172,7 +176,7 @@ fn volatile(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) ->
         let volatile = match written {
             VolatileFile::Path(path) => Volatile::new(path_of(path, &place, problems), ByteSize(16 * MIB)),
             VolatileFile::Sized(SizedVolatileFile { path, size, exec }) => {
-                let size = parse(size, &place.key("size"), problems).unwrap_or(ByteSize(0));
+                let size = size_of(size, &place.key("size"), problems);
                 let path = path_of(path, &place.key("path"), problems);
                 Volatile { path, size, exec: exec.unwrap_or(false) }
             }
@@ -180,6 +184,17 @@ fn volatile(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) ->
         all.insert(volatile.path.clone(), volatile);
     }
     all.into_values().collect()
+}
+
+/// A tmpfs of no size would be one without limit.
+fn size_of(written: &str, place: &Place, problems: &mut Problems<'_, '_>) -> ByteSize {
+    let size = parse(written, place, problems).unwrap_or(LEAST_VOLATILE);
+    if !(LEAST_VOLATILE..=MOST_VOLATILE).contains(&size) {
+        problems
+            .value(place, format!("a volatile path cannot have {written}"))
+            .expected("from 4KiB to 1024GiB; what is written to it counts as memory of the service, too");
+    }
+    size
 }
 
 fn path_of(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {

@@ -118,11 +118,20 @@ fn limits(file: &ServiceFile, place: &Place, problems: &mut Problems<'_, '_>) ->
     // In range by the check above; a float outside of it saturates.
     let cpu_millis = (cpu * 1000.0).round() as u32;
     let pids = at_least_one(file.pids, 256, &place.key("pids"), problems);
+    if pids > MOST_PIDS {
+        let place = place.key("pids");
+        problems
+            .value(&place, format!("no kernel has {pids} processes"))
+            .expected(format!("1 to {MOST_PIDS}"));
+    }
     Limits { memory, cpu_millis, pids, io: io(file.io.as_ref(), &place.key("io"), problems) }
 }
 
 /// Less than this in a second, and no program gets as far as its first line.
 const LEAST_READ: ByteSize = ByteSize(64 << 10);
+
+/// The kernel's `PID_MAX_LIMIT`.
+const MOST_PIDS: u32 = 4 << 20;
 
 fn io(file: Option<&IoFile>, place: &Place, problems: &mut Problems<'_, '_>) -> Option<IoLimits> {
     let file = file?;
