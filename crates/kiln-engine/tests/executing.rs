@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use common::{Bench, PATIENCE};
 use kiln_engine::Engine;
-use kiln_model::{Capability, ExecOrder, Exit, InstanceId, SecretOrder, SecretValue};
+use kiln_model::{ByteSize, Capability, ExecOrder, Exit, InstanceId, SecretOrder, SecretValue};
 use rustix::pipe::pipe;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -50,6 +50,49 @@ fn it_is_where_the_main_process_is_and_may_do_no_more() {
         "touch /etc/x || mount -t tmpfs none /tmp || unshare -U true || echo 1 > /proc/sys/kernel/panic";
     let (exit, _) = run(&bench, &order.id, attempts, "");
     assert!(matches!(exit, Exit::Code { code: 1.. }), "{exit:?}");
+}
+
+/// It begins with all descriptors of the keeper, which has directories of the host open.
+#[test]
+fn neither_its_directory_nor_its_program_leads_out_by_a_descriptor() {
+    let bench = Bench::new();
+    let order = bench.image.order("a", &["/bin/sleep", "1000"]);
+    bench.run(&order);
+    for number in 0..128 {
+        let mut command = bench.image.command(["/bin/true"].map(String::from).to_vec());
+        command.workdir = format!("/proc/self/fd/{number}");
+        let (exit, text) = run_command(&bench, &order.id, &command, "");
+        assert!(matches!(exit, Exit::NotStarted { .. }), "{number}: {exit} {text}");
+        for there in ["../bin/true", "../usr/bin/true", "../../bin/true", "../../../../../usr/bin/true"] {
+            let program = format!("/proc/self/fd/{number}/{there}");
+            let (exit, text) =
+                run_command(&bench, &order.id, &bench.image.command(vec![program.clone()]), "");
+            assert!(matches!(exit, Exit::NotStarted { .. }), "{program}: {exit} {text}");
+        }
+    }
+}
+
+/// Commands begin where there is hardly any room, more or less of it.
+#[test]
+fn commands_in_an_instance_that_is_full_are_killed_and_nobody_else_is() {
+    let bench = Bench::new();
+    let keeper = bench.keeper_pid();
+    let nothing = || OwnedFd::from(File::options().read(true).write(true).open("/dev/null").unwrap());
+    for n in 0..24 {
+        let fill = format!("head -c {}k /dev/zero > /tmp/full; exec sleep 1000", 2048 + n * 96);
+        let mut order = bench.image.shell(&format!("a-{n}"), &fill);
+        order.limits.memory = ByteSize(4 << 20);
+        bench.run(&order);
+        for _ in 0..10 {
+            let command = bench.image.command(["/bin/true"].map(String::from).to_vec());
+            if let Ok(mut execution) =
+                bench.engine.exec(&order.id, &command, [nothing(), nothing(), nothing()])
+            {
+                let _ = execution.wait(PATIENCE);
+            }
+        }
+    }
+    assert_eq!(bench.keeper_pid(), keeper);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 
 use common::{Bench, status_of};
 use kiln_engine::Engine;
@@ -254,6 +255,28 @@ fn a_program_finds_what_it_expects() {
     assert!(!output.contains("denied"), "{output}");
 }
 
+/// Whoever starts the host may do that with limits, ignored signals and a memory layout that can be foretold.
+#[test]
+fn it_does_not_inherit_from_whoever_started_the_host() {
+    let bench = Bench::prepared(kiln_testkit::fixture_image::FixtureImage::new(), |command| {
+        // SAFETY: these calls are allowed between fork and execution, and change this child only.
+        unsafe {
+            command.pre_exec(|| {
+                let small = |most| rustix::process::Rlimit { current: Some(most), maximum: None };
+                rustix::process::setrlimit(rustix::process::Resource::Cpu, small(1000))?;
+                rustix::process::setrlimit(rustix::process::Resource::Fsize, small(1 << 20))?;
+                libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+                libc::signal(libc::SIGWINCH, libc::SIG_IGN);
+                libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
+                Ok(())
+            });
+        }
+    });
+    let script = "grep SigIgn /proc/self/status; ulimit -t; ulimit -f; cat /proc/self/personality";
+    let (_, output) = bench.script("a", script);
+    assert_eq!(output, "SigIgn:\t0000000000000000\nunlimited\nunlimited\n00000000\n");
+}
+
 #[test]
 fn there_is_no_network_but_loopback() {
     let bench = Bench::new();
@@ -282,6 +305,25 @@ fn a_program_that_cannot_be_executed_says_why() {
         let (exit, _) = bench.to_end(&order);
         let Exit::NotStarted { cause } = &exit else { panic!("{program}: {exit:?}") };
         assert!(cause.contains(program) && cause.contains(why), "{program}: {cause}");
+    }
+    let mut order = bench.image.order("hidden", &["/bin/true"]);
+    order.volatile.push(Volatile::new("/bin", ByteSize(1 << 20)));
+    let (exit, _) = bench.to_end(&order);
+    assert!(exit.to_string().contains("/bin/true, which the volatile path /bin hides"), "{exit}");
+}
+
+/// A descriptor of the keeper's that is still open when the working directory is entered would lead to the host.
+#[test]
+fn no_working_directory_leads_out_by_a_descriptor() {
+    let bench = Bench::new();
+    for number in 0..64 {
+        let mut order = bench.image.shell(&format!("a-{number}"), "ls ../../../../..");
+        order.run.workdir = format!("/proc/self/fd/{number}");
+        let (exit, output) = bench.to_end(&order);
+        assert!(
+            exit.to_string().contains("could not change to the working directory"),
+            "{number}: {exit}\n{output}"
+        );
     }
 }
 

@@ -56,12 +56,64 @@ fn a_volatile_path_holds_what_it_may_and_no_more() {
 }
 
 #[test]
+fn no_size_is_none_and_not_one_without_limit() {
+    let bench = Bench::new();
+    let mut order = bench.image.shell("a", "head -c 100k /dev/zero > /tmp/full; stat -c %s /tmp/full");
+    order.volatile[0].size = ByteSize(0);
+    let (_, output) = bench.to_end(&order);
+    assert!(output.ends_with("\n4096\n"), "{output}");
+}
+
+#[test]
+fn a_volatile_path_may_be_in_another_one() {
+    let bench = Bench::new();
+    let script = "touch /tmp/a/x /tmp/a/b/y && stat -c '%n %u %g %a' /tmp/a /tmp/a/b /tmp/c/d; df -k /tmp/a/b | tail -1";
+    let mut order = bench.image.shell("a", script);
+    for path in ["/tmp/a/b", "/tmp/c", "/tmp/c/d"] {
+        order.volatile.push(Volatile::new(path, ByteSize(1 << 20)));
+    }
+    let (uid, gid) = (order.run.uid, order.run.gid);
+    let (_, output) = bench.to_end(&order);
+    let owned = |path: &str| format!("{path} {uid} {gid} 755\n");
+    let expected = ["/tmp/a", "/tmp/a/b", "/tmp/c/d"].map(owned).concat();
+    assert!(output.starts_with(&expected) && output.contains(" 1024 "), "{output}");
+}
+
+#[test]
 fn files_on_volatile_paths_count_as_memory() {
     let bench = Bench::new();
     let mut order = bench.image.shell("a", "head -c 100m /dev/zero > /tmp/full; exit $?");
     order.volatile[0].size = ByteSize(1 << 30);
     let (exit, _) = bench.to_end(&order);
     assert_eq!(exit, Exit::OutOfMemory { limit: order.limits.memory });
+}
+
+/// What is executed counts while its memory still is the keeper's.
+#[test]
+fn what_does_not_fit_into_its_memory_is_refused_and_costs_nobody_else_anything() {
+    let bench = Bench::new();
+    let keeper = bench.keeper_pid();
+    let mut order = bench.image.order("a", &["/bin/true"]);
+    order.limits.memory = ByteSize(1 << 20);
+    order.env = (0..12).map(|n| (format!("N{n}"), "x".repeat(120_000))).collect();
+    let (exit, _) = bench.to_end(&order);
+    assert!(exit.to_string().contains("its arguments and variables are 1.4MiB"), "{exit}");
+    assert_eq!(bench.keeper_pid(), keeper);
+}
+
+/// Together they are longer than any message may be.
+#[test]
+fn orders_that_are_long_go_in_several_messages() {
+    let bench = Bench::new();
+    let orders: Vec<_> = (0..30)
+        .map(|n| {
+            let mut order = bench.image.order(&format!("a-{n}"), &["/bin/true"]);
+            order.limits.memory = ByteSize(64 << 20);
+            order.env = (0..12).map(|n| (format!("N{n}"), "x".repeat(120_000))).collect();
+            order
+        })
+        .collect();
+    assert_eq!(bench.engine.create(&orders).unwrap().len(), 30);
 }
 
 #[test]

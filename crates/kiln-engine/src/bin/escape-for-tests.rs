@@ -63,6 +63,7 @@ const REFUSED: &[(&str, c_long)] = &[
     ("migrate_pages", libc::SYS_migrate_pages),
     ("mbind", libc::SYS_mbind),
     ("set_mempolicy", libc::SYS_set_mempolicy),
+    ("get_mempolicy", libc::SYS_get_mempolicy),
 ];
 
 const NEW_NAMESPACES: [(&str, i32); 7] = [

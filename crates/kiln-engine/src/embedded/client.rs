@@ -34,6 +34,31 @@ const NAME: &str = "embedded";
 /// How many orders go in one request: the first instances of a large fleet are answered before the last are sent,
 /// and other callers come in between.
 const ORDERS_AT_ONCE: usize = 256;
+/// And of how many bytes, about: half of what a frame may hold.
+const BYTES_AT_ONCE: usize = 16 << 20;
+
+/// Orders in pieces, each of which fits into a frame.
+fn batches(orders: &[InstanceOrder]) -> impl Iterator<Item = &[InstanceOrder]> {
+    let mut left = orders;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = left.iter().take(ORDERS_AT_ONCE).take_while(|order| {
+            bytes += weight(order);
+            bytes <= BYTES_AT_ONCE
+        });
+        let (batch, rest) = left.split_at_checked(fitting.count().max(1))?;
+        left = rest;
+        Some(batch)
+    })
+}
+
+/// About how many bytes an order is in a message; secrets are written as hex digits.
+fn weight(order: &InstanceOrder) -> usize {
+    let arguments = order.run.argv.iter().map(String::len);
+    let variables = order.env.iter().map(|(name, value)| name.len() + value.len());
+    let secrets = order.secrets.iter().map(|secret| 2 * secret.value.reveal().len());
+    1024 + arguments.chain(variables).chain(secrets).sum::<usize>()
+}
 
 impl Embedded {
     /// Connects to the keeper that works in `run_dir`.
@@ -190,7 +215,7 @@ impl Engine for Embedded {
 
     fn create(&self, orders: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {
         let mut statuses = Vec::with_capacity(orders.len());
-        for some in orders.chunks(ORDERS_AT_ONCE) {
+        for some in batches(orders) {
             statuses.extend(self.statuses("create instances", Call::Create(some.to_vec()))?);
         }
         Ok(statuses)

@@ -40,6 +40,7 @@ mod descriptors;
 mod door;
 mod executing;
 mod heir;
+mod heritage;
 mod holder;
 mod instance;
 mod journal;

@@ -24,7 +24,7 @@ use super::holder::{self, Role};
 use super::journal::{Journal, Left};
 use super::ready::{IsReady, Ready};
 use super::turn::{Keeper, Outcome};
-use super::{Config, KeeperError, signals};
+use super::{Config, KeeperError, heritage, signals};
 
 /// Starts a keeper, which becomes a process of its own with a holder, and returns when it accepts requests; then the
 /// calling process is to end. In the keeper and in its holder, returns when it has been told to end and has left
@@ -269,6 +269,7 @@ fn detach(run_dir: &Path) -> io::Result<()> {
         }
     }
     std::env::set_current_dir("/")?;
+    heritage::forget()?;
     let most = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)
 }

@@ -49,6 +49,7 @@ fn prepare(script: &Script) -> Result<(), Failed> {
     }
     at(script, Step::Capabilities, reduce_bounding_set(script))?;
     at(script, Step::Ids, become_user(script))?;
+    at(script, Step::WorkDir, let_go_of_the_host())?;
     at(script, Step::WorkDir, raw::change_dir(&script.workdir))?;
     at(script, Step::Limits, limits(script))?;
     at(script, Step::Capabilities, drop_privilege(script.capabilities))?;
@@ -152,6 +153,13 @@ fn signals() -> Result<(), Errno> {
 
 fn mount_volatile(script: &Script) -> Result<(), Failed> {
     for (n, each) in script.volatile.iter().enumerate() {
+        for hidden in &each.hidden {
+            match raw::make_dir(hidden, 0o755).and_then(|()| raw::change_owner(hidden, each.owner)) {
+                // Of another volatile path below the same one.
+                Ok(()) | Err(libc::EEXIST) => {}
+                Err(errno) => return nth(script, Step::Volatile, n, Err::<(), _>(errno)),
+            }
+        }
         let flags = libc::MS_NOSUID | libc::MS_NODEV | each.no_exec;
         nth(script, Step::Volatile, n, raw::mount(c"tmpfs", &each.path, c"tmpfs", flags, &each.options))?;
     }
@@ -196,6 +204,13 @@ fn wait_for_word(script: &Script, step: Step) -> Result<(), Failed> {
         Err(errno) => Err(errno),
     };
     at(script, step, word)
+}
+
+/// Closes whatever still is open of the parent's: directories of the host, among others. The working directory and the
+/// program are named by the image, which may name `/proc/self/fd/…`, outright or by a link, and would lead out by it.
+fn let_go_of_the_host() -> Result<(), Errno> {
+    let (from, to_the_last) = ((CHANNEL + 1) as c_ulong, u32::MAX as c_ulong);
+    numbers(libc::SYS_close_range, [from, to_the_last, 0]).map(drop)
 }
 
 fn become_user(script: &Script) -> Result<(), Errno> {

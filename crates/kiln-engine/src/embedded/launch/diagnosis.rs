@@ -1,6 +1,6 @@
 //! Why a child did not become its program, in words.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -25,14 +25,26 @@ pub(super) fn of(host: &Host, script: &Script, template: Option<&Template>, fail
         Step::Execute => return of_execution(template.map(Template::root), script, source),
         _ => None,
     };
+    let why = on.filter(|_| failed.step == Step::WorkDir).and_then(|path| hidden(script, &path_of(path)));
+    let why = why.map_or(String::new(), |why| format!(", {why}"));
     let on = on.map_or(String::new(), |path| format!(" {}", path.to_string_lossy()));
-    LaunchError::new(format!("{}{on}", failed.step.words()), source)
+    LaunchError::new(format!("{}{on}{why}", failed.step.words()), source)
+}
+
+fn path_of(path: &CStr) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// Says which volatile path is in front of what the image has at `path`.
+fn hidden(script: &Script, path: &Path) -> Option<String> {
+    let mut volatile = script.volatile.iter().map(|volatile| path_of(&volatile.path));
+    let hides = volatile.rfind(|volatile| path.starts_with(volatile) && path != volatile)?;
+    Some(format!("which the volatile path {} hides", hides.display()))
 }
 
 /// The kernel answers ENOENT also for a missing loader, and EACCES for much: the file itself tells more.
 fn of_execution(root: Option<&OwnedFd>, script: &Script, source: io::Error) -> LaunchError {
-    let to_path = |program: &'_ CString| PathBuf::from(OsStr::from_bytes(program.to_bytes()));
-    let places: Vec<PathBuf> = script.programs.iter().map(to_path).collect();
+    let places: Vec<PathBuf> = script.programs.iter().map(|program| path_of(program)).collect();
     let is_there = |path: &&PathBuf| root.is_some_and(|root| open_in(root, path, OFlags::PATH).is_ok());
     let there = places.iter().find(is_there);
     let Some(path) = there.or(places.first().filter(|_| places.len() == 1)) else {
@@ -42,7 +54,7 @@ fn of_execution(root: Option<&OwnedFd>, script: &Script, source: io::Error) -> L
     };
     let reason = root.map_or_else(String::new, |root| match open_in(root, path, OFlags::PATH) {
         Err(_) => "which is not in its image".to_owned(),
-        Ok(file) => of_file(root, path, &file).unwrap_or_default(),
+        Ok(file) => hidden(script, path).or_else(|| of_file(root, path, &file)).unwrap_or_default(),
     });
     let comma = if reason.is_empty() { "" } else { ", " };
     LaunchError::new(format!("{} {}{comma}{reason}", Step::Execute.words(), path.display()), source)
@@ -66,7 +78,11 @@ fn of_file(root: &OwnedFd, path: &Path, file: &OwnedFd) -> Option<String> {
     };
     let interpreter = Path::new(OsStr::from_bytes(interpreter));
     let is_missing = open_in(root, interpreter, OFlags::PATH).is_err();
-    is_missing.then(|| format!("which needs {}, which is not in its image", interpreter.display()))
+    is_missing.then(|| {
+        let name = interpreter.as_os_str().as_bytes();
+        let line_ends = if name.ends_with(b"\r") { " (its lines end with CR LF)" } else { "" };
+        format!("which needs {}, which is not in its image{line_ends}", name.escape_ascii())
+    })
 }
 
 /// Opens what a path means to a process whose root is `root`.
@@ -102,8 +118,10 @@ fn other_machine(number: u16) -> String {
 impl<'a> Program<'a> {
     fn of(head: &'a [u8]) -> Self {
         if let Some(line) = head.strip_prefix(b"#!") {
-            let line = line.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
-            return Self::Interpreted(line.split(u8::is_ascii_whitespace).next().unwrap_or_default());
+            // As the kernel reads it: to it a carriage return is a part of the name.
+            let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+            let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
+            return Self::Interpreted(words.next().unwrap_or_default());
         }
         if !head.starts_with(b"\x7fELF") {
             return Self::Unknown;
@@ -152,6 +170,8 @@ mod tests {
         assert_eq!(Program::of(b"hello"), Program::Unknown);
         assert_eq!(Program::of(b"\x7fELF"), Program::Unknown);
         assert_eq!(Program::of(b"#! /bin/sh -e\necho"), Program::Interpreted(b"/bin/sh"));
+        assert_eq!(Program::of(b"#!\t/bin/sh\t-e"), Program::Interpreted(b"/bin/sh"));
+        assert_eq!(Program::of(b"#!/bin/sh\r\necho"), Program::Interpreted(b"/bin/sh\r"));
         let mut arm = [0; 64];
         arm[..4].copy_from_slice(b"\x7fELF");
         arm[18] = 40;

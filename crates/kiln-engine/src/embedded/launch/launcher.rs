@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 
-use kiln_model::{AppName, ExecOrder, ImageDigest, InstanceId, InstanceOrder};
+use kiln_model::{AppName, ByteSize, ExecOrder, ImageDigest, InstanceId, InstanceOrder};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -213,6 +213,13 @@ fn sensible(order: &InstanceOrder) -> Result<(), LaunchError> {
     if !program.starts_with('/') {
         return Err(LaunchError::Order(format!("the program `{program}` is not an absolute path")));
     }
+    let (texts, memory) = (bytes_of_texts(order), order.limits.memory);
+    if texts > memory.0 / 4 {
+        return Err(LaunchError::Order(format!(
+            "its arguments and variables are {}, and all it may use is {memory}: at most a quarter of that",
+            ByteSize(texts).about()
+        )));
+    }
     let mut ids = [run.uid, run.gid].into_iter().chain(run.groups.iter().copied());
     let id_too_high = ids.find(|id| *id >= AppIds::COUNT);
     if let Some(id) = id_too_high {
@@ -222,6 +229,15 @@ fn sensible(order: &InstanceOrder) -> Result<(), LaunchError> {
         )));
     }
     Ok(())
+}
+
+/// What the kernel copies for its program. That counts as the instance's while the memory of who executes it still is the
+/// keeper's, which would be killed with it if there were no room.
+fn bytes_of_texts(order: &InstanceOrder) -> u64 {
+    let arguments = order.run.argv.iter().map(String::len);
+    let variables = order.env.iter().map(|(name, value)| name.len() + value.len());
+    let secrets = order.secrets.iter().filter(|s| s.env.is_some()).map(|s| s.value.reveal().len());
+    arguments.chain(variables).chain(secrets).map(|length| length as u64).sum()
 }
 
 fn no_ids_left() -> LaunchError {

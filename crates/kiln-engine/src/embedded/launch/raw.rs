@@ -149,6 +149,14 @@ pub(super) fn make_dir_at(dir: c_int, path: &CStr, mode: usize) -> Result<(), Er
     unsafe { checked(libc::SYS_mkdirat, [dir as isize as usize, at(path), mode]) }.map(drop)
 }
 
+/// `chown(2)` of a directory that was just made.
+pub(super) fn change_owner(path: &CStr, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+    let (this_dir, no_follow) = (libc::AT_FDCWD as isize as usize, libc::AT_SYMLINK_NOFOLLOW as usize);
+    // SAFETY: the path is NUL-terminated and only read.
+    unsafe { checked(libc::SYS_fchownat, [this_dir, at(path), uid as usize, gid as usize, no_follow]) }
+        .map(drop)
+}
+
 /// What time it is by a clock that does not jump, in nanoseconds.
 pub(super) fn nanoseconds() -> u64 {
     let mut now = [0u64; 2];

@@ -159,6 +159,10 @@ impl Streams {
 /// A tmpfs to mount.
 pub(super) struct Tmpfs {
     pub(super) path: CString,
+    /// Directories on the way to it that another one hides, which is mounted before.
+    pub(super) hidden: Vec<CString>,
+    /// Whose those are.
+    pub(super) owner: (u32, u32),
     pub(super) options: CString,
     /// The flag that forbids to execute what is on it, or none.
     pub(super) no_exec: c_ulong,
@@ -306,17 +310,29 @@ fn volatile(order: &InstanceOrder, ids: AppIds) -> Result<Vec<Tmpfs>, NulError> 
     }
     all.sort_unstable();
     let owner = (ids.outside(order.run.uid), ids.outside(order.run.gid));
-    all.iter().map(|volatile| tmpfs(volatile, owner)).collect()
+    all.iter().map(|volatile| tmpfs(volatile, &all, owner)).collect()
 }
 
-fn tmpfs(volatile: &Volatile, (uid, gid): (u32, u32)) -> Result<Tmpfs, NulError> {
-    let (path, size) = (volatile.path.as_str(), volatile.size.0);
+fn tmpfs(volatile: &Volatile, all: &[Volatile], owner @ (uid, gid): (u32, u32)) -> Result<Tmpfs, NulError> {
+    // To the kernel none at all would be without limit.
+    let (path, size) = (volatile.path.as_str(), volatile.size.0.max(4096));
     let mode = if is_shared_by_custom(path) { "1777" } else { "0755" };
     // A file costs about a page of kernel memory even when empty: as many as pages, within reason.
     let inodes = (size / 4096).clamp(64, 1 << 20);
     let options = format!("mode={mode},uid={uid},gid={gid},size={size},nr_inodes={inodes}");
     let no_exec = if volatile.exec { 0 } else { libc::MS_NOEXEC };
-    Ok(Tmpfs { path: CString::new(path)?, options: CString::new(options)?, no_exec })
+    let hidden = hidden(path, all)?;
+    Ok(Tmpfs { path: CString::new(path)?, hidden, owner, options: CString::new(options)?, no_exec })
+}
+
+/// The directories from the innermost volatile path around `path` to it.
+fn hidden(path: &str, all: &[Volatile]) -> Result<Vec<CString>, NulError> {
+    let below =
+        |v: &Volatile| path.strip_prefix(v.path.as_str()).filter(|rest| rest.starts_with('/')).map(str::len);
+    let Some(length) = all.iter().filter_map(below).min() else { return Ok(Vec::new()) };
+    let from = path.len() - length;
+    let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > from).chain([path.len()]);
+    ends.map(|end| CString::new(&path[..end])).collect()
 }
 
 /// Directories that everybody may write to on any machine.

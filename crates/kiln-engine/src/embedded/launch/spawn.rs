@@ -35,8 +35,10 @@ pub(super) unsafe fn spawn(script: &Script, stack: &Stack, cgroup: BorrowedFd<'_
     // A child that joins an instance enters those of the instance.
     let namespaces = if script.beside.is_some() { 0 } else { NAMESPACES };
     let files = if script.streams.parents_end.is_some() { 0 } else { libc::CLONE_FILES };
-    let shared = libc::CLONE_VM | libc::CLONE_PIDFD | files | namespaces;
-    arguments.flags = shared as u64 | INTO_CGROUP;
+    // Where memory is wanting, the kernel kills all who share that of the one it picks. A command begins in a group that may
+    // be full, so it has a copy; an instance begins in one of its own, with room for what it takes with it.
+    let memory = if script.beside.is_some() { 0 } else { libc::CLONE_VM };
+    arguments.flags = (memory | libc::CLONE_PIDFD | files | namespaces) as u64 | INTO_CGROUP;
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
     (arguments.stack, arguments.stack_size) = (stack, stack_size);
