@@ -187,3 +187,51 @@ fn id_map(text: &str) -> Vec<(u32, u32, u32)> {
     };
     text.lines().filter_map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// Ends when what it reads does.
+    fn started(program: &str, arguments: &[&str]) -> (Child, Running) {
+        let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        // What it waits for is in the pipe already when it reads.
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        let running = Running::of(child.id()).unwrap();
+        (child, running)
+    }
+
+    fn end(mut child: Child) {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_has_executed_another_one_is_known_to_have() {
+        let (child, running) = started("/bin/sh", &["-c", "read first; exec cat"]);
+        let become_cat = || running.proc.join("exe").read_link().unwrap().ends_with("cat");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !become_cat() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert!(!running.still_runs("/bin/sh") && running.still_runs("/bin/cat"));
+        end(child);
+    }
+
+    #[test]
+    fn a_script_runs_as_its_interpreter() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("script");
+        std::fs::write(&script, "#! /bin/sh -e\nread first; read second\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (child, running) = started(script.to_str().unwrap(), &[]);
+        assert!(running.still_runs(script.to_str().unwrap()) && running.still_runs("/bin/sh"));
+        assert!(!running.still_runs("/bin/cat") && !running.still_runs("/nothing"));
+        end(child);
+    }
+}
