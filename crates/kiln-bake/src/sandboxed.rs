@@ -3,8 +3,9 @@
 //! What they see is the same on every host and at every time: the host name, the environment, the clock, which stands
 //! at the tree's epoch (on x86-64). A build that asks for the host's network sees that, and the world behind it.
 
-use kiln_model::{ImageDigest, ImageHandle, Sha256, Tree, TreeError};
-use kiln_store::{Scratch, Store, StoreError};
+use kiln_model::{Tree, TreeError};
+use kiln_mount::ImageFiles;
+use kiln_store::{Store, StoreError};
 
 use crate::debian::capture::{self, CaptureError};
 use crate::erofs;
@@ -54,9 +55,10 @@ pub(crate) fn written_by<E: From<SandboxError> + Send>(
     let metadata = erofs::write(&tree).map_err(SandboxError::from)?.bytes;
     let file = store.scratch(&metadata).map_err(SandboxError::from)?;
     drop(metadata);
-    let image = intermediate(&file, store);
+    // Nobody else sees this image, and it is gone afterwards: it needs no digest.
+    let image = ImageFiles { metadata: file.path(), objects: store.objects_dir() };
     let work = || {
-        let place = Workplace::new(&image, job.network).map_err(SandboxError::from)?;
+        let place = Workplace::new(image, job.network).map_err(SandboxError::from)?;
         let outcome =
             sandbox::run(&place.root, &place.users, job, &mut |piece| hear(piece), &|| report.cancelled())
                 .map_err(SandboxError::Start)?;
@@ -71,15 +73,6 @@ fn captured(place: &Workplace, tree: Tree, store: &Store) -> Result<Tree, Sandbo
     let tree = capture::captured(place, tree, &batch)?;
     batch.commit()?;
     Ok(tree)
-}
-
-/// An image that nobody else sees and that is gone afterwards, so that nobody asks for its digest.
-fn intermediate(metadata: &Scratch, store: &Store) -> ImageHandle {
-    ImageHandle {
-        digest: ImageDigest(Sha256([0; 32])),
-        metadata: metadata.path().to_owned(),
-        objects: store.objects_dir().to_owned(),
-    }
 }
 
 /// The environment that programs are given, in which `epoch` is now.

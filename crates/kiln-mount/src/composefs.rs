@@ -13,6 +13,21 @@ use crate::file_system::FileSystem;
 use crate::layer::{self, INERT};
 use crate::{MountError, UserNamespace};
 
+/// Where an image is, whether it has a digest that anybody knows it by or is one that nobody else will see.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageFiles<'a> {
+    /// The metadata file (EROFS).
+    pub metadata: &'a Path,
+    /// The directory of content objects.
+    pub objects: &'a Path,
+}
+
+impl<'a> From<&'a ImageHandle> for ImageFiles<'a> {
+    fn from(image: &'a ImageHandle) -> Self {
+        Self { metadata: &image.metadata, objects: &image.objects }
+    }
+}
+
 /// Mounts `image` read-only, nosuid and nodev, detached: `move_mount` gives it a place, dropping it unmounts it.
 ///
 /// With `idmap`, user n of the image is the user of the host that the namespace maps n to; ids without a mapping
@@ -23,8 +38,11 @@ use crate::{MountError, UserNamespace};
 /// # Errors
 /// If the kernel refuses any step ([`crate::support`] tells in advance whether it can do them at all), or a path of
 /// the handle cannot be opened.
-pub fn composefs(image: &ImageHandle, idmap: Option<&UserNamespace>) -> Result<OwnedFd, MountError> {
-    let layers = Layers::of(image, idmap)?;
+pub fn composefs<'a>(
+    image: impl Into<ImageFiles<'a>>,
+    idmap: Option<&UserNamespace>,
+) -> Result<OwnedFd, MountError> {
+    let layers = Layers::of(image.into(), idmap)?;
     let overlay = layers.overlay()?;
     overlay.flag("ro")?;
     overlay.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | INERT)
@@ -35,8 +53,8 @@ pub fn composefs(image: &ImageHandle, idmap: Option<&UserNamespace>) -> Result<O
 ///
 /// # Errors
 /// As [`composefs`].
-pub fn metadata(image: &ImageHandle) -> Result<OwnedFd, MountError> {
-    layer::erofs(&image.metadata)
+pub fn metadata<'a>(image: impl Into<ImageFiles<'a>>) -> Result<OwnedFd, MountError> {
+    layer::erofs(image.into().metadata)
 }
 
 /// Mounts `image` with a writable layer: what changes is found in `upper_dir` afterwards, the image stays as it is.
@@ -53,13 +71,13 @@ pub fn metadata(image: &ImageHandle) -> Result<OwnedFd, MountError> {
 ///
 /// # Errors
 /// As [`composefs`]; also if the directories are not siblings.
-pub fn composefs_with_upper(
-    image: &ImageHandle,
+pub fn composefs_with_upper<'a>(
+    image: impl Into<ImageFiles<'a>>,
     idmap: Option<&UserNamespace>,
     upper_dir: &Path,
     work_dir: &Path,
 ) -> Result<OwnedFd, MountError> {
-    let layers = Layers::of(image, idmap)?;
+    let layers = Layers::of(image.into(), idmap)?;
     let overlay = layers.overlay()?;
     let parent = shared_parent(upper_dir, work_dir)?;
     // Overlayfs wants both inside one mount: two clones would be two.
@@ -78,9 +96,9 @@ struct Layers {
 }
 
 impl Layers {
-    fn of(image: &ImageHandle, idmap: Option<&UserNamespace>) -> Result<Self, MountError> {
+    fn of(image: ImageFiles<'_>, idmap: Option<&UserNamespace>) -> Result<Self, MountError> {
         let layers =
-            Self { metadata: layer::erofs(&image.metadata)?, objects: layer::clone_of(&image.objects)? };
+            Self { metadata: layer::erofs(image.metadata)?, objects: layer::clone_of(image.objects)? };
         if let Some(users) = idmap {
             layer::idmap(&layers.metadata, users)?;
             layer::idmap(&layers.objects, users)?;

@@ -29,7 +29,7 @@ mod layer;
 mod support;
 mod user_namespace;
 
-pub use composefs::{composefs, composefs_with_upper, metadata};
+pub use composefs::{ImageFiles, composefs, composefs_with_upper, metadata};
 pub use error::MountError;
 pub use support::{Missing, support};
 pub use user_namespace::{IdRange, UserNamespace};

@@ -8,8 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use kiln_model::ImageHandle;
-use kiln_mount::{IdRange, MountError, UserNamespace, composefs_with_upper};
+use kiln_mount::{IdRange, ImageFiles, MountError, UserNamespace, composefs_with_upper};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mknodat, openat2};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_bind, mount_change, move_mount,
@@ -78,7 +77,7 @@ pub(crate) struct Workplace {
 
 impl Workplace {
     /// Only for a thread of [`in_private_mounts`].
-    pub(crate) fn new(image: &ImageHandle, network: Network) -> Result<Self, WorkplaceError> {
+    pub(crate) fn new(image: ImageFiles<'_>, network: Network) -> Result<Self, WorkplaceError> {
         let users = UserNamespace::new(&[HOST_IDS])?;
         mount("kiln", PLACE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755")
             .map_err(system("mount a tmpfs to work in"))?;
