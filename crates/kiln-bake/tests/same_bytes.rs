@@ -15,6 +15,7 @@ use common::{baked, file, locked, order, write};
 use kiln_bake::{BakeOrder, Base};
 use kiln_model::{ImageRecord, Lock};
 use kiln_store::Store;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::{CpuSet, UnshareFlags, unshare_unsafe};
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +29,14 @@ struct World {
     project: PathBuf,
     /// The directory of the store.
     state: PathBuf,
-    /// From scratch, or from Debian with the lock that lies in this file.
+    /// From scratch, or from Debian with the lock that lies in this file, or is made there.
     lock: Option<PathBuf>,
     umask: u32,
     hostname: Option<String>,
     uid: u32,
     one_cpu: bool,
+    /// Whether the host is no Debian: it has neither apt nor dpkg, and no packages that they know of.
+    without_apt: bool,
     /// Where the record is to be written.
     answer: PathBuf,
 }
@@ -46,7 +49,13 @@ fn in_another_world() {
     enter(&world);
     let store = Store::open(&world.state).unwrap();
     let (order, lock) = match &world.lock {
-        Some(file) => (debian(&world.project), Lock::from_toml(&fs::read_to_string(file).unwrap()).unwrap()),
+        Some(file) => {
+            let order = debian(&world.project);
+            if !file.exists() {
+                fs::write(file, locked(&order, &store).to_toml()).unwrap();
+            }
+            (order, Lock::from_toml(&fs::read_to_string(file).unwrap()).unwrap())
+        }
         None => {
             let order = scratch(&world.project);
             let lock = locked(&order, &store);
@@ -71,6 +80,9 @@ fn enter(world: &World) {
         unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.unwrap();
         rustix::system::sethostname(name.as_bytes()).unwrap();
     }
+    if world.without_apt {
+        hide_apt();
+    }
     if world.uid != 0 {
         // SAFETY: plain numbers; the C library changes all threads of this process, which ends soon.
         unsafe {
@@ -81,6 +93,36 @@ fn enter(world: &World) {
         };
         assert!(Store::open(Path::new("/root/of-somebody-else")).is_err(), "no longer root");
     }
+}
+
+/// Whatever Debian has for its packages, and what packages are compressed with.
+const OF_DEBIAN: [&str; 7] = ["apt", "dpkg", "xz", "zstd", "ar", "debconf", "perl"];
+const EMPTY: [&str; 3] = ["/var/lib/dpkg", "/var/lib/apt", "/var/cache/apt"];
+
+/// Lays nothing over it, for this thread and those it starts.
+fn hide_apt() {
+    // SAFETY: this thread alone gets its own mounts; the descriptor table stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    for entry in fs::read_dir("/usr/bin").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let of = |tool: &&str| {
+            name.strip_prefix(*tool).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        // Links lead to what is hidden under its own name.
+        if OF_DEBIAN.iter().any(of) && !path.is_symlink() {
+            mount_bind("/dev/null", &path).unwrap();
+        }
+    }
+    for dir in EMPTY {
+        mount("nothing", dir, "tmpfs", MountFlags::empty(), None).unwrap();
+    }
+    for tool in ["apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb", "xz"] {
+        let run = Command::new(tool).arg("--version").output();
+        assert!(run.is_err(), "{tool} was to be out of reach, and says {run:?}");
+    }
+    assert!(fs::read_dir(EMPTY[0]).unwrap().next().is_none());
 }
 
 fn bake_in(world: &World, surroundings: &[(&str, &str)]) -> ImageRecord {
@@ -158,6 +200,7 @@ impl Place {
             hostname: None,
             uid: 0,
             one_cpu: false,
+            without_apt: false,
             answer: self.0.path().join("record.json"),
         }
     }
@@ -208,9 +251,12 @@ fn from_scratch() {
 fn from_debian_and_again_without_what_was_cached() {
     let (here, there) = (Place::new(false, 1_000_000_000), Place::new(true, 1_234_567_890));
     let mut world = here.world(Some(&here.0.path().join("kiln.lock")));
-    let lock = locked(&debian(&here.project()), &Store::open(&world.state).unwrap());
-    fs::write(world.lock.as_ref().unwrap(), lock.to_toml()).unwrap();
+    world.without_apt = true;
     let usual = bake_in(&world, &HOME);
+    let lock = locked(&debian(&here.project()), &Store::open(&world.state).unwrap());
+    let made_without = fs::read_to_string(world.lock.as_ref().unwrap()).unwrap();
+    assert_eq!(made_without, lock.to_toml(), "apt and dpkg have no say in what is chosen");
+    world.without_apt = false;
 
     let mut abroad = there.world(world.lock.as_deref());
     carry_packages(&lock, &world.state, &abroad.state);
