@@ -116,7 +116,7 @@ pub struct CopySpec {
     /// Relative to the directory of `kiln.toml`, and, as it is written, not leading out of it. (A symbolic link on
     /// the way might; that is for whoever opens it to refuse.)
     pub src: String,
-    /// Absolute path in the image, without `.`, `..`, empty components or a slash at its end.
+    /// Absolute path in the image, without `.`, `..` or empty components. A slash at its end says that a file is put into it.
     pub dst: String,
     /// Permission bits of its files; 0644, or 0755 for what may be executed, if absent.
     pub mode: Option<u32>,

@@ -12,7 +12,7 @@ app = \"hello\"
 
 [image.web]
 from = \"scratch\"
-files = [{ src = \"program\", dst = \"/program\", mode = \"0755\" }, { src = \"page\", dst = \"/srv/page\" }]
+files = [{ src = \"program\", dst = \"/program\", mode = \"0755\" }, { src = \"page\", dst = \"/srv/\" }]
 links = [{ path = \"/srv/link\", to = \"page\" }]
 run = [\"/program\"]
 ";

@@ -10,7 +10,7 @@ pub struct CopyFile {
     /// The file, or the directory with all that is in it, relative to `kiln.toml`.
     #[schemars(example = &"site/")]
     pub src: String,
-    /// Its absolute path in the image.
+    /// Its absolute path in the image; of a file, with a slash at its end, that of the directory it is put into.
     #[schemars(example = &"/srv/www")]
     pub dst: String,
     /// Permission bits of its files, in octal; 0644, or 0755 for what may be executed, if absent.

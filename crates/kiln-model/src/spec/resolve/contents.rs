@@ -41,10 +41,16 @@ fn each<F, T>(
 fn copy(file: &CopyFile, place: &Place, problems: &mut Problems<'_, '_>) -> CopySpec {
     CopySpec {
         src: paths::of_project(&file.src, &place.key("src"), problems),
-        dst: paths::absolute(&file.dst, &place.key("dst"), problems),
+        dst: destination(&file.dst, &place.key("dst"), problems),
         mode: mode(file.mode.as_ref(), place, problems),
         owner: owner(file.owner.as_ref(), place, problems),
     }
+}
+
+/// A slash at the end says that it is a directory, into which a file is put.
+fn destination(dst: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
+    let path = paths::absolute(dst, place, problems);
+    if dst.ends_with('/') && !path.ends_with('/') { path + "/" } else { path }
 }
 
 fn dir(file: &DirFile, place: &Place, problems: &mut Problems<'_, '_>) -> DirSpec {
