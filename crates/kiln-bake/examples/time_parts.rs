@@ -1,19 +1,24 @@
 //! What only a process that has the library can time: mounts, and bakes of large images after one file has changed.
 //! One JSON object a line, for `cargo xtask bench bake`.
 //!
+//! `time_parts one-package STORE PROJECT`: one bake of the project of that bench, in which a package is new, and how much
+//! of it the new package's own unpacking and scripts take.
+//!
 //! `time_parts STORE LOCK`: a state directory that has the packages of LOCK, which is that of an image `web` of
 //! `debian:bookworm` without packages asked for.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use common::{Quiet, file};
-use kiln_bake::{BakeOrder, bake};
-use kiln_model::{ImageDigest, Lock, LockedPackage, Sha256};
+use kiln_bake::{BakeOrder, Report, bake};
+use kiln_model::{ImageDigest, Lock, LockedPackage, Progress, Sha256};
 use kiln_store::Store;
 
 fn median(mut runs: Vec<f64>) -> f64 {
@@ -124,15 +129,65 @@ fn looks(store: &Store, digest: &ImageDigest) -> f64 {
     median((0..21).map(look).collect())
 }
 
+/// Counts how long each task takes.
+#[derive(Default)]
+struct Stopwatch(Mutex<BTreeMap<String, (Option<Instant>, f64)>>);
+
+impl Report for Stopwatch {
+    fn progress(&self, progress: Progress) {
+        let mut tasks = self.0.lock().expect("nobody panicked");
+        let (begun, seconds) = tasks.entry(progress.task).or_default();
+        let since = *begun.get_or_insert_with(Instant::now);
+        if progress.finished {
+            *seconds += since.elapsed().as_secs_f64();
+            *begun = None;
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn one_package(store: &Store, project: &Path) {
+    let text = fs::read_to_string(project.join("kiln.lock")).expect("a lock");
+    let lock = Lock::from_toml(&text).expect("a lock");
+    let requested = &lock.images.values().next().expect("an image").request.requested;
+    let requested: Vec<&str> = requested.iter().map(String::as_str).collect();
+    let mut order = common::order(project, &requested);
+    order.files = vec![file("page.html", "/srv/page.html")];
+    let (watch, begun) = (Stopwatch::default(), Instant::now());
+    let baked = bake(&order, &lock, store, &watch).unwrap_or_else(|e| panic!("{e:?}"));
+    let wall = begun.elapsed().as_secs_f64();
+    assert!(!baked.reused, "a package was to be new");
+    let tasks = watch.0.into_inner().expect("nobody panicked");
+    let of = |task: &str| tasks.get(task).expect("a task of this bake").1;
+    let (unpacking, scripts) = (of("unpacking packages"), of("configuring packages"));
+    let rest = wall - unpacking - scripts;
+    let parts =
+        serde_json::json!({ "wall_s": wall, "unpacking_s": unpacking, "scripts_s": scripts, "rest_s": rest });
+    println!("{parts}");
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [state, lock] = &arguments[..] else { panic!("time_parts STORE LOCK") };
-    let store = Store::open(state.as_ref()).expect("a store");
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["one-package", state, project] => one_package(&opened(state), project.as_ref()),
+        [state, lock] => large_images(&opened(state), lock.as_ref()),
+        _ => panic!("time_parts STORE LOCK, or time_parts one-package STORE PROJECT"),
+    }
+}
+
+fn opened(state: &str) -> Store {
+    Store::open(state.as_ref()).expect("a store")
+}
+
+fn large_images(store: &Store, lock: &Path) {
     let base = Lock::from_toml(&fs::read_to_string(lock).expect("a lock")).expect("a lock");
     let project = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
     fs::create_dir_all(&project).expect("a directory");
     for (count, files, goal) in [(1, 10, None), (39, 50, None), (939, 20, None), (1, 200_000, Some(0.2))] {
-        let (seconds, packages, digest) = one_file(&base, count, files, &project, &store);
+        let (seconds, packages, digest) = one_file(&base, count, files, &project, store);
         tell(
             &format!("one file changed, {packages} packages, {} files beside the base's", count * files),
             seconds,
@@ -140,11 +195,11 @@ fn main() {
         );
         tell(
             &format!("mount, its digest compared, {packages} packages, {} files", count * files),
-            mounts(&store, &digest),
+            mounts(store, &digest),
             (files < 1000).then_some(0.002),
         );
         let name = format!("look for damage, {packages} packages, {} files", count * files);
-        tell(&name, looks(&store, &digest), None);
+        tell(&name, looks(store, &digest), None);
     }
     fs::remove_dir_all(&project).expect("removed");
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use kiln_model::{ImageRecord, LeftOut, Lock, LockedImage, Sha256};
-use kiln_store::{Metadata, Store};
+use kiln_store::Store;
 
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
@@ -114,14 +114,15 @@ fn make(
     let merged = merge::finished(order, settings, (built, epoch), handmade.as_ref(), store)?;
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
-    let metadata = Metadata::new(written.bytes);
-    // It goes to disk while the rest is made.
-    let (staged, sha256) = rayon::join(|| batch.stage_metadata(&metadata), || Sha256::of(metadata.bytes()));
+    let staged = batch.stage_metadata(&written.bytes)?;
+    // To forget a large tree takes a while, for which nobody has to wait.
+    let done_with = (merged.tree, std::mem::take(&mut written.bytes));
+    rayon::spawn(move || drop(done_with));
     let mut record = ImageRecord {
-        format: written.format,
-        digest: *metadata.digest(),
+        format: std::mem::take(&mut written.format),
+        digest: *staged.digest(),
         name: order.image.clone(),
-        metadata_bytes: metadata.bytes().len() as u64,
+        metadata_bytes: staged.size(),
         content_bytes: written.content_bytes,
         entries: written.entries,
         packages: packages.iter().map(sbom::Installed::as_ref).collect(),
@@ -134,13 +135,14 @@ fn make(
     };
     let recipes = [RECIPE, debian::RECIPE];
     let inside = sbom::document(&record, &packages, locked, &distribution);
-    let origin = provenance::document(&record, &sha256, order, (locked, found), &recipes, &distribution);
+    let origin =
+        provenance::document(&record, staged.sha256(), order, (locked, found), &recipes, &distribution);
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
-        written.objects.insert(object);
+        written.need(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit_image(staged?, &record, &written.objects)?;
+    batch.commit_image(staged, &record, &written.objects)?;
     task.finish();
     // Each a task that is done with saying it.
     record.left_out.iter().for_each(|left_out| Task::new(report, left_out.to_string(), "", None).finish());

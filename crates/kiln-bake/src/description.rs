@@ -79,7 +79,7 @@ fn objects_as_counted(
     if metadata_bytes.checked_add(again.content_bytes).is_none() {
         return Err("its files add up to more than any disk holds".into());
     }
-    Ok(again.objects)
+    Ok(again.objects.into_iter().collect())
 }
 
 #[cfg(test)]

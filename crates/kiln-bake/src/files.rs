@@ -15,6 +15,9 @@ use crate::order::{BakeOrder, FileSpec};
 
 /// Directories in directories, at most: beyond it links lead in circles.
 const DEEPEST: usize = 64;
+/// To start threads takes longer than to read so few files with so little in them.
+const FEW: usize = 64;
+const LITTLE: u64 = 1 << 20;
 /// Where `kiln up` keeps its state, beside the spec: never part of an image.
 const OWN_STATE: &str = ".kiln";
 
@@ -101,6 +104,10 @@ pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
     for (i, spec) in order.files.iter().enumerate() {
         walk.spec(i, spec)?;
     }
+    let (count, bytes) = (walk.paths.len(), walk.paths.iter().map(|met| met.size).sum::<u64>());
+    if count <= FEW && bytes <= LITTLE {
+        return walk.paths.into_iter().map(known).collect();
+    }
     walk.paths.into_par_iter().map(known).collect()
 }
 
@@ -117,6 +124,7 @@ struct Met {
     dst: Vec<u8>,
     path: PathBuf,
     directory: bool,
+    size: u64,
     spec: usize,
 }
 
@@ -175,11 +183,13 @@ impl Walk<'_> {
     ) -> Result<(), FilesError> {
         let path = if path.is_symlink() { self.inside(&path, src)? } else { path };
         let read = |source| FilesError::Read { path: path.clone(), source };
-        let kind = path.symlink_metadata().map_err(read)?.file_type();
+        let found = path.symlink_metadata().map_err(read)?;
+        let kind = found.file_type();
         if !(kind.is_dir() || kind.is_file()) || depth > DEEPEST {
             return Err(FilesError::Kind(path));
         }
-        self.paths.push(Met { dst: dst.clone(), path: path.clone(), directory: kind.is_dir(), spec });
+        let (directory, size) = (kind.is_dir(), found.len());
+        self.paths.push(Met { dst: dst.clone(), path: path.clone(), directory, size, spec });
         if kind.is_dir() {
             for name in names(&path).map_err(read)? {
                 if path == self.project && name == OWN_STATE {

@@ -11,19 +11,20 @@ const MOST_LINKS: usize = 40;
 /// A tree being changed.
 pub(crate) struct TreeEdit {
     tree: Tree,
-    /// The further names of files that have any.
-    names: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+    /// The further names of files that have any; looked for in all of the tree when they are first asked for.
+    names: Option<Names>,
 }
+
+type Names = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 
 impl TreeEdit {
     pub(crate) fn new(tree: Tree) -> Self {
-        let mut names: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-        for (path, node) in tree.iter() {
-            if let Node::Hardlink(first) = node {
-                names.entry(first.clone()).or_default().push(path.to_vec());
-            }
-        }
-        Self { tree, names }
+        Self { tree, names: None }
+    }
+
+    /// Called before further names come or go.
+    fn names(&mut self) -> &mut Names {
+        self.names.get_or_insert_with(|| further_names(&self.tree))
     }
 
     pub(crate) fn into_tree(self) -> Tree {
@@ -46,7 +47,7 @@ impl TreeEdit {
             self.remove(path);
         }
         if let Node::Hardlink(first) = &node {
-            self.names.entry(first.clone()).or_default().push(path.to_vec());
+            self.names().entry(first.clone()).or_default().push(path.to_vec());
         }
         self.tree.insert(path, node).map(drop)
     }
@@ -76,10 +77,11 @@ impl TreeEdit {
     }
 
     fn remove_one(&mut self, path: &[u8]) {
+        self.names();
         let node = self.tree.remove(path);
         match node {
             Some(Node::Hardlink(first)) => {
-                if let Some(names) = self.names.get_mut(&first) {
+                if let Some(names) = self.names().get_mut(&first) {
                     names.retain(|n| n != path);
                 }
             }
@@ -90,7 +92,7 @@ impl TreeEdit {
 
     /// Lets the file that was at `path` live on under its next name.
     fn hand_on(&mut self, path: &[u8], file: Node) {
-        let Some(mut names) = self.names.remove(path).filter(|n| !n.is_empty()) else { return };
+        let Some(mut names) = self.names().remove(path).filter(|n| !n.is_empty()) else { return };
         let first = names.remove(0);
         for other in &names {
             if let Some(node) = self.tree.get_mut(other) {
@@ -100,7 +102,7 @@ impl TreeEdit {
         if let Some(node) = self.tree.get_mut(&first) {
             *node = file;
         }
-        self.names.insert(first, names);
+        self.names().insert(first, names);
     }
 
     /// `path` with its parents' symbolic links followed: where a write to it would end up. The last component is
@@ -133,6 +135,16 @@ impl TreeEdit {
         }
         Ok(())
     }
+}
+
+fn further_names(tree: &Tree) -> Names {
+    let mut names = Names::new();
+    for (path, node) in tree.iter() {
+        if let Node::Hardlink(first) = node {
+            names.entry(first.clone()).or_default().push(path.to_vec());
+        }
+    }
+    names
 }
 
 /// A directory of root's.

@@ -69,7 +69,7 @@ impl Batch {
     /// # Errors
     /// What the system refused. Some of the objects may have appeared then, each of them whole.
     pub fn commit(self) -> Result<usize> {
-        let (new, dirs) = self.name(Vec::new())?;
+        let (new, dirs) = self.name(Vec::new(), None)?;
         if new > 0 {
             self.flush_dirs(&dirs)?;
         }
@@ -77,7 +77,7 @@ impl Batch {
     }
 
     /// Makes the objects of the batch appear, and with them an image: its metadata file, the list of the objects it
-    /// needs, and last of all its record.
+    /// needs (sorted, each once), and last of all its record.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise as [`Batch::commit`].
@@ -85,11 +85,11 @@ impl Batch {
         self,
         metadata: StagedMetadata,
         record: &ImageRecord,
-        objects: &BTreeSet<ObjectDigest>,
+        objects: &[ObjectDigest],
     ) -> Result<()> {
         let store = self.store.clone();
-        let path = metadata.path(&store);
-        if metadata.digest != record.digest {
+        let path = store.metadata_path(&record.digest);
+        if *metadata.digest() != record.digest {
             return Err(StoreError::damaged(&path, format!("its record names the digest {}", record.digest)));
         }
         let staged = |(path, bytes): (PathBuf, Vec<u8>)| -> Result<(TempPath, PathBuf)> {
@@ -100,26 +100,31 @@ impl Batch {
         let list = staged(store.list_file(&record.digest, objects))?;
         // Flushed with the others, and named only when their names are on disk.
         let (last, record_path) = staged(store.record_file(record)?)?;
-        flush_together(&[last.path().to_owned()].into())?;
-        let files = std::iter::once(list).chain(metadata.file.map(|file| (file, path))).collect();
-        let (_, dirs) = self.name(files)?;
+        let metadata = metadata.ready()?.map(|file| (file, path));
+        let files = std::iter::once(list).chain(metadata).collect();
+        let (_, dirs) = self.name(files, Some(&last))?;
         self.flush_dirs(&dirs)?;
         last.rename(&record_path)?;
         flush_together(&record_path.parent().map(Path::to_owned).into_iter().collect())?;
         store.put_inputs(record)
     }
 
-    /// Flushes all staged files and `more`, and gives them their names; how many of them are objects, and which
-    /// directories have new names in them.
-    fn name(&self, more: Vec<(TempPath, PathBuf)>) -> Result<(usize, BTreeSet<PathBuf>)> {
+    /// Flushes all staged files, `more` and one that is named `later`, and gives all but that their names; how many of
+    /// them are objects, and which directories have new names in them.
+    fn name(
+        &self,
+        more: Vec<(TempPath, PathBuf)>,
+        later: Option<&TempPath>,
+    ) -> Result<(usize, BTreeSet<PathBuf>)> {
         let staged = std::mem::take(&mut *self.staged.lock().unwrap_or_else(PoisonError::into_inner));
         let new = staged.len();
+        let others = more.iter().map(|(file, _)| file).chain(later);
+        let paths = |files: &mut dyn Iterator<Item = &TempPath>| files.map(|f| f.path().to_owned()).collect();
         if new > FEW {
             self.flush_all()?;
-            flush_together(&more.iter().map(|(file, _)| file.path().to_owned()).collect())?;
+            flush_together(&paths(&mut others.into_iter()))?;
         } else {
-            let files = staged.values().chain(more.iter().map(|(file, _)| file));
-            flush_together(&files.map(|f| f.path().to_owned()).collect())?;
+            flush_together(&paths(&mut staged.values().chain(others)))?;
         }
         let mut dirs = BTreeSet::new();
         for (digest, file) in staged {

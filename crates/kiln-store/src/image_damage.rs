@@ -73,7 +73,7 @@ impl Store {
                 Err(damaged) => damage.push(damaged),
             }
         }
-        let now = Seen { marks, entries };
+        let now = Seen { marks, entries: Some(entries) };
         if damage.is_empty() && now != seen {
             self.remember(&image.0, &now)?;
         }

@@ -14,6 +14,9 @@ use crate::objects::digest_of_metadata;
 use crate::temp::ensure_dir;
 use crate::{Look, Moment, Result, Store, StoreError, Verity};
 
+/// 64 digits and the end of a line.
+const LINE: usize = 65;
+
 impl Store {
     /// Keeps an image that was made elsewhere. Nobody here has seen that its inputs give it, so no bake finds it by
     /// them: a hint that leads to it is of one that was here before, and goes.
@@ -43,7 +46,8 @@ impl Store {
             return Err(StoreError::damaged(&path, problem));
         }
         ensure_dir(&self.image_dir(&record.digest))?;
-        let (list, objects) = self.list_file(&record.digest, objects);
+        let objects: Vec<ObjectDigest> = objects.iter().copied().collect();
+        let (list, objects) = self.list_file(&record.digest, &objects);
         self.write(&list, &objects)?;
         if read(&path)?.as_deref() != Some(metadata) {
             self.write(&path, metadata)?;
@@ -53,11 +57,7 @@ impl Store {
     }
 
     /// The list of the objects of an image, and where it belongs.
-    pub(crate) fn list_file(
-        &self,
-        image: &ImageDigest,
-        objects: &BTreeSet<ObjectDigest>,
-    ) -> (PathBuf, Vec<u8>) {
+    pub(crate) fn list_file(&self, image: &ImageDigest, objects: &[ObjectDigest]) -> (PathBuf, Vec<u8>) {
         (self.objects_list(image), object_lines(objects))
     }
 
@@ -230,11 +230,11 @@ impl Store {
 }
 
 /// One name a line.
-fn object_lines(objects: &BTreeSet<ObjectDigest>) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(objects.len() * 65);
-    for object in objects {
-        object.0.0.iter().for_each(|byte| lines.extend_from_slice(&hex_pair(*byte)));
-        lines.push(b'\n');
+fn object_lines(objects: &[ObjectDigest]) -> Vec<u8> {
+    let mut lines = vec![b'\n'; objects.len() * LINE];
+    for (line, object) in lines.chunks_exact_mut(LINE).zip(objects) {
+        let digits = line.as_chunks_mut().0;
+        digits.iter_mut().zip(&object.0.0).for_each(|(pair, byte)| *pair = hex_pair(*byte));
     }
     lines
 }

@@ -45,7 +45,7 @@ impl Store {
             Some(_) => {}
         }
         DIRECTORIES.iter().try_for_each(|d| ensure_dir(&root.join(d)))?;
-        let temp = TempDir::claim(&root.join("tmp"))?;
+        let temp = TempDir::new(&root.join("tmp"))?;
         Ok(Self(Arc::new(Inner { objects: root.join("objects"), temp, root })))
     }
 
@@ -133,7 +133,7 @@ fn begin(root: &Path) -> Result<()> {
         }
     }
     ensure_dir(&root.join("tmp"))?;
-    let temp = TempDir::claim(&root.join("tmp"))?;
+    let temp = TempDir::new(&root.join("tmp"))?;
     let mut file = temp.file()?;
     file.write(format!("{LAYOUT}\n").as_bytes())?;
     file.persist(&root.join("version"))?;

@@ -79,7 +79,7 @@ pub use host_lock::HostLock;
 pub use layout::Store;
 pub use log_repair::Repair;
 pub use medium::Medium;
-pub use metadata::{Metadata, StagedMetadata};
+pub use metadata::StagedMetadata;
 pub use moment::Moment;
 pub use new_blob::NewBlob;
 pub use objects::Objects;

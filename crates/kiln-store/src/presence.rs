@@ -12,25 +12,26 @@
 //! need it were. What a disk loses without a trace in the file's state is found by [`Store::verify`].
 //!
 //! ```text
-//! cache/objects-seen-2/<key>:   256 times inode, seconds, nanoseconds of a directory   (24 bytes each, `shelves.rs`)
-//!                               per object its digest (32 bytes) and its stamp (8 bytes)
+//! cache/objects-seen-3/<key>:    per object its digest (32 bytes) and its stamp (8 bytes)
+//! cache/objects-marks-3/<key>:   256 times inode, seconds, nanoseconds of a directory (24 bytes each, `shelves.rs`)
 //! ```
+//! Two files, because the marks change with every bake of something new and the states hardly ever. Neither makes the
+//! other true: marks say that all were there, states are of objects that were whole, each at its time.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_model::{ObjectDigest, Sha256};
 
 use crate::error::{if_present, on};
 use crate::objects::digest_in;
-use crate::shelves::{MARKS, Shelves, Stamp, State, mark_of};
+use crate::shelves::{Shelves, Stamp, State, mark_of};
 use crate::side_by_side::each;
 use crate::{Moment, Result, Store};
 
-/// The number changes with the format.
-const SEEN: &str = "objects-seen-2";
+/// The numbers change with the format.
+const SEEN: &str = "objects-seen-3";
+const MARKS: &str = "objects-marks-3";
 /// A digest and a stamp.
 const ENTRY: usize = 40;
 /// A thread is not worth its start for fewer.
@@ -78,21 +79,15 @@ impl Entry {
     }
 }
 
-/// What is remembered.
+/// What is remembered of the objects of a list.
 #[derive(Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) marks: Vec<u8>,
-    pub(crate) entries: Vec<Entry>,
+    /// None, if they were never looked at.
+    pub(crate) entries: Option<Vec<Entry>>,
 }
 
 impl Seen {
-    fn decode(mut bytes: Vec<u8>) -> Option<Self> {
-        let (entries, []) = bytes.get(MARKS..)?.as_chunks() else { return None };
-        let entries = entries.iter().copied().map(Entry).collect();
-        bytes.truncate(MARKS);
-        Some(Self { marks: bytes, entries })
-    }
-
     /// Whether the directory of an object is as it was, with these marks `now`.
     fn is_settled(&self, now: &[u8], digest: &ObjectDigest) -> bool {
         let mark = mark_of(digest);
@@ -101,22 +96,15 @@ impl Seen {
 
     /// What is remembered of the `n`th of a list, which has the same order each time.
     pub(crate) fn of(&self, n: usize, digest: &ObjectDigest) -> Option<&Entry> {
-        self.entries.get(n).filter(|entry| entry.digest() == *digest)
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.marks.len() + self.entries.len() * ENTRY);
-        bytes.extend_from_slice(&self.marks);
-        self.entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.0));
-        bytes
+        self.entries.as_ref()?.get(n).filter(|entry| entry.digest() == *digest)
     }
 }
 
 impl Store {
     /// Whether all objects of a list are there, in the size given if one is, and unchanged as far as `look` goes. `key`
-    /// stands for the list; another list needs another. The list is only asked for if there is something new to look
-    /// at. `since` is when it was known that all of them are there, if that is known. A damaged object that is noticed
-    /// counts as missing, and is from then on.
+    /// stands for the list; another list needs another. The list is only asked for if it was never looked at. `since` is
+    /// when it was known that all of them are there, if that is known. A damaged object that is noticed counts as
+    /// missing, and is from then on.
     ///
     /// # Errors
     /// What the system refused, or what `list` came to.
@@ -127,88 +115,88 @@ impl Store {
         since: Option<Moment>,
         list: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<bool> {
+        match self.has_seen(key, look)? {
+            Some(all_there) => Ok(all_there),
+            None => self.look_for(key, since, &list()?),
+        }
+    }
+
+    /// The same of a list that was looked at before; nothing of one that never was.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn has_seen(&self, key: &Sha256, look: Look) -> Result<Option<bool>> {
         let shelves = Shelves::of(self)?;
         // Taken before anything is looked at: what changes meanwhile is looked at the next time.
         let now = shelves.marks();
         let seen = self.seen(key);
-        if seen.marks == now {
-            return match changed(&shelves, &part(&seen.entries, look))? {
-                changed if changed.is_empty() => Ok(true),
-                changed => self.look_into(key, &shelves, seen, &changed),
-            };
+        let Some(entries) = &seen.entries else { return Ok(None) };
+        let changed = changed(&shelves, &worth_a_look(&seen, entries, &now, look))?;
+        let Some(news) = self.look_into(&shelves, &changed)? else { return Ok(Some(false)) };
+        if !news.is_empty() {
+            let mut entries = entries.clone();
+            news.into_iter().for_each(|(n, entry)| entries[n] = entry);
+            self.remember_states(key, &entries)?;
         }
-        // A bake of something new changes a few directories. What lies in the others is not to be believed for it.
-        let settled = |entry: &&Entry| seen.is_settled(&now, &entry.digest());
-        let part = part(&seen.entries, look).into_iter().filter(settled).collect::<Vec<_>>();
-        let changed = changed(&shelves, &part)?;
-        self.look_for(key, &shelves, now, (&seen, &changed, since), &list()?)
+        if seen.marks != now {
+            self.cache_put(MARKS, key, &now)?;
+        }
+        Ok(Some(true))
     }
 
-    /// Looks for those of `list` that have `changed` or whose directory is not as it was `seen`, and takes the state of
-    /// those that are new.
-    fn look_for(
-        &self,
-        key: &Sha256,
-        shelves: &Shelves<'_>,
-        now: Vec<u8>,
-        (seen, changed, since): (&Seen, &HashSet<ObjectDigest>, Option<Moment>),
-        list: &[Wanted],
-    ) -> Result<bool> {
-        let gone = AtomicBool::new(false);
-        let state = |n: usize, (digest, size): &Wanted| -> Result<Entry> {
-            let was = seen.of(n, digest);
-            if let Some(entry) = was.filter(|_| seen.is_settled(&now, digest) && !changed.contains(digest)) {
-                return Ok(*entry);
-            }
-            let state = shelves.state_of(digest)?;
-            let Some(state) = state.filter(|s| s.is_file && size.is_none_or(|size| size == s.size)) else {
-                gone.store(true, Ordering::Relaxed);
-                return Ok(Entry::new(digest, 0));
-            };
-            if is_suspect(&state, was, since) && !self.is_whole_or_gone(digest)? {
-                gone.store(true, Ordering::Relaxed);
-            }
-            Ok(Entry::new(digest, state.stamp))
+    /// Looks for all of a list, and takes the state they are in.
+    fn look_for(&self, key: &Sha256, since: Option<Moment>, list: &[Wanted]) -> Result<bool> {
+        let shelves = Shelves::of(self)?;
+        let marks = shelves.marks();
+        let state = |_, (digest, size): &Wanted| -> Result<Option<Entry>> {
+            let state =
+                shelves.state_of(digest)?.filter(|s| s.is_file && size.is_none_or(|size| size == s.size));
+            let Some(state) = state else { return Ok(None) };
+            let is_well = !is_suspect(&state, None, since) || self.is_whole_or_gone(digest)?;
+            Ok(is_well.then(|| Entry::new(digest, state.stamp)))
         };
-        let entries = each(list, FEW, state)?;
-        let all_there = !gone.into_inner();
-        if all_there {
-            self.remember(key, &Seen { marks: now, entries })?;
-        }
-        Ok(all_there)
+        let Some(entries) = each(list, FEW, state)?.into_iter().collect() else { return Ok(false) };
+        self.remember(key, &Seen { marks, entries: Some(entries) })?;
+        Ok(true)
     }
 
-    /// Whether those that have changed are what they should be all the same; if so, remembers the state they are in.
+    /// Whether those that have changed are what they should be all the same; if so, the state they are in, with their
+    /// places in the list.
     fn look_into(
         &self,
-        key: &Sha256,
         shelves: &Shelves<'_>,
-        mut seen: Seen,
-        changed: &HashSet<ObjectDigest>,
-    ) -> Result<bool> {
-        let mut all_whole = true;
-        for entry in &mut seen.entries {
-            let digest = entry.digest();
-            if !changed.contains(&digest) {
-                continue;
-            }
-            match shelves.state_of(&digest)? {
-                Some(state) if self.is_whole_or_gone(&digest)? => *entry = Entry::new(&digest, state.stamp),
-                _ => all_whole = false,
+        changed: &[(usize, ObjectDigest)],
+    ) -> Result<Option<Vec<(usize, Entry)>>> {
+        let mut news = Some(Vec::new());
+        for (n, digest) in changed {
+            match shelves.state_of(digest)? {
+                Some(state) if self.is_whole_or_gone(digest)? => {
+                    news.iter_mut().for_each(|news| news.push((*n, Entry::new(digest, state.stamp))));
+                }
+                // The others are looked into all the same: what is damaged goes.
+                _ => news = None,
             }
         }
-        if all_whole {
-            self.remember(key, &seen)?;
-        }
-        Ok(all_whole)
+        Ok(news)
     }
 
     pub(crate) fn seen(&self, key: &Sha256) -> Seen {
-        self.cache_get(SEEN, key).and_then(Seen::decode).unwrap_or_default()
+        let entries = self.cache_get(SEEN, key).and_then(|states| match states.as_chunks() {
+            (entries, []) => Some(entries.iter().copied().map(Entry).collect()),
+            _ => None,
+        });
+        Seen { marks: self.cache_get(MARKS, key).unwrap_or_default(), entries }
     }
 
     pub(crate) fn remember(&self, key: &Sha256, seen: &Seen) -> Result<()> {
-        self.cache_put(SEEN, key, &seen.encode())
+        self.remember_states(key, seen.entries.as_deref().unwrap_or_default())?;
+        self.cache_put(MARKS, key, &seen.marks)
+    }
+
+    fn remember_states(&self, key: &Sha256, entries: &[Entry]) -> Result<()> {
+        let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
+        entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.0));
+        self.cache_put(SEEN, key, &bytes)
     }
 
     /// Reads an object. One that is not what its name says is removed, and not left until a good one takes its place: that
@@ -236,20 +224,26 @@ pub(crate) fn is_suspect(state: &State, was: Option<&Entry>, since: Option<Momen
     }
 }
 
-/// Those of `seen` that are not in the state they were in.
-fn changed(shelves: &Shelves<'_>, seen: &[&Entry]) -> Result<HashSet<ObjectDigest>> {
-    let differs = |_, entry: &&Entry| -> Result<Option<ObjectDigest>> {
+/// Those of `looked_at` that are not in the state they were in, with their places in the list.
+fn changed(shelves: &Shelves<'_>, looked_at: &[(usize, &Entry)]) -> Result<Vec<(usize, ObjectDigest)>> {
+    let differs = |_, (n, entry): &(usize, &Entry)| -> Result<Option<(usize, ObjectDigest)>> {
         let digest = entry.digest();
         let same = shelves.state_of(&digest)?.is_some_and(|state| state.stamp == entry.stamp());
-        Ok((!same).then_some(digest))
+        Ok((!same).then_some((*n, digest)))
     };
-    Ok(each(seen, FEW, differs)?.into_iter().flatten().collect())
+    Ok(each(looked_at, FEW, differs)?.into_iter().flatten().collect())
 }
 
-/// As many as `look` allows, from anywhere on.
-fn part(seen: &[Entry], look: Look) -> Vec<&Entry> {
+/// Those in directories that have changed, for something may have gone, and of the others as many as `look` allows, from
+/// anywhere on.
+fn worth_a_look<'e>(seen: &Seen, entries: &'e [Entry], now: &[u8], look: Look) -> Vec<(usize, &'e Entry)> {
     // Nothing is decided by it that could show anywhere: any random number will do.
-    let start = RandomState::new().build_hasher().finish() as usize;
-    let count = seen.len().min(look.most());
-    seen.iter().cycle().skip(start.checked_rem(seen.len()).unwrap_or(0)).take(count).collect()
+    let random = RandomState::new().build_hasher().finish() as usize;
+    let (start, count) = (random.checked_rem(entries.len()).unwrap_or(0), look.most().min(entries.len()));
+    let is_of_the_part = |n: usize| (n + entries.len() - start) % entries.len() < count;
+    let all_settled = seen.marks == now;
+    let worth = |(n, entry): &(usize, &Entry)| {
+        is_of_the_part(*n) || !all_settled && !seen.is_settled(now, &entry.digest())
+    };
+    entries.iter().enumerate().filter(worth).collect()
 }

@@ -15,7 +15,7 @@ use crate::{Moment, Result, Store};
 const MARK: usize = 24;
 const DIRECTORIES: usize = 256;
 /// How long the marks of all directories are.
-pub(crate) const MARKS: usize = MARK * DIRECTORIES;
+const MARKS: usize = MARK * DIRECTORIES;
 /// `xx/`, the rest of the digest, and the end of a string.
 const NAME: usize = 2 + 1 + 62 + 1;
 

@@ -1,5 +1,6 @@
 //! Many small things done by several threads.
 
+use std::sync::LazyLock;
 use std::thread::available_parallelism;
 
 /// More only stand in each other's way.
@@ -7,7 +8,10 @@ const MOST_THREADS: usize = 4;
 
 /// How many threads do something together.
 pub(crate) fn threads() -> usize {
-    available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+    // The answer is looked for in files of the system.
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| available_parallelism().map_or(1, usize::from).min(MOST_THREADS));
+    *THREADS
 }
 
 /// `one` of all with their numbers, several at a time where there are more than `few`, for which a thread is not worth its

@@ -8,26 +8,54 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::on;
 use crate::{Result, Store};
 
-/// The directory of this process, locked.
+/// The directory of this process, which is made when there is something to write.
 #[derive(Debug)]
 pub(crate) struct TempDir {
+    all: PathBuf,
+    claim: OnceLock<Claim>,
+}
+
+impl TempDir {
+    /// For this process inside `all`; removes the directories of processes that are gone.
+    pub(crate) fn new(all: &Path) -> Result<Self> {
+        remove_abandoned(all)?;
+        Ok(Self { all: all.to_owned(), claim: OnceLock::new() })
+    }
+
+    /// A new file in it, open for writing.
+    pub(crate) fn file(&self) -> Result<TempFile> {
+        match self.claim.get() {
+            Some(claim) => claim.file(),
+            // Of two that are made at once one is removed again.
+            None => {
+                let claim = Claim::make(&self.all)?;
+                self.claim.get_or_init(|| claim).file()
+            }
+        }
+    }
+}
+
+/// A directory that is locked.
+#[derive(Debug)]
+struct Claim {
     path: PathBuf,
     owner: u32,
     next: AtomicU64,
     _lock: File,
 }
 
-impl TempDir {
-    /// Makes a directory for this process inside `all`, and removes those of processes that are gone.
-    pub(crate) fn claim(all: &Path) -> Result<Self> {
-        remove_abandoned(all)?;
+impl Claim {
+    /// Makes a directory for this process inside `all`.
+    fn make(all: &Path) -> Result<Self> {
         for n in 0.. {
             let path = all.join(format!("{}-{n}", std::process::id()));
             match fs::create_dir(&path) {
@@ -44,8 +72,7 @@ impl TempDir {
         unreachable!("numbers do not end")
     }
 
-    /// A new file in it, open for writing.
-    pub(crate) fn file(&self) -> Result<TempFile> {
+    fn file(&self) -> Result<TempFile> {
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path);
         let temp = TempFile { file: file.map_err(on("create", &path))?, path: TempPath(path) };
@@ -57,7 +84,7 @@ impl TempDir {
     }
 }
 
-impl Drop for TempDir {
+impl Drop for Claim {
     fn drop(&mut self) {
         // A forked child has a copy of this value, and not the right to end it. If the directory stays, the next to
         // open the store removes it.
@@ -169,6 +196,14 @@ impl TempFile {
     /// Closes it without flushing it to disk.
     pub(crate) fn close(self) -> TempPath {
         self.path
+    }
+
+    /// Closes it, while it is flushed to disk by a thread of its own.
+    pub(crate) fn close_flushing(self) -> (TempPath, JoinHandle<Result<()>>) {
+        let Self { file, path } = self;
+        let name = path.path().to_owned();
+        let flushing = thread::spawn(move || file.sync_all().map_err(on("flush", &name)));
+        (path, flushing)
     }
 
     /// Flushes it, gives it its name, and flushes the directory it is in then.

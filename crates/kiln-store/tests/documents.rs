@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, ObjectDigest, Release, RunSettings, Sha256};
-use kiln_store::{Metadata, Store, StoreError, Verity};
+use kiln_store::{Store, StoreError, Verity};
 use serde_json::json;
 use support::Scratch;
 
@@ -61,8 +61,8 @@ fn put_image(
     objects: &BTreeSet<ObjectDigest>,
 ) -> Result<(), StoreError> {
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(&Metadata::new(metadata.to_vec())).unwrap();
-    batch.commit_image(metadata, record, objects)
+    let metadata = batch.stage_metadata(metadata).unwrap();
+    batch.commit_image(metadata, record, &objects.iter().copied().collect::<Vec<_>>())
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use kiln_model::{ImageDigest, ImageRecord, ReleaseId, Sha256};
-use kiln_store::{GRACE, Keep, Metadata, Store, StoreError};
+use kiln_store::{GRACE, Keep, Store, StoreError};
 use support::Scratch;
 
 fn age(path: &Path) {
@@ -79,9 +79,9 @@ fn blobs_stay_as_long_as_an_image_that_started_from_them() {
     let mut record = store.image(&image).unwrap().unwrap();
     record.documents.insert(ImageRecord::PROVENANCE.into(), document);
     let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
-    let needed = store.image_objects(&image).unwrap().unwrap();
+    let needed: Vec<_> = store.image_objects(&image).unwrap().unwrap().into_iter().collect();
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(&Metadata::new(metadata)).unwrap();
+    let metadata = batch.stage_metadata(&metadata).unwrap();
     batch.commit_image(metadata, &record, &needed).unwrap();
     let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
     let sweep = |keep: &Keep| store.sweeper().unwrap().sweep(keep, false).unwrap();

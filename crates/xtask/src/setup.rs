@@ -30,11 +30,10 @@ const PACKAGES: [(&str, &str); 18] = [
 ];
 
 /// What `bench bake` compares with, and needs for it.
-pub(crate) const BAKE_PEERS: [(&str, &str); 4] = [
+pub(crate) const BAKE_PEERS: [(&str, &str); 3] = [
     ("mmdebstrap", "makes root filesystems from packages"),
     ("buildah", "makes images layer by layer"),
     ("dpkg-dev", "dpkg-scanpackages, for the repository they share"),
-    ("time", "what a process and its children took"),
 ];
 
 /// What `bench edge` compares with, and needs for it.

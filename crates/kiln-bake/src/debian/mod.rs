@@ -38,7 +38,7 @@ pub(crate) mod unpack;
 pub(crate) mod version;
 
 use kiln_model::{LockedImage, Sha256, Tree};
-use kiln_store::Store;
+use kiln_store::{Look, Store};
 
 use crate::order::{BakeOrder, Report};
 use crate::{BakeError, tree_file};
@@ -83,8 +83,11 @@ fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
 }
 
 fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
-    let tree = tree_file::decode(&store.cache_get(LAYERS, key)?).ok()?;
-    unpack::has_objects(store, LAYERS, key, &tree).then_some(tree)
+    let read = || tree_file::decode(&store.cache_get(LAYERS, key)?).ok();
+    // Looked for meanwhile, if they ever were before.
+    let (tree, seen) = rayon::join(read, || store.has_seen(key, Look::Glance).unwrap_or(Some(false)));
+    let tree = tree?;
+    seen.unwrap_or_else(|| unpack::has_objects(store, LAYERS, key, &tree)).then_some(tree)
 }
 
 /// The packages and what was asked for decide on everything; the epoch comes from the packages as well.

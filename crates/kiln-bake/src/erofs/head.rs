@@ -2,7 +2,7 @@
 
 use super::body::{Body, Form};
 use super::inode::{Inode, Kind};
-use super::xattrs;
+use super::pen::Pen;
 
 const LONG: u16 = 1;
 
@@ -21,9 +21,9 @@ pub(super) fn length(short: bool) -> usize {
     if short { 32 } else { 64 }
 }
 
-/// Appends the head of `inode`, which is the `serial`-th and has its blocks from `first_block`.
-pub(super) fn push(
-    out: &mut Vec<u8>,
+/// Writes the head of `inode`, which is the `serial`-th and has its blocks from `first_block`.
+pub(super) fn write(
+    pen: &mut Pen<'_>,
     inode: &Inode<'_>,
     body: &Body,
     short: bool,
@@ -32,30 +32,30 @@ pub(super) fn push(
 ) {
     let meta = inode.meta;
     let format = (body.form as u16) << 1 | if short { 0 } else { LONG };
-    let start = out.len();
-    out.extend(format.to_le_bytes());
-    out.extend(xattrs::count(&inode.xattrs).to_le_bytes());
-    out.extend((inode.format() | meta.mode).to_le_bytes());
+    pen.push(&format.to_le_bytes());
+    pen.push(&inode.xattrs.count().to_le_bytes());
+    pen.push(&(inode.format() | meta.mode).to_le_bytes());
     if short {
-        out.extend((inode.links as u16).to_le_bytes());
-        out.extend((body.size as u32).to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(place(inode, body, first_block).to_le_bytes());
-        out.extend(serial.to_le_bytes());
-        out.extend((meta.uid as u16).to_le_bytes());
-        out.extend((meta.gid as u16).to_le_bytes());
+        pen.push(&(inode.links as u16).to_le_bytes());
+        pen.push(&(body.size as u32).to_le_bytes());
+        pen.skip(4);
+        pen.push(&place(inode, body, first_block).to_le_bytes());
+        pen.push(&serial.to_le_bytes());
+        pen.push(&(meta.uid as u16).to_le_bytes());
+        pen.push(&(meta.gid as u16).to_le_bytes());
+        pen.skip(4);
     } else {
-        out.extend([0; 2]);
-        out.extend(body.size.to_le_bytes());
-        out.extend(place(inode, body, first_block).to_le_bytes());
-        out.extend(serial.to_le_bytes());
-        out.extend(meta.uid.to_le_bytes());
-        out.extend(meta.gid.to_le_bytes());
-        out.extend(meta.mtime.to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(inode.links.to_le_bytes());
+        pen.skip(2);
+        pen.push(&body.size.to_le_bytes());
+        pen.push(&place(inode, body, first_block).to_le_bytes());
+        pen.push(&serial.to_le_bytes());
+        pen.push(&meta.uid.to_le_bytes());
+        pen.push(&meta.gid.to_le_bytes());
+        pen.push(&meta.mtime.to_le_bytes());
+        pen.skip(4);
+        pen.push(&inode.links.to_le_bytes());
+        pen.skip(16);
     }
-    out.resize(start + length(short), 0);
 }
 
 /// The field that says where the data is, or which device it is.

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use kiln_model::{Content, Meta, Node, ObjectDigest, Tree, TreeError};
 
+use super::Contents;
 use super::limits::{self, Problem};
-use super::{Contents, xattrs};
+use super::xattrs::Attributes;
 
 /// What an inode is, beyond its attributes.
 pub(super) enum Kind<'a> {
@@ -39,7 +40,7 @@ pub(super) struct Inode<'a> {
     pub(super) meta: &'a Meta,
     pub(super) kind: Kind<'a>,
     pub(super) links: u32,
-    pub(super) xattrs: Vec<u8>,
+    pub(super) xattrs: Attributes,
 }
 
 impl Inode<'_> {
@@ -80,28 +81,26 @@ impl Inode<'_> {
 
 /// The inodes of `tree`, the root first, then in order of paths.
 pub(super) fn of(tree: &Tree, contents: Contents) -> Result<Vec<Inode<'_>>, TreeError> {
-    let linked = tree.iter().filter_map(|(_, node)| match node {
-        Node::Hardlink(target) => Some(target.as_slice()),
+    let links = tree.iter().filter_map(|(path, node)| match node {
+        Node::Hardlink(target) => Some((path, target.as_slice())),
         _ => None,
     });
+    let links: Vec<_> = links.collect();
     let mut inodes = Inodes {
         tree,
         all: Vec::with_capacity(tree.len()),
         directories: HashMap::new(),
-        linked: linked.collect(),
+        linked: links.iter().map(|(_, target)| *target).collect(),
         files: HashMap::new(),
         last: (b"", 0),
         contents,
     };
     inodes.add_root().map_err(|p| error(b"/", p))?;
-    let below_root = || tree.iter().filter(|(path, _)| *path != b"/");
-    for (path, node) in below_root() {
+    for (path, node) in tree.iter().filter(|(path, _)| *path != b"/") {
         inodes.add(path, node).map_err(|p| error(path, p))?;
     }
-    for (path, node) in below_root() {
-        if let Node::Hardlink(target) = node {
-            inodes.link(path, target).map_err(|p| error(path, p))?;
-        }
+    for (path, target) in links {
+        inodes.link(path, target).map_err(|p| error(path, p))?;
     }
     Ok(inodes.finish())
 }
@@ -210,10 +209,10 @@ fn inode(node: &Node, index: usize, contents: Contents) -> Result<Inode<'_>, Pro
         kind => kind,
     };
     let object = match &kind {
-        Kind::Object { digest, .. } => Some(digest),
+        Kind::Object { digest, .. } => Some(*digest),
         _ => None,
     };
-    let xattrs = xattrs::encode(&meta.xattrs, object, contents)?;
+    let xattrs = Attributes::of(&meta.xattrs, object, contents)?;
     let links = if node.is_directory() { 2 } else { 1 };
     Ok(Inode { meta, kind, links, xattrs })
 }

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::body::{Body, Form};
 use super::inode::{Inode, Kind};
+use super::pen::Pen;
 use super::{BLOCK, directory, head, xattrs};
 
 pub(super) const COMPOSEFS_MAGIC: u32 = 0xd078_629a;
@@ -36,53 +39,101 @@ impl Placed {
     }
 }
 
+/// So many inodes are written by one thread at a time.
+const PART: usize = 8192;
+
+/// Where parts of the file end.
+struct Ends {
+    inodes: usize,
+    /// What is written here ends here.
+    blocks: usize,
+    /// Contents that are written behind it end here.
+    file: usize,
+}
+
 /// The file of these inodes, the first of which is the root.
 pub(super) fn write(inodes: &[Inode<'_>]) -> Vec<u8> {
     let time = most_frequent_time(inodes);
-    let (places, blocks_from, end) = place(inodes, time);
-    let mut out = Vec::with_capacity(end);
+    let (places, ends) = place(inodes, time);
+    let mut out = vec![0; ends.blocks];
+    let (head, rest) = out.split_at_mut(INODES);
+    let mut pen = Pen::new(head);
     if !inodes.iter().any(|inode| matches!(inode.kind, Kind::Stored { .. })) {
-        push_composefs_header(&mut out, inodes);
+        push_composefs_header(&mut pen, inodes);
     }
-    out.resize(SUPERBLOCK, 0);
-    push_superblock(&mut out, inodes.len(), places[0].number(), time, end / BLOCK);
+    pen.go_to(SUPERBLOCK);
+    push_superblock(&mut pen, inodes.len(), places[0].number(), time, ends.file / BLOCK);
 
-    let mut blocks = Vec::with_capacity(end - blocks_from);
-    for (n, (inode, at)) in inodes.iter().zip(&places).enumerate() {
-        out.resize(at.offset, 0);
-        head::push(&mut out, inode, &at.body, at.short, n as u32 + 1, at.first_block);
-        out.extend(&inode.xattrs);
-        push_data(&mut out, &mut blocks, &data(inode, inodes, &places), &at.body);
-    }
-    out.resize(blocks_from, 0);
-    out.append(&mut blocks);
+    let (rest, blocks) = rest.split_at_mut(ends.inodes - INODES);
+    let parts: Vec<Part<'_>> = parts(rest, &places);
+    let own_blocks: Vec<Vec<u8>> = parts.into_par_iter().map(|part| part.write(inodes, &places)).collect();
+    let mut pen = Pen::new(blocks);
+    own_blocks.iter().for_each(|blocks| pen.push(blocks));
     out
+}
+
+/// Inodes that follow each other, and where they go.
+struct Part<'b> {
+    first: usize,
+    count: usize,
+    offset: usize,
+    bytes: &'b mut [u8],
+}
+
+/// `bytes`, which begin with the first inode, cut into parts.
+fn parts<'b>(mut bytes: &'b mut [u8], places: &[Placed]) -> Vec<Part<'b>> {
+    let mut parts = Vec::new();
+    for (n, these) in places.chunks(PART).enumerate() {
+        let (first, offset) = (n * PART, these[0].offset);
+        let end = places.get(first + PART).map_or(offset + bytes.len(), |next| next.offset);
+        let (own, rest) = bytes.split_at_mut(end - offset);
+        parts.push(Part { first, count: these.len(), offset, bytes: own });
+        bytes = rest;
+    }
+    parts
+}
+
+impl Part<'_> {
+    /// Writes its inodes; returns the blocks that they have of their own.
+    fn write(self, inodes: &[Inode<'_>], places: &[Placed]) -> Vec<u8> {
+        let mut blocks = Vec::new();
+        let mut pen = Pen::new(self.bytes);
+        for n in self.first..self.first + self.count {
+            let (inode, at) = (&inodes[n], &places[n]);
+            pen.go_to(at.offset - self.offset);
+            head::write(&mut pen, inode, &at.body, at.short, n as u32 + 1, at.first_block);
+            inode.xattrs.write(&mut pen);
+            push_data(&mut pen, &mut blocks, &data(inode, inodes, places), &at.body);
+        }
+        blocks
+    }
 }
 
 /// The time most inodes share needs no long form there; the earliest of several such.
 fn most_frequent_time(inodes: &[Inode<'_>]) -> i64 {
     let mut counts = HashMap::new();
-    for inode in inodes {
-        *counts.entry(inode.meta.mtime).or_insert(0u32) += 1;
+    // Neighbours mostly share it.
+    for same in inodes.chunk_by(|a, b| a.meta.mtime == b.meta.mtime) {
+        *counts.entry(same[0].meta.mtime).or_insert(0) += same.len();
     }
     let best = counts.into_iter().max_by_key(|(time, count)| (*count, std::cmp::Reverse(*time)));
     best.map_or(0, |(time, _)| time)
 }
 
-/// Gives every inode its place; also where the blocks begin, and where the file ends.
-fn place(inodes: &[Inode<'_>], time: i64) -> (Vec<Placed>, usize, usize) {
+/// Gives every inode its place; also where what is in the file ends.
+fn place(inodes: &[Inode<'_>], time: i64) -> (Vec<Placed>, Ends) {
     let mut at = INODES;
     let mut places: Vec<Placed> = Vec::with_capacity(inodes.len());
     for inode in inodes {
         let body = Body::of(inode);
         let short = head::is_short(inode, &body, time);
-        let before_tail = head::length(short) + inode.xattrs.len();
+        let before_tail = head::length(short) + inode.xattrs.length();
         let offset = keep_tail_in_one_block(at.next_multiple_of(SLOT), before_tail, body.tail);
         at = offset + before_tail + body.tail;
         places.push(Placed { body, short, offset, first_block: 0 });
     }
-    let blocks_from = at.next_multiple_of(BLOCK);
-    let mut next = blocks_from / BLOCK;
+    let mut ends = Ends { inodes: at.next_multiple_of(BLOCK), blocks: 0, file: 0 };
+    let mut next = ends.inodes / BLOCK;
     // Contents come behind everything else: they are written as they are read, and the rest is made in memory.
     for stored in [false, true] {
         let these =
@@ -91,8 +142,12 @@ fn place(inodes: &[Inode<'_>], time: i64) -> (Vec<Placed>, usize, usize) {
             placed.first_block = next as u32;
             next += placed.body.blocks;
         }
+        if !stored {
+            ends.blocks = next * BLOCK;
+        }
     }
-    (places, blocks_from, next * BLOCK)
+    ends.file = next * BLOCK;
+    (places, ends)
 }
 
 fn keep_tail_in_one_block(offset: usize, before_tail: usize, tail: usize) -> usize {
@@ -110,37 +165,36 @@ fn data<'i>(inode: &Inode<'i>, inodes: &[Inode<'_>], places: &[Placed]) -> Cow<'
     }
 }
 
-fn push_data(out: &mut Vec<u8>, blocks: &mut Vec<u8>, data: &[u8], body: &Body) {
+fn push_data(pen: &mut Pen<'_>, blocks: &mut Vec<u8>, data: &[u8], body: &Body) {
     match body.form {
         // The address of its one chunk: none.
-        Form::Hole => out.resize(out.len() + body.tail, 0xff),
+        Form::Hole => pen.push(&[0xff; 4][..body.tail]),
         Form::Plain | Form::WithTail => {
             let (whole, tail) = data.split_at(data.len() - body.tail);
             blocks.extend(whole);
             blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
-            out.extend(tail);
+            pen.push(tail);
         }
     }
 }
 
-fn push_composefs_header(out: &mut Vec<u8>, inodes: &[Inode<'_>]) {
+fn push_composefs_header(pen: &mut Pen<'_>, inodes: &[Inode<'_>]) {
     let acl = inodes.iter().any(|i| xattrs::have_acl(&i.meta.xattrs));
     for word in [COMPOSEFS_MAGIC, COMPOSEFS_VERSION, if acl { COMPOSEFS_HAS_ACL } else { 0 }] {
-        out.extend(word.to_le_bytes());
+        pen.push(&word.to_le_bytes());
     }
 }
 
-fn push_superblock(out: &mut Vec<u8>, inodes: usize, root: u64, time: i64, blocks: usize) {
-    out.extend(EROFS_MAGIC.to_le_bytes());
-    out.extend([0; 4]); // no checksum: the digest of the file covers it
-    out.extend(COMPAT_MTIME.to_le_bytes());
-    out.extend([BLOCK.trailing_zeros() as u8, 0]);
-    out.extend((root as u16).to_le_bytes());
-    out.extend((inodes as u64).to_le_bytes());
-    out.extend(time.to_le_bytes());
-    out.extend([0; 4]); // its nanoseconds
-    out.extend((blocks as u32).to_le_bytes());
-    out.extend([0; 8 + 32]); // inodes from block 0, no shared xattrs; no id, no name
-    out.extend(INCOMPAT_CHUNKED.to_le_bytes());
-    out.resize(INODES, 0);
+fn push_superblock(pen: &mut Pen<'_>, inodes: usize, root: u64, time: i64, blocks: usize) {
+    pen.push(&EROFS_MAGIC.to_le_bytes());
+    pen.skip(4); // no checksum: the digest of the file covers it
+    pen.push(&COMPAT_MTIME.to_le_bytes());
+    pen.push(&[BLOCK.trailing_zeros() as u8, 0]);
+    pen.push(&(root as u16).to_le_bytes());
+    pen.push(&(inodes as u64).to_le_bytes());
+    pen.push(&time.to_le_bytes());
+    pen.skip(4); // its nanoseconds
+    pen.push(&(blocks as u32).to_le_bytes());
+    pen.skip(8 + 32); // inodes from block 0, no shared xattrs; no id, no name
+    pen.push(&INCOMPAT_CHUNKED.to_le_bytes());
 }

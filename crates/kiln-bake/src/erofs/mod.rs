@@ -26,10 +26,9 @@ mod head;
 mod inode;
 mod layout;
 mod limits;
+mod pen;
 mod read;
 mod xattrs;
-
-use std::collections::BTreeSet;
 
 use kiln_model::{ImageFormat, ObjectDigest, Tree, TreeError};
 
@@ -50,8 +49,17 @@ pub struct Written {
     pub entries: u64,
     /// Sum of the sizes of all regular files, further names of a file not counted.
     pub content_bytes: u64,
-    /// The objects it refers to.
-    pub objects: BTreeSet<ObjectDigest>,
+    /// The objects it refers to, sorted, each once.
+    pub objects: Vec<ObjectDigest>,
+}
+
+impl Written {
+    /// Adds an object that it needs without referring to it.
+    pub(crate) fn need(&mut self, object: ObjectDigest) {
+        if let Err(place) = self.objects.binary_search(&object) {
+            self.objects.insert(place, object);
+        }
+    }
 }
 
 /// Writes the metadata file of `tree`.
@@ -62,12 +70,13 @@ pub struct Written {
 /// link, a character device 0:0 (overlayfs's sign for "deleted"), a device number that does not fit.
 pub fn write(tree: &Tree) -> Result<Written, TreeError> {
     let inodes = inode::of(tree, Contents::Outside)?;
+    let (objects, bytes) = rayon::join(|| objects(&inodes), || layout::write(&inodes));
     Ok(Written {
-        bytes: layout::write(&inodes),
+        bytes,
         format: format(&inodes),
         entries: tree.len() as u64,
         content_bytes: inodes.iter().map(Inode::content_bytes).fold(0, u64::saturating_add),
-        objects: inodes.iter().filter_map(object).collect(),
+        objects,
     })
 }
 
@@ -116,9 +125,13 @@ fn format(inodes: &[Inode<'_>]) -> ImageFormat {
     ImageFormat::with(features.into_iter().filter(|(_, used)| *used).map(|(name, _)| name))
 }
 
-fn object(inode: &Inode<'_>) -> Option<ObjectDigest> {
-    match inode.kind {
+fn objects(inodes: &[Inode<'_>]) -> Vec<ObjectDigest> {
+    let object = |inode: &Inode<'_>| match inode.kind {
         Kind::Object { digest, .. } => Some(digest),
         _ => None,
-    }
+    };
+    let mut objects: Vec<ObjectDigest> = inodes.iter().filter_map(object).collect();
+    objects.sort_unstable();
+    objects.dedup();
+    objects
 }

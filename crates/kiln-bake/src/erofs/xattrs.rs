@@ -9,6 +9,7 @@ use kiln_model::{ObjectDigest, Xattrs, hex_pair};
 
 use super::Contents;
 use super::limits::Problem;
+use super::pen::Pen;
 
 pub(super) const HEADER: usize = 12;
 /// What the inode's 16-bit count of 4-byte units allows.
@@ -17,6 +18,9 @@ const MAX_SIZE: usize = HEADER + 4 * (u16::MAX as usize - 1);
 const MAX_NAME: usize = 255;
 /// XATTR_LIST_MAX: the kernel lists no more names, each with its NUL.
 const MAX_LIST: usize = 65536;
+
+/// The two that lead to an object: 4 bytes of head and 16 of name each, values of 36 and 66 bytes, the latter filled up.
+const TO_OBJECT: usize = 20 + 36 + 20 + 68;
 
 const USER: u8 = 1;
 const ACL_ACCESS: u8 = 2;
@@ -42,39 +46,70 @@ pub(super) fn are_escaped(xattrs: &Xattrs) -> bool {
     xattrs.keys().any(|name| name.starts_with(OVERLAY))
 }
 
-/// The xattrs of an inode and, if its content is an object, those that lead overlayfs to it; empty if there are none.
-pub(super) fn encode(
-    xattrs: &Xattrs,
-    object: Option<&ObjectDigest>,
-    contents: Contents,
-) -> Result<Vec<u8>, Problem> {
-    let mut out = Vec::new();
-    if let Some(digest) = object {
-        out.reserve_exact(HEADER + 144);
-        out.resize(HEADER, 0);
-        push(&mut out, TRUSTED, b"overlay.metacopy", &metacopy(digest))?;
-        push(&mut out, TRUSTED, b"overlay.redirect", &redirect(digest))?;
-    } else if !xattrs.is_empty() {
-        out.resize(HEADER, 0);
-    }
-    // Overlayfs lists them all before it hides its own two.
-    let mut listed = 2 * (OVERLAY.len() + "metacopy".len() + 1);
-    for (name, value) in xattrs {
-        // What no overlayfs will read is written as it is.
-        let name = if contents == Contents::Outside { escaped(name) } else { name.clone() };
-        listed += name.len() + 1;
-        if name.len() > MAX_NAME || listed > MAX_LIST {
-            return Err("the names of its xattrs are too long: 255 bytes each, 64 KiB in all");
-        }
-        let (namespace, rest) = namespace(&name)?;
-        push(&mut out, namespace, rest, value)?;
-    }
-    if out.len() > MAX_SIZE { Err("its xattrs are more than 256 KiB") } else { Ok(out) }
+/// The xattrs of an inode: its own, encoded, and the object that two more lead overlayfs to. Those two are made when they
+/// are written, and not kept: almost every file has them.
+pub(super) struct Attributes {
+    object: Option<ObjectDigest>,
+    own: Vec<u8>,
 }
 
-/// The inode's count of what `encode` made.
-pub(super) fn count(encoded: &[u8]) -> u16 {
-    if encoded.is_empty() { 0 } else { ((encoded.len() - HEADER) / 4 + 1) as u16 }
+impl Attributes {
+    pub(super) fn of(
+        xattrs: &Xattrs,
+        object: Option<ObjectDigest>,
+        contents: Contents,
+    ) -> Result<Self, Problem> {
+        let mut own = Vec::new();
+        // Overlayfs lists them all before it hides its own two.
+        let mut listed = 2 * (OVERLAY.len() + "metacopy".len() + 1);
+        for (name, value) in xattrs {
+            // What no overlayfs will read is written as it is.
+            let name = if contents == Contents::Outside { escaped(name) } else { name.clone() };
+            listed += name.len() + 1;
+            if name.len() > MAX_NAME || listed > MAX_LIST {
+                return Err("the names of its xattrs are too long: 255 bytes each, 64 KiB in all");
+            }
+            let (namespace, rest) = namespace(&name)?;
+            push(&mut own, namespace, rest, value)?;
+        }
+        let attributes = Self { object, own };
+        if attributes.length() > MAX_SIZE { Err("its xattrs are more than 256 KiB") } else { Ok(attributes) }
+    }
+
+    /// How many bytes they take.
+    pub(super) fn length(&self) -> usize {
+        match (self.object, self.own.len()) {
+            (None, 0) => 0,
+            (None, own) => HEADER + own,
+            (Some(_), own) => HEADER + TO_OBJECT + own,
+        }
+    }
+
+    /// The inode's count of them.
+    pub(super) fn count(&self) -> u16 {
+        match self.length() {
+            0 => 0,
+            length => ((length - HEADER) / 4 + 1) as u16,
+        }
+    }
+
+    pub(super) fn write(&self, pen: &mut Pen<'_>) {
+        if self.length() == 0 {
+            return;
+        }
+        pen.skip(HEADER);
+        if let Some(digest) = &self.object {
+            for (name, value) in
+                [(b"overlay.metacopy", &metacopy(digest)[..]), (b"overlay.redirect", &redirect(digest)[..])]
+            {
+                pen.push(&[name.len() as u8, TRUSTED, value.len() as u8, 0]);
+                pen.push(name);
+                pen.push(value);
+                pen.skip(value.len().next_multiple_of(4) - value.len());
+            }
+        }
+        pen.push(&self.own);
+    }
 }
 
 /// What overlayfs reads as its own is escaped, so that it shows it as the file's.

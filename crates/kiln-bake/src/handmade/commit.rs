@@ -7,7 +7,7 @@ use kiln_model::{
     Handmade, ImageDigest, ImageName, ImageRecord, InstanceId, KeptPath, LeftOut, LockRequest, LockedImage,
     Node, NotKept, ReleaseId, Sha256, Tree, Volatile,
 };
-use kiln_store::{Metadata, Store};
+use kiln_store::Store;
 use rustix::fs::fstat;
 use serde_json::json;
 
@@ -181,13 +181,14 @@ fn write(
     let mut left_out = base.left_out.clone();
     left_out.extend(of_the_machine.into_iter().filter(|new| !base.left_out.contains(new)));
     let mut written = erofs::write(tree)?;
-    let metadata = Metadata::new(written.bytes);
-    let digest = *metadata.digest();
+    let batch = store.objects().batch()?;
+    let staged = batch.stage_metadata(&written.bytes)?;
+    let digest = *staged.digest();
     let mut record = ImageRecord {
-        format: written.format,
+        format: std::mem::take(&mut written.format),
         digest,
         name: handmade.name.clone(),
-        metadata_bytes: metadata.bytes().len() as u64,
+        metadata_bytes: staged.size(),
         content_bytes: written.content_bytes,
         entries: written.entries,
         packages: packages.iter().map(sbom::Installed::as_ref).collect(),
@@ -200,14 +201,12 @@ fn write(
         handmade: Some(handmade),
     };
     let inside = sbom::document(&record, &packages, &unlocked(), &Distribution::of(tree, store)?);
-    let origin = provenance(&record, &Sha256::of(metadata.bytes()), source, store)?;
-    let batch = store.objects().batch()?;
+    let origin = provenance(&record, staged.sha256(), source, store)?;
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
-        written.objects.insert(object);
+        written.need(object);
         record.documents.insert(name.into(), object);
     }
-    let staged = batch.stage_metadata(&metadata)?;
     batch.commit_image(staged, &record, &written.objects)?;
     Ok(record)
 }

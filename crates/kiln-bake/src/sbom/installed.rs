@@ -10,7 +10,7 @@ use crate::tree_edit::resolve;
 
 /// Where dpkg keeps what is installed; images without dpkg have a file per package in the directory.
 const STATUS: &str = "/var/lib/dpkg/status";
-const STATUS_DIRECTORY: &str = "/var/lib/dpkg/status.d/";
+const STATUS_DIRECTORY: &str = "/var/lib/dpkg/status.d";
 /// What licences come to, under a digest of the copyright files. The number changes with their reading.
 const CACHE: &str = "licences-1";
 
@@ -53,9 +53,7 @@ pub(crate) fn installed(tree: &Tree, store: &Store) -> Result<Vec<Installed>, St
 }
 
 fn databases(tree: &Tree, store: &Store) -> Result<Vec<String>, StoreError> {
-    let others = tree
-        .iter()
-        .filter(|(path, _)| path.starts_with(STATUS_DIRECTORY.as_bytes()) && !path.ends_with(b".md5sums"));
+    let others = tree.below(STATUS_DIRECTORY.as_bytes()).filter(|(path, _)| !path.ends_with(b".md5sums"));
     let paths = [STATUS.as_bytes()].into_iter().chain(others.map(|(path, _)| path));
     paths.filter_map(|path| text(tree, path, store).transpose()).collect()
 }

@@ -69,8 +69,7 @@ pub fn app_name(text: &str) -> Option<AppName> {
 fn shaped(text: &str) -> Result<(SpecFile, Document<'_>), Vec<Found>> {
     let document = Document::parse(text)?;
     let mut problems = Problems::new(&document);
-    let schema = schema();
-    shape::inspect(&document, &schema, &mut problems);
+    shape::inspect(&document, schema(), &mut problems);
     if !problems.found.is_empty() {
         return Err(problems.found);
     }

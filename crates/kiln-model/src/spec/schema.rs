@@ -1,12 +1,20 @@
 //! The JSON Schema of `kiln.toml`, made from [`SpecFile`].
 
+use std::sync::LazyLock;
+
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::SpecFile;
 
 /// The JSON Schema (draft 2020-12) of `kiln.toml`, for editors and for the first look at every document.
-pub fn schema() -> Value {
+pub fn schema() -> &'static Value {
+    // Making it takes longer than reading a spec.
+    static MADE: LazyLock<Value> = LazyLock::new(made);
+    &MADE
+}
+
+fn made() -> Value {
     let generated = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<SpecFile>();
     let mut schema = generated.to_value();
     without_null(&mut schema);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_model::{ImageDigest, ImageRecord, Release, RunSettings, Sha256};
-use kiln_store::{Metadata, Store, Verity};
+use kiln_store::{Store, Verity};
 
 /// An image of two objects, one of them every image's; and a release made from it. What stands for its tree names them
 /// (`any_bytes::named_in`).
@@ -28,9 +28,9 @@ pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) 
         left_out: vec![],
         handmade: None,
     };
-    let needed = BTreeSet::from([own, shared, document]);
+    let needed: Vec<_> = BTreeSet::from([own, shared, document]).into_iter().collect();
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(&Metadata::new(metadata)).unwrap();
+    let metadata = batch.stage_metadata(&metadata).unwrap();
     batch.commit_image(metadata, &record, &needed).unwrap();
     let text = include_str!("../../../kiln-model/tests/fixtures/release-2.json");
     let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();

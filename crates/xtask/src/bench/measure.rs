@@ -1,6 +1,9 @@
 //! Time, CPU and memory of whole processes, as the kernel counts them.
 
-use std::process::Command;
+use std::fs::{self, File};
+use std::mem::MaybeUninit;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -22,23 +25,31 @@ impl Figures {
     }
 }
 
-/// Runs `command` under Debian's `time`, which counts what the children took.
+/// Runs `command`, and has the kernel count what it and its children took.
 pub(crate) fn measured(command: &mut Command) -> Result<Figures> {
-    let figures = std::env::temp_dir().join(format!("kiln-time-{}", std::process::id()));
-    let mut time = Command::new("/usr/bin/time");
-    time.args(["--quiet", "-f", "%U %S %M", "-o"]).arg(&figures);
-    time.arg(command.get_program()).args(command.get_args());
-    if let Some(dir) = command.get_current_dir() {
-        time.current_dir(dir);
-    }
-    let begun = std::time::Instant::now();
-    let output = time.output().context("could not run /usr/bin/time (package `time`)")?;
+    let printed = std::env::temp_dir().join(format!("kiln-measured-{}", std::process::id()));
+    let file = File::create(&printed)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let begun = Instant::now();
+    let child = command.spawn().with_context(|| format!("could not run {command:?}"))?;
+    let (status, usage) = waited(child.id())?;
     let wall = begun.elapsed().as_secs_f64();
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = std::fs::read_to_string(&figures)?;
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    ensure!(numbers.len() == 3, "time said `{text}`");
-    Ok(Figures { wall, cpu: numbers[0] + numbers[1], peak_mb: numbers[2] / 1024.0 })
+    ensure!(status == 0, "{command:?}: {}", fs::read_to_string(&printed)?);
+    fs::remove_file(&printed)?;
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    Ok(Figures { wall, cpu, peak_mb: usage.ru_maxrss as f64 / 1024.0 })
+}
+
+/// How a child ended, and what it took.
+fn waited(child: u32) -> Result<(i32, libc::rusage)> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both places are there for the whole call, and the child is ours and not waited for by anybody else.
+    let found = unsafe { libc::wait4(child as i32, &mut status, 0, usage.as_mut_ptr()) };
+    ensure!(found == child as i32, "a child could not be waited for: {}", std::io::Error::last_os_error());
+    // SAFETY: numbers, of which zero is one, and the kernel has filled them in.
+    Ok((status, unsafe { usage.assume_init() }))
 }
 
 /// The run in the middle by wall time, with the CPU in the middle.
