@@ -44,9 +44,11 @@ impl FromStr for PackageRule {
 
     fn from_str(text: &str) -> Result<Self, BadPackageRule> {
         let bad = || BadPackageRule(text.escape_debug().to_string());
-        let compact: String = text.chars().filter(|c| *c != ' ').collect();
-        let end = compact.find(['<', '>', '=']).unwrap_or(compact.len());
-        let (name, rest) = compact.split_at(end);
+        // Around the sign there may be spaces; `libssl 3` is no package.
+        let text = text.trim_matches(' ');
+        let end = text.find(['<', '>', '=']).unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let name = name.trim_end_matches(' ');
         let plain = |s: &str, more: &str| {
             !s.is_empty()
                 && s.len() <= 255
@@ -55,14 +57,18 @@ impl FromStr for PackageRule {
         if !plain(name, "+-._") {
             return Err(bad());
         }
-        let bound = match SIGNS
-            .iter()
-            .find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?)))
-        {
-            None if rest.is_empty() => None,
-            Some((comparison, version)) if plain(version, "+-._~:") => Some((comparison, version.to_owned())),
-            _ => return Err(bad()),
-        };
+        let bound =
+            match SIGNS.iter().find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?))) {
+                None if rest.is_empty() => None,
+                Some((comparison, version)) => {
+                    let version = version.trim_start_matches(' ');
+                    if !plain(version, "+-._~:") {
+                        return Err(bad());
+                    }
+                    Some((comparison, version.to_owned()))
+                }
+                None => return Err(bad()),
+            };
         Ok(Self { name: name.to_owned(), bound })
     }
 }
@@ -140,7 +146,9 @@ mod tests {
             assert_eq!(text.parse::<PackageRule>().unwrap().to_string(), text);
         }
         assert_eq!("openssl < 3".parse::<PackageRule>().unwrap().to_string(), "openssl<3");
-        for text in ["", "<3", "openssl<", "openssl<<3", "a b/c", "openssl==3", "opensslé"] {
+        for text in
+            ["", "<3", "openssl<", "openssl<<3", "a b/c", "openssl==3", "opensslé", "libssl 3", "a<1 2"]
+        {
             assert!(text.parse::<PackageRule>().is_err(), "{text}");
         }
     }

@@ -66,7 +66,13 @@ impl LocalHost {
     /// The release of `app` meant by `given`, whether it ever served or not.
     pub(super) fn named(&self, app: &AppName, given: &str) -> Result<Release, Failure> {
         let ids = self.store.releases().map_err(|e| failure::store(&e))?;
-        let id = find(given, ids.iter()).map_err(|not| self.not_found(app, not))?;
+        let is_its = |id: &&ReleaseId| self.store.release(id).is_ok_and(|release| release.app == *app);
+        let id = match find(given, ids.iter()) {
+            // Those of other apps are not meant.
+            Err(NotFound::Several(_, ids)) => find(given, ids.iter().filter(is_its)),
+            found => found,
+        };
+        let id = id.map_err(|not| self.not_found(app, not))?;
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
         if release.app == *app { Ok(release) } else { Err(NotFound::Nothing(given.into()).of(app)) }
     }
@@ -133,12 +139,21 @@ impl NotFound {
                 Failure::new(ExitCode::Usage, format!("app {app} never had a release {given}")).hint(GO_BACK)
             }
             Self::Several(given, ids) => {
-                let ids: Vec<&str> = ids.iter().map(ReleaseId::as_str).collect();
-                let message = format!("{given} is the beginning of several releases of {app}");
-                Failure::new(ExitCode::Usage, message).hint(format!("give more of it: {}", ids.join(", ")))
+                let message = format!("`{given}` is the beginning of {} releases of {app}", ids.len());
+                let hint = format!("give more of it; `kiln releases` lists them: {}", some_of(&ids));
+                Failure::new(ExitCode::Usage, message).hint(hint)
             }
         }
     }
+}
+
+/// A host that has lived for years has thousands: a few are named.
+fn some_of(ids: &[ReleaseId]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<&str> = ids.iter().take(NAMED).map(ReleaseId::short).collect();
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    named.join(", ") + &more
 }
 
 /// The one of `ids` that is meant by `given`: all of it, or its beginning, with or without `r-`.
@@ -162,5 +177,21 @@ pub(super) fn release_state(state: &AppState, release: &ReleaseId) -> ReleaseSta
         ReleaseState::Warm
     } else {
         ReleaseState::Stored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_of_many_names_a_few() {
+        let ids: Vec<ReleaseId> = (0..9).map(|n| format!("r-{n:032x}").parse().unwrap()).collect();
+        assert!(find("r-00000000000000000000000000000007", ids.iter()).is_ok());
+        let Err(not) = find("", ids.iter()) else { panic!("one of nine") };
+        let failure = not.of(&"hello".parse().unwrap());
+        assert_eq!(failure.message, "`` is the beginning of 9 releases of hello");
+        let hint = failure.hint.unwrap();
+        assert!(hint.ends_with(" and 4 more") && hint.matches("r-0").count() == 5, "{hint}");
     }
 }

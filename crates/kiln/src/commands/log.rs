@@ -19,7 +19,7 @@ pub(crate) struct Log {
     #[arg(long, value_name = "NAME")]
     app: Option<kiln_model::AppName>,
     /// At most so many operations
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Follow the hash chain of the whole log instead, and name the first line that is damaged
     #[arg(long)]

@@ -171,6 +171,30 @@ fn the_odds_of_fleets() {
     assert_eq!(json[0]["replace"], json[0]["in_place"]);
 }
 
+/// What is nearly certain is not told as certain, and what is nearly impossible not as impossible.
+#[test]
+fn odds_beyond_what_most_numbers_hold() {
+    let place = Place::new();
+    assert_snapshot!(place.kiln(&["odds", "--success", "99.99999999999999999%,0.01%,100%", "--servers", "1000"]), @r"
+    status: 0
+    --- stdout
+    EACH SUCCEEDS          SERVERS  IN PLACE: WHOLE     LEFT BETWEEN  MADE AGAIN  REPLACED: NOT WHOLE
+    99.99999999999999999%  1000     over 99.99999999 %  1e-16         up to 499   6.534034203e-9086 %
+    0.01%                  1000     1e-3998 %           999.9         up to 499   over 99.99999999 %
+    100%                   1000     100 %               0             up to 499   0 %
+
+    At 99.99999999999999999% each, a fleet upgraded in place is less likely than 99% to be whole only beyond 10^15 servers.
+    At 0.01% each, even one server upgraded in place is less likely than 99% to be whole.
+    At 100% each, a fleet upgraded in place is never less likely than 99% to be whole.
+    Replaced: what fails is made again before any user can see it, so many instances of a fleet at most; a fleet of which more fail is thrown away, and the old release has served all the time.
+    ");
+    let tiny = ["odds", "--success", "0.01%", "--servers", "1000", "--json"];
+    let json = place.process(&tiny).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json[0]["digits"]["in_place"], "1e-4000");
+    assert_eq!(json[0]["in_place"], 0.0);
+}
+
 #[test]
 fn the_odds_as_a_picture() {
     let place = Place::new();

@@ -2,10 +2,11 @@
 
 mod plot;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use kiln_model::odds::{Chance, loss_budget};
+use kiln_model::odds::{Chance, Digits, loss_budget};
 use kiln_model::{ExitCode, Failure};
 
 use crate::context::Context;
@@ -71,19 +72,28 @@ pub(crate) fn run(args: &Odds, context: &Context) -> Result<(), Failure> {
 
 /// One fleet, for programs: chances as numbers from 0 to 1 with twelve significant digits.
 fn document(args: &Odds, p: &Chance, servers: u64) -> serde_json::Value {
-    let number = |digits: kiln_model::odds::Digits| digits.about();
     let retries = args.retries(servers);
-    serde_json::json!({
+    let chances = [
+        ("in_place", p.in_place(servers, DIGITS_JSON)),
+        ("between_states", p.left_between(servers, DIGITS_JSON)),
+        ("replace", p.replaced(servers, retries, DIGITS_JSON)),
+        ("replace_fails", p.not_replaced(servers, retries, DIGITS_JSON)),
+    ];
+    // Most programs take a number below 1e-308 for nothing, and one close enough to 1 for 1.
+    let exactly: BTreeMap<&str, String> =
+        chances.iter().map(|(name, digits)| (*name, digits.scientific())).collect();
+    let mut document = serde_json::json!({
         "success": p.about(),
         "servers": servers,
-        "in_place": number(p.in_place(servers, DIGITS_JSON)),
-        "between_states": number(p.left_between(servers, DIGITS_JSON)),
-        "replace": number(p.replaced(servers, retries, DIGITS_JSON)),
-        "replace_fails": number(p.not_replaced(servers, retries, DIGITS_JSON)),
         "retries": retries,
         "target": args.target.about(),
         "falls_below_at": p.falls_below(&args.target),
-    })
+        "digits": exactly,
+    });
+    for (name, digits) in chances {
+        document[name] = digits.about().into();
+    }
+    document
 }
 
 fn words_for(args: &Odds) -> String {
@@ -107,22 +117,29 @@ fn row(p: &Chance, servers: u64, retries: u64) -> [String; 6] {
     [
         p.to_string(),
         servers.to_string(),
-        format!("{} %", p.in_place(servers, DIGITS).percent()),
+        percent(p, &p.in_place(servers, DIGITS)),
         p.left_between(servers, DIGITS).plain(),
         format!("up to {retries}"),
-        format!("{} %", p.not_replaced(servers, retries, DIGITS).percent()),
+        percent(p, &p.not_replaced(servers, retries, DIGITS)),
     ]
 }
 
+/// What is not certain is not rounded to what is.
+fn percent(p: &Chance, digits: &Digits) -> String {
+    match digits.percent() {
+        all if all == "100" && !p.is_certain() => "over 99.99999999 %".into(),
+        other => format!("{other} %"),
+    }
+}
+
 fn falls_below(p: &Chance, target: &Chance) -> String {
+    let whole = format!("less likely than {target} to be whole");
     match p.falls_below(target) {
+        Some(1) => format!("At {p} each, even one server upgraded in place is {whole}."),
         Some(servers) => {
-            format!(
-                "At {p} each, a fleet upgraded in place is less likely than {target} to be whole from {servers} servers on."
-            )
+            format!("At {p} each, a fleet upgraded in place is {whole} from {servers} servers on.")
         }
-        None => {
-            format!("At {p} each, a fleet upgraded in place is never less likely than {target} to be whole.")
-        }
+        None if p.is_certain() => format!("At {p} each, a fleet upgraded in place is never {whole}."),
+        None => format!("At {p} each, a fleet upgraded in place is {whole} only beyond 10^15 servers."),
     }
 }
