@@ -57,19 +57,21 @@ pub(crate) fn between<T>(what: &'static str, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Whether the disk refuses this write.
-pub(crate) fn refused() -> Option<std::io::Error> {
+/// Refuses a write if it is time for the disk to refuse one.
+pub(crate) fn refuse(attempted: &'static str, path: impl FnOnce() -> PathBuf) -> Result<(), StoreError> {
     /// How many writes in a row are refused.
     const WRITES: u64 = 3;
     static REFUSED: AtomicU64 = AtomicU64::new(0);
-    let Wanted::Refuse(at, lack) = &*WANTED else { return None };
+    let Wanted::Refuse(at, lack) = &*WANTED else { return Ok(()) };
     let is_time = PASSED.load(Ordering::SeqCst) >= *at;
-    let refuses = is_time && REFUSED.fetch_add(1, Ordering::SeqCst) < WRITES;
-    let error = match lack {
-        Lack::Order => rustix::io::Errno::IO,
-        Lack::Space => rustix::io::Errno::NOSPC,
-    };
-    refuses.then(|| error.into())
+    if !is_time || REFUSED.fetch_add(1, Ordering::SeqCst) >= WRITES {
+        return Ok(());
+    }
+    let path = path();
+    Err(match lack {
+        Lack::Order => StoreError::Io { attempted, path, source: rustix::io::Errno::IO.into() },
+        Lack::Space => StoreError::NoSpace { attempted, path, source: rustix::io::Errno::NOSPC.into() },
+    })
 }
 
 /// Writes something else than history into the store.
@@ -77,13 +79,7 @@ pub(crate) fn stored<T>(
     path: impl FnOnce() -> PathBuf,
     write: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    between("store", || match refused() {
-        None => write(),
-        Some(source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            Err(StoreError::NoSpace { attempted: "write", path: path(), source })
-        }
-        Some(source) => Err(StoreError::Io { attempted: "write", path: path(), source }),
-    })
+    between("store", || refuse("write", path).and_then(|()| write()))
 }
 
 fn pass(what: &'static str) {

@@ -5,9 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_model::{
     AppName, ImageDigest, ImageHandle, Millis, Record, Release, ReleaseId, ReleaseService, SecretOrder,
-    Timestamp,
+    Sha256, Timestamp,
 };
-use kiln_store::{OperationLog, Store};
+use kiln_store::{LogReader, OperationLog, Store, StoreError};
 
 use crate::sync::lock;
 use crate::world::{Clock, History, Shelf, Trouble};
@@ -32,16 +32,41 @@ pub(crate) fn time_of_day() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The operation log, which queries read as well.
+/// The operation log, which queries read as well. A long one takes long to read: whoever reads it holds up nobody who
+/// appends.
 #[derive(Debug, Clone)]
-pub(crate) struct StoredHistory(pub(crate) Arc<Mutex<OperationLog>>);
+pub(crate) struct StoredHistory(Arc<Mutex<OperationLog>>);
+
+impl StoredHistory {
+    pub(crate) fn of(log: OperationLog) -> Self {
+        Self(Arc::new(Mutex::new(log)))
+    }
+
+    /// Appends an entry, which is safe then.
+    pub(crate) fn put(&self, record: &Record) -> Result<(), StoreError> {
+        crate::boundary::refuse("append to the operation log", || "log/operations.jsonl".into())?;
+        lock(&self.0).append(record).map(drop)
+    }
+
+    /// All entries, oldest first.
+    pub(crate) fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let records = self.reader()?.read::<Record>()?;
+        Ok(records.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Reads all of it again: how many entries there are, and the hash of the last.
+    pub(crate) fn verify(&self) -> Result<(u64, Sha256), StoreError> {
+        self.reader()?.verify()
+    }
+
+    fn reader(&self) -> Result<LogReader, StoreError> {
+        lock(&self.0).reader()
+    }
+}
 
 impl History for StoredHistory {
     fn append(&mut self, record: &Record) -> Result<(), Trouble> {
-        if let Some(error) = crate::boundary::refused() {
-            return Err(Trouble(format!("could not append to the operation log: {error}")));
-        }
-        lock(&self.0).append(record).map(drop).map_err(|e| Trouble::of(&e))
+        self.put(record).map_err(|e| Trouble::of(&e))
     }
 
     fn mend(&mut self) -> Result<(), Trouble> {
@@ -64,5 +89,63 @@ impl Shelf for Store {
             Ok(SecretOrder { name: name.clone(), value, env: pinned.env.clone() })
         });
         opened.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::OnceLock;
+
+    use kiln_store::Medium;
+
+    use super::*;
+
+    /// Something to write on that looks, while it is read, whether somebody could append.
+    #[derive(Debug, Default)]
+    struct Watched {
+        bytes: Mutex<Vec<u8>>,
+        history: OnceLock<StoredHistory>,
+    }
+
+    impl Medium for Watched {
+        fn read(&self) -> io::Result<Vec<u8>> {
+            if let Some(history) = self.history.get() {
+                assert!(history.0.try_lock().is_ok(), "whoever appends has to wait for whoever reads");
+            }
+            Ok(lock(&self.bytes).clone())
+        }
+
+        fn length(&self) -> io::Result<u64> {
+            Ok(lock(&self.bytes).len() as u64)
+        }
+
+        fn write(&self, bytes: &[u8], _: u64) -> io::Result<()> {
+            lock(&self.bytes).extend(bytes);
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn cut(&self, length: u64) -> io::Result<()> {
+            lock(&self.bytes).truncate(usize::try_from(length).expect("a short log"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_reads_the_log_holds_up_nobody_who_appends() {
+        let medium = Arc::new(Watched::default());
+        let log = OperationLog::over::<Record>(Path::new("log"), medium.clone(), &mut drop).unwrap();
+        let mut history = StoredHistory::of(log);
+        medium.history.set(history.clone()).unwrap();
+        let (app, by): (AppName, _) = ("hello".parse().unwrap(), kiln_model::Author::kiln());
+        let record = Record::Resumed { at: Timestamp(1), by, app };
+        history.append(&record).unwrap();
+        assert_eq!(history.records().unwrap(), [record]);
+        assert_eq!(history.verify().unwrap().0, 1);
     }
 }

@@ -108,7 +108,7 @@ pub struct LogEntry {
     pub from: Option<ReleaseId>,
     /// The release it was to lead to.
     pub to: Option<ReleaseId>,
-    /// How it ended: `done`, `failed`, `under way`.
+    /// How it ended: `done`, `failed`, `superseded`, `given up`, or `under way`.
     pub outcome: String,
     /// Why, if it failed.
     pub reason: Option<String>,

@@ -26,7 +26,15 @@ impl Difference {
     /// The difference in words, without values of the environment: for those who may see that something changes
     /// and need not see to what.
     pub fn discreetly(&self) -> String {
-        if self.part == Part::Env { format!("{}changed", self.subject()) } else { self.to_string() }
+        if self.part == Part::Env { format!("{}{}", self.subject(), self.how()) } else { self.to_string() }
+    }
+
+    fn how(&self) -> &'static str {
+        match (&self.old, &self.new) {
+            (Some(_), Some(_)) => "changed",
+            (None, Some(_)) => "added",
+            _ => "removed",
+        }
     }
 
     fn subject(&self) -> String {
@@ -45,12 +53,11 @@ impl Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = self.subject();
+        let (subject, how) = (self.subject(), self.how());
         match (&self.old, &self.new) {
             (Some(old), Some(new)) => write!(f, "{subject}{old} → {new}"),
-            (None, Some(new)) if new.is_empty() => write!(f, "{subject}added"),
-            (None, Some(new)) => write!(f, "{subject}{new} added"),
-            _ => write!(f, "{subject}removed"),
+            (None, Some(new)) if !new.is_empty() => write!(f, "{subject}{new} {how}"),
+            _ => write!(f, "{subject}{how}"),
         }
     }
 }

@@ -95,6 +95,21 @@ fn every_byte_of_the_encoding_makes_another_release() {
 }
 
 #[test]
+fn whoever_is_told_discreetly_learns_what_becomes_of_a_variable_and_not_its_value() {
+    let base = release(SECOND);
+    let web = |change: &dyn Fn(&mut BTreeMap<String, String>)| {
+        let mut other = base.clone();
+        other.services.values_mut().for_each(|s| change(&mut s.env));
+        differences(&base, &other, &|_| None)[0].discreetly()
+    };
+    let set =
+        |name: &'static str| move |env: &mut BTreeMap<_, _>| drop(env.insert(name.into(), "token".into()));
+    assert_eq!(web(&set("MODE")), "service web: env MODE added");
+    assert_eq!(web(&set("GREETING")), "service web: env GREETING changed");
+    assert_eq!(web(&BTreeMap::clear), "service web: env GREETING removed");
+}
+
+#[test]
 fn images_are_compared_by_packages_and_files() {
     let old = release(FIRST);
     let mut new = old.clone();

@@ -83,7 +83,7 @@ pub use metadata::StagedMetadata;
 pub use moment::Moment;
 pub use new_blob::NewBlob;
 pub use objects::Objects;
-pub use operation_log::OperationLog;
+pub use operation_log::{LogReader, OperationLog};
 pub use presence::{Look, Wanted};
 pub use secrets::{Holders, SecretRecord, SecretsLock};
 pub use sweep::{GRACE, InUse, Keep, Sweeper};

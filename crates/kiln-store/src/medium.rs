@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// One file, as far as the log needs one. In tests a disk takes its place that fails when it is told to.
-pub trait Medium: fmt::Debug + Send {
+pub trait Medium: fmt::Debug + Send + Sync {
     /// All of it.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! that does not add up is damage, and an error that names the line.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_model::Sha256;
 use serde::Serialize;
@@ -27,9 +28,18 @@ pub(crate) const FILE: &str = "operations.jsonl";
 #[derive(Debug)]
 pub struct OperationLog {
     path: PathBuf,
-    medium: Box<dyn Medium>,
+    medium: Arc<dyn Medium>,
     end: End,
     tail: Tail,
+}
+
+/// The log as it was at one moment. It is read from the disk, which takes long for a long log: nobody who appends
+/// meanwhile has to wait, for what is there is never written again.
+#[derive(Debug, Clone)]
+pub struct LogReader {
+    path: PathBuf,
+    medium: Arc<dyn Medium>,
+    end: End,
 }
 
 /// What is behind the last entry.
@@ -64,7 +74,7 @@ impl OperationLog {
         let path = dir.join(FILE);
         let disk = Disk::open(&path).map_err(on("open the operation log", &path))?;
         sync_dir(&dir)?;
-        Self::over(&path, Box::new(disk), each)
+        Self::over(&path, Arc::new(disk), each)
     }
 
     /// The log that is on `medium`, which nobody else writes to, and each of its entries; `path` is what it is called, for
@@ -74,11 +84,11 @@ impl OperationLog {
     /// As [`OperationLog::open`].
     pub fn over<T: DeserializeOwned + Send>(
         path: &Path,
-        medium: Box<dyn Medium>,
+        medium: Arc<dyn Medium>,
         each: &mut dyn FnMut(T),
     ) -> Result<Self> {
         let mut log = Self { path: path.to_owned(), medium, end: BEGINNING, tail: Tail::Clean };
-        let bytes = log.bytes()?;
+        let bytes = log.medium.read().map_err(on("read", path))?;
         let whole = without_torn_line(&bytes);
         log.end = follow::<T>(&log.path, whole, &mut |_, entry| each(entry))?;
         if whole.len() != bytes.len() {
@@ -121,41 +131,27 @@ impl OperationLog {
         Ok(())
     }
 
-    /// All entries with their numbers, in order.
+    /// The log as it is now, to be read without it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
-    pub fn read<T: DeserializeOwned + Send>(&self) -> Result<Vec<(u64, T)>> {
-        let mut entries = Vec::new();
-        let end = follow(&self.path, &self.bytes()?, &mut |seq, entry| entries.push((seq, entry)))?;
-        if end.hash != self.end.hash {
-            return Err(StoreError::damaged(&self.path, "somebody else has written to it"));
+    /// [`StoreError::Damaged`] if there is more than was appended; otherwise what the system refused.
+    pub fn reader(&self) -> Result<LogReader> {
+        let length = self.medium.length().map_err(on("read", &self.path))?;
+        if self.tail == Tail::Clean && length != self.end.length {
+            return Err(written_by_another(&self.path));
         }
-        Ok(entries)
+        Ok(LogReader { path: self.path.clone(), medium: self.medium.clone(), end: self.end })
     }
 
-    /// Reads all of it again, and follows the chain: how many entries there are, and the hash of the last.
+    /// As [`LogReader::verify`], for a log that nobody needs to have opened, and of which nothing is changed.
     ///
     /// # Errors
-    /// As [`OperationLog::read`].
-    pub fn verify(&self) -> Result<(u64, Sha256)> {
-        self.read::<IgnoredAny>()?;
-        Ok((self.end.seq, self.end.hash))
-    }
-
-    /// The same for a log that nobody needs to have opened, and of which nothing is changed.
-    ///
-    /// # Errors
-    /// As [`OperationLog::read`].
+    /// As [`LogReader::read`].
     pub fn inspect(store: &Store) -> Result<(u64, Sha256)> {
         let path = store.dir("log").join(FILE);
         let bytes = std::fs::read(&path).map_err(on("read", &path))?;
         let end = follow::<IgnoredAny>(&path, &bytes, &mut |_, _| {})?;
         Ok((end.seq, end.hash))
-    }
-
-    fn bytes(&self) -> Result<Vec<u8>> {
-        self.medium.read().map_err(on("read", &self.path))
     }
 
     fn write_at_end(&mut self, bytes: &[u8]) -> Result<()> {
@@ -171,6 +167,37 @@ impl OperationLog {
     fn cut(&self) -> Result<()> {
         self.medium.cut(self.end.length).map_err(on("cut off the torn end of", &self.path))
     }
+}
+
+impl LogReader {
+    /// All entries with their numbers, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
+    pub fn read<T: DeserializeOwned + Send>(&self) -> Result<Vec<(u64, T)>> {
+        let bytes = self.medium.read().map_err(on("read", &self.path))?;
+        let length = usize::try_from(self.end.length).unwrap_or(usize::MAX);
+        let known = bytes.get(..length).ok_or_else(|| written_by_another(&self.path))?;
+        let mut entries = Vec::new();
+        let end = follow(&self.path, known, &mut |seq, entry| entries.push((seq, entry)))?;
+        if end.hash != self.end.hash {
+            return Err(written_by_another(&self.path));
+        }
+        Ok(entries)
+    }
+
+    /// Reads all of it, and follows the chain: how many entries there are, and the hash of the last.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn verify(&self) -> Result<(u64, Sha256)> {
+        self.read::<IgnoredAny>()?;
+        Ok((self.end.seq, self.end.hash))
+    }
+}
+
+fn written_by_another(path: &Path) -> StoreError {
+    StoreError::damaged(path, "somebody else has written to it")
 }
 
 /// The lines that an append may have reported as done.

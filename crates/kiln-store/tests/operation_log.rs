@@ -37,7 +37,7 @@ impl Log {
     }
 
     fn entries(&self) -> Vec<(u64, String)> {
-        self.open().unwrap().read().unwrap()
+        self.open().unwrap().reader().unwrap().read().unwrap()
     }
 
     fn damage(&self) -> String {
@@ -53,7 +53,7 @@ fn entries_come_back_in_order_with_their_numbers() {
     let first = format!(r#"{{"seq":1,"prev":"{}","entry":"a"}}"#, "0".repeat(64));
     let second = format!(r#"{{"seq":2,"prev":"{}","entry":"b"}}"#, kiln_model::Sha256::of(first.as_bytes()));
     assert!(log.text().starts_with(&format!("{first}\n{second}\n")), "{}", log.text());
-    log.open().unwrap().verify().unwrap();
+    log.open().unwrap().reader().unwrap().verify().unwrap();
 }
 
 #[test]
@@ -137,15 +137,35 @@ fn a_log_of_many_stretches_is_followed_from_the_first_line_to_the_last() {
 fn a_second_writer_is_noticed() {
     let log = Log::of(&["a"]);
     let open = log.open().unwrap();
+    let reader = open.reader().unwrap();
     let mut file = fs::OpenOptions::new().append(true).open(log.path()).unwrap();
     file.write_all(b"{\"seq\":2}\n").unwrap();
-    assert!(open.verify().is_err());
+    let noticed = open.reader().unwrap_err().to_string();
+    assert!(noticed.ends_with("somebody else has written to it"), "{noticed}");
+    let edited = log.text().replacen("\"a\"", "\"b\"", 1);
+    fs::write(log.path(), edited).unwrap();
+    assert!(reader.verify().is_err());
+    fs::write(log.path(), "").unwrap();
+    assert!(reader.verify().is_err());
+}
+
+/// It reads what was there when it was asked for, whatever is appended meanwhile, and whatever an append leaves.
+#[test]
+fn a_reader_needs_nothing_of_who_appends() {
+    let log = Log::of(&["a", "b"]);
+    let mut open = log.open().unwrap();
+    let reader = open.reader().unwrap();
+    open.append(&"c").unwrap();
+    let torn = [log.text().as_bytes(), b"{\"seq\":4,\"pr"].concat();
+    fs::write(log.path(), torn).unwrap();
+    assert_eq!(reader.read::<String>().unwrap(), [(1, "a".into()), (2, "b".into())]);
+    assert_eq!(reader.verify().unwrap().0, 2);
 }
 
 #[test]
 fn an_entry_of_another_shape_names_its_line() {
     let log = Log::of(&["a"]);
-    let error = log.open().unwrap().read::<u32>().unwrap_err().to_string();
+    let error = log.open().unwrap().reader().unwrap().read::<u32>().unwrap_err().to_string();
     assert!(error.contains("line 1 does not read as an entry: invalid type"), "{error}");
 }
 

@@ -12,6 +12,7 @@ use kiln_model::{
 };
 
 use super::{Core, earlier};
+use crate::boundary::between;
 use crate::world::Trouble;
 
 /// Instances that get no requests any more and may finish those they have.
@@ -153,7 +154,7 @@ impl Core {
         let is_done = |(id, parted): &(&InstanceId, &Parted)| now >= parted.until || has_finished(id, parted);
         let done: Vec<InstanceId> = self.parting.0.iter().filter(is_done).map(|(id, _)| id.clone()).collect();
         if !done.is_empty() {
-            self.world.engine.stop(&done).map_err(|e| Trouble::of(&e))?;
+            between("stop", || self.world.engine.stop(&done)).map_err(|e| Trouble::of(&e))?;
             self.parting.0.retain(|id, _| !done.contains(id));
             self.strays.extend(done);
         }

@@ -10,6 +10,7 @@ use kiln_store::{Keep, Sweeper};
 
 use super::history::Lineage;
 use super::{LocalHost, failure};
+use crate::boundary::between;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::{Clock, Trouble};
@@ -54,7 +55,8 @@ impl LocalHost {
             // The history first: a release that is still listed is still there.
             self.note_collected(doomed, by)?;
         }
-        let swept = sweeper.sweep(&keep, wanted.dry_run).map_err(|e| failure::store(&e))?;
+        let sweep = || sweeper.sweep(&keep, wanted.dry_run);
+        let swept = between("store", sweep).map_err(|e| failure::store(&e))?;
         let bytes = bytes_of(&swept);
         let (kept, remaining) = (keep.releases, size.saturating_sub(bytes));
         Ok(Answer::Gc(GcAnswer { dry_run: wanted.dry_run, kept, bytes, remaining, swept }))

@@ -7,11 +7,14 @@ use kiln_model::{
     ReleaseId, ServiceName, Timestamp,
 };
 
-/// Operations and replacements, oldest first.
-pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
+use super::successors::{Succession, Successors};
+
+/// Operations and replacements, oldest first; `there` are the instances that there are now.
+pub(crate) fn operations(records: &[Record], there: BTreeSet<InstanceId>) -> Vec<LogEntry> {
     let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
     let mut replacements = Vec::new();
     let lineage = Lineage::of(records);
+    let successors = Successors::of(records, there);
     let mut switches = Switches::default();
     for record in records {
         switches.learn(record);
@@ -46,8 +49,9 @@ pub(crate) fn operations(records: &[Record]) -> Vec<LogEntry> {
                         outcome(ending, switches.has_served(*generation), entry.reason.take());
                 }
             }
-            Record::Replaced { at, fleet, lost, new } => {
-                replacements.extend(replacement(&lineage, *at, fleet, lost, new));
+            Record::Replaced { at, fleet, lost, .. } => {
+                let one = |loss| replacement(&lineage, &successors, *at, fleet, loss);
+                replacements.extend(lost.iter().map(one));
             }
             Record::Touched { at, fleet, serial, by, command } => {
                 replacements.push(touch(&lineage, *at, &fleet.instance(*serial), fleet, by, command));
@@ -120,34 +124,38 @@ fn note(at: Timestamp, by: &Author, app: &AppName, what: String, reason: Option<
     }
 }
 
-/// An entry for each instance that is no more, under the number of the operation that made its fleet.
-fn replacement<'a>(
-    lineage: &'a Lineage,
+/// An entry for an instance that is no more, under the number of the operation that made its fleet.
+fn replacement(
+    lineage: &Lineage,
+    successors: &Successors<'_>,
     at: Timestamp,
-    fleet: &'a FleetId,
-    lost: &'a [Loss],
-    new: &'a [u32],
-) -> impl Iterator<Item = LogEntry> + 'a {
-    let successors = new.iter().map(Some).chain(std::iter::repeat(None));
-    lost.iter().zip(successors).map(move |(loss, successor)| {
-        let id = fleet.instance(loss.serial);
-        let release = lineage.origin(&id).map(|o| o.release);
-        let place =
-            successor.map_or_else(String::new, |s| format!("; {} is to take its place", fleet.instance(*s)));
-        LogEntry {
-            operation: fleet.generation.0,
-            at,
-            ended: Some(at),
-            by: "kiln".into(),
-            origin: None,
-            app: fleet.app.clone(),
-            what: "replace".into(),
-            from: release.clone(),
-            to: release,
-            outcome: "done".into(),
-            reason: Some(format!("{id}: {}{place}", loss.cause)),
+    fleet: &FleetId,
+    loss: &Loss,
+) -> LogEntry {
+    let id = fleet.instance(loss.serial);
+    let release = lineage.origin(&id).map(|o| o.release);
+    let (outcome, place) = match successors.place(fleet, loss.serial) {
+        Succession::Vacant => ("done", String::new()),
+        Succession::Taken(by) => ("done", format!("; {by} took its place")),
+        Succession::Promised(to) => ("under way", format!("; {to} is to take its place")),
+        Succession::GivenUp(to) => {
+            ("given up", format!("; {to} was to take its place when the release was given up"))
         }
-    })
+        Succession::Gone(to) => ("done", format!("; {to} was to take its place")),
+    };
+    LogEntry {
+        operation: fleet.generation.0,
+        at,
+        ended: (outcome != "under way").then_some(at),
+        by: "kiln".into(),
+        origin: None,
+        app: fleet.app.clone(),
+        what: "replace".into(),
+        from: release.clone(),
+        to: release,
+        outcome: outcome.into(),
+        reason: Some(format!("{id}: {}{place}", loss.cause)),
+    }
 }
 
 fn touch(

@@ -28,6 +28,7 @@ mod rollback;
 mod room;
 pub mod secrets;
 mod serve;
+mod successors;
 pub(crate) mod verify;
 mod wait;
 pub(crate) mod without_history;
@@ -46,6 +47,7 @@ use kiln_model::{
 use kiln_store::{HostLock, OperationLog, Store};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
+use crate::boundary::between;
 use crate::contract::{Caller, EventSink, Host, Session};
 use crate::core::{Core, News, Past, Precedence, Refusal, Request};
 use crate::health::Prober;
@@ -82,7 +84,7 @@ pub struct LocalHost {
     pub(crate) driver: Arc<Driver>,
     pub(crate) busy: Busy,
     pub(crate) clock: SystemClock,
-    log: Arc<Mutex<OperationLog>>,
+    history: StoredHistory,
     listen: SocketAddr,
     processes: Arc<Processes>,
     pub(crate) renewals: Option<Arc<Renewals>>,
@@ -107,7 +109,7 @@ impl LocalHost {
         let mut past = Past::default();
         let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
         let log = log.map_err(|e| failure::log(&e))?;
-        let log = Arc::new(Mutex::new(log));
+        let history = StoredHistory::of(log);
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
         let engine = processes.engine();
@@ -118,7 +120,7 @@ impl LocalHost {
             engine: engine.clone(),
             edge: Box::new(processes.edge()),
             health: Box::new(prober),
-            history: Box::new(StoredHistory(log.clone())),
+            history: Box::new(history.clone()),
             shelf: Box::new(store.clone()),
             clock: Box::new(clock),
         };
@@ -136,7 +138,7 @@ impl LocalHost {
             driver,
             busy: Busy::default(),
             clock,
-            log,
+            history,
             processes,
             threads: Mutex::default(),
             ended: Mutex::default(),
@@ -277,17 +279,16 @@ impl LocalHost {
 
     /// Writes down what is no operation of the core's.
     pub(crate) fn note(&self, record: &Record) -> Result<(), Failure> {
-        lock(&self.log).append(record).map(drop).map_err(|e| failure::store(&e))
+        between("append", || self.history.put(record)).map_err(|e| failure::store(&e))
     }
 
     fn log_verify(&self) -> Result<Answer, Failure> {
-        let (entries, head) = lock(&self.log).verify().map_err(|e| failure::store(&e))?;
+        let (entries, head) = self.history.verify().map_err(|e| failure::store(&e))?;
         Ok(Answer::LogVerified(LogVerifiedAnswer { entries, head }))
     }
 
     pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
-        let records = lock(&self.log).read::<Record>().map_err(|e| failure::store(&e))?;
-        Ok(records.into_iter().map(|(_, record)| record).collect())
+        self.history.records().map_err(|e| failure::store(&e))
     }
 }
 

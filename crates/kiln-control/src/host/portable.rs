@@ -14,6 +14,7 @@ use kiln_store::age::{AgeError, Identity, Recipient};
 use kiln_store::{Imported, SecretsOfImport, StoreError};
 
 use super::{LocalHost, failure};
+use crate::boundary::between;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::Clock;
@@ -47,7 +48,7 @@ impl LocalHost {
     /// What the log has of a release: its operations as `kiln log --json` shows them, one a line.
     fn extract(&self, release: &ReleaseId) -> Result<Vec<u8>, Failure> {
         let mut lines = Vec::new();
-        for entry in super::history::operations(&self.records()?) {
+        for entry in self.operations()? {
             if entry.to.as_ref() == Some(release) {
                 let line = serde_json::to_vec(&entry).expect("entries are plain data");
                 lines.extend_from_slice(&line);
@@ -75,7 +76,9 @@ impl LocalHost {
             Failure::new(ExitCode::Usage, format!("could not open {}", file.display())).because(e.to_string())
         })?;
         let mut from = BufReader::with_capacity(1 << 20, opened);
-        let imported = self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
+        let import =
+            || self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
+        let imported = between("store", import);
         let Imported { app, release, secrets } = imported.map_err(|e| refused(&e))?;
         let secrets = self.keep_secrets(&app, secrets, by)?;
         let (at, by) = (self.clock.now(), by.author());
@@ -103,8 +106,8 @@ impl LocalHost {
         let mut kept = Vec::new();
         for (name, version, value) in secrets {
             let at = self.clock.now();
-            let is_new =
-                self.store.keep_secret(app, &name, &value, at, &by.name).map_err(|e| failure::store(&e))?;
+            let keep = || self.store.keep_secret(app, &name, &value, at, &by.name);
+            let is_new = between("store", keep).map_err(|e| failure::store(&e))?;
             if is_new {
                 let (by, app, version) = (by.author(), app.clone(), Some(version));
                 self.note(&Record::SecretSet { at, by, app, name: name.clone(), version })?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, Release,
-    ReleaseId, ServiceStatus, StatusAnswer, Traffic, TrafficReport,
+    Answer, AppName, AppState, Counts, ExitCode, Failure, FleetPhase, InstanceEntry, InstancePhase, LogEntry,
+    Release, ReleaseId, ServiceStatus, StatusAnswer, Traffic, TrafficReport,
 };
 
 use super::LocalHost;
@@ -152,12 +152,18 @@ impl LocalHost {
 
     pub(crate) fn log(&self, app: Option<AppName>, limit: Option<u32>) -> Result<Answer, Failure> {
         let app = app.map(|app| self.app(Some(app))).transpose()?;
-        let records = self.records()?;
-        let mut entries = history::operations(&records);
+        let mut entries = self.operations()?;
         entries.retain(|e| app.as_ref().is_none_or(|a| *a == e.app));
         entries.reverse();
         entries.truncate(limit.map_or(usize::MAX, |l| l as usize));
         Ok(Answer::Log(entries))
+    }
+
+    /// All that was ever done, oldest first.
+    pub(super) fn operations(&self) -> Result<Vec<LogEntry>, Failure> {
+        let records = self.records()?;
+        let there = lock(&self.driver.core).instances().into_iter().map(|i| i.id).collect();
+        Ok(history::operations(&records, there))
     }
 }
 

@@ -9,7 +9,7 @@ use kiln_model::{
 use kiln_store::{Holders, HostLock, OperationLog, Store, StoreError, Sweeper};
 
 use super::{LocalHost, failure};
-use crate::boundary::stored;
+use crate::boundary::{between, stored};
 use crate::contract::Caller;
 use crate::core::Past;
 use crate::project::Project;
@@ -73,7 +73,8 @@ impl LocalHost {
         by: &Caller,
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
-        let answer = set(&self.store, &app, &name, value, self.clock.now(), &by.name)?;
+        let at = self.clock.now();
+        let answer = between("store", || set(&self.store, &app, &name, value, at, &by.name))?;
         if answer.changed {
             let version = Some(answer.entry.version.clone());
             self.note(&Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version })?;
@@ -94,7 +95,8 @@ impl LocalHost {
         by: &Caller,
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
-        remove(&self.store, &app, &name, version.as_ref(), &self.state_of(&app))?;
+        let state = self.state_of(&app);
+        between("store", || remove(&self.store, &app, &name, version.as_ref(), &state))?;
         self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.author(), app, name, version })?;
         Ok(Answer::Done)
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use kiln_model::{Answer, AppName, ExitCode, Failure, LogEntry, WaitAnswer};
 
 use super::serve::{Asker, Followed, Stage};
-use super::{LocalHost, history};
+use super::LocalHost;
 use crate::contract::EventSink;
 use crate::sync::lock;
 
@@ -44,7 +44,7 @@ impl LocalHost {
 
     /// How an operation ended that nobody needs to wait for.
     fn has_ended(&self, app: AppName, number: u64) -> Result<Answer, Failure> {
-        let entries = history::operations(&self.records()?);
+        let entries = self.operations()?;
         let is_meant = |e: &&LogEntry| e.operation == number && e.app == app && e.what != "replace";
         let Some(entry) = entries.iter().find(is_meant) else {
             return Err(Failure::new(ExitCode::Usage, format!("app {app} has no operation {number}"))

@@ -75,7 +75,7 @@ impl StormDisk {
 
     /// The log on it and each of its entries, by the code that real hosts use.
     pub(super) fn open(&self, each: &mut dyn FnMut(Record)) -> Result<OperationLog, StoreError> {
-        OperationLog::over(Path::new(NAME), Box::new(self.clone()), each)
+        OperationLog::over(Path::new(NAME), Arc::new(self.clone()), each)
     }
 
     pub(super) fn meet(&self, fate: Fate) {

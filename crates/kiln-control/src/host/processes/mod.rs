@@ -17,6 +17,7 @@ use kiln_store::Store;
 
 use super::HostConfig;
 use super::driver::{Driver, Waker};
+use crate::boundary::between;
 use crate::sync::lock;
 use crate::world::Trouble;
 pub use edge::EdgeOptions;
@@ -138,8 +139,8 @@ impl Processes {
 
     /// Ends both.
     pub(crate) fn end(&self) -> Result<(), Trouble> {
-        let edge = self.edge.end();
-        let keeper = self.keeper.end();
+        let edge = between("end", || self.edge.end());
+        let keeper = between("end", || self.keeper.end());
         edge.and(keeper)
     }
 }
