@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use kiln_model::{ImageDigest, ObjectDigest, ReleaseId, Sha256};
+use rustix::io::Errno;
 
 use crate::documents::names_in;
 use crate::error::{if_present, on};
@@ -35,7 +36,7 @@ impl Store {
     /// damaged or missing. Empty if all is well.
     ///
     /// # Errors
-    /// What the system refused; reading errors of a disk are among that.
+    /// What the system refused; that a disk does not give back what it was given is damage.
     pub fn verify(&self) -> Result<Vec<Damage>> {
         Ok(self.verify_counted()?.1)
     }
@@ -114,9 +115,9 @@ impl Store {
                 count += 1;
                 let path = dir.join(&rest);
                 let name = format!("{prefix}{rest}").parse::<ObjectDigest>();
-                match (name, digest_of(&path)?) {
-                    (Ok(name), digest) if name == digest => {}
-                    (_, digest) => found.push(Damage { path, problem: format!("its content is {digest}") }),
+                let Some(digest) = note(digest_of(&path), found)? else { continue };
+                if name.ok() != Some(digest) {
+                    found.push(Damage { path, problem: format!("its content is {digest}") });
                 }
             }
         }
@@ -144,7 +145,7 @@ impl Store {
             let Ok(hash) = name.parse::<Sha256>() else { continue };
             count += 1;
             let path = self.package_path(&hash);
-            match sha256_of(&path)? {
+            match note(sha256_of(&path), found)?.flatten() {
                 Some(content) if content != hash => {
                     found.push(Damage { path, problem: format!("its content has sha256 {content}") });
                 }
@@ -161,7 +162,7 @@ impl Store {
             let Ok(hash) = name.parse::<Sha256>() else { continue };
             count += 1;
             let path = self.dir("blobs").join(&name);
-            match sha256_of(&path)? {
+            match note(sha256_of(&path), found)?.flatten() {
                 Some(content) if content != hash => {
                     found.push(Damage { path, problem: format!("its content has sha256 {content}") });
                 }
@@ -176,10 +177,19 @@ impl Store {
 pub(crate) fn note<T>(answer: Result<T>, found: &mut Vec<Damage>) -> Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(StoreError::Damaged { path, problem }) => {
-            found.push(Damage { path, problem });
+        Err(error) => {
+            found.push(damage(error)?);
             Ok(None)
         }
-        Err(e) => Err(e),
+    }
+}
+
+fn damage(error: StoreError) -> Result<Damage> {
+    match error {
+        StoreError::Damaged { path, problem } => Ok(Damage { path, problem }),
+        StoreError::Io { path, source, .. } if Errno::from_io_error(&source) == Some(Errno::IO) => {
+            Ok(Damage { path, problem: format!("it cannot be read: {source}") })
+        }
+        other => Err(other),
     }
 }

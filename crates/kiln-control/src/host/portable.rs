@@ -76,8 +76,7 @@ impl LocalHost {
             Failure::new(ExitCode::Usage, format!("could not open {}", file.display())).because(e.to_string())
         })?;
         let mut from = BufReader::with_capacity(1 << 20, opened);
-        let import =
-            || self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
+        let import = || self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
         let imported = between("store", import);
         let Imported { app, release, secrets } = imported.map_err(|e| refused(&e))?;
         let secrets = self.keep_secrets(&app, secrets, by)?;

@@ -190,7 +190,10 @@ mod tests {
     #[test]
     fn who_serves_was_made() {
         let mut log = vec![begun(), replaced(&[1], &[3]), done(0), replaced(&[2], &[4])];
-        assert_eq!([place(&log, 1), place(&log, 2)], [Succession::Taken(member(3)), Succession::Promised(member(4))]);
+        assert_eq!(
+            [place(&log, 1), place(&log, 2)],
+            [Succession::Taken(member(3)), Succession::Promised(member(4))]
+        );
         log.push(done(1));
         assert_eq!(place(&log, 2), Succession::Taken(member(4)));
         let by = Generation(8);

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 
 use kiln_model::{Answer, AppName, ExitCode, Failure, LogEntry, WaitAnswer};
 
-use super::serve::{Asker, Followed, Stage};
 use super::LocalHost;
+use super::serve::{Asker, Followed, Stage};
 use crate::contract::EventSink;
 use crate::sync::lock;
 

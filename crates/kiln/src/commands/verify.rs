@@ -26,14 +26,18 @@ pub(crate) struct Verify {
 }
 
 pub(crate) fn run(args: &Verify, context: &Context) -> Result<(), Failure> {
-    let answer = match context.ask(&Command::Verify { repair: args.repair }) {
-        Ok(Answer::Verify(answer)) => answer,
-        Ok(other) => return Err(unexpected(&other)),
-        Err(no_host) if no_host.code == ExitCode::Host && context.named_root().join("version").is_file() => {
+    let answer = match context.client() {
+        Ok(host) => match host.run(&Command::Verify { repair: args.repair }, &mut |_| {})? {
+            Answer::Verify(answer) => answer,
+            other => return Err(unexpected(&other)),
+        },
+        // Where a host is, its failures are no reason to look elsewhere.
+        Err(unreachable) => {
+            let root = context.root_without_host().filter(|root| root.join("version").is_file());
+            let root = root.ok_or(unreachable)?;
             output::aside("no host runs here: only its store is looked at");
-            kiln_control::verify_store(&offline::store(&context.named_root())?, args.repair)?
+            kiln_control::verify_store(&offline::store(&root)?, args.repair)?
         }
-        Err(failure) => return Err(failure),
     };
     context.output.result(&answer, || words_for(&answer))?;
     if answer.is_well() {

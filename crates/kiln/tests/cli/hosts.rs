@@ -1,7 +1,7 @@
 //! Which host is asked, and what is said when it is not there.
 
 use insta::assert_snapshot;
-use kiln_model::Answer;
+use kiln_model::{Answer, ExitCode, Failure};
 
 use crate::harness::Place;
 
@@ -78,4 +78,22 @@ fn a_host_of_another_kind() {
           because: {"answer":"done"}
         hint: is the host of another version than this command? `kiln --version` tells this one's
         "#);
+}
+
+/// What a host has failed at is not done by looking at another store.
+#[test]
+fn a_host_that_cannot_verify_is_believed() {
+    let place = Place::new();
+    let failure =
+        || Failure::new(ExitCode::Host, "could not read objects/ab/cd").because("Input/output error");
+    let host = place.host("a", move |_, _| Err(failure()));
+    std::fs::create_dir(place.path().join("other")).unwrap();
+    place.write("other/version", "1\n");
+    let socket = host.socket.to_str().unwrap();
+    assert_snapshot!(place.kiln(&["verify", "--host", socket, "--root", "other"]), @r"
+    status: 9
+    --- stderr
+    error: could not read objects/ab/cd
+      because: Input/output error
+    ");
 }

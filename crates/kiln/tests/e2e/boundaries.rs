@@ -1,11 +1,11 @@
 //! The control plane is killed at every place at which it writes or has something done, and its disk fails there.
 
-use std::process::{Output, Stdio};
+use std::collections::BTreeSet;
+use std::process::Output;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{TestHost, said};
-use crate::luck::SmallDisk;
 use crate::project::Project;
 
 /// Every one in the long form, a sample spread over all of them otherwise.
@@ -127,6 +127,17 @@ pub(crate) fn nothing_is_left_over(host: &TestHost, at: &str) {
     let mut running = instances.as_array().expect("instances").iter();
     let other = running.find(|i| !known.contains(&&i["release"]));
     assert_eq!(other, None, "at {at}: an instance of another release is left");
+    let running = |i: &serde_json::Value| i["id"].as_str().expect("an id").to_owned();
+    let running: BTreeSet<String> = instances.as_array().expect("instances").iter().map(running).collect();
+    // It need not remember who has ended any more.
+    host.wait_until("the engine knows those who run, and nobody else", || remembered(host) == running);
+}
+
+/// Those the engine has or remembers.
+fn remembered(host: &TestHost) -> BTreeSet<String> {
+    let engine = kiln_engine::embedded::Embedded::connect(&host.root.path().join("run")).expect("a keeper");
+    let known = kiln_engine::Engine::list(&engine).expect("an answer");
+    known.into_iter().map(|status| status.id.to_string()).collect()
 }
 
 /// Deploys through a sample of all boundaries, in turn with each of `fates` and of `beside`, under load: no request fails.
@@ -168,48 +179,4 @@ fn the_edge_dies_with_control_at_boundaries() {
     for n in chosen(all, 2) {
         deploy_through(&mut host, &project, &format!("die:{n}"), Beside::Edge);
     }
-}
-
-/// The disk is full in the middle of a deploy: it is held up and says why, what serves serves on, and with room it ends
-/// well.
-#[test]
-fn a_disk_that_fills_up_during_a_deploy_holds_it_up_and_nothing_else() {
-    let disk = SmallDisk::mount();
-    let host = TestHost::start_in(disk.path());
-    let project = Project::example("hello");
-    let old = host.deploy(&project);
-    let load = host.load();
-    project.edit(
-        "kiln.toml",
-        r#"run      = ["/usr/sbin/nginx", "-g", "daemon off;"]"#,
-        r#"run      = ["/bin/sh", "-c", "trap 'exec /usr/sbin/nginx -g \"daemon off;\"' USR1; while :; do sleep 0.05; done"]"#,
-    );
-    // Nobody would tell those of checks to begin.
-    project.edit("kiln.toml", "[[image.web.check]]                      # the gate", "# the gate");
-    project.edit("kiln.toml", "run = [\"/usr/sbin/nginx\", \"-t\"]", "");
-    let http = "[[image.web.check]]\nhttp = { path = \"/\", status = 200, contains = \"hello\" }";
-    project.edit("kiln.toml", http, "");
-    project.say("through a full disk");
-    let mut deploy = host.command(&["deploy", project.dir()]);
-    let mut deploy = deploy.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let waits = |what: &str| host.json(&["status"])["waiting"].to_string().contains(what);
-    host.wait_until("the deploy waits for health", || waits("healthy"));
-    let full = disk.fill();
-    // What is left of the log's last block is used up, too.
-    let refused = (0..100).map(|n| host.kiln(&[["pin", "unpin"][n % 2], &old])).find(|o| !o.status.success());
-    let refused = refused.expect("there is no room");
-    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
-    let instances = host.json(&["instances"]);
-    for new in instances.as_array().unwrap().iter().filter(|i| i["release"] != old.as_str()) {
-        let pid = i32::try_from(new["pid"].as_i64().expect("its process")).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::USR1).expect("it runs");
-    }
-    host.wait_until("it waits for the disk", || waits("no space left"));
-    assert_eq!(host.live(), old);
-    drop(full);
-    let status = deploy.wait().unwrap();
-    assert!(status.success(), "{status}");
-    assert!(host.page().contains("through a full disk"));
-    assert_eq!(load.stop().failures, []);
-    assert!(host.json(&["log", "--verify"])["entries"].as_u64().unwrap() > 5);
 }

@@ -1,4 +1,4 @@
-//! The control plane is killed at the places it passes on its way through rollbacks, canaries, hooks and `kiln down`.
+//! The control plane is killed at the places it passes on its way through rollbacks, canaries and hooks.
 
 use std::process::Output;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::boundaries::{chosen, is_at_rest, is_over, is_true, nothing_is_left_over, passed};
 use crate::hooks::written;
-use crate::host::{TestHost, said};
+use crate::host::TestHost;
 use crate::project::Project;
 
 /// Does something while control is killed at the n-th boundary; then another one brings everything to rest.
@@ -141,43 +141,4 @@ fn control_is_killed_at_boundaries_of_hooks() {
         }
         is_new
     });
-}
-
-/// Whether everything of the app is up, or nothing is.
-fn is_whole_or_gone(host: &TestHost) -> bool {
-    let status = host.json(&["status"]);
-    let rests = status["waiting"].as_array().is_some_and(Vec::is_empty);
-    match status["live"].as_str() {
-        Some(_) => is_at_rest(host),
-        None => rests && host.json(&["instances"]) == serde_json::json!([]),
-    }
-}
-
-/// What was begun is finished by the next control plane; what was said to be down is.
-#[test]
-fn control_is_killed_at_boundaries_of_down() {
-    let (mut host, project) = (TestHost::start(), Project::example("hello"));
-    host.deploy(&project);
-    let all = passed(&mut host, |host| assert!(host.kiln(&["down"]).status.success()));
-    host.kill_control();
-    host.restart_elsewhere();
-    for n in chosen(all.lines().count(), 3) {
-        host.deploy(&project);
-        host.wait_until("everything is at rest", || is_at_rest(&host));
-        host.kill_control();
-        host.restart_control_until(&format!("die:{n}"));
-        let output = host.kiln(&["down"]);
-        host.kill_control();
-        match host.find_process("edge") {
-            Some(_) => host.restart_control(),
-            None => host.restart_elsewhere(),
-        }
-        host.wait_until("the app is wholly up or wholly gone", || is_whole_or_gone(&host));
-        match output.status.code() {
-            Some(0) => assert!(host.json(&["status"])["live"].is_null(), "at {n}: {}", said(&output)),
-            code => assert_eq!(code, Some(9), "at {n}: {}", said(&output)),
-        }
-    }
-    host.deploy(&project);
-    assert!(host.page().contains("hello"));
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use kiln_testkit::load::{Load, LoadHandle, LoadPlan};
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -167,7 +169,7 @@ impl TestHost {
 
     /// Asks again and again until it is so. Each question is a whole command, which paces the asking.
     pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + END;
         while !is_so() {
             assert!(std::time::Instant::now() < deadline, "waited a minute in vain until {what}");
         }
@@ -259,6 +261,16 @@ impl TestHost {
         self.restart(Path::new(KILN), Some(boundary));
     }
 
+    /// Leaves nothing behind that other tests would meet, whatever does not end.
+    fn end_by_force(&mut self) {
+        let _ = self.child.kill();
+        let mut without_control = Command::new(KILN);
+        without_control.args(["down", "--root"]).arg(self.root.path()).stdin(Stdio::null());
+        if !in_time(without_control).status.success() {
+            trace::kill(self.root.path());
+        }
+    }
+
     fn restart(&mut self, program: &Path, boundary: Option<&str>) {
         let (child, address) = serve_as(program, self.root.path(), &[], boundary);
         // One that is to die may do so before it says where it listens.
@@ -270,11 +282,14 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        let down = self.kiln(&["down"]);
+        let down = in_time(self.command(&["down"]));
         // A test may have taken it down itself; then nobody is there to ask, and it is about to end.
         let was_down = down.status.code() == Some(9);
-        if !down.status.success() && !was_down {
-            let _ = self.child.kill();
+        let has_ended = (down.status.success() || was_down) && ends_in_time(&self.child);
+        // A test that failed may have left them without their control plane.
+        let is_left = || self.find_process("edge").or(self.find_process("keeper")).is_some();
+        if !has_ended || std::thread::panicking() && is_left() {
+            self.end_by_force();
         }
         let ended = self.child.wait();
         if std::thread::panicking() {
@@ -282,9 +297,31 @@ impl Drop for TestHost {
             return;
         }
         assert!(down.status.success() || was_down, "kiln down failed:\n{}", said(&down));
+        assert!(has_ended, "kiln serve did not end");
         assert!(ended.is_ok_and(|s| s.success()), "kiln serve did not end well");
         self.traces.assert_none(self.root.path());
     }
+}
+
+/// A command that ends a host, and must not take long.
+fn in_time(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("kiln can be run");
+    if !ends_in_time(&child) {
+        child.kill().expect("it can be killed");
+        eprintln!("it was given up after {END:?}: {command:?}");
+    }
+    child.wait_with_output().expect("what it said")
+}
+
+/// How long whoever ends may take.
+const END: Duration = Duration::from_secs(60);
+
+/// Waits for the end of a process, but not for ever. Whether it has ended.
+fn ends_in_time(child: &Child) -> bool {
+    let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else { return true };
+    let limit = Timespec::try_from(END).expect("a short time");
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).is_ok_and(|ended| ended == 1)
 }
 
 /// Everything a program says from now on, line by line, on whichever stream.

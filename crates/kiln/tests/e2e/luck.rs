@@ -108,7 +108,7 @@ pub(crate) struct SmallDisk {
     _image: tempfile::NamedTempFile,
 }
 
-fn runs(program: &str, arguments: &[&std::ffi::OsStr]) {
+pub(crate) fn runs(program: &str, arguments: &[&std::ffi::OsStr]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} failed:\n{}", said(&output));
 }

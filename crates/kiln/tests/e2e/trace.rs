@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// What was there before.
 pub(crate) struct Traces {
     cgroups: BTreeSet<String>,
@@ -28,9 +30,7 @@ impl Traces {
             .collect();
         assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
         // Other tests run at the same time: only what names this host's root counts.
-        let run_dir = std::fs::canonicalize(format!("{root}/run")).expect("the run directory");
-        let digest = kiln_model::Sha256::of(run_dir.as_os_str().as_encoded_bytes()).hex();
-        let mine = format!("kiln-{}", &digest[..12]);
+        let mine = group(root);
         let left: Vec<String> =
             cgroups().difference(&self.cgroups).filter(|c| c.contains(&mine)).cloned().collect();
         assert_eq!(left, Vec::<String>::new(), "control groups are left");
@@ -40,6 +40,33 @@ impl Traces {
             .filter(|t| t.contains(root))
             .collect();
         assert_eq!(registered, Vec::<String>::new(), "registrations are left");
+    }
+}
+
+/// What the control groups of a host are called.
+fn group(root: &str) -> String {
+    let run_dir = std::fs::canonicalize(format!("{root}/run")).expect("the run directory");
+    let digest = kiln_model::Sha256::of(run_dir.as_os_str().as_encoded_bytes()).hex();
+    format!("kiln-{}", &digest[..12])
+}
+
+/// Kills the processes of a host that cannot be ended otherwise, and its instances.
+pub(crate) fn kill(root: &Path) {
+    let root = root.to_str().expect("a path in UTF-8");
+    let all = processes().into_iter().filter(|(pid, line)| {
+        line.contains(&format!("--root {root}")) && *pid != i32::try_from(std::process::id()).unwrap_or(0)
+    });
+    let all: Vec<Pid> = all.filter_map(|(pid, _)| Pid::from_raw(pid)).collect();
+    // Stopped first: a holder makes another keeper, and a keeper another holder.
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in &all {
+            // It may have ended meanwhile.
+            let _ = kill_process(*pid, signal);
+        }
+    }
+    let mine = group(root);
+    for group in cgroups().into_iter().filter(|c| c.contains(&mine)) {
+        let _ = std::fs::write(format!("{group}/cgroup.kill"), "1");
     }
 }
 
