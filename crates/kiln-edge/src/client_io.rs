@@ -11,11 +11,14 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
 use crate::head_check::HeadCheck;
+
+/// How long a client of HTTP/2 is listened to that has been told everything, if it does not go by itself.
+const LINGER: Duration = Duration::from_secs(2);
 
 const RESTING: u8 = 0;
 const HEAD: u8 = 1;
@@ -163,6 +166,8 @@ pub(crate) struct ClientIo {
     check: HeadCheck,
     /// What was read and given back, to be read again.
     again: Vec<u8>,
+    /// When it is listened to no more; nothing more is said from then on.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientIo {
@@ -172,6 +177,7 @@ impl ClientIo {
             marks,
             check: HeadCheck::default(),
             again: Vec::new(),
+            leaving: None,
         }
     }
 
@@ -181,6 +187,7 @@ impl ClientIo {
             marks,
             check: HeadCheck::default(),
             again: Vec::new(),
+            leaving: None,
         }
     }
 
@@ -220,6 +227,21 @@ impl ClientIo {
             Transport::Plain(io) => io.inner().poll_read_ready(cx).is_pending(),
             Transport::Tls(_) => false,
         }
+    }
+
+    /// Takes what still comes, and drops it, until the client has closed as well. A client of HTTP/2 goes on to say what it
+    /// has read; if the socket were closed before that, it would be told of a reset, and lose the answers it has not read.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut nowhere = [0; 4096];
+        while self.socket().poll_read_ready(cx).is_ready() {
+            match self.socket().try_read(&mut nowhere) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+        let time = self.leaving.as_mut().map_or(Poll::Ready(()), |time| time.as_mut().poll(cx));
+        time.map(Ok)
     }
 
     fn socket(&self) -> &TcpStream {
@@ -287,7 +309,14 @@ impl Write for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        carried!(self.poll_shutdown(cx))
+        if self.leaving.is_none() {
+            ready!(carried!(self.poll_shutdown(cx)))?;
+            if !self.marks.is_multiplexed() {
+                return Poll::Ready(Ok(()));
+            }
+            self.leaving = Some(Box::pin(sleep(LINGER)));
+        }
+        self.poll_linger(cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,6 +12,7 @@ mod drain;
 mod express;
 mod forwarding;
 mod h2;
+mod h2_end;
 mod h2_ways;
 mod harness;
 mod inside;
