@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -22,18 +23,43 @@ pub(crate) const KILN: &str = env!("CARGO_BIN_EXE_kiln");
 
 /// A state directory in which the example is baked already: fetching and configuring it again for every test would
 /// say nothing new.
-static BAKED: LazyLock<TempDir> = LazyLock::new(|| {
-    let root = TempDir::new().expect("a temporary directory");
+static BAKED: LazyLock<Baked> = LazyLock::new(|| {
+    let baked = Baked::new();
+    let root = &baked.root;
     let project = Project::example("hello");
     let output = Command::new(KILN)
         .args(["bake", "--root"])
-        .arg(root.path())
+        .arg(root)
         .arg(project.dir())
         .output()
         .expect("kiln can be run");
     assert!(output.status.success(), "the example could not be baked:\n{}", said(&output));
-    root
+    baked
 });
+
+/// A directory that is there as long as this process: what is static is never dropped, so somebody else removes it.
+struct Baked {
+    root: PathBuf,
+    /// Its other end is told when this process has ended, in whatever way.
+    _lives: ChildStdin,
+}
+
+impl Baked {
+    #[expect(clippy::zombie_processes, reason = "it outlives this process")]
+    fn new() -> Self {
+        let root = TempDir::new().expect("a temporary directory").keep();
+        let mut remover = Command::new("sh")
+            .args(["-c", "cat; rm -rf \"$0\""])
+            .arg(&root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh can be run");
+        Self { root, _lives: remover.stdin.take().expect("a pipe") }
+    }
+}
 
 /// A port that nobody has at the moment.
 pub(crate) fn free() -> SocketAddr {
@@ -49,7 +75,7 @@ pub(crate) fn said(output: &Output) -> String {
 /// A copy of the state directory in which the example is baked; its files are never edited, so links will do.
 pub(crate) fn baked_root() -> TempDir {
     let root = TempDir::new().expect("a temporary directory");
-    let from = BAKED.path().join(".");
+    let from = BAKED.root.join(".");
     let status = Command::new("cp").arg("-al").arg(from).arg(root.path()).status().expect("cp can be run");
     assert!(status.success(), "the baked state directory could not be copied");
     // A lock that hosts share would let the collection of one wait for a bake of another.
@@ -78,7 +104,7 @@ impl TestHost {
     pub(crate) fn start_in(dir: &Path) -> Self {
         let traces = Traces::before();
         let root = TempDir::new_in(dir).expect("a directory on that disk");
-        let from = BAKED.path().join(".");
+        let from = BAKED.root.join(".");
         let status = Command::new("cp").arg("-a").arg(from).arg(root.path()).status().expect("cp can be run");
         assert!(status.success(), "the baked state directory could not be copied");
         let (child, address) = serve(root.path());
