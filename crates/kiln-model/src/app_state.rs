@@ -1,128 +1,11 @@
 //! What a host is to do for one app: a fold over the operation log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Ending, FleetId, Generation, History, HookId, HookMoment, InstanceId, Millis, Occasion,
-    OperationKind, Plan, Record, ReleaseId, Share, Timestamp, Traffic,
+    Action, Ending, Fleet, FleetId, FleetPhase, Generation, History, HookId, HookMoment, Millis, Occasion,
+    OperationKind, Plan, Record, ReleaseId, Share, Timestamp, Touch, Traffic,
 };
-
-/// What a fleet is for at present. Only `Live` and `Canary` receive new requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum FleetPhase {
-    /// Its turn to be brought up has not come.
-    Planned,
-    /// It is being brought up.
-    Green,
-    /// It serves some of the users, and is held against the one that serves the others.
-    Canary,
-    /// It serves.
-    Live,
-    /// It gets no new requests; those it has go on. So does a fleet while traffic is being switched to it: should the
-    /// switch be given up, nobody knows whether it has had requests.
-    Draining,
-    /// It is up and idle until then.
-    Warm {
-        /// When it is removed.
-        until: Timestamp,
-    },
-    /// It is being ended.
-    Retiring,
-}
-
-impl FleetPhase {
-    /// Whether members that are lost are made again. A draining fleet is, too: going back to it must be possible.
-    pub fn is_kept_whole(&self) -> bool {
-        !matches!(self, Self::Planned | Self::Retiring)
-    }
-
-    /// Whether the edge may hold connections to it.
-    pub fn is_in_table(&self) -> bool {
-        matches!(self, Self::Canary | Self::Live | Self::Draining)
-    }
-}
-
-/// One fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fleet {
-    /// Which.
-    pub id: FleetId,
-    /// The release its members belong to.
-    pub release: ReleaseId,
-    /// What it is for at present.
-    pub phase: FleetPhase,
-    /// Serial numbers of the instances that should exist.
-    pub members: BTreeSet<u32>,
-    /// The highest serial number ever given.
-    pub last_serial: u32,
-    /// How many members were lost since it was provisioned.
-    pub losses: u32,
-    /// Why the last of them was.
-    pub last_loss: Option<String>,
-    /// Members somebody has laid hands on, by serial number.
-    pub touched: BTreeMap<u32, Touch>,
-    /// Those of them that have a stand-in among the members.
-    pub reinforced: BTreeSet<u32>,
-    /// Serial numbers of those observed healthy when traffic was switched to it.
-    pub proven: BTreeSet<u32>,
-}
-
-/// Who has laid hands on an instance, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touch {
-    /// Who.
-    pub by: String,
-    /// The command they ran.
-    pub command: String,
-}
-
-impl fmt::Display for Touch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it was touched by hand: {} ran `{}` in it", self.by, self.command)
-    }
-}
-
-impl Fleet {
-    /// The ids of the instances that should exist, with their serial numbers.
-    pub fn instances(&self) -> impl Iterator<Item = (u32, InstanceId)> {
-        self.members.iter().map(|serial| (*serial, self.id.instance(*serial)))
-    }
-
-    /// How many instances there should be; stand-ins for members that are about to go do not count.
-    pub fn size(&self) -> u32 {
-        u32::try_from(self.members.len() - self.reinforced.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The serial number of a member.
-    pub fn serial_of(&self, id: &InstanceId) -> Option<u32> {
-        self.instances().find(|(_, member)| member == id).map(|(serial, _)| serial)
-    }
-
-    fn lose(&mut self, serial: u32, cause: &str) {
-        self.members.remove(&serial);
-        self.reinforced.remove(&serial);
-        // Nobody is at fault for what people do.
-        if self.touched.remove(&serial).is_none() {
-            self.losses += 1;
-            self.last_loss = Some(format!("{}: {cause}", self.id.instance(serial)));
-        }
-    }
-
-    fn give_up(&mut self, serial: u32) {
-        self.members.remove(&serial);
-        self.reinforced.remove(&serial);
-        self.touched.remove(&serial);
-    }
-
-    fn gain(&mut self, new: &[u32]) {
-        self.members.extend(new);
-        self.last_serial = self.last_serial.max(new.iter().copied().max().unwrap_or(0));
-    }
-}
 
 /// An operation that has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,9 +129,9 @@ impl AppState {
                 self.paused = Some(Pause { by: by.name.clone(), since: *at, wait: *wait });
             }
             Record::Resumed { .. } => self.paused = None,
-            Record::Replaced { fleet, lost, new, .. } => {
+            Record::Replaced { at, fleet, lost, new } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
-                    lost.iter().for_each(|loss| fleet.lose(loss.serial, &loss.cause));
+                    lost.iter().for_each(|loss| fleet.lose(*at, loss));
                     fleet.gain(new);
                 }
             }
@@ -260,8 +143,7 @@ impl AppState {
             }
             Record::Reinforced { fleet, touched, new, .. } => {
                 if let Some(fleet) = self.fleets.get_mut(fleet) {
-                    fleet.reinforced.extend(touched);
-                    fleet.gain(new);
+                    fleet.reinforce(touched, new);
                 }
             }
             Record::Renumbered { fleet, gone, new, .. } => {
@@ -307,18 +189,7 @@ impl AppState {
     }
 
     fn provision(&mut self, id: &FleetId, release: &ReleaseId, size: u32) {
-        self.fleets.entry(id.clone()).or_insert_with(|| Fleet {
-            id: id.clone(),
-            release: release.clone(),
-            phase: FleetPhase::Planned,
-            members: (1..=size).collect(),
-            last_serial: size,
-            losses: 0,
-            last_loss: None,
-            touched: BTreeMap::new(),
-            reinforced: BTreeSet::new(),
-            proven: BTreeSet::new(),
-        });
+        self.fleets.entry(id.clone()).or_insert_with(|| Fleet::planned(id, release, size));
     }
 
     fn set_phase(&mut self, fleets: &[FleetId], phase: &FleetPhase) {

@@ -15,6 +15,7 @@ mod digest;
 mod edge_table;
 mod event;
 mod failure;
+mod fleet;
 mod handmade;
 mod healthy;
 mod hook;
@@ -60,7 +61,7 @@ pub use answer::{
     ReleaseEntry, ReleaseImage, ReleaseState, SecretAnswer, SecretEntry, ServiceStatus, StatusAnswer,
     VerifiedInstance, VerifyAnswer, WaitAnswer, Waiting,
 };
-pub use app_state::{AppState, Fleet, FleetPhase, Pause, Touch, UnderWay};
+pub use app_state::{AppState, Pause, UnderWay};
 pub use author::{Author, Origin};
 pub use canary::{
     BadShare, Canary, Evidence, FleetEvidence, LATENCY_BUCKETS, Pair, Share, Terms, Trial, Verdict,
@@ -77,6 +78,7 @@ pub use edge_table::{
 };
 pub use event::{Event, Stamped};
 pub use failure::{ExitCode, Failure};
+pub use fleet::{Fleet, FleetPhase, Futile, StandIn, Touch};
 pub use handmade::{CommitAnswer, Handmade, KeptPath, NotKept};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};

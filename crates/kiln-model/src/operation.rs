@@ -203,13 +203,14 @@ pub enum Record {
         /// What they run.
         command: String,
     },
-    /// Members of a fleet that were touched get stand-ins; when these are well, they go.
+    /// Members of a fleet that were touched get stand-ins; when these are well, they go. So does one that was not
+    /// touched, but unwell as all others are; if its stand-in is no better off, that goes.
     Reinforced {
         /// When.
         at: Timestamp,
         /// The fleet.
         fleet: FleetId,
-        /// Those that go.
+        /// Those that go then.
         touched: Vec<u32>,
         /// The serial numbers of those made in their place.
         new: Vec<u32>,

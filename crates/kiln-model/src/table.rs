@@ -10,7 +10,7 @@ use crate::{
 
 /// The instances of a fleet that may receive requests. If none is healthy, all that run may: a probe that fails
 /// everywhere at once says more about the probe than about the fleet, and an answer from an instance that is perhaps
-/// unwell is better than a certain 503.
+/// unwell is better than a certain 503. Not the stand-in that was made to see whether it is any better: it has yet to be well.
 pub fn receivers(
     fleet: &Fleet,
     health: &HealthView,
@@ -18,7 +18,11 @@ pub fn receivers(
 ) -> Vec<InstanceId> {
     let all: Vec<InstanceId> = fleet.instances().map(|(_, id)| id).collect();
     let healthy: Vec<InstanceId> = all.iter().filter(|id| health.0.contains(*id)).cloned().collect();
-    if healthy.is_empty() { all.into_iter().filter(running).collect() } else { healthy }
+    if !healthy.is_empty() {
+        return healthy;
+    }
+    let unproved = fleet.stand_in.map(|stand_in| fleet.id.instance(stand_in.serial));
+    all.into_iter().filter(|id| running(id) && Some(id) != unproved.as_ref()).collect()
 }
 
 /// The table that carries out `apps`, with `version`.

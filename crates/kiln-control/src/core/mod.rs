@@ -14,6 +14,7 @@ mod past;
 mod pause;
 mod publish;
 mod report;
+mod stand_in;
 mod strays;
 mod touched;
 mod upkeep;

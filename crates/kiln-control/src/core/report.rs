@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, AppState, Fleet, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
-    RouteTable, Timestamp, Waiting,
+    AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId, RouteTable,
+    Timestamp, Waiting,
 };
 
 use super::Core;
@@ -96,23 +96,6 @@ impl Core {
                 _ => (InstancePhase::Starting, since),
             }),
         }
-    }
-
-    /// Why members of a fleet that serves are not ready: those that answer, and not well.
-    fn unwell(&self, fleet: &Fleet) -> Option<Waiting> {
-        let unwell = |id: InstanceId| {
-            let condition = self.conditions.get(&id).filter(|c| !c.healthy)?;
-            Some((id, condition.since, condition.last_problem.clone()?))
-        };
-        let unwell: Vec<_> = fleet.instances().filter_map(|(_, id)| unwell(id)).collect();
-        let (id, since, problem) = unwell.first()?;
-        let what = format!(
-            "{} of {} instances of {} to be healthy again; {id}: {problem}",
-            unwell.len(),
-            fleet.size(),
-            fleet.id.service
-        );
-        Some(Waiting { what, since: *since, until: None })
     }
 
     /// What the core waits for, for an app.

@@ -156,9 +156,8 @@ impl Core {
             .map(|f| {
                 let gone: Vec<u32> =
                     f.instances().filter(|(_, id)| unknown(id)).map(|(serial, _)| serial).collect();
-                // One with a stand-in needs none.
-                let alone = gone.iter().filter(|serial| !f.reinforced.contains(serial)).count();
-                (f.id.clone(), gone, u32::try_from(alone).unwrap_or(u32::MAX))
+                let gaps = f.gaps(gone.iter().copied()).len();
+                (f.id.clone(), gone, u32::try_from(gaps).unwrap_or(u32::MAX))
             })
             .filter(|(_, gone, _)| !gone.is_empty())
             .collect();
@@ -186,8 +185,9 @@ impl Core {
         let mut presumed = BTreeSet::new();
         let serves = |f: &&Fleet| matches!(f.phase, FleetPhase::Live | FleetPhase::Canary);
         for fleet in self.past.apps.values().flat_map(|s| s.fleets.values()).filter(serves) {
-            // Traffic is being switched to it, and was not yet: all of it is to be proved.
-            if fleet.proven.is_empty() {
+            // Traffic is being switched to it, and was not yet: all of it is to be proved. Or none was well when the log was
+            // last written.
+            if fleet.proven.is_empty() || fleet.stand_in.is_some() {
                 continue;
             }
             let Some(patience) = self.service(&fleet.id).map(|s| s.start_timeout) else { continue };

@@ -95,6 +95,7 @@ impl Core {
         let Some(fleet) = fleet.filter(|f| f.phase.is_kept_whole()) else { return Ok(()) };
         self.replace_lost(&fleet)?;
         self.replace_touched(id)?;
+        self.try_stand_in(id)?;
         self.make_missing(id)
     }
 
@@ -118,7 +119,7 @@ impl Core {
         let now = self.now();
         let waits = self.back_off.values().filter_map(|b| b.until).filter(|until| *until > now);
         let starts = self.start_deadlines().filter(|deadline| *deadline > now).min();
-        earlier(waits.min(), starts)
+        earlier(earlier(waits.min(), starts), self.stand_ins_due())
     }
 
     /// Why a fleet that has never served cannot be expected to become healthy, if so: it has lost as many members as
@@ -146,14 +147,13 @@ impl Core {
             return Ok(());
         }
         let at = self.now();
-        // One with a stand-in needs none.
-        let alone = lost.iter().filter(|l| !fleet.reinforced.contains(&l.serial)).count();
-        let count = u32::try_from(alone).unwrap_or(u32::MAX);
+        let gaps = fleet.gaps(lost.iter().map(|loss| loss.serial));
+        let count = u32::try_from(gaps.len()).unwrap_or(u32::MAX);
         let new: Vec<u32> = (fleet.last_serial + 1..=fleet.last_serial + count).collect();
-        let mut successors = new.clone().into_iter();
+        let successors: BTreeMap<u32, u32> = gaps.into_iter().zip(new.iter().copied()).collect();
         self.record(&Record::Replaced { at, fleet: fleet.id.clone(), lost: lost.clone(), new })?;
         for loss in &lost {
-            let successor = if fleet.reinforced.contains(&loss.serial) { None } else { successors.next() };
+            let successor = successors.get(&loss.serial).copied();
             self.back_off.entry(fleet.id.clone()).or_default().lose(loss.serial, successor, at);
             let (instance, cause) = (fleet.id.instance(loss.serial), loss.cause.clone());
             self.tell_app(&fleet.id.app, Event::InstanceLost { instance, cause });
@@ -166,7 +166,8 @@ impl Core {
     }
 
     /// The members that are to be replaced now. Those that ended are; of those that are unwell, one at a time where
-    /// the fleet serves, and none when all are: a probe that fails everywhere at once is no reason to end everything.
+    /// the fleet serves, and none when all are: a probe that fails everywhere at once is no reason to end everything
+    /// ([`Core::try_stand_in`] finds out whether it is the probe).
     fn losses(&self, fleet: &Fleet) -> Vec<Loss> {
         let serves = fleet.phase.is_in_table();
         let any_well = self.health_view().ready(fleet) > 0;
@@ -188,20 +189,15 @@ impl Core {
     }
 
     /// Why a member counts as lost, if it does.
-    fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
+    pub(super) fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
         let status = self.statuses.get(id)?;
-        let since = match &status.state {
-            InstanceState::Ended { exit } => {
-                let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
-                return Some(format!("it {exit}{full}"));
-            }
-            InstanceState::Stopping { .. } => return None,
-            InstanceState::Running { .. } => status.since,
-        };
-        let condition = self.conditions.get(id).filter(|c| !c.healthy)?;
+        if let InstanceState::Ended { exit } = &status.state {
+            let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
+            return Some(format!("it {exit}{full}"));
+        }
+        let since = self.unwell_since(id)?;
+        let condition = &self.conditions[id];
         let patience = self.service(&fleet.id)?.start_timeout;
-        // An instance that was healthy once has the same time again to recover.
-        let since = since.max(condition.since);
         if since.after(patience) > self.now() {
             return None;
         }
@@ -210,13 +206,19 @@ impl Core {
         Some(format!("it was not healthy within {patience}: {problem}{full}"))
     }
 
+    /// Since when one that runs has not been healthy, if it is not: from its start, or, as one that was healthy once has the
+    /// same time again to recover, from then.
+    pub(super) fn unwell_since(&self, id: &InstanceId) -> Option<Timestamp> {
+        let status = self.statuses.get(id).filter(|s| matches!(s.state, InstanceState::Running { .. }))?;
+        let condition = self.conditions.get(id).filter(|c| !c.healthy)?;
+        Some(status.since.max(condition.since))
+    }
+
     fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {
-        let unwell = |id: &InstanceId| self.conditions.get(id).is_some_and(|c| !c.healthy);
-        self.members().filter_map(move |(fleet, id)| {
-            let status = self.statuses.get(&id).filter(|_| unwell(&id))?;
-            let since = status.since.max(self.conditions[&id].since);
-            Some(since.after(self.service(&fleet)?.start_timeout))
-        })
+        let deadline = |(fleet, id)| {
+            Some(self.unwell_since(&id)?.after(self.service(&fleet)?.start_timeout))
+        };
+        self.members().filter_map(deadline)
     }
 
     pub(super) fn service(&self, fleet: &FleetId) -> Option<&ReleaseService> {

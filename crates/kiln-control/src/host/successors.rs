@@ -31,6 +31,7 @@ pub(super) struct Successors<'a> {
     gone: BTreeSet<FleetId>,
     heirs: BTreeMap<(FleetId, u32), u32>,
     made: BTreeSet<(FleetId, u32)>,
+    lost: BTreeSet<(FleetId, u32)>,
     there: BTreeSet<InstanceId>,
 }
 
@@ -104,8 +105,19 @@ impl<'a> Successors<'a> {
             // Nobody can be lost who was never made.
             self.made.insert(place.clone());
             if !self.heirs.contains_key(&place) {
-                self.heirs.extend(new.next().map(|heir| (place, *heir)));
+                match new.next() {
+                    Some(heir) => {
+                        self.heirs.insert(place.clone(), *heir);
+                    }
+                    // A stand-in of one who stays.
+                    None => {
+                        let lost = &self.lost;
+                        self.heirs
+                            .retain(|of, heir| of.0 != *fleet || *heir != loss.serial || lost.contains(of));
+                    }
+                }
             }
+            self.lost.insert(place);
         }
     }
 
@@ -203,6 +215,13 @@ mod tests {
         assert_eq!(place(&log, 3), Succession::Promised(member(5)), "it serves on");
         log.push(done(2));
         assert_eq!(place(&log, 3), Succession::Gone(member(5)));
+    }
+
+    #[test]
+    fn a_stand_in_that_was_no_better_off_takes_nobodys_place() {
+        let reinforced = Record::Reinforced { at: AT, fleet: fleet(), touched: vec![1], new: vec![3] };
+        let log = [begun(), reinforced, replaced(&[3], &[]), replaced(&[1], &[4])];
+        assert_eq!([place(&log, 3), place(&log, 1)], [Succession::Vacant, Succession::Promised(member(4))]);
     }
 
     #[test]

@@ -174,6 +174,15 @@ impl Sim {
         self.shown.push(format!("running: {}", ids.join(", ")));
     }
 
+    /// Shows what is waited for.
+    pub fn show_waiting(&mut self) {
+        let now = self.clock.now();
+        let until =
+            |at: Option<Timestamp>| at.map_or_else(String::new, |at| format!(" in {}", now.until(at)));
+        let waiting = self.core.waiting(&Self::app());
+        self.shown.extend(waiting.iter().map(|w| format!("under way: {}{}", w.what, until(w.until))));
+    }
+
     /// Gives up what is under way.
     pub fn cancel(&mut self) {
         let under_way = self.core.apps().get(&Self::app()).and_then(|s| s.under_way.as_ref());

@@ -91,6 +91,7 @@ fn perform(sim: &mut Sim, command: &str) {
             sim.request_for(Sim::other_app(), request);
         }
         ["who", "runs"] => sim.show_running(),
+        ["status"] => sim.show_waiting(),
         ["follow"] => sim.follow(),
         ["start-anew"] => {
             sim.engine.start_anew();

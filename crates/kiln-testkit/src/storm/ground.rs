@@ -38,6 +38,8 @@ pub(super) struct Truth {
     pub(super) conditions: BTreeMap<InstanceId, Condition>,
     /// Instances that do not answer, whatever they were made from.
     pub(super) sick: BTreeSet<InstanceId>,
+    /// What the ids of those begin with that do not answer whenever they are made.
+    pub(super) sick_fleets: BTreeSet<String>,
     pub(super) disk: StormDisk,
     /// Everything that is known to be on it.
     pub(super) written: Vec<Record>,
@@ -98,6 +100,7 @@ impl Ground {
             watched: BTreeMap::new(),
             conditions: BTreeMap::new(),
             sick: BTreeSet::new(),
+            sick_fleets: BTreeSet::new(),
             disk: StormDisk::new(seed),
             written: Vec::new(),
             shelf: BTreeMap::new(),
@@ -203,7 +206,9 @@ impl Truth {
             matches!(m.status.state, InstanceState::Running { .. })
                 && m.well_from.is_some_and(|from| from <= self.now)
         };
-        !self.sick.contains(id) && self.machines.get(id).is_some_and(well)
+        let sick =
+            self.sick.contains(id) || self.sick_fleets.iter().any(|fleet| id.as_str().starts_with(fleet));
+        !sick && self.machines.get(id).is_some_and(well)
     }
 
     /// Puts a table in force, if it is newer than the one that is.

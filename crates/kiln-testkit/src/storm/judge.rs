@@ -22,6 +22,8 @@ pub(super) struct Judge {
     pub(super) ends: BTreeMap<Generation, Ended>,
     /// Members that answered well at least once, as they were asked.
     pub(super) proved: BTreeSet<InstanceId>,
+    /// Members made because no member of their fleet was well, and whom for.
+    pub(super) stand_ins: BTreeMap<InstanceId, InstanceId>,
     /// Members that were given up for good reasons.
     pub(super) lost: BTreeSet<InstanceId>,
     pub(super) figures: Figures,
@@ -49,6 +51,8 @@ pub struct Figures {
     pub crashes: u64,
     /// Instances replaced.
     pub replaced: u64,
+    /// Instances made because no member of their fleet was well.
+    pub stand_ins: u64,
     /// Hooks that went well.
     pub hooks: u64,
 }
@@ -111,7 +115,6 @@ impl Judge {
             Record::Ended { app, generation, ending, .. } => self.ended(app, *generation, ending),
             Record::Renumbered { .. }
             | Record::Touched { .. }
-            | Record::Reinforced { .. }
             | Record::Collected { .. }
             | Record::Imported { .. }
             | Record::Committed { .. }
@@ -123,6 +126,11 @@ impl Judge {
             | Record::Repaired { .. }
             | Record::SecretRemoved { .. } => {}
             Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,
+            Record::Reinforced { fleet, touched, new, .. } => {
+                self.figures.stand_ins += new.len() as u64;
+                let of = |(new, member): (&u32, &u32)| (fleet.instance(*new), fleet.instance(*member));
+                self.stand_ins.extend(new.iter().zip(touched).map(of));
+            }
         }
     }
 
@@ -432,26 +440,16 @@ impl Truth {
         findings.into_iter().for_each(|finding| self.judge.find(finding));
     }
 
-    fn seems_unwell(&self, id: &InstanceId) -> bool {
-        let runs = self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some());
-        !runs || self.conditions.get(id).is_some_and(|c| !c.healthy)
+    pub(super) fn runs(&self, id: &InstanceId) -> bool {
+        self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some())
     }
 
-    /// Members are given up: those that ended or did not answer, and nobody else.
-    pub(super) fn judge_loss(&mut self, record: &Record) {
-        let Record::Replaced { fleet, lost, .. } = record else { return };
-        for loss in lost {
-            let id = fleet.instance(loss.serial);
-            if !self.seems_unwell(&id) {
-                self.judge.find(format!("{id} is well and is given up: {}", loss.cause));
-            }
-            self.judge.lost.insert(id);
-        }
+    pub(super) fn seems_unwell(&self, id: &InstanceId) -> bool {
+        !self.runs(id) || self.conditions.get(id).is_some_and(|c| !c.healthy)
     }
 
     fn must_not_end(&self, id: &InstanceId) -> Option<String> {
-        let runs = self.machines.get(id).is_some_and(|m| m.status.state.pid().is_some());
-        if !runs {
+        if !self.runs(id) {
             return None;
         }
         let table = &self.edge.table;

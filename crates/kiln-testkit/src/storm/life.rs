@@ -227,7 +227,8 @@ impl Storm {
     fn accident(&mut self) {
         match self.roll(10) {
             0..=3 => self.ground.with(|truth| truth.somebody_dies()),
-            4..=6 => self.ground.with(|truth| truth.somebody_falls_ill()),
+            4..=5 => self.ground.with(|truth| truth.somebody_falls_ill()),
+            6 => self.ground.with(|truth| truth.a_fleet_falls_ill()),
             7 => {
                 let heard = self.core.is_some();
                 self.ground.with(|truth| truth.keeper_dies(heard));

@@ -32,6 +32,22 @@ impl Truth {
         }
     }
 
+    /// All of a fleet do not answer any more; those that are made from now on do, or do not either.
+    pub(super) fn a_fleet_falls_ill(&mut self) {
+        let running = self.running();
+        let Some(id) = self.chance.pick(&running).cloned() else { return };
+        let Some((fleet, _)) = id.as_str().rsplit_once('-') else { return };
+        let fleet = format!("{fleet}-");
+        if self.sick_fleets.remove(&fleet) {
+            return;
+        }
+        self.note(|| format!("nobody of {fleet} answers any more"));
+        self.sick.extend(running.into_iter().filter(|id| id.as_str().starts_with(&fleet)));
+        if self.chance.one_in(2) {
+            self.sick_fleets.insert(fleet);
+        }
+    }
+
     /// The keeper dies and with it all its instances, unseen. What a control plane that lives has
     /// heard of it already may still be believed later.
     pub(super) fn keeper_dies(&mut self, heard: bool) {

@@ -12,6 +12,7 @@ mod ground;
 mod hearing;
 mod judge;
 mod life;
+mod losses;
 mod luck;
 mod rest;
 mod workload;

@@ -22,6 +22,7 @@ impl Storm {
             truth.weather.clear();
             truth.disk.clear();
             truth.sick.clear();
+            truth.sick_fleets.clear();
             truth.arrive_late();
         });
         self.revive();

@@ -91,6 +91,33 @@ fn a_command_decides_who_is_ready_and_who_is_replaced() {
 }
 
 #[test]
+fn a_service_that_hangs_as_a_whole_is_replaced() {
+    let host = TestHost::start();
+    let project = project("touch /tmp/ready");
+    project.edit("kiln.toml", "instances = 4", "instances = 1");
+    project.edit("kiln.toml", "start_timeout = \"5s\"", "start_timeout = \"1s\"");
+    let output = host.kiln(&["deploy", project.dir()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let instances = host.json(&["instances"]);
+    let ill = instances[0]["id"].as_str().unwrap().to_owned();
+    let load = host.load();
+    std::fs::write(sick(&instances[0]), "").unwrap();
+    host.wait_until("the only one is replaced", || state_is(&host, &ill, "replaced"));
+    let reason = entry(&host, &ill).unwrap()["reason"].to_string();
+    assert!(
+        reason.contains("it was not healthy within 1s") && reason.contains("the disk is sad"),
+        "{reason}"
+    );
+    host.wait_until("there is one that is well", || {
+        let now = host.json(&["instances"]);
+        let all = now.as_array().unwrap();
+        all.len() == 1 && all[0]["state"] == "ready" && all[0]["id"] != ill.as_str()
+    });
+    let report = load.stop();
+    assert_eq!(report.failures, [], "of {} requests", report.requests);
+}
+
+#[test]
 fn a_port_decides_who_is_ready_and_who_is_replaced() {
     let host = TestHost::start();
     // It listens late, and stops when it is told to, without ending.

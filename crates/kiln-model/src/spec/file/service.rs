@@ -158,7 +158,9 @@ pub struct HealthFile {
     /// Missed answers in a row that make it unhealthy again; 3 if absent.
     #[schemars(example = &3)]
     pub unhealthy_after: Option<u32>,
-    /// How long an instance may take from its start until it is healthy; 30s if absent.
+    /// How long an instance may take from its start until it is healthy, and from when it was last until it is again; then it
+    /// is replaced. If none of a service is, one more is made first, and they are replaced if that one is healthy. 30s if
+    /// absent.
     #[schemars(example = &"30s")]
     pub start_timeout: Option<String>,
 }
