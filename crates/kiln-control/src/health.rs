@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use kiln_engine::Engine;
 use kiln_model::{InstanceId, Timestamp};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -17,8 +18,14 @@ use crate::world::{Clock, Condition, Health, Watch};
 /// How often an instance that was never healthy is asked at the least: it is waited for.
 const EAGER: Duration = Duration::from_millis(20);
 
-/// Questions that block are asked on threads; those that are commands take as long as these do.
-const MOST_THREADS: usize = 32;
+/// How many sockets are asked for at once. Each is a matter of less than a millisecond.
+const SOCKETS: usize = 32;
+
+/// How many commands run at once. They take as long as they take, and nobody whose probe is none waits for them.
+const COMMANDS: usize = 128;
+
+/// How many of these may be one fleet's: if its commands hang, those of others go on.
+const COMMANDS_OF_A_FLEET: usize = 8;
 
 /// The real thing: probes over sockets the engine makes inside the instances.
 pub struct Prober {
@@ -38,6 +45,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     conditions: Arc<Mutex<BTreeMap<InstanceId, Condition>>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    sockets: Semaphore,
+    commands: Arc<Semaphore>,
 }
 
 impl Prober {
@@ -51,11 +60,18 @@ impl Prober {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let conditions = Arc::new(Mutex::new(BTreeMap::new()));
-        let shared = Shared { engine, clock, conditions: conditions.clone(), wake: Box::new(wake) };
+        let shared = Shared {
+            engine,
+            clock,
+            conditions: conditions.clone(),
+            wake: Box::new(wake),
+            sockets: Semaphore::new(SOCKETS),
+            commands: Arc::new(Semaphore::new(COMMANDS)),
+        };
         let (orders, received) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(MOST_THREADS)
+            .max_blocking_threads(SOCKETS + COMMANDS)
             .build()?;
         std::thread::Builder::new().name("health".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, obey(Arc::new(shared), received));
@@ -83,6 +99,7 @@ impl Health for Prober {
 
 async fn obey(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
     let mut tasks: BTreeMap<InstanceId, JoinHandle<()>> = BTreeMap::new();
+    let mut turns = Turns::default();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Begin(id, watch) => {
@@ -90,7 +107,8 @@ async fn obey(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
                 let healthy = watch.presumed_healthy.is_some();
                 let condition = Condition { healthy, since, was_healthy: healthy, last_problem: None };
                 lock(&shared.conditions).insert(id.clone(), condition);
-                tasks.insert(id.clone(), tokio::task::spawn_local(attend(shared.clone(), id, *watch)));
+                let attended = attend(shared.clone(), id.clone(), *watch, turns.of_fleet(&id));
+                tasks.insert(id, tokio::task::spawn_local(attended));
             }
             Order::End(id) => {
                 if let Some(task) = tasks.remove(&id) {
@@ -102,11 +120,29 @@ async fn obey(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
     }
 }
 
+/// What the commands of each fleet that has any wait for.
+#[derive(Debug, Default)]
+struct Turns(BTreeMap<String, Weak<Semaphore>>);
+
+impl Turns {
+    /// That of the fleet an instance is a member of, which is what its id begins with.
+    fn of_fleet(&mut self, id: &InstanceId) -> Arc<Semaphore> {
+        self.0.retain(|_, turns| turns.strong_count() > 0);
+        let fleet = id.as_str().rsplit_once('-').map_or(id.as_str(), |(fleet, _)| fleet);
+        let known = self.0.get(fleet).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let new = Arc::new(Semaphore::new(COMMANDS_OF_A_FLEET));
+            self.0.insert(fleet.to_owned(), Arc::downgrade(&new));
+            new
+        })
+    }
+}
+
 /// Asks one instance again and again.
-async fn attend(shared: Arc<Shared>, id: InstanceId, watch: Watch) {
+async fn attend(shared: Arc<Shared>, id: InstanceId, watch: Watch, fleet: Arc<Semaphore>) {
     let mut streak = Streak::default();
     loop {
-        let answered = ask(&shared, &id, &watch).await;
+        let answered = ask(&shared, &id, &watch, &fleet).await;
         let now = shared.clock.now();
         let eager = {
             let mut conditions = lock(&shared.conditions);
@@ -159,15 +195,23 @@ impl Streak {
     }
 }
 
-async fn ask(shared: &Arc<Shared>, id: &InstanceId, watch: &Watch) -> Answered {
+async fn ask(shared: &Arc<Shared>, id: &InstanceId, watch: &Watch, fleet: &Arc<Semaphore>) -> Answered {
     if let Some(order) = &watch.exec {
         let (engine, instance, order, timeout) =
             (shared.engine.clone(), id.clone(), order.clone(), watch.timeout.duration());
-        let asked = tokio::task::spawn_blocking(move || probe::run(&*engine, &instance, &order, timeout));
+        // First the turn of its own fleet: who waits there takes nobody else's.
+        let turn = (fleet.clone().acquire_owned().await, shared.commands.clone().acquire_owned().await);
+        let asked = tokio::task::spawn_blocking(move || {
+            // Until it has ended, also if nobody wants to know any more.
+            let _turn = turn;
+            probe::run(&*engine, &instance, &order, timeout)
+        });
         return asked.await.map_err(|e| e.to_string())?;
     }
+    let turn = shared.sockets.acquire().await;
     let (engine, instance) = (shared.engine.clone(), id.clone());
     let socket = tokio::task::spawn_blocking(move || one_socket(&*engine, &instance)).await;
+    drop(turn);
     let socket = socket.map_err(|e| e.to_string())??;
     match tokio::time::timeout(watch.timeout.duration(), probe::ask(socket, watch.port, &watch.probe)).await {
         Ok(answered) => answered,
@@ -182,42 +226,4 @@ pub(crate) fn one_socket(engine: &dyn Engine, id: &InstanceId) -> Result<OwnedFd
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kiln_model::{Millis, Probe};
-
-    fn watch() -> Watch {
-        Watch {
-            port: 1,
-            probe: Probe::Tcp,
-            interval: Millis(1),
-            timeout: Millis(1),
-            healthy_after: 2,
-            unhealthy_after: 3,
-            exec: None,
-            presumed_healthy: None,
-        }
-    }
-
-    #[test]
-    fn health_takes_answers_in_a_row() {
-        let mut condition =
-            Condition { healthy: false, since: Timestamp(0), was_healthy: false, last_problem: None };
-        let mut streak = Streak::default();
-        let mut told = |answer: Answered, at| {
-            let changed = streak.count(&mut condition, answer, &watch(), Timestamp(at));
-            (changed, condition.healthy)
-        };
-        let bad = || Err("refused".to_owned());
-        assert_eq!(told(Ok(()), 1), (false, false));
-        assert_eq!(told(bad(), 2), (false, false), "one miss starts the count again");
-        assert_eq!(told(Ok(()), 3), (false, false));
-        assert_eq!(told(Ok(()), 4), (true, true));
-        assert_eq!(told(bad(), 5), (false, true), "flapping is not an outage");
-        assert_eq!(told(bad(), 6), (false, true));
-        assert_eq!(told(Ok(()), 7), (false, true));
-        assert_eq!(told(bad(), 8), (false, true));
-        assert_eq!(told(bad(), 9), (false, true));
-        assert_eq!(told(bad(), 10), (true, false));
-    }
-}
+mod tests;

@@ -1,0 +1,147 @@
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
+
+use kiln_engine::{EngineError, Execution};
+use kiln_model::{
+    ExecOrder, Exit, ImageHandle, InstanceOrder, InstanceStatus, Limits, Millis, Probe, StoreHost,
+};
+
+use super::*;
+use crate::shelf::SystemClock;
+
+fn watch() -> Watch {
+    Watch {
+        port: 1,
+        probe: Probe::Tcp,
+        interval: Millis(1),
+        timeout: Millis(1),
+        healthy_after: 2,
+        unhealthy_after: 3,
+        exec: None,
+        presumed_healthy: None,
+    }
+}
+
+#[test]
+fn health_takes_answers_in_a_row() {
+    let mut condition =
+        Condition { healthy: false, since: Timestamp(0), was_healthy: false, last_problem: None };
+    let mut streak = Streak::default();
+    let mut told = |answer: Answered, at| {
+        let changed = streak.count(&mut condition, answer, &watch(), Timestamp(at));
+        (changed, condition.healthy)
+    };
+    let bad = || Err("refused".to_owned());
+    assert_eq!(told(Ok(()), 1), (false, false));
+    assert_eq!(told(bad(), 2), (false, false), "one miss starts the count again");
+    assert_eq!(told(Ok(()), 3), (false, false));
+    assert_eq!(told(Ok(()), 4), (true, true));
+    assert_eq!(told(bad(), 5), (false, true), "flapping is not an outage");
+    assert_eq!(told(bad(), 6), (false, true));
+    assert_eq!(told(Ok(()), 7), (false, true));
+    assert_eq!(told(bad(), 8), (false, true));
+    assert_eq!(told(bad(), 9), (false, true));
+    assert_eq!(told(bad(), 10), (true, false));
+}
+
+/// An engine whose commands do not end before the test lets go of `gate`.
+#[derive(Default)]
+struct Hanging {
+    gate: Arc<Mutex<()>>,
+}
+
+impl Execution for Hanging {
+    fn wait(&mut self, _: Duration) -> Result<Option<Exit>, EngineError> {
+        drop(lock(&self.gate));
+        Ok(None)
+    }
+}
+
+impl Engine for Hanging {
+    fn name(&self) -> &'static str {
+        "hanging"
+    }
+
+    fn memory(&self) -> Result<String, EngineError> {
+        Ok(String::new())
+    }
+
+    fn create(&self, _: &[InstanceOrder]) -> Result<Vec<InstanceStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn stop(&self, _: &[InstanceId]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn kill(&self, _: &[InstanceId]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<InstanceStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn changes(&self, _: Duration) -> Result<Vec<InstanceStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn forget(&self, _: &[InstanceId]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn sockets(&self, _: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        Ok(vec![socket.as_fd().try_clone_to_owned().unwrap()])
+    }
+
+    fn locate(&self, _: &BTreeMap<StoreHost, SocketAddr>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn root(&self, id: &InstanceId) -> Result<OwnedFd, EngineError> {
+        Err(EngineError::NoSuchInstance(id.clone()))
+    }
+
+    fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
+    }
+
+    fn connections(&self, _: &InstanceId, _: u16) -> Result<u32, EngineError> {
+        Ok(0)
+    }
+
+    fn exec(
+        &self,
+        _: &InstanceId,
+        _: &ExecOrder,
+        _: [OwnedFd; 3],
+    ) -> Result<Box<dyn Execution>, EngineError> {
+        Ok(Box::new(Self { gate: self.gate.clone() }))
+    }
+}
+
+#[test]
+fn commands_that_hang_keep_nobody_else_from_being_asked() {
+    let engine = Arc::new(Hanging::default());
+    let (gate, door) = (engine.gate.clone(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let held = lock(&gate);
+    let (woken, news) = channel();
+    let prober =
+        Prober::start(engine, Arc::new(SystemClock), move || woken.send(()).unwrap_or_default()).unwrap();
+    let run = kiln_model::RunSettings::as_root(["/app"]);
+    let exec = Some(ExecOrder::beside(&run, vec!["/sleep".into()]));
+    let hangs = |n: u32| (format!("a-web-1-{n}").parse().unwrap(), Watch { exec: exec.clone(), ..watch() });
+    let mut watches: BTreeMap<InstanceId, Watch> = (1..=200).map(hangs).collect();
+    let well: InstanceId = "b-web-1-1".parse().unwrap();
+    let (port, timeout) = (door.local_addr().unwrap().port(), Millis(5_000));
+    watches.insert(well.clone(), Watch { port, timeout, ..watch() });
+    prober.watch(&watches);
+    // Only that one has any news.
+    let told = news.recv_timeout(Duration::from_secs(20));
+    let healthy: Vec<InstanceId> =
+        prober.conditions().into_iter().filter(|(_, c)| c.healthy).map(|(id, _)| id).collect();
+    drop(held);
+    assert_eq!((told, healthy), (Ok(()), vec![well]));
+}
