@@ -1,19 +1,17 @@
 //! What instances wrote, also those long gone.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use kiln_model::{
-    Answer, AppName, Event, ExitCode, Failure, InstanceId, OutputLine, OutputStream, ReleaseId, ServiceName,
-    Timestamp, WholeLine, WholeLines,
+    Answer, AppName, Event, ExitCode, Failure, InstanceId, OutputStream, ReleaseId, ServiceName, Timestamp,
+    WholeLine,
 };
 
 use super::LocalHost;
 use super::history::{Lineage, Origin};
+use super::output_files::{OutputFiles, files, merge};
 use super::serve::Asker;
 use crate::contract::EventSink;
 
@@ -50,9 +48,6 @@ impl From<WholeLine> for Line {
 /// How often a log that is followed is looked at.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// The longest line that is read; instances are not trusted.
-const MAX_LINE: u64 = 1 << 20;
-
 impl LocalHost {
     pub(crate) fn logs(&self, wanted: &Wanted, events: &dyn EventSink) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
@@ -61,19 +56,23 @@ impl LocalHost {
         }
         self.is_known(wanted)?;
         let mut reading = Reading::default();
-        let mut lines = self.read_on(wanted, &mut reading)?;
-        if let Some(tail) = wanted.tail {
-            lines.drain(..lines.len().saturating_sub(tail as usize));
-        }
+        let mut last = wanted.tail.map(|most| Last { most: most as usize, lines: VecDeque::new() });
         loop {
-            for written in lines {
+            self.read_on(wanted, &mut reading, &mut |written| {
+                match &mut last {
+                    Some(last) => last.push(written),
+                    None => asker.tell(event(written)),
+                }
+                if asker.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            // From now on, all that is new.
+            for written in last.take().into_iter().flat_map(|last| last.lines) {
                 asker.tell(event(written));
             }
             if !wanted.follow || asker.is_gone() || self.is_stopping() {
                 return Ok(Answer::Done);
             }
             self.driver.pause_for(ROUND);
-            lines = self.read_on(wanted, &mut reading)?;
         }
     }
 
@@ -111,49 +110,75 @@ impl LocalHost {
     pub(crate) fn tail(&self, instance: &InstanceId, count: u32) -> Vec<String> {
         let files = files(&self.store.output_dir()).unwrap_or_default();
         let Some(paths) = files.get(instance) else { return Vec::new() };
-        let mut lines = Reading::default().read(instance, paths, false).unwrap_or_default();
-        lines.sort_by_key(|line| line.at);
-        let skip = lines.len().saturating_sub(count as usize);
-        lines.into_iter().skip(skip).map(|line| line.text).collect()
+        let mut reading = OutputFiles::default();
+        let mut last = Last { most: count as usize, lines: VecDeque::new() };
+        let sources = reading.begin(vec![(instance.clone(), paths.clone())], false).unwrap_or_default();
+        // What cannot be read any more is not told.
+        let _ = merge(sources, &mut |_, line| {
+            last.push(line);
+            ControlFlow::Continue(())
+        });
+        last.lines.into_iter().map(|line| Line::from(line).text).collect()
     }
 
-    /// What has been written since the last call, in the order in which it was.
-    fn read_on(&self, wanted: &Wanted, reading: &mut Reading) -> Result<Vec<Written>, Failure> {
+    /// Tells what has been written since the last call, in the order in which it was, until whoever is told has enough.
+    fn read_on(
+        &self,
+        wanted: &Wanted,
+        reading: &mut Reading,
+        tell: &mut dyn FnMut(Written) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
         let dir = self.store.output_dir();
         let failed = |e: std::io::Error| {
             Failure::new(ExitCode::Host, format!("could not read the output in {}", dir.display()))
                 .because(e.to_string())
         };
         let mut lineage = None;
-        let mut lines = Vec::new();
+        let mut of_interest = Vec::new();
         for (instance, paths) in files(&dir).map_err(failed)? {
             if wanted.instance.as_ref().is_some_and(|i| *i != instance) {
                 continue;
             }
-            let origin = match reading.origins.get(&instance) {
-                Some(origin) => origin.clone(),
-                None => {
-                    let lineage = match &mut lineage {
-                        Some(lineage) => lineage,
-                        none => none.insert(Lineage::of(&self.records()?)),
-                    };
-                    let origin = lineage.origin(&instance);
-                    reading.origins.insert(instance.clone(), origin.clone());
-                    origin
-                }
-            };
-            if wanted.is_about(origin.as_ref()) {
-                let new = reading.read(&instance, &paths, wanted.follow).map_err(failed)?;
-                lines.extend(new.into_iter().map(|line| Written {
-                    instance: instance.clone(),
-                    origin: origin.clone(),
-                    line,
-                }));
+            if !reading.origins.contains_key(&instance) {
+                let lineage = match &mut lineage {
+                    Some(lineage) => lineage,
+                    none => none.insert(Lineage::of(&self.records()?)),
+                };
+                reading.origins.insert(instance.clone(), lineage.origin(&instance));
+            }
+            if wanted.is_about(reading.origins[&instance].as_ref()) {
+                of_interest.push((instance, paths));
             }
         }
-        lines.sort_by_key(|w: &Written| w.line.at);
-        Ok(lines)
+        let sources = reading.files.begin(of_interest, wanted.follow).map_err(failed)?;
+        let origins = &reading.origins;
+        let mut with_origin = |instance: &InstanceId, line: WholeLine| {
+            tell(Written { instance: instance.clone(), origin: origins[instance].clone(), line: line.into() })
+        };
+        merge(sources, &mut with_origin).map_err(failed)
     }
+}
+
+/// The last lines there are: no more than asked for are ever held.
+struct Last<T> {
+    most: usize,
+    lines: VecDeque<T>,
+}
+
+impl<T> Last<T> {
+    fn push(&mut self, line: T) {
+        self.lines.push_back(line);
+        if self.lines.len() > self.most {
+            self.lines.pop_front();
+        }
+    }
+}
+
+/// How far the output of each instance has been read, and whose they are.
+#[derive(Default)]
+struct Reading {
+    files: OutputFiles,
+    origins: BTreeMap<InstanceId, Option<Origin>>,
 }
 
 impl Wanted {
@@ -165,83 +190,6 @@ impl Wanted {
     }
 }
 
-/// How far the output of each instance has been read.
-#[derive(Default)]
-struct Reading {
-    files: BTreeMap<InstanceId, Files>,
-    origins: BTreeMap<InstanceId, Option<Origin>>,
-}
-
-/// The files of one instance, by what they are: when one is set aside it gets another name.
-#[derive(Default)]
-struct Files {
-    offsets: BTreeMap<u64, u64>,
-    lines: WholeLines,
-}
-
-impl Reading {
-    /// What there is to read of an instance. A line that was begun is waited for, but not for long.
-    fn read(&mut self, instance: &InstanceId, paths: &[PathBuf], waits: bool) -> std::io::Result<Vec<Line>> {
-        let files = self.files.entry(instance.clone()).or_default();
-        let mut lines = Vec::new();
-        let mut bytes = 0;
-        for path in paths {
-            bytes += files.read(path, &mut lines)?;
-        }
-        if !waits || bytes == 0 {
-            lines.extend(files.lines.rest());
-        }
-        Ok(lines.into_iter().map(Line::from).collect())
-    }
-}
-
-impl Files {
-    /// How many bytes were new.
-    fn read(&mut self, path: &PathBuf, lines: &mut Vec<WholeLine>) -> std::io::Result<u64> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(e) => return Err(e),
-        };
-        let meta = file.metadata()?;
-        let offset = self.offsets.entry(meta.ino()).or_default();
-        if meta.len() < *offset {
-            // Another file, to which the number of one that is gone was given.
-            *offset = 0;
-        }
-        let before = *offset;
-        file.seek(SeekFrom::Start(*offset))?;
-        let mut reader = BufReader::new(file);
-        loop {
-            let mut line = Vec::new();
-            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-            // A line without its end is still being written.
-            if read == 0 || (line.last() != Some(&b'\n') && read as u64 != MAX_LINE) {
-                return Ok(*offset - before);
-            }
-            *offset += read as u64;
-            line.pop();
-            lines.extend(OutputLine::parse(&line).and_then(|line| self.lines.take(&line)));
-        }
-    }
-}
-
-/// The output files of each instance, older parts first.
-fn files(dir: &std::path::Path) -> std::io::Result<BTreeMap<InstanceId, Vec<PathBuf>>> {
-    let mut files: BTreeMap<InstanceId, Vec<PathBuf>> = BTreeMap::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let stem = name.strip_suffix(".log.1").or_else(|| name.strip_suffix(".log"));
-        if let Some(Ok(id)) = stem.map(str::parse) {
-            files.entry(id).or_default().push(path);
-        }
-    }
-    // By name, `.log` comes before `.log.1`.
-    files.values_mut().for_each(|paths| paths.sort_by(|a, b| b.cmp(a)));
-    Ok(files)
-}
-
 fn event(written: Written) -> Event {
     let (app, service, release): (Option<AppName>, Option<ServiceName>, Option<ReleaseId>) =
         match written.origin {
@@ -250,40 +198,4 @@ fn event(written: Written) -> Event {
         };
     let Line { at, stream, text } = written.line;
     Event::Output { app, service, release, instance: written.instance, stream, written: at, line: text }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn line(at: u64, is_partial: bool, text: &str) -> Vec<u8> {
-        let mut line = Vec::new();
-        let (at, text) = (kiln_model::OutputTime(at), text.as_bytes());
-        OutputLine { at, stream: OutputStream::Stdout, is_partial, text }.encode(&mut line);
-        line
-    }
-
-    #[test]
-    fn a_log_that_is_followed_is_told_once_also_when_it_is_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, old) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
-        let id: InstanceId = "a".parse().unwrap();
-        let mut reading = Reading::default();
-        let mut read = || {
-            let files = files(dir.path()).unwrap();
-            let lines = reading.read(&id, &files[&id], true).unwrap();
-            lines.into_iter().map(|l| l.text).collect::<Vec<_>>()
-        };
-        fs::write(&log, [line(1, false, "one"), line(2, true, "tw")].concat()).unwrap();
-        assert_eq!(read(), ["one"]);
-        let more = [fs::read(&log).unwrap(), line(3, false, "o")].concat();
-        fs::write(&log, more).unwrap();
-        fs::rename(&log, &old).unwrap();
-        fs::write(&log, line(4, true, "three, slowly")).unwrap();
-        assert_eq!(read(), ["two"]);
-        assert_eq!(read(), ["three, slowly"], "nobody waits for ever");
-        assert_eq!(read(), [""; 0]);
-    }
 }

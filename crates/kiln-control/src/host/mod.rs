@@ -14,6 +14,7 @@ pub(crate) mod failure;
 mod gc;
 mod history;
 mod logs;
+mod output_files;
 mod pause;
 mod pins;
 mod places;
