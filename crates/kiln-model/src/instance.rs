@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, ByteSize, Capability, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings, SecretOrder,
-    ServiceName, Timestamp, Volatile,
+    AppName, ByteSize, Capability, ExitCode, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings,
+    SecretOrder, ServiceName, Timestamp, Volatile,
 };
 
 /// The most an instance may use. Zero never means unlimited.
@@ -150,6 +150,22 @@ impl Exit {
     /// Whether the process ended by itself and said that all went well.
     pub fn is_success(&self) -> bool {
         *self == Exit::Code { code: 0 }
+    }
+
+    /// The exit code by which a shell tells of it: 128 and the signal's number, 127 for a program that is not there, 126 for
+    /// one that cannot be executed.
+    pub fn shell_code(&self) -> i32 {
+        const KILLED: i32 = 128 + 9;
+        match self {
+            Exit::Code { code } => *code,
+            Exit::Signal { signal } => 128 + signal,
+            Exit::OutOfMemory { .. } | Exit::HostOutOfMemory => KILLED,
+            Exit::OutOfSpace { exit, .. } => exit.shell_code(),
+            // What the system answered is all that is known.
+            Exit::NotStarted { cause } if cause.ends_with("No such file or directory (os error 2)") => 127,
+            Exit::NotStarted { .. } => 126,
+            Exit::Unknown => ExitCode::Host as i32,
+        }
     }
 }
 

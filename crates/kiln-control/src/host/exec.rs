@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_engine::Execution;
+use kiln_engine::{EngineError, Execution};
 use kiln_model::{
     ExecOrder, ExecRequest, Exit, ExitCode, Failure, InstanceId, LONGEST_PART, OutputStream, ReleaseService,
     SecretOrder, SessionPart, SessionParts, TerminalSize,
@@ -155,13 +155,14 @@ impl Open {
         }
     }
 
-    /// None if nobody waits for it.
+    /// None if nobody waits for it, or nobody will ever know: the keeper that ran it is gone, and the command with it.
     fn end_of(&self, mut execution: Box<dyn Execution>, stream: &UnixStream) -> Option<Exit> {
         loop {
             match execution.wait(LOOK) {
                 Ok(Some(exit)) => return Some(exit),
                 Ok(None) if has_left(stream) || self.driver.is_stopped() => return None,
                 Ok(None) => {}
+                Err(EngineError::Unreachable { .. }) => return None,
                 Err(e) => return Some(Exit::NotStarted { cause: e.to_string() }),
             }
         }

@@ -15,7 +15,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use serde_json::json;
 
 use crate::context::Context;
-use crate::{output, signals};
+use crate::{failure, output, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +27,10 @@ Examples:
 ///
 /// It runs as the instance's user in all of the instance's namespaces, limits and confinement. The instance counts
 /// as touched: when the command has ended, another takes its place, and the log says who did what.
+///
+/// The exit code is the command's; 128 and the number of the signal if one ended it; 127 if there is no such program in the
+/// instance, 126 if it cannot be executed. With nobody left to read its output (`kiln exec … | head`) it is ended, and the exit
+/// code is 141. If the session breaks off, or the instance is not there, it is one of Kiln's own: 9, or 2.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Exec {
@@ -52,26 +56,20 @@ pub(crate) fn run(args: Exec, context: &Context) -> Result<(), Failure> {
     let raw = has_terminal.then(Raw::begin).flatten();
     let exit = converse(&stream, has_terminal, context.output.json);
     drop(raw);
-    let code = code_of(exit?).map_err(|cause| {
+    let exit = exit?;
+    let code = exit.shell_code();
+    let cause = match &exit {
+        Exit::NotStarted { cause } => Some(cause),
+        _ => None,
+    };
+    if let Some(cause) = cause {
         let message = format!("the command could not be run in {}", request.instance);
-        Failure::new(ExitCode::Usage, message).because(cause)
-    })?;
+        failure::tell(&Failure::new(ExitCode::Usage, message).because(cause.clone()));
+    }
     if context.output.json {
-        let _ = output::line(&json!({ "event": "ended", "code": code }).to_string());
+        let _ = output::line(&json!({ "event": "ended", "code": code, "cause": cause }).to_string());
     }
     std::process::exit(code)
-}
-
-/// As a shell would tell it; why there is none, if the command never ran.
-fn code_of(exit: Exit) -> Result<i32, String> {
-    match exit {
-        Exit::NotStarted { cause } => Err(cause),
-        Exit::Code { code } => Ok(code),
-        Exit::Signal { signal } => Ok(128 + signal),
-        Exit::OutOfMemory { .. } | Exit::HostOutOfMemory => Ok(128 + 9),
-        Exit::OutOfSpace { exit, .. } => code_of(*exit),
-        Exit::Unknown => Ok(ExitCode::Host as i32),
-    }
 }
 
 /// Carries everything to and fro until the command has ended.
@@ -115,14 +113,12 @@ fn hear(mut stream: &UnixStream, json: bool) -> io::Result<Exit> {
     loop {
         while let Some(part) = parts.next_part().map_err(io::Error::other)? {
             match part {
-                SessionPart::Output(stream, bytes) if json => {
-                    let text = String::from_utf8_lossy(&bytes);
-                    let event = json!({ "event": "output", "stream": stream.as_str(), "text": text });
-                    let _ = output::line(&event.to_string());
+                SessionPart::Output(stream, bytes) => {
+                    let shown = show(stream, &bytes, json);
+                    if nobody_reads(&shown) {
+                        return Ok(Exit::Signal { signal: rustix::process::Signal::PIPE.as_raw() });
+                    }
                 }
-                // With nobody left to read it, the command goes on all the same.
-                SessionPart::Output(OutputStream::Stdout, bytes) => drop(show(&mut io::stdout(), &bytes)),
-                SessionPart::Output(OutputStream::Stderr, bytes) => drop(show(&mut io::stderr(), &bytes)),
                 SessionPart::End(exit) => return Ok(exit),
                 _ => {}
             }
@@ -134,9 +130,22 @@ fn hear(mut stream: &UnixStream, json: bool) -> io::Result<Exit> {
     }
 }
 
-fn show(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    to.write_all(bytes)?;
-    to.flush()
+fn show(from: OutputStream, bytes: &[u8], json: bool) -> io::Result<()> {
+    let pass_on = |to: &mut dyn Write| to.write_all(bytes).and_then(|()| to.flush());
+    match from {
+        _ if json => {
+            let text = String::from_utf8_lossy(bytes);
+            let event = json!({ "event": "output", "stream": from.as_str(), "text": text });
+            output::line(&event.to_string()).map_err(|output::Closed| io::ErrorKind::BrokenPipe.into())
+        }
+        OutputStream::Stdout => pass_on(&mut io::stdout()),
+        OutputStream::Stderr => pass_on(&mut io::stderr()),
+    }
+}
+
+/// Who writes on then is ended by SIGPIPE, wherever it runs; what cannot be shown for another reason is lost.
+fn nobody_reads(shown: &io::Result<()>) -> bool {
+    shown.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn size() -> Option<TerminalSize> {

@@ -95,8 +95,35 @@ fn what_cannot_be_run_is_told() {
     assert!(said(&output).contains("there is no running instance hello-web-1-99"), "{}", said(&output));
     let victim = first_instance(&host);
     let output = host.kiln(&["exec", &victim, "--", "no-such-program"]);
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(127), "{}", said(&output));
     assert!(said(&output).contains("no-such-program, which is not on the PATH"), "{}", said(&output));
+    host.wait_until("the touched instance is replaced", || is_replaced(&host, &victim));
+    let victim = first_instance(&host);
+    let output = host.kiln(&["exec", &victim, "--", "/etc/passwd"]);
+    assert_eq!(output.status.code(), Some(126), "{}", said(&output));
+    assert!(said(&output).contains("could not execute /etc/passwd"), "{}", said(&output));
+}
+
+#[test]
+fn a_command_ends_with_who_reads_it_and_with_the_keeper() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let victim = first_instance(&host);
+    let mut command = host.command(&["exec", &victim, "--", "sh", "-c", "while :; do echo y; done"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 2]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    host.wait_until("the touched instance is replaced", || is_replaced(&host, &victim));
+
+    let victim = first_instance(&host);
+    let mut command = host.command(&["exec", &victim, "--", "sh", "-c", "echo begun; exec sleep 1000"]);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    kill_process(host.keeper(), Signal::KILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(9), "{}", said(&output));
+    assert!(said(&output).contains("the session broke off"), "{}", said(&output));
 }
 
 /// Everything that has come out of a terminal until something has.
