@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::output;
+use crate::words::shown;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -32,7 +33,9 @@ fn words(failure: &Failure) -> String {
     let mut text = format!("{ERROR}error{ERROR:#}: {}\n", failure.message);
     if failure.problems.is_empty() {
         for cause in &failure.causes {
-            text.push_str(&format!("  because: {}\n", cause.trim_end().replace('\n', "\n    ")));
+            // The last words of an instance may be among them.
+            let lines: Vec<String> = cause.trim_end().lines().map(shown).collect();
+            text.push_str(&format!("  because: {}\n", lines.join("\n    ")));
         }
     }
     for problem in &failure.problems {

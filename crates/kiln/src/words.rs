@@ -39,6 +39,15 @@ pub(crate) fn release(id: Option<&ReleaseId>) -> &str {
     id.map_or("-", ReleaseId::short)
 }
 
+/// Text that an instance or an image may have chosen, so that no terminal obeys it and it stays on its line.
+pub(crate) fn shown(text: &str) -> String {
+    let visible = |c: char| {
+        let escaped = c.is_control();
+        escaped.then(|| c.escape_default()).into_iter().flatten().chain((!escaped).then_some(c))
+    };
+    text.chars().flat_map(visible).collect()
+}
+
 /// `1 instance`, `3 instances`.
 pub(crate) fn count(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
@@ -47,6 +56,11 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_chose_is_shown_and_not_obeyed() {
+        assert_eq!(shown("größe \u{1b}[31mred\nnew\u{9b}"), "größe \\u{1b}[31mred\\nnew\\u{9b}");
+    }
 
     #[test]
     fn amounts_and_moments() {

@@ -5,7 +5,7 @@ use kiln_model::{Answer, Command, DiffAnswer, DiffEntry, DiffKind, Failure, Inst
 
 use crate::context::{Context, unexpected};
 use crate::table::table;
-use crate::words::bytes;
+use crate::words::{bytes, shown};
 
 /// What an instance has that its image has not
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(crate) fn run(args: Diff, context: &Context) -> Result<(), Failure> {
 }
 
 fn words_for(diff: &DiffAnswer) -> String {
-    let mut lines = diff.drift.iter().map(|drift| format!("drift: {drift}")).collect::<Vec<_>>();
+    let mut lines = diff.drift.iter().map(|drift| format!("drift: {}", shown(drift))).collect::<Vec<_>>();
     if diff.volatile.is_empty() {
         lines.push("its volatile paths are empty".into());
     } else {
@@ -45,5 +45,5 @@ fn row(entry: &DiffEntry) -> [String; 3] {
         DiffKind::Symlink => ("link", "-".into()),
         DiffKind::Other => ("other", "-".into()),
     };
-    [kind.to_owned(), size, entry.path.clone()]
+    [kind.to_owned(), size, shown(&entry.path)]
 }

@@ -5,7 +5,7 @@ use kiln_model::{Answer, Command, Failure, InstanceEntry, InstancePhase};
 
 use crate::context::{Context, unexpected};
 use crate::table::table;
-use crate::words::moment;
+use crate::words::{moment, shown};
 
 /// What runs where
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ fn words_for(instances: &[InstanceEntry]) -> String {
     }
     let with_reason = |entry| {
         let [id, service, state, since, release, pid] = row(entry);
-        [id, service, state, since, release, pid, entry.reason.clone().unwrap_or_default()]
+        [id, service, state, since, release, pid, entry.reason.as_deref().map(shown).unwrap_or_default()]
     };
     let rows: Vec<[String; 7]> = instances.iter().map(with_reason).collect();
     table(["INSTANCE", "SERVICE", "STATE", "SINCE", "RELEASE", "PID", "WHY"], &rows)

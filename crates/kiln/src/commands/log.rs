@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::context::{Context, require_root, unexpected};
 use crate::offline;
 use crate::table::table;
-use crate::words::{moment, release};
+use crate::words::{moment, release, shown};
 
 /// Who did what, newest first
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ fn words_for(log: &[LogEntry]) -> String {
 
 fn row(entry: &LogEntry) -> [String; 8] {
     let outcome = match &entry.reason {
-        Some(reason) => format!("{}: {reason}", entry.outcome),
+        Some(reason) => format!("{}: {}", entry.outcome, shown(reason)),
         None => entry.outcome.clone(),
     };
     [

@@ -12,7 +12,7 @@ use crate::context::{Context, unexpected};
 use crate::live::{Live, Picture};
 use crate::output::Output;
 use crate::table::table;
-use crate::words::{count, moment, release};
+use crate::words::{count, moment, release, shown};
 use crate::{app, output};
 
 const EXAMPLES: &str = "\
@@ -126,7 +126,7 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
     lines.push(format!("{requests}: {failed} that no instance answered, {flying} in flight"));
     for waiting in &status.waiting {
         let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
-        lines.push(format!("under way: {} (since {}{until})", waiting.what, moment(waiting.since)));
+        lines.push(format!("under way: {} (since {}{until})", shown(&waiting.what), moment(waiting.since)));
     }
     lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
     if let Some(failure) = &status.last_failure {

@@ -2,7 +2,7 @@
 
 use kiln_model::{BakedImage, Event, OutputStream, Progress, Timestamp};
 
-use crate::words::{bytes, count, span};
+use crate::words::{bytes, count, shown, span};
 
 /// What is worth a line once it has happened; nothing for what is only on its way.
 pub(crate) fn finished(event: &Event) -> Option<String> {
@@ -17,7 +17,9 @@ pub(crate) fn finished(event: &Event) -> Option<String> {
         }
         Event::StepDone { step, millis } => Some(format!("{step} ({})", span(*millis))),
         Event::Warned { warning } => Some(format!("warning: {warning}")),
-        Event::InstanceLost { instance, cause } => Some(format!("instance {instance} was lost: {cause}")),
+        Event::InstanceLost { instance, cause } => {
+            Some(format!("instance {instance} was lost: {}", shown(cause)))
+        }
         Event::HookEnded { instance, problem: Some(problem), .. } => {
             Some(format!("hook {instance} failed: {problem}"))
         }

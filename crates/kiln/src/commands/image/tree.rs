@@ -94,7 +94,7 @@ pub(super) fn size(content: &Content) -> u64 {
 
 /// One line: kind, mode, owner, size, path, and where it leads. Names are shown so that no terminal obeys them.
 pub(super) fn line(path: &[u8], node: &Node) -> String {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().flat_map(visible).collect::<String>();
+    let shown = |bytes: &[u8]| crate::words::shown(&String::from_utf8_lossy(bytes));
     let (mode, owner) = match node.meta() {
         Some(meta) => (format!("{:04o}", meta.mode), format!("{}:{}", meta.uid, meta.gid)),
         None => ("-".into(), "-".into()),
@@ -109,9 +109,4 @@ pub(super) fn line(path: &[u8], node: &Node) -> String {
         _ => String::new(),
     };
     format!("{}{mode} {owner:>11} {size:>10} {}{to}", kind(node).0, shown(path))
-}
-
-fn visible(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control();
-    escaped.then(|| c.escape_default()).into_iter().flatten().chain((!escaped).then_some(c))
 }
