@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::odds::loss_budget;
 use kiln_model::{
-    Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState,
-    Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
+    Event, ExecOrder, Exit, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
+    InstanceState, Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
 };
 
 use super::{Core, earlier};
@@ -21,6 +21,8 @@ pub(super) struct BackOff {
     /// Of members that were made in the place of others, by serial number.
     chains: BTreeMap<u32, Chain>,
     last: Option<Timestamp>,
+    /// When members were lost lately.
+    lately: Vec<Timestamp>,
     /// No member is made before this moment.
     pub(super) until: Option<Timestamp>,
 }
@@ -43,6 +45,8 @@ impl BackOff {
     const ROW: Millis = Millis(60_000);
     /// So many in a row are made good at once if the fleet was whole in between.
     const MOST_IN_A_ROW: u32 = 30;
+    /// After so many in a row whoever looks is told.
+    const WORTH_TELLING: u32 = 3;
 
     /// A member is lost, and the one with the serial number `successor`, if any, takes its place. The first loss is made
     /// good at once: most losses are the only one.
@@ -57,6 +61,8 @@ impl BackOff {
         }
         self.chains.extend(successor.map(|successor| (successor, chain)));
         self.last = Some(now);
+        self.lately.retain(|at| at.after(Self::ROW) > now);
+        self.lately.push(now);
     }
 
     /// Whole again, and well.
@@ -67,13 +73,27 @@ impl BackOff {
 
     /// Why members are not made, if they are not, for people.
     pub(super) fn waiting(&self, fleet: &Fleet, now: Timestamp) -> Option<Waiting> {
-        let until = self.until.filter(|until| *until > now)?;
         let cause = fleet.last_loss.as_deref().unwrap_or("it was lost");
+        let Some(until) = self.until.filter(|until| *until > now) else {
+            return self.keeps_losing(fleet, now, cause);
+        };
         let what = format!(
             "the next attempt at what {} lacks, after {} losses; the last one: {cause}",
             fleet.id, fleet.losses
         );
         Some(Waiting { what, since: self.last?, until: Some(until) })
+    }
+
+    /// A fleet that is made whole again and again looks well at any moment.
+    fn keeps_losing(&self, fleet: &Fleet, now: Timestamp, cause: &str) -> Option<Waiting> {
+        let lately = || self.lately.iter().filter(|at| at.after(Self::ROW) > now);
+        let (count, since) = (lately().count(), *lately().next()?);
+        let what = format!(
+            "{} to stay up: {count} of its instances were lost in the last minute; the last one: {cause}",
+            fleet.id
+        );
+        let worth = self.chains.values().any(|chain| chain.in_a_row >= Self::WORTH_TELLING);
+        worth.then_some(Waiting { what, since, until: None })
     }
 }
 
@@ -131,10 +151,12 @@ impl Core {
         spent.then(|| format!("{} of its instances were lost; the last one: {cause}", fleet.losses))
     }
 
-    /// What was wrong with the last answer of a member that is not healthy.
+    /// What was wrong with the last answer of a member that is not healthy, or why the last one was lost.
     pub(super) fn last_problem(&self, fleet: &Fleet) -> Option<String> {
         let unwell = |id: &InstanceId| self.conditions.get(id).filter(|c| !c.healthy);
-        fleet.instances().find_map(|(_, id)| unwell(&id)?.last_problem.clone().map(|p| format!("{id}: {p}")))
+        let of = |id: InstanceId| unwell(&id)?.last_problem.clone().map(|problem| format!("{id}: {problem}"));
+        // One that was made just now in the place of one that was lost has not been asked yet.
+        fleet.instances().find_map(|(_, id)| of(id)).or_else(|| fleet.last_loss.clone())
     }
 
     fn replace_lost(&mut self, fleet: &Fleet) -> Result<(), Trouble> {
@@ -192,7 +214,9 @@ impl Core {
     pub(super) fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
         let status = self.statuses.get(id)?;
         if let InstanceState::Ended { exit } = &status.state {
-            let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
+            // One that ended for want of space says so itself.
+            let full = status.fullness().filter(|_| !matches!(exit, Exit::OutOfSpace { .. }));
+            let full = full.map_or_else(String::new, |full| format!("; {full}"));
             return Some(format!("it {exit}{full}"));
         }
         let since = self.unwell_since(id)?;
@@ -215,9 +239,7 @@ impl Core {
     }
 
     fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {
-        let deadline = |(fleet, id)| {
-            Some(self.unwell_since(&id)?.after(self.service(&fleet)?.start_timeout))
-        };
+        let deadline = |(fleet, id)| Some(self.unwell_since(&id)?.after(self.service(&fleet)?.start_timeout));
         self.members().filter_map(deadline)
     }
 
