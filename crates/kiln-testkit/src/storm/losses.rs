@@ -15,7 +15,9 @@ impl Truth {
             // One whose loss was judged may be there still: what could not be written is as if it had not been tried.
             let is_there = |of: &&InstanceId| self.runs(of) || !self.judge.lost.contains(*of);
             let member = self.judge.stand_ins.get(&id).filter(is_there);
-            let superfluous = member.is_some_and(|of| !self.seems_unwell(of));
+            // As its condition has it: that it has died since is not known yet.
+            let is_well = |of: &InstanceId| self.conditions.get(of).is_some_and(|c| c.healthy);
+            let superfluous = member.is_some_and(is_well);
             if !self.seems_unwell(&id) && !superfluous {
                 self.judge.find(format!("{id} is well and is given up: {}", loss.cause));
             } else if member.is_none() && self.is_as_all_are(fleet, &id) {
