@@ -193,15 +193,32 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
-    /// Ends when what it reads does.
+    fn within_a_minute<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Reads a line, and ends when there is nothing more to be read.
     fn started(program: &str, arguments: &[&str]) -> (Child, Running) {
-        let mut child = Command::new(program).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        // What it waits for is in the pipe already when it reads.
-        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-        let running = Running::of(child.id()).unwrap();
+        let child = within_a_minute(|| {
+            match Command::new(program).args(arguments).stdin(Stdio::piped()).spawn() {
+                // Another test has begun a process while the script was written, which has it open until it executes.
+                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => None,
+                spawned => Some(spawned.unwrap()),
+            }
+        });
+        // For a moment it is executed and has no arguments yet.
+        let running = within_a_minute(|| Running::of(child.id()).ok());
         (child, running)
     }
 
@@ -212,14 +229,11 @@ mod tests {
 
     #[test]
     fn a_program_that_has_executed_another_one_is_known_to_have() {
-        let (child, running) = started("/bin/sh", &["-c", "read first; exec cat"]);
-        let become_cat = || running.proc.join("exe").read_link().unwrap().ends_with("cat");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !become_cat() {
-            assert!(std::time::Instant::now() < deadline);
-            std::thread::yield_now();
-        }
-        assert!(!running.still_runs("/bin/sh") && running.still_runs("/bin/cat"));
+        let (mut child, running) = started("/bin/sh", &["-c", "read first; exec cat"]);
+        assert!(running.still_runs("/bin/sh"));
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        within_a_minute(|| running.still_runs("/bin/cat").then_some(()));
+        assert!(!running.still_runs("/bin/sh"));
         end(child);
     }
 

@@ -244,15 +244,22 @@ fn what_is_volatile_again_would_hide_what_was_kept() {
 #[test]
 fn what_is_written_to_meanwhile_is_no_state() {
     let (host, project) = (TestHost::start(), project());
-    // Whoever has used up its share of the processor holds still for longer than it takes to read what it wrote.
-    project.edit("kiln.toml", "cpu       = 0.5\n", "");
+    // Whoever has used up its share of the processor holds still, perhaps for as long as it takes to read what it wrote:
+    // these have more than there is, and write much.
+    project.edit("kiln.toml", "cpu       = 0.5", "cpu       = 64");
+    project.edit("kiln.toml", "memory    = \"64MiB\"", "memory    = \"128MiB\"");
+    project.edit(
+        "kiln.toml",
+        "volatile = [\"/srv/hand\"]",
+        "volatile = [{ path = \"/srv/hand\", size = \"64MiB\" }]",
+    );
     host.deploy(&project);
     let victim = first_instance(&host);
     let hands = Hands::on(
         &host,
         &victim,
         // Several, so that one of them gets a processor while it is read, however busy the machine is.
-        "head -c 12000000 /dev/zero > /srv/hand/large; for n in 1 2 3 4; do \
+        "head -c 40000000 /dev/zero > /srv/hand/large; for n in 1 2 3 4; do \
          (while :; do echo x >> /srv/hand/large; done) & done; sleep 0.2",
     );
     refused(
