@@ -243,8 +243,10 @@ impl Errand for Exchange {
         kept: Kept,
         ticket: &Ticket,
     ) -> Result<Self::Answer, Miss> {
-        let is_known = upstream.protocol() == Protocol::Http1 && express::carries(worker);
-        if let Some(query) = self.inbound.query().filter(|_| is_known) {
+        if upstream.protocol() == Protocol::Http1
+            && express::carries(worker)
+            && let Some(query) = self.inbound.query()
+        {
             return query.ask(worker, upstream, kept, ticket).await.map(Answered::Heard);
         }
         self.attempt_by_hyper(worker, upstream, kept).await

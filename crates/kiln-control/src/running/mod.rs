@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_bake::inspect::Ids;
+use kiln_engine::embedded::interpreter_of_script;
 use kiln_model::{Capability, ReleaseService, hosts_file, inside};
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
@@ -87,8 +88,7 @@ impl Running {
         let interpreter = || {
             let mut head = [0; 256];
             let length = rustix::io::read(file(program.as_bytes(), OFlags::RDONLY).ok()?, &mut head).ok()?;
-            let line = head[..length].strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
-            line.split(|b| matches!(b, b' ' | b'\t')).find(|word| !word.is_empty()).map(<[u8]>::to_vec)
+            interpreter_of_script(&head[..length]).map(<[u8]>::to_vec)
         };
         let Ok(now) = rustix::fs::stat(self.proc.join("exe")) else { return false };
         let is_now = |path: &[u8]| {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::Framing;
 use crate::connect;
 use crate::course::{Again, Kept, Miss};
-use crate::lease;
+use crate::lease::{self, Lease};
 use crate::refusal::Refusal;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
@@ -94,6 +94,58 @@ impl Line {
         if !keeps || framing == Framing::Close {
             self.use_after = UseAfter::None;
         }
+    }
+}
+
+/// What comes next of an answer.
+pub(super) enum Came {
+    More,
+    End,
+    /// The connection broke, or what it says is no body.
+    Lost,
+    /// The answer is to end.
+    Told,
+}
+
+impl Lease<Line> {
+    /// Waits for more of an answer, which is read behind what `bytes` has.
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        worker: &Worker,
+    ) -> Poll<Came> {
+        let (line, ticket) = self.line();
+        match line.poll_hear(cx, bytes, worker) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Came::More),
+            Poll::Ready(Ok(0)) => Poll::Ready(Came::End),
+            Poll::Ready(Err(_)) => Poll::Ready(Came::Lost),
+            Poll::Pending if ticket.poll_told(cx) => Poll::Ready(Came::Told),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Everything has come, and something more if it `is_over`: nobody is to get that.
+    pub(super) fn has_all(mut self, is_over: bool) {
+        if is_over {
+            self.was_overlong();
+            self.line().0.use_after = UseAfter::None;
+        }
+        self.complete();
+    }
+
+    /// Nothing more comes of an answer with this framing: whether the client may take what it has for whole.
+    pub(super) fn has_no_more(self, why: &Came, framing: Framing, is_events: bool) -> bool {
+        match (why, framing) {
+            (Came::End, Framing::Close) => self.complete(),
+            // Clients expect events to end and come again.
+            (Came::Told, Framing::Chunks | Framing::Close) if is_events => self.ended(),
+            _ => {
+                self.cut_short();
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -1,13 +1,13 @@
 //! The body of an answer on its way to the client.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::answer::Framing;
 use super::body::{Body, LARGE};
 use super::chunks::Malformed;
 use super::lane::Lane;
-use super::line::{Line, UseAfter};
+use super::line::{Came, Line};
 use super::query::Rest;
 use crate::lease::Lease;
 
@@ -30,18 +30,6 @@ fn chunk(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What comes next from an instance.
-enum Heeded {
-    More,
-    End,
-    /// The connection broke.
-    Lost,
-    /// The answer is to end.
-    Told,
-    /// The client has left.
-    Left,
-}
-
 /// Passes an answer on; its head is whole.
 pub(super) async fn pass(lane: &mut Lane, rest: Rest, mut out: Vec<u8>, lease: Lease<Line>) -> Passed {
     let Rest { framing, is_events, mut bytes, mut at } = rest;
@@ -59,12 +47,7 @@ pub(super) async fn pass(lane: &mut Lane, rest: Rest, mut out: Vec<u8>, lease: L
                     if framing == Framing::Chunks {
                         out.extend_from_slice(LAST);
                     }
-                    if at + piece.used < bytes.len() {
-                        // More than was promised: nobody is to get that.
-                        held.was_overlong();
-                        held.line().0.use_after = UseAfter::None;
-                    }
-                    held.complete();
+                    held.has_all(at + piece.used < bytes.len());
                 } else {
                     lease = Some(held);
                 }
@@ -86,51 +69,24 @@ pub(super) async fn pass(lane: &mut Lane, rest: Rest, mut out: Vec<u8>, lease: L
         at = 0;
         // Events may be far apart: no buffer waits for them.
         lane.worker.buffers.give(std::mem::take(&mut out));
-        let heeded = poll_fn(|cx| heed(lane, held, &mut bytes, cx)).await;
+        let came = poll_fn(|cx| match held.poll_more(cx, &mut bytes, &lane.worker) {
+            Poll::Pending if lane.is_left(cx) => Poll::Ready(None),
+            came => came.map(Some),
+        });
+        let came = came.await;
         out = lane.worker.buffers.take();
-        match heeded {
-            Heeded::More => {}
-            Heeded::Left => break Passed::Broken,
-            ended => break end(lane, lease, &ended, (is_events, framing)).await,
+        match came {
+            Some(Came::More) => {}
+            Some(why) => {
+                let is_whole = lease.is_some_and(|lease| lease.has_no_more(&why, framing, is_events));
+                let has_its_end = is_whole && lane.write(LAST).await.is_ok();
+                break if has_its_end { Passed::Whole } else { Passed::Broken };
+            }
+            // The client has left.
+            None => break Passed::Broken,
         }
     };
     lane.worker.buffers.give(bytes);
     lane.worker.buffers.give(out);
     passed
-}
-
-fn heed(lane: &mut Lane, lease: &mut Lease<Line>, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<Heeded> {
-    let (line, ticket) = lease.line();
-    match line.poll_hear(cx, bytes, &lane.worker) {
-        Poll::Ready(Ok(1..)) => Poll::Ready(Heeded::More),
-        Poll::Ready(Ok(0)) => Poll::Ready(Heeded::End),
-        Poll::Ready(Err(_)) => Poll::Ready(Heeded::Lost),
-        Poll::Pending if ticket.poll_told(cx) => Poll::Ready(Heeded::Told),
-        Poll::Pending if lane.is_left(cx) => Poll::Ready(Heeded::Left),
-        Poll::Pending => Poll::Pending,
-    }
-}
-
-/// Ends an answer of which nothing more comes.
-async fn end(
-    lane: &mut Lane,
-    lease: Option<Lease<Line>>,
-    why: &Heeded,
-    (is_events, framing): (bool, Framing),
-) -> Passed {
-    let Some(lease) = lease else { return Passed::Broken };
-    let is_framed = matches!(framing, Framing::Chunks | Framing::Close);
-    match why {
-        Heeded::End if framing == Framing::Close => lease.complete(),
-        // Clients expect events to end and come again.
-        Heeded::Told if is_events && is_framed => lease.ended(),
-        _ => {
-            lease.cut_short();
-            return Passed::Broken;
-        }
-    }
-    match lane.write(LAST).await {
-        Ok(()) => Passed::Whole,
-        Err(_) => Passed::Broken,
-    }
 }

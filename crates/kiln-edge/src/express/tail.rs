@@ -8,7 +8,7 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use super::answer::Framing;
 use super::body::{Body, LARGE};
 use super::chunks::Malformed;
-use super::line::{Line, UseAfter};
+use super::line::{Came, Line};
 use super::query::{Heard, Rest};
 use crate::body::BrokenOff;
 use crate::lease::{Lease, Place};
@@ -24,16 +24,6 @@ pub(crate) struct Tail {
     rest: Rest,
     /// Until everything has come.
     lease: Option<Lease<Line>>,
-}
-
-/// What comes next from an instance.
-enum Came {
-    More,
-    End,
-    /// The connection broke, or what it says is no body.
-    Lost,
-    /// The answer is to end.
-    Told,
 }
 
 impl Tail {
@@ -52,18 +42,20 @@ impl Tail {
         if let Some(lease) = &self.lease {
             lease.ticket().is_asked();
         }
-        while self.lease.is_some() {
-            match self.take() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Err(Malformed) => return Poll::Ready(self.end(&Came::Lost)),
+        loop {
+            if self.lease.is_some() {
+                match self.take() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Err(Malformed) => return Poll::Ready(self.end(&Came::Lost)),
+                }
             }
-            match ready!(self.poll_more(cx)) {
+            let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+            match ready!(lease.poll_more(cx, &mut self.rest.bytes, &self.worker)) {
                 Came::More => {}
                 ended => return Poll::Ready(self.end(&ended)),
             }
         }
-        Poll::Ready(None)
     }
 
     /// Takes the data out of what was read.
@@ -97,43 +89,16 @@ impl Tail {
         Ok(data)
     }
 
-    /// Everything has come, and something more if it `is_over`: nobody is to get that.
     fn finish(&mut self, is_over: bool) {
-        if let Some(mut lease) = self.lease.take() {
-            if is_over {
-                lease.was_overlong();
-                lease.line().0.use_after = UseAfter::None;
-            }
-            lease.complete();
-        }
-    }
-
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(Came::More) };
-        let (line, ticket) = lease.line();
-        match line.poll_hear(cx, &mut self.rest.bytes, &self.worker) {
-            Poll::Ready(Ok(1..)) => Poll::Ready(Came::More),
-            Poll::Ready(Ok(0)) => Poll::Ready(Came::End),
-            Poll::Ready(Err(_)) => Poll::Ready(Came::Lost),
-            Poll::Pending if ticket.poll_told(cx) => Poll::Ready(Came::Told),
-            Poll::Pending => Poll::Pending,
+        if let Some(lease) = self.lease.take() {
+            lease.has_all(is_over);
         }
     }
 
     /// Ends an answer of which nothing more comes.
     fn end(&mut self, why: &Came) -> Option<Result<Frame<Bytes>, BrokenOff>> {
-        let lease = self.lease.take()?;
-        let is_framed = matches!(self.rest.framing, Framing::Chunks | Framing::Close);
-        match why {
-            Came::End if self.rest.framing == Framing::Close => lease.complete(),
-            // Clients expect events to end and come again.
-            Came::Told if self.rest.is_events && is_framed => lease.ended(),
-            _ => {
-                lease.cut_short();
-                return Some(Err(BrokenOff));
-            }
-        }
-        None
+        let is_whole = self.lease.take()?.has_no_more(why, self.rest.framing, self.rest.is_events);
+        (!is_whole).then_some(Err(BrokenOff))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {

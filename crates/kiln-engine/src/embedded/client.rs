@@ -15,6 +15,7 @@ use kiln_model::{
 use rustix::fs::{Mode, OFlags};
 
 use super::cgroup::{Controller, Disk, Layout, NO_IO};
+use super::launch::bytes_of_texts;
 use super::line::{Begun, Lines};
 use super::wire::{Answer, CONTROL_SOCKET, Call, Cursor, MOST_DESCRIPTORS};
 use crate::{Engine, EngineError, Execution};
@@ -35,7 +36,7 @@ const NAME: &str = "embedded";
 /// and other callers come in between.
 const ORDERS_AT_ONCE: usize = 256;
 /// And of how many bytes, about: half of what a frame may hold.
-const BYTES_AT_ONCE: usize = 16 << 20;
+const BYTES_AT_ONCE: u64 = 16 << 20;
 
 /// Orders in pieces, each of which fits into a frame.
 fn batches(orders: &[InstanceOrder]) -> impl Iterator<Item = &[InstanceOrder]> {
@@ -53,11 +54,9 @@ fn batches(orders: &[InstanceOrder]) -> impl Iterator<Item = &[InstanceOrder]> {
 }
 
 /// About how many bytes an order is in a message; secrets are written as hex digits.
-fn weight(order: &InstanceOrder) -> usize {
-    let arguments = order.run.argv.iter().map(String::len);
-    let variables = order.env.iter().map(|(name, value)| name.len() + value.len());
-    let secrets = order.secrets.iter().map(|secret| 2 * secret.value.reveal().len());
-    1024 + arguments.chain(variables).chain(secrets).sum::<usize>()
+fn weight(order: &InstanceOrder) -> u64 {
+    let secrets = order.secrets.iter().map(|secret| 2 * secret.value.reveal().len() as u64);
+    1024 + bytes_of_texts(order) + secrets.sum::<u64>()
 }
 
 impl Embedded {

@@ -83,6 +83,8 @@ fn take_turns(
     own: BTreeSet<RawFd>,
     ready: Option<IsReady>,
 ) -> Result<(), KeeperError> {
+    // Also of what an older program left, which may not have forgotten it.
+    heritage::forget().map_err(|e| KeeperError::new("forget the limits it was started under", e))?;
     signals::block().map_err(|e| KeeperError::new("block signals", e))?;
     let estate = Estate { named: parts.named(), own };
     // Number and mark: the first keeper closes it, for itself and its holder.
@@ -269,7 +271,6 @@ fn detach(run_dir: &Path) -> io::Result<()> {
         }
     }
     std::env::set_current_dir("/")?;
-    heritage::forget()?;
     let most = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)
 }

@@ -140,12 +140,10 @@ fn numbers<const N: usize>(call: c_long, arguments: [c_ulong; N]) -> Result<c_ul
     unsafe { raw::plain(call, arguments) }
 }
 
-/// The parent ignores SIGPIPE and blocks what it reads by signalfd; who started it in a shell's background or with nohup
-/// has it ignore more. Programs expect none of it.
+/// The parent ignores SIGPIPE, as every program in Rust does, and blocks what it reads by signalfd. Programs expect none of
+/// it. What else it was made to ignore it has forgotten (`keeper/heritage.rs`).
 fn signals() -> Result<(), Errno> {
-    for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-        raw::default_action(signal)?;
-    }
+    raw::default_action(libc::SIGPIPE)?;
     raw::unblock_signals()?;
     // A session of its own: nothing that is done to the parent's reaches it.
     numbers(libc::SYS_setsid, []).map(drop)

@@ -115,13 +115,18 @@ fn other_machine(number: u16) -> String {
     format!("which is built for {}; this host is {}", name(number), name(THIS_MACHINE))
 }
 
+/// The program that a script is executed by, of which these are the first bytes; none if they are no script's. As the
+/// kernel reads it: to it a carriage return is a part of the name.
+pub fn interpreter_of_script(head: &[u8]) -> Option<&[u8]> {
+    let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    let mut words = line.split(|b| matches!(b, b' ' | b'\t'));
+    Some(words.find(|word| !word.is_empty()).unwrap_or_default())
+}
+
 impl<'a> Program<'a> {
     fn of(head: &'a [u8]) -> Self {
-        if let Some(line) = head.strip_prefix(b"#!") {
-            // As the kernel reads it: to it a carriage return is a part of the name.
-            let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
-            let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
-            return Self::Interpreted(words.next().unwrap_or_default());
+        if let Some(interpreter) = interpreter_of_script(head) {
+            return Self::Interpreted(interpreter);
         }
         if !head.starts_with(b"\x7fELF") {
             return Self::Unknown;

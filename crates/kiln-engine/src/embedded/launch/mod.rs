@@ -51,9 +51,10 @@ mod step;
 mod template;
 mod times;
 
+pub use diagnosis::interpreter_of_script;
 pub(super) use host::Host;
 pub(super) use ids::AppIds;
-pub(super) use launcher::{Launcher, undumpable};
+pub(super) use launcher::{Launcher, bytes_of_texts, undumpable};
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::{MainProcess, begin_connection};
 pub(super) use slots::{LAUNCHES_AT_ONCE, Slots};
