@@ -4,6 +4,7 @@ mod common;
 mod oci_support;
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -241,11 +242,14 @@ fn at_home(test: &str, host: &str, files: &[(&str, &str)]) -> (bool, String) {
     }
     let programs = dir.path().join("bin");
     for program in fs::read_dir(&programs).into_iter().flatten() {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(program.unwrap().path(), mode).unwrap();
+        // Nobody forked by another test has what another process wrote open for writing.
+        let (path, written) = (program.unwrap().path(), dir.path().join("written"));
+        let status = Command::new("install").args(["-m", "755"]).args([&path, &written]).status();
+        assert!(status.unwrap().success());
+        fs::rename(written, path).unwrap();
     }
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env("KILN_TEST_HOST", host)
         .env("HOME", dir.path())

@@ -264,7 +264,7 @@ fn another_program_goes_on_with_everything() {
     let this = Path::new(env!("CARGO_BIN_EXE_keeper-for-tests"));
     assert!(!bench.engine.upgrade(this).unwrap(), "it is the same program");
     let newer = bench.dir.path().join("newer");
-    fs::copy(this, &newer).unwrap();
+    kiln_testkit::program::program(&newer, &fs::read(this).unwrap());
     assert!(bench.engine.upgrade(&newer).unwrap());
     for pid in [bench.keeper_pid(), bench.holder_pid()] {
         assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), newer.canonicalize().unwrap());

@@ -91,13 +91,11 @@ impl ShiftedClock {
     /// # Panics
     /// If it cannot be written.
     pub fn wrapped(&self, program: &Path) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let path = self.dir.path().join("wrapped");
         let variables: Vec<String> =
             self.environment().iter().map(|(name, value)| format!("{name}={}", value.display())).collect();
         let script = format!("#!/bin/sh\nexec env {} {} \"$@\"\n", variables.join(" "), program.display());
-        fs::write(&path, script).expect("a script can be written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+        crate::program::program(&path, script.as_bytes());
         path
     }
 }

@@ -45,11 +45,9 @@ impl Place {
 
     /// The program, run by somebody who is not root.
     pub(crate) fn process_of_a_user(&self, arguments: &[&str]) -> Process {
-        // Where the program was built, a user may not get. A process of its own copies it: what this one has open
-        // for writing, a process forked meanwhile by another test would have as well, and then it cannot be run.
+        // Where the program was built, a user may not get.
         let program = self.path().join("kiln");
-        let copied = Process::new("cp").arg(env!("CARGO_BIN_EXE_kiln")).arg(&program).status().unwrap();
-        assert!(copied.success());
+        kiln_testkit::program::program(&program, &std::fs::read(env!("CARGO_BIN_EXE_kiln")).unwrap());
         std::fs::set_permissions(self.path(), Permissions::from_mode(0o755)).unwrap();
         let mut process = Process::new(program);
         process.args(arguments).current_dir(self.path()).env_clear().env("NO_COLOR", "1");

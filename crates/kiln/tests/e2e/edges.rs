@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -132,8 +131,7 @@ fn a_changed_program_takes_the_edge_over() {
     let changed = dir.path().canonicalize().unwrap().join("kiln-changed");
     let mut program = std::fs::read(KILN).unwrap();
     program.extend(b"changed");
-    std::fs::write(&changed, program).unwrap();
-    std::fs::set_permissions(&changed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    kiln_testkit::program::program(&changed, &program);
     let old = host.process("edge");
     host.leave_control();
     host.restart_control_as(&changed);

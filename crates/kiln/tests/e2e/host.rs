@@ -130,14 +130,9 @@ impl TestHost {
     /// In namespaces of its own, after something was done there.
     fn start_unshared(root: TempDir, namespaces: &str, first: &str) -> Self {
         let traces = Traces::before();
-        let program = root.path().with_extension("unshared");
-        let script =
-            format!("#!/bin/sh\nexec unshare {namespaces} sh -c '{first} && exec {KILN} \"$@\"' sh \"$@\"\n");
-        std::fs::write(&program, script).expect("a script can be written");
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("a mode");
-        let (child, address) = serve_as(&program, root.path(), &[], None);
-        std::fs::remove_file(&program).expect("a file that is there");
+        let mut unshared = Command::new("unshare");
+        unshared.args([namespaces, "sh", "-c", &format!("{first} && exec {KILN} \"$@\""), "sh"]);
+        let (child, address) = serve_as(unshared, root.path(), &[], None);
         let address = address.expect("a host that says where it listens");
         Self { root, address, child, traces }
     }
@@ -240,7 +235,7 @@ impl TestHost {
 
     /// Starts the control plane of another version with these arguments, too.
     pub(crate) fn restart_control_as_with(&mut self, program: &Path, arguments: &[&str]) {
-        let (child, address) = serve_as(program, self.root.path(), arguments, None);
+        let (child, address) = serve_as(Command::new(program), self.root.path(), arguments, None);
         (self.child, self.address) = (child, address.expect("kiln serve says where it listens"));
     }
 
@@ -298,7 +293,7 @@ impl TestHost {
     }
 
     fn restart(&mut self, program: &Path, boundary: Option<&str>) {
-        let (child, address) = serve_as(program, self.root.path(), &[], boundary);
+        let (child, address) = serve_as(Command::new(program), self.root.path(), &[], boundary);
         // One that is to die may do so before it says where it listens.
         assert!(address.is_some() || boundary.is_some(), "kiln serve ended");
         assert_eq!(address.as_ref().unwrap_or(&self.address), &self.address, "the edge was taken over");
@@ -375,18 +370,18 @@ pub(crate) fn address(line: &str) -> Option<String> {
 
 /// Starts `kiln serve` and waits until it says where it listens.
 fn serve(root: &Path) -> (Child, String) {
-    let (mut child, address) = serve_as(Path::new(KILN), root, &[], None);
+    let (mut child, address) = serve_as(Command::new(KILN), root, &[], None);
     let address = address.unwrap_or_else(|| panic!("kiln serve ended ({:?})", child.wait()));
     (child, address)
 }
 
 fn serve_as(
-    program: &Path,
+    mut program: Command,
     root: &Path,
     arguments: &[&str],
     boundary: Option<&str>,
 ) -> (Child, Option<String>) {
-    let mut child = Command::new(program)
+    let mut child = program
         .envs(boundary.map(|boundary| ("KILN_TEST_BOUNDARY", boundary)))
         .args(["serve", "--listen", "127.0.0.1:0", "--root"])
         .arg(root)

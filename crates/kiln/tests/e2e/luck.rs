@@ -186,7 +186,7 @@ fn without_root() {
     // Where nobody may read and run it.
     let dir = TempDir::new().unwrap();
     let program = dir.path().join("kiln");
-    std::fs::copy(KILN, &program).unwrap();
+    kiln_testkit::program::program(&program, &std::fs::read(KILN).unwrap());
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     for arguments in [["up", project.dir()], ["bake", project.dir()]] {
         let output = Command::new("setpriv")
@@ -317,7 +317,7 @@ fn a_newer_version_takes_the_keeper_over() {
     host.leave_control();
     let dir = TempDir::new().unwrap();
     let newer = dir.path().canonicalize().unwrap().join("kiln-newer");
-    std::fs::copy(KILN, &newer).unwrap();
+    kiln_testkit::program::program(&newer, &std::fs::read(KILN).unwrap());
     host.restart_control_as(&newer);
     let runs = |pid: rustix::process::Pid| std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
     assert_eq!([runs(host.keeper()), runs(host.holder())], [newer.clone(), newer]);
