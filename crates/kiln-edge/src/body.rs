@@ -63,7 +63,9 @@ impl Body for RequestBody {
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
             progress.broken.set(matches!(frame, Some(Err(_))));
-            progress.done.set(frame.is_none() || incoming.is_end_stream());
+            // Behind trailers nothing comes, and nobody looks for it.
+            let is_last = |frame: &Result<Frame<Bytes>, _>| frame.as_ref().is_ok_and(Frame::is_trailers);
+            progress.done.set(frame.as_ref().is_none_or(is_last) || incoming.is_end_stream());
         }
         frame
     }

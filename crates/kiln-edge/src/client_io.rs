@@ -11,18 +11,21 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::Limits;
+use crate::farewell::Farewell;
 use crate::head_check::HeadCheck;
-
-/// How long a client of HTTP/2 is listened to that has been told everything, if it does not go by itself.
-const LINGER: Duration = Duration::from_secs(2);
 
 const RESTING: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+
+/// Requests one after the other, several at once, or bytes that are no HTTP any more.
+const IN_TURN: u8 = 0;
+const AT_ONCE: u8 = 1;
+const TUNNEL: u8 = 2;
 
 /// What a client connection does, and since when. One walk over these every so often replaces a timer per connection
 /// (a boxed one in hyper, set and reset with each request).
@@ -43,18 +46,18 @@ pub(crate) struct Marks {
     refused: AtomicU32,
     /// Requests in flight on it.
     requests: AtomicU32,
-    /// Whether several requests may be under way at once, so that bytes are no sign of a new one.
-    multiplexed: AtomicBool,
+    /// What it carries; where several requests may be under way at once bytes are no sign of a new one.
+    carries: AtomicU8,
 }
 
 impl Marks {
     pub(crate) fn new(epoch: Instant) -> Arc<Self> {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
-        let (cut, multiplexed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (cut, carries) = (AtomicBool::new(false), AtomicU8::new(IN_TURN));
         let (heads, refused, requests) = Default::default();
         let since = AtomicU64::new(now);
-        Arc::new(Self { epoch, phase, since, stalled, cut, heads, refused, requests, multiplexed })
+        Arc::new(Self { epoch, phase, since, stalled, cut, heads, refused, requests, carries })
     }
 
     /// Something is awaited from the client that does not take long: a handshake, the rest of a header.
@@ -69,8 +72,18 @@ impl Marks {
 
     /// From now on several requests may be under way at once.
     pub(crate) fn multiplex(&self) {
-        self.multiplexed.store(true, Relaxed);
+        self.carries.store(AT_ONCE, Relaxed);
         self.enter(RESTING);
+    }
+
+    /// From now on each direction ends by itself.
+    pub(crate) fn becomes_a_tunnel(&self) {
+        self.carries.store(TUNNEL, Relaxed);
+    }
+
+    /// Whether the client is listened to when it has been told everything.
+    fn ends_in_good_order(&self) -> bool {
+        self.carries.load(Relaxed) != TUNNEL && !self.cut.load(Relaxed)
     }
 
     fn now(&self) -> u64 {
@@ -104,7 +117,7 @@ impl Marks {
     }
 
     pub(crate) fn bytes_came(&self) {
-        if self.phase.load(Relaxed) == RESTING && !self.multiplexed.load(Relaxed) {
+        if self.phase.load(Relaxed) == RESTING && !self.is_multiplexed() {
             self.enter(HEAD);
         }
     }
@@ -130,7 +143,7 @@ impl Marks {
     }
 
     pub(crate) fn is_multiplexed(&self) -> bool {
-        self.multiplexed.load(Relaxed)
+        self.carries.load(Relaxed) == AT_ONCE
     }
 
     /// Whether nothing is to come from the client, or to be taken by it.
@@ -159,6 +172,15 @@ pub(crate) enum Transport {
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
+impl Transport {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(io) => io.inner(),
+            Self::Tls(io) => io.inner().get_ref().0,
+        }
+    }
+}
+
 /// A client's socket.
 pub(crate) struct ClientIo {
     io: Transport,
@@ -166,8 +188,8 @@ pub(crate) struct ClientIo {
     check: HeadCheck,
     /// What was read and given back, to be read again.
     again: Vec<u8>,
-    /// When it is listened to no more; nothing more is said from then on.
-    leaving: Option<Pin<Box<Sleep>>>,
+    /// From when on nothing more is said.
+    farewell: Option<Farewell>,
 }
 
 impl ClientIo {
@@ -177,7 +199,7 @@ impl ClientIo {
             marks,
             check: HeadCheck::default(),
             again: Vec::new(),
-            leaving: None,
+            farewell: None,
         }
     }
 
@@ -187,7 +209,7 @@ impl ClientIo {
             marks,
             check: HeadCheck::default(),
             again: Vec::new(),
-            leaving: None,
+            farewell: None,
         }
     }
 
@@ -228,35 +250,13 @@ impl ClientIo {
             Transport::Tls(_) => false,
         }
     }
-
-    /// Takes what still comes, and drops it, until the client has closed as well. A client of HTTP/2 goes on to say what it
-    /// has read; if the socket were closed before that, it would be told of a reset, and lose the answers it has not read.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut nowhere = [0; 4096];
-        while self.socket().poll_read_ready(cx).is_ready() {
-            match self.socket().try_read(&mut nowhere) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return Poll::Ready(Ok(())),
-            }
-        }
-        let time = self.leaving.as_mut().map_or(Poll::Ready(()), |time| time.as_mut().poll(cx));
-        time.map(Ok)
-    }
-
-    fn socket(&self) -> &TcpStream {
-        match &self.io {
-            Transport::Plain(io) => io.inner(),
-            Transport::Tls(io) => io.inner().get_ref().0,
-        }
-    }
 }
 
 impl Drop for ClientIo {
     fn drop(&mut self) {
         if self.marks.cut.load(Relaxed) {
             // If it fails the client is gone, and nobody is misled.
-            let _ = rustix::net::sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO));
+            let _ = rustix::net::sockopt::set_socket_linger(self.io.socket(), Some(Duration::ZERO));
         }
     }
 }
@@ -309,14 +309,15 @@ impl Write for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.leaving.is_none() {
+        if self.farewell.is_none() {
             ready!(carried!(self.poll_shutdown(cx)))?;
-            if !self.marks.is_multiplexed() {
+            if !self.marks.ends_in_good_order() {
                 return Poll::Ready(Ok(()));
             }
-            self.leaving = Some(Box::pin(sleep(LINGER)));
         }
-        self.poll_linger(cx)
+        let this = &mut *self;
+        let farewell = this.farewell.get_or_insert_with(Farewell::begin);
+        farewell.poll(this.io.socket(), cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {

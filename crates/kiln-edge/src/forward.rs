@@ -42,24 +42,28 @@ pub(crate) async fn answer(
         return proof;
     }
     let turn = Turn::begin(worker.totals.clone());
-    let version = request.version();
+    let (version, has_no_body) = (request.version(), request.body().is_end_stream());
     reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
-    let mut response = match Inbound::read(request, reply.connection(), &worker) {
+    let (mut response, was_heard_out) = match Inbound::read(request, reply.connection(), &worker) {
         Ok(inbound) => {
             if let Some(story) = &mut reply.account.story {
                 story.learn(&inbound);
             }
-            Exchange { worker: worker.clone(), inbound }.run(turn, reply).await
+            let progress = inbound.progress.clone();
+            let response = Exchange { worker: worker.clone(), inbound }.run(turn, reply).await;
+            (response, progress.is_done())
         }
         Err(refusal) => {
             reply.refused(refusal);
-            refusal.response()
+            (refusal.response(), has_no_body)
         }
     };
+    let ends = worker.is_draining() || !was_heard_out;
     if version == Version::HTTP_2 {
         // Connections of HTTP/2 are told otherwise.
         response.headers_mut().remove(CONNECTION);
-    } else if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    } else if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What is still to come of the request stands between it and the next one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -35,6 +35,7 @@ pub(crate) fn open(
     let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     let talk = if is_websocket { Talk::Websocket } else { Talk::Opaque };
     let connection = place.reply.connection().clone();
+    connection.marks.becomes_a_tunnel();
     let listed = worker.connections.list(connection);
     let key = listed.key();
     let task = spawn_local(join(client, instance, talk, place, listed));

@@ -9,6 +9,7 @@ mod circuit;
 mod clients;
 mod control;
 mod drain;
+mod early_answers;
 mod express;
 mod forwarding;
 mod h2;

@@ -13,13 +13,13 @@ use crate::harness::{Edge, route};
 use crate::instance::Instance;
 use crate::wire::Client;
 
-struct Authority {
+pub struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     roots: RootCertStore,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -29,7 +29,7 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(params, key), roots }
     }
 
-    fn certify(&self, names: &[&str]) -> Certificate {
+    pub fn certify(&self, names: &[&str]) -> Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let params = rcgen::CertificateParams::new(names).unwrap();
@@ -56,7 +56,7 @@ impl Authority {
         Ok(stream)
     }
 
-    fn connect(&self, edge: &Edge, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    pub fn connect(&self, edge: &Edge, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
         self.try_connect(edge, name, &[b"http/1.1"]).unwrap()
     }
 }

@@ -1,0 +1,120 @@
+//! Answers that come before the request has: who writes on meanwhile has to get them all the same.
+
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use kiln_edge::Limits;
+
+use crate::harness::{Edge, route};
+use crate::instance::Instance;
+use crate::tls::Authority;
+use crate::wire::Client;
+
+/// More than the buffers on the way take.
+const MUCH: usize = 8 * 1024 * 1024;
+
+/// Writes `head` and much behind it, and only then reads: status and `Connection` of the answer, which is followed by the
+/// end, and not by a reset.
+fn answered(client: &mut Client, head: &str) -> (u16, Option<String>) {
+    client.send(head);
+    client.send(vec![b'x'; MUCH]);
+    let answer = client.read();
+    let rest = client.reader.read(&mut [0; 16]);
+    assert_eq!(rest.unwrap(), 0, "the end, after {}", answer.start);
+    (answer.status(), answer.header("connection").map(str::to_owned))
+}
+
+fn close(status: u16) -> (u16, Option<String>) {
+    (status, Some("close".into()))
+}
+
+/// The head of a request with a long body to follow.
+fn upload(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n")
+}
+
+#[test]
+fn who_is_refused_in_the_middle_of_an_upload_learns_why() {
+    let edge = Edge::start();
+    let (busy, nobody) = (edge.fleet(1, &[&Instance::saying("hi")]), edge.fleet(2, &[]));
+    let routes = vec![route(None, "/here", &[(&busy.id, 1)]), route(None, "/empty", &[(&nobody.id, 1)])];
+    edge.set(routes, vec![busy, nobody]);
+    assert_eq!(answered(&mut edge.connect(), &upload("/elsewhere")), close(404));
+    assert_eq!(answered(&mut edge.connect(), &upload("/empty")), close(503));
+    let chunked = "POST /elsewhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(answered(&mut edge.connect(), &format!("{chunked}{MUCH:x}\r\n")), close(404));
+    let twice = "POST /here HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(answered(&mut edge.connect(), twice), close(400));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_so_to_who_goes_on_writing_it() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    assert_eq!(answered(&mut edge.connect(), "GET  / HTTP/1.1\r\nHost: a\r\n\r\n").0, 400);
+    assert_eq!(answered(&mut edge.connect(), "GET / HTTP/1.1\r\nHost: a\r\nX: ").0, 431);
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
+    assert_eq!(answered(&mut edge.connect(), chunked).0, 400);
+}
+
+#[test]
+fn an_instance_may_answer_before_the_end_of_an_upload() {
+    let instance = Instance::raw(|connection| {
+        let _ = connection.read_head();
+        connection.send("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+        while !connection.is_at_end() {
+            let n = connection.reader.buffer().len();
+            std::io::BufRead::consume(&mut connection.reader, n);
+        }
+    });
+    let edge = Edge::serving(&[&instance]);
+    assert_eq!(answered(&mut edge.connect(), &upload("/")), close(413));
+    edge.drained();
+}
+
+#[test]
+fn a_client_that_was_too_slow_may_be_quick_afterwards() {
+    let limits = Limits { response_head: Duration::from_millis(60), ..Limits::default() };
+    let edge = Edge::with(limits, 1);
+    edge.serve(&[&Instance::saying("hi")]);
+    let mut client = edge.connect();
+    client.send(upload("/"));
+    edge.tells("kiln_edge_refused_requests_total{cause=\"client_too_slow\"} 1");
+    assert_eq!(answered(&mut client, ""), close(408));
+}
+
+#[test]
+fn the_same_over_tls() {
+    let edge = Edge::start();
+    edge.set(vec![], vec![]);
+    let authority = Authority::new();
+    edge.client.set_certificates(&[authority.certify(&["a.example.com"])]).unwrap();
+    let mut stream = authority.connect(&edge, "a.example.com");
+    stream.write_all(upload("/").as_bytes()).unwrap();
+    stream.write_all(&vec![b'x'; MUCH]).unwrap();
+    let mut answer = String::new();
+    BufReader::new(&mut stream).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with("takes this host and path\n"), "{answer}");
+}
+
+/// There is an end to it, for who never stops and for who never goes.
+#[test]
+fn nobody_is_listened_to_for_ever() {
+    let edge = Edge::start();
+    edge.set(vec![], vec![]);
+    let mut endless = TcpStream::connect(edge.address).unwrap();
+    let silent = TcpStream::connect(edge.address).unwrap();
+    for client in [&endless, &silent] {
+        let mut client = client;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n").unwrap();
+    }
+    let ended = (0..1024).find_map(|_| endless.write_all(&vec![b'x'; 1 << 20]).err());
+    let ended = ended.expect("an end after a gigabyte").kind();
+    assert!(matches!(ended, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended:?}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while edge.client.stats().unwrap().connections > 0 {
+        assert!(Instant::now() < deadline, "somebody is listened to who says nothing");
+        std::thread::yield_now();
+    }
+    drop(silent);
+}
