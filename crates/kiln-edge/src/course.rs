@@ -358,6 +358,14 @@ impl Course {
         self.reply.refused(refusal);
     }
 
+    /// Gives it back to be carried otherwise.
+    pub(crate) fn given_back(mut self) -> (Turn, Reply) {
+        if let Some(flight) = &mut self.flight {
+            flight.unwatched();
+        }
+        (self.turn, self.reply)
+    }
+
     /// Forgets it as if it had never come: whoever carries it from here begins it anew.
     pub(crate) fn forget(mut self) {
         if let Some(flight) = &mut self.flight {

@@ -7,6 +7,7 @@
 pub mod answer;
 mod body;
 pub mod chunks;
+mod direct;
 mod errand;
 mod field;
 mod lane;
@@ -33,11 +34,12 @@ use crate::course::{Course, Stop};
 use crate::lease::{Lease, Reply};
 use crate::upstream::Burden;
 use crate::worker::Worker;
+pub(crate) use direct::Direct;
 use errand::Express;
 use lane::{Lane, Next};
 use pass::{Passed, pass};
-use query::Written;
-pub(crate) use query::{Head, Heard, Query, Repeats};
+pub(crate) use query::{Head, Repeats};
+use query::{Heard, Written};
 pub(crate) use tail::Tail;
 
 /// What comes after a request.
@@ -87,7 +89,7 @@ async fn carry(lane: &mut Lane, mut errand: Express, read: &[u8]) -> After {
     let worker = lane.worker.clone();
     let mut reply = Reply::begin(worker.clone(), lane.connection.clone(), Version::HTTP_11);
     let turn = Turn::begin(worker.totals.clone());
-    reply.account.story = worker.log.is_some().then(|| Box::new(errand.story()));
+    reply.account.story = worker.log.is_some().then(|| Box::new(errand.story(Version::HTTP_11)));
     let mut course = Course::new(worker, turn, reply);
     let obtained = {
         let mut obtaining = pin!(course.obtain(&mut errand));

@@ -18,7 +18,7 @@ use crate::course::{Again, Asked, Course, Errand, Kept, Miss, Stop};
 use crate::cut::Ticket;
 use crate::deadline::answer_within;
 use crate::express::answer::Answer;
-use crate::express::{self, Head, Heard, Repeats, Tail};
+use crate::express::{Direct, Head, Repeats, Tail};
 use crate::hygiene;
 use crate::inbound::Inbound;
 use crate::lease::{Lease, Reply};
@@ -42,6 +42,71 @@ pub(crate) async fn answer(
         return proof;
     }
     let turn = Turn::begin(worker.totals.clone());
+    let (turn, reply) = match Direct::of(&request, reply.connection(), &worker) {
+        Some(direct) => match straight(&worker, direct, turn, reply).await {
+            Ok(response) => return response,
+            // The instance speaks another language.
+            Err(given_back) => given_back,
+        },
+        None => (turn, reply),
+    };
+    // Boxed, so that those who go straight do not carry its weight.
+    Box::pin(by_hyper(worker, turn, reply, request)).await
+}
+
+/// Answers an ordinary request of HTTP/2, or gives it back untouched.
+async fn straight(
+    worker: &Rc<Worker>,
+    mut direct: Direct,
+    turn: Turn,
+    mut reply: Reply,
+) -> Result<Response<ResponseBody>, (Turn, Reply)> {
+    reply.account.story = worker.log.is_some().then(|| Box::new(direct.story()));
+    let mut course = Course::new(worker.clone(), turn, reply);
+    let obtained = course.obtain(&mut direct).await;
+    let cookie = course.cookie();
+    let response = match obtained {
+        Ok((heard, burden)) => match course.answered(heard.status, burden) {
+            Some(place) => {
+                let (head, tail) = Tail::of(heard, worker.clone(), place);
+                Response::from_parts(head, ResponseBody::Heard(tail))
+            }
+            None => Refusal::Lost.response(),
+        },
+        Err(Stop::Otherwise) => return Err(course.given_back()),
+        Err(Stop::Refused(refusal)) => {
+            course.refused(refusal);
+            let port = worker.https_port.load(Relaxed);
+            refusal.response_at(port, Some(direct.host()), direct.target())
+        }
+    };
+    let mut response = named(response, || direct.id(), cookie);
+    response.headers_mut().remove(CONNECTION);
+    Ok(response)
+}
+
+/// Says which request an answer is to, and by what its client is known.
+fn named(
+    mut response: Response<ResponseBody>,
+    id: impl FnOnce() -> HeaderValue,
+    cookie: Option<HeaderValue>,
+) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    if let Some(cookie) = cookie {
+        headers.append(SET_COOKIE, cookie);
+    }
+    if let Entry::Vacant(entry) = headers.entry(hygiene::REQUEST_ID) {
+        entry.insert(id());
+    }
+    response
+}
+
+async fn by_hyper(
+    worker: Rc<Worker>,
+    turn: Turn,
+    mut reply: Reply,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let (version, has_no_body) = (request.version(), request.body().is_end_stream());
     reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
     let (mut response, was_heard_out) = match Inbound::read(request, reply.connection(), &worker) {
@@ -81,19 +146,13 @@ impl Exchange {
         let mut course = Course::new(self.worker.clone(), turn, reply);
         let obtained = course.obtain(&mut self).await;
         let cookie = course.cookie();
-        let mut response = match obtained {
+        let response = match obtained {
             Ok((answered, burden)) => self.accept(course, answered, burden),
             Err(Stop::Refused(refusal)) => self.refuse(course, refusal),
             // It carries everything.
             Err(Stop::Otherwise) => self.refuse(course, Refusal::Unreachable),
         };
-        if let Some(cookie) = cookie {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
-        if let Entry::Vacant(entry) = response.headers_mut().entry(hygiene::REQUEST_ID) {
-            entry.insert(id);
-        }
-        response
+        named(response, || id, cookie)
     }
 
     /// Whether a request that was given to a connection and not answered may be sent again.
@@ -132,10 +191,6 @@ impl Exchange {
             return Refusal::Lost.response();
         };
         let (mut head, body, channel) = match answered {
-            Answered::Heard(heard) => {
-                let (head, tail) = Tail::of(heard, self.worker.clone(), place);
-                return Response::from_parts(head, ResponseBody::Heard(tail));
-            }
             Answered::Upgraded(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 return tunnel::open(&self.worker, self.inbound.upgrade, response, place);
@@ -191,8 +246,6 @@ enum Answered {
     Upgraded(Response<Incoming>),
     /// Its head, and what follows it over this connection.
     Begun(Parts, Opened, Channel),
-    /// The same, by a way without hyper.
-    Heard(Heard<Parts>),
 }
 
 impl Answered {
@@ -200,18 +253,23 @@ impl Answered {
         match self {
             Self::Upgraded(_) => StatusCode::SWITCHING_PROTOCOLS.as_u16(),
             Self::Begun(head, ..) => head.status.as_u16(),
-            Self::Heard(heard) => heard.status,
         }
     }
 }
+
+/// Fields that the edge and hyper add to an answer.
+const ADDED: usize = 4;
 
 impl Head for Parts {
     fn of(answer: &Answer<'_, '_>, _: &Worker) -> Option<Self> {
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = StatusCode::from_u16(answer.status).ok()?;
+        head.headers.try_reserve(answer.count() + ADDED).ok()?;
         for field in answer.passed_on() {
             let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-            head.headers.try_append(name, HeaderValue::from_bytes(field.value).ok()?).ok()?;
+            let mut value = HeaderValue::from_bytes(field.value).ok()?;
+            value.set_sensitive(name == hygiene::REQUEST_ID);
+            head.headers.try_append(name, value).ok()?;
         }
         Some(head)
     }
@@ -245,25 +303,8 @@ impl Errand for Exchange {
         worker: &Rc<Worker>,
         upstream: &Rc<Upstream>,
         kept: Kept,
-        ticket: &Ticket,
+        _: &Ticket,
     ) -> Result<Self::Answer, Miss> {
-        if upstream.protocol() == Protocol::Http1
-            && express::carries(worker)
-            && let Some(query) = self.inbound.query()
-        {
-            return query.ask(worker, upstream, kept, ticket).await.map(Answered::Heard);
-        }
-        self.attempt_by_hyper(worker, upstream, kept).await
-    }
-}
-
-impl Exchange {
-    async fn attempt_by_hyper(
-        &mut self,
-        worker: &Rc<Worker>,
-        upstream: &Rc<Upstream>,
-        kept: Kept,
-    ) -> Result<Answered, Miss> {
         let limits = &worker.limits;
         let mut channel =
             match upstream.take(self.inbound.repeats() == Repeats::Never).filter(|_| kept == Kept::Welcome) {

@@ -100,8 +100,15 @@ pub(crate) fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> String) 
     if let Some(given) = headers.get(REQUEST_ID).filter(|v| is_fit(v.as_bytes())) {
         return given.clone();
     }
-    let id = HeaderValue::try_from(new()).unwrap_or(HeaderValue::from_static("-"));
+    let id = id(new().as_bytes());
     headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// An id as a field says it. None is like another: what compresses fields is not to remember them.
+pub(crate) fn id(text: &[u8]) -> HeaderValue {
+    let mut id = HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("-"));
+    id.set_sensitive(true);
     id
 }
 

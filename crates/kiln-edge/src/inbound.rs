@@ -12,7 +12,7 @@ use kiln_model::Protocol;
 
 use crate::body::{Progress, RequestBody};
 use crate::connection::Connection;
-use crate::express::{Query, Repeats};
+use crate::express::Repeats;
 use crate::hygiene;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
@@ -24,8 +24,6 @@ pub(crate) struct Inbound {
     /// What is sent; taken by each attempt, unless it may be sent again.
     request: Option<(Parts, RequestBody)>,
     repeats: Repeats,
-    /// The version in which it came.
-    version: Version,
     /// Whom the request is for, by which it is routed.
     pub(crate) host: Option<HeaderValue>,
     /// What instances are told: the same, or where the client's connection came in.
@@ -89,20 +87,8 @@ impl Inbound {
         let is_harmless = matches!(body, RequestBody::Empty) && head.method.is_safe();
         let repeats = if is_harmless { Repeats::Allowed } else { Repeats::Never };
         let request = Some((head, body));
-        let inbound = Self {
-            request,
-            repeats,
-            version,
-            host,
-            told,
-            path,
-            id,
-            progress,
-            upgrade,
-            origin,
-            trace,
-            trailers,
-        };
+        let inbound =
+            Self { request, repeats, host, told, path, id, progress, upgrade, origin, trace, trailers };
         Ok(inbound)
     }
 
@@ -132,33 +118,6 @@ impl Inbound {
     pub(crate) fn repeats(&self) -> Repeats {
         self.repeats
     }
-
-    /// The request as an instance of HTTP/1.1 is sent it, if it came in HTTP/2, says nothing of a body and asks for
-    /// nothing that only hyper can give. One that came in HTTP/1.1 and was not ordinary stays with hyper altogether.
-    pub(crate) fn query(&self) -> Option<Query> {
-        let (head, _) = self.request.as_ref()?;
-        let is_plain = self.version == Version::HTTP_2
-            && self.repeats == Repeats::Allowed
-            && !self.trailers
-            && self.upgrade.is_none()
-            && ![CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
-        is_plain.then(|| Query::new(head.method.clone(), written(head, &self.path), self.repeats))
-    }
-}
-
-/// The head of a request of HTTP/1.1.
-fn written(head: &Parts, path: &PathAndQuery) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
-    for piece in [head.method.as_str(), " ", path.as_str(), " HTTP/1.1\r\n"] {
-        bytes.extend_from_slice(piece.as_bytes());
-    }
-    for (name, value) in &head.headers {
-        for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(piece);
-        }
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes
 }
 
 /// Puts what differs between versions of HTTP into a head: where the host stands, and what is said of trailers.

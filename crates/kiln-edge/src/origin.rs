@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::HeaderMap;
 use hyper::header::{FORWARDED, HeaderName, HeaderValue};
 
+use crate::express::request::Word;
 use crate::hygiene::is_about_origin;
 use crate::trust::Trust;
 
@@ -77,8 +78,8 @@ impl Peer {
     }
 
     /// Whether what it says of others is believed.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.is_trusted
+    pub(crate) fn word(&self) -> Word {
+        if self.is_trusted { Word::Taken } else { Word::Nothing }
     }
 
     /// [`Self::introduce`] for a head that is written, not held, and in which the peer says nothing of others.

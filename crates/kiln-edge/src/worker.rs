@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use kiln_model::InstanceId;
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -113,7 +114,8 @@ impl Worker {
     /// Serves until told to close.
     pub(crate) fn run(post: Post) {
         let ready = post.ready.clone();
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(error))),
         };
@@ -129,7 +131,7 @@ impl Worker {
                 Err(error) => drop(ready.send(Err(error))),
             }
         };
-        LocalSet::new().block_on(&runtime, serving);
+        runtime.block_on(serving);
     }
 
     fn new(common: Common, at_most: usize) -> Self {

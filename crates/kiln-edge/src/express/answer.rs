@@ -138,6 +138,11 @@ fn names(list: &[u8], name: &str) -> bool {
 }
 
 impl Answer<'_, '_> {
+    /// How many fields its head has.
+    pub(crate) fn count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Writes the head for a client of HTTP/1.1, without the line at its end: what is about the instance's connection
     /// is left out, and the body behind it is framed by its length or in chunks. Whether the answer names its request.
     pub(crate) fn write(&self, head: &mut Vec<u8>) -> bool {

@@ -8,7 +8,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Version};
 use kiln_model::Protocol;
 
-use super::query::{Heard, Query, Repeats, Written};
+use super::query::{Head, Heard, Query, Repeats, Written};
 use super::request::{self, Places, Request};
 use crate::account::Story;
 use crate::connection::Connection;
@@ -32,24 +32,23 @@ pub(super) struct Express {
 }
 
 impl Express {
-    /// `bytes` are those the request was read from. None if it has a method that nobody can have.
+    /// None if it has a method that nobody can have.
     pub(super) fn new(
         request: &Request<'_, '_>,
-        bytes: &[u8],
+        body: &[u8],
         connection: &Connection,
         random: &Random,
     ) -> Option<Self> {
         let method = Method::from_bytes(request.method.as_bytes()).ok()?;
-        let (end, body) = request.length;
         // What is added is no longer than that.
-        let mut head = Vec::with_capacity(end + body + 384);
+        let mut head = Vec::with_capacity(request.length.0 + body.len() + 384);
         let places = request.write(&mut head);
         let origin = connection.peer().write(&mut head, request.host);
         let id = placed(&mut head, request.id, b"x-request-id: ", |head| random.write_id(head));
         let trace = placed(&mut head, request.trace, b"traceparent: ", |head| trace::begin(head, random));
         head.extend_from_slice(b"\r\n");
-        head.extend_from_slice(bytes.get(end..end + body)?);
-        let repeats = if body == 0 && method.is_safe() { Repeats::Allowed } else { Repeats::Never };
+        head.extend_from_slice(body);
+        let repeats = if body.is_empty() && method.is_safe() { Repeats::Allowed } else { Repeats::Never };
         Some(Self { query: Query::new(method, head, repeats), places, id, trace, origin })
     }
 
@@ -76,12 +75,12 @@ impl Express {
     }
 
     /// What the access log tells of it.
-    pub(super) fn story(&self) -> Story {
+    pub(super) fn story(&self, version: Version) -> Story {
         let value = |text: &str| HeaderValue::from_str(text).ok();
         Story {
             client: Some(self.origin.ip),
             method: self.query.method().clone(),
-            version: Version::HTTP_11,
+            version,
             host: value(self.host()),
             path: self.target().parse().unwrap_or(PathAndQuery::from_static("/")),
             id: HeaderValue::from_bytes(self.id()).ok(),
@@ -90,6 +89,22 @@ impl Express {
             fleet: None,
             cause: None,
         }
+    }
+}
+
+impl Express {
+    /// Asks this instance, over a connection that was kept if there may be one.
+    pub(super) async fn ask<H: Head>(
+        &self,
+        worker: &Worker,
+        upstream: &Rc<Upstream>,
+        kept: Kept,
+        ticket: &Ticket,
+    ) -> Result<Heard<H>, Miss> {
+        if upstream.protocol() != Protocol::Http1 {
+            return Err(Miss { refusal: Refusal::Unreachable, again: Again::Otherwise });
+        }
+        self.query.ask(worker, upstream, kept, ticket).await
     }
 }
 
@@ -138,9 +153,6 @@ impl Errand for Express {
         kept: Kept,
         ticket: &Ticket,
     ) -> Result<Heard<Written>, Miss> {
-        if upstream.protocol() != Protocol::Http1 {
-            return Err(Miss { refusal: Refusal::Unreachable, again: Again::Otherwise });
-        }
-        self.query.ask(worker, upstream, kept, ticket).await
+        self.ask(worker, upstream, kept, ticket).await
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::Write;
 
 use super::errand::Express;
-use super::request::{self, Parsed, Request, Word};
+use super::request::{self, Parsed, Request};
 use crate::buffers;
 use crate::client_io::ClientIo;
 use crate::connection::{Connection, Pause};
@@ -90,12 +90,12 @@ impl Lane {
 
     fn look(&self, bytes: &[u8]) -> Look {
         let mut room = [MaybeUninit::uninit(); request::FIELDS];
-        let word = if self.connection.peer().is_trusted() { Word::Taken } else { Word::Nothing };
-        match request::parse(bytes, &mut room, word) {
+        match request::parse(bytes, &mut room, self.connection.peer().word()) {
             Parsed::Partial => Look::Partial,
             Parsed::Whole(request) if self.takes(&request) => {
                 let (head, body) = request.length;
-                let errand = Express::new(&request, bytes, &self.connection, &self.worker.random);
+                let sent = &bytes[head..head + body];
+                let errand = Express::new(&request, sent, &self.connection, &self.worker.random);
                 errand.map_or(Look::Foreign, |errand| Look::Request(errand, head + body))
             }
             Parsed::Whole(_) | Parsed::Foreign => Look::Foreign,

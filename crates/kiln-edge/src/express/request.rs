@@ -147,6 +147,18 @@ fn has_whole_lines(head: &[u8]) -> bool {
     begins && memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
 }
 
+impl<'h, 'b> Request<'h, 'b> {
+    /// One without a body that came in fields, not in a head; the host is among them. None if anything in it is out of the
+    /// ordinary.
+    pub(crate) fn of(method: &'b str, target: &'b str, all: &'h [Header<'b>], word: Word) -> Option<Self> {
+        let said = fields(all, word).filter(|said| is_origin(target.as_bytes()) && said.body == 0)?;
+        let Fields { host, id, trace, .. } = said;
+        let head: usize = all.iter().map(|field| field.name.len() + field.value.len() + 4).sum();
+        let length = (head + method.len() + target.len() + 14, 0);
+        Some(Self { method, target, host, id, trace, length, fields: all })
+    }
+}
+
 impl Request<'_, '_> {
     /// How many fields its head has.
     pub fn count(&self) -> usize {

@@ -79,7 +79,9 @@ impl Tail {
         };
         if let Some(lease) = &mut self.lease {
             lease.passed(piece.data);
-            lease.ticket().gave();
+            if !piece.is_last {
+                lease.ticket().gave();
+            }
         }
         if piece.is_last {
             self.finish(is_over);

@@ -54,7 +54,7 @@ async fn text(response: Response<Incoming>) -> String {
 
 /// An instance that speaks HTTP/2: it gives back what it is sent, says in a header what it was asked, and in a
 /// trailer how it went.
-fn grpc() -> Instance {
+pub fn grpc() -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -110,7 +110,7 @@ impl<T, F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Un
     }
 }
 
-fn serve_h2c(edge: &Edge, generation: u64, instance: &Instance) -> EdgeFleet {
+pub fn serve_h2c(edge: &Edge, generation: u64, instance: &Instance) -> EdgeFleet {
     EdgeFleet { protocol: Protocol::H2c, ..edge.fleet(generation, &[instance]) }
 }
 

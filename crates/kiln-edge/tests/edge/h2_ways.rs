@@ -8,8 +8,9 @@ use hyper::{Method, Request};
 use kiln_edge::Limits;
 
 use crate::express::answers;
-use crate::h2::{Body, block_on, connect, full, get};
-use crate::harness::Edge;
+use crate::frames::{self, HEADERS};
+use crate::h2::{Body, block_on, connect, full, get, grpc, serve_h2c};
+use crate::harness::{Edge, route};
 use crate::instance::{Instance, ok};
 use crate::wire::Message;
 
@@ -111,6 +112,48 @@ fn meaning(message: &Message) -> (String, Vec<(String, String)>, Vec<u8>) {
     let mut fields: Vec<_> = fields.collect();
     fields.sort();
     (message.start.clone(), fields, message.body.clone())
+}
+
+/// What goes straight to instances of HTTP/1.1 is begun anew for those of HTTP/2, and counted once.
+#[test]
+fn an_instance_of_http_2_is_asked_in_http_2() {
+    let edge = Edge::start();
+    let fleet = serve_h2c(&edge, 1, &grpc());
+    edge.set(vec![route(None, "/", &[(&fleet.id, 1)])], vec![fleet]);
+    block_on(async {
+        let (mut client, _) = connect(edge.address).await;
+        for _ in 0..5 {
+            let answer = client.send_request(get("/x")).await.unwrap();
+            assert_eq!(answer.headers()["asked"], "GET http://example.com/x te=");
+        }
+    });
+    let count = edge.drained();
+    assert_eq!((count.served, count.failed, edge.client.stats().unwrap().requests), (5, 0, 5));
+}
+
+/// Ids are all different: remembered for compression, they would push out what is said again and again. So the date, which
+/// comes last, is all there is to remember of these answers.
+#[test]
+fn the_id_of_a_request_is_kept_out_of_the_table_of_fields() {
+    let named = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: its-own\r\n\r\nok";
+    for answer in [ok("ok"), named.to_owned()] {
+        let instance = Instance::new(move |_, connection| {
+            connection.send(&answer);
+            true
+        });
+        let edge = Edge::serving(&[&instance]);
+        let mut client = frames::connect(edge.address);
+        let heads = (0..5).map(|n| {
+            std::io::Write::write_all(&mut client, &frames::frame(HEADERS, 5, 2 * n + 1, &frames::GET))
+                .unwrap();
+            let frames = std::iter::from_fn(|| frames::next(&mut client));
+            frames.filter(|(kind, ..)| *kind == HEADERS).map(|(.., fields)| fields).next().unwrap()
+        });
+        let last_remembered = 0x80 | 62;
+        let heads: Vec<_> = heads.collect();
+        // Unless it is another second.
+        assert!(heads.iter().any(|fields| fields.last() == Some(&last_remembered)), "{heads:x?}");
+    }
 }
 
 #[test]

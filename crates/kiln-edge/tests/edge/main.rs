@@ -12,6 +12,7 @@ mod drain;
 mod early_answers;
 mod express;
 mod forwarding;
+mod frames;
 mod h2;
 mod h2_end;
 mod h2_ways;
