@@ -1,15 +1,15 @@
 //! `kiln lock`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kiln_bake::Update;
 use kiln_control::pipeline::Relocked;
 use kiln_control::{Project, SystemClock, pipeline};
-use kiln_model::{Failure, ImageName, LockedImage};
+use kiln_model::{ExitCode, Failure, ImageName, LockedImage};
 use serde::Serialize;
 
-use crate::args::Directory;
 use crate::context::Context;
 use crate::offline::Onlooker;
 use crate::{app, progress, words};
@@ -19,14 +19,17 @@ Examples:
   kiln lock                          pin what kiln.toml asks for and kiln.lock does not have yet
   kiln lock --update                 everything in its newest version
   kiln lock --update openssl curl    only these, and what must move with them
-  kiln lock --update web             the OCI image that image `web` starts from";
+  kiln lock --update web             the OCI image that image `web` starts from
+  kiln lock examples/hello --update  everything, of the app in that directory
+  kiln lock --update ./hello         the same behind it: what has a slash is DIR, and no NAME has one";
 
 /// Resolve and pin the inputs of all images in kiln.lock
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Lock {
-    #[command(flatten)]
-    directory: Directory,
+    /// Where the app is; `kiln.toml` is looked for there and upwards [default: .]
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
     /// Let go of the pins of these packages, or of all; says what changes, and who asked for it
     #[arg(long, value_name = "NAME", num_args = 0..)]
     update: Option<Vec<String>>,
@@ -58,21 +61,53 @@ struct Change {
 }
 
 pub(crate) fn run(args: &Lock, context: &Context) -> Result<(), Failure> {
-    let dir = app::checked_directory(&args.directory.directory)?;
+    let (from, update) = meant(args)?;
+    lock(&from, &update, context).map_err(|failure| with_directory(failure, &update))
+}
+
+fn lock(from: &Path, update: &Update, context: &Context) -> Result<(), Failure> {
+    let dir = app::checked_directory(from)?;
     let project = Project::load(&dir)?;
     let store = context.store()?;
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
-    let result = pipeline::lock(&project, &store, &update(args), &onlooker, &SystemClock);
+    let result = pipeline::lock(&project, &store, update, &onlooker, &SystemClock);
     let (relocked, _) = onlooker.end(result)?;
     let locked = Locked { images: changes(&relocked) };
     context.output.result(&locked, || words_for(&locked))
 }
 
-fn update(args: &Lock) -> Update {
-    match &args.update {
-        None => Update::Nothing,
-        Some(names) if names.is_empty() => Update::All,
-        Some(names) => Update::Packages(names.clone()),
+/// Which app, and what of it. Everything behind `--update` arrives as a name; a path among them is DIR, typed last.
+fn meant(args: &Lock) -> Result<(PathBuf, Update), Failure> {
+    let (behind, names): (Vec<&String>, Vec<&String>) =
+        args.update.iter().flatten().partition(|value| is_path(value));
+    let mut directories = args.directory.iter().cloned().chain(behind.into_iter().map(PathBuf::from));
+    let directory = directories.next().unwrap_or_else(|| ".".into());
+    if let Some(other) = directories.next() {
+        let message = format!("`{}` and `{}` are two directories", directory.display(), other.display());
+        return Err(Failure::new(ExitCode::Usage, message).hint("lock one app, then the other"));
+    }
+    let update = match (&args.update, names.is_empty()) {
+        (None, _) => Update::Nothing,
+        (Some(_), true) => Update::All,
+        (Some(_), false) => Update::Packages(names.into_iter().cloned().collect()),
+    };
+    Ok((directory, update))
+}
+
+/// Neither packages nor images have such names.
+fn is_path(value: &str) -> bool {
+    value.contains('/') || value == "." || value == ".."
+}
+
+/// Says how a directory is meant, where one was taken for a name.
+fn with_directory(failure: Failure, update: &Update) -> Failure {
+    let Update::Packages(names) = update else { return failure };
+    let directory = names.iter().find(|name| Path::new(name).is_dir());
+    match directory.filter(|_| failure.code == ExitCode::Usage) {
+        Some(name) => failure.hint(format!(
+            "`{name}` is taken for the name of a package or an image; if you mean the directory: `kiln lock {name} --update`"
+        )),
+        None => failure,
     }
 }
 

@@ -134,6 +134,31 @@ fn names_that_are_not_locked_cannot_be_updated() {
     assert!(said.starts_with("status: 2") && said.contains("nothing called `ngnix` to update"), "{said}");
 }
 
+/// No argument can be both: what has a slash is a directory, everything else behind `--update` a name.
+#[test]
+fn a_directory_behind_update_is_no_name() {
+    let place = Place::new();
+    baked("one", &place);
+    std::fs::create_dir_all(place.path().join("empty/app")).unwrap();
+    std::fs::rename(place.path().join("kiln.toml"), place.path().join("empty/app/kiln.toml")).unwrap();
+    std::fs::rename(place.path().join("kiln.lock"), place.path().join("empty/app/kiln.lock")).unwrap();
+    for arguments in [&["empty/app", "--update"][..], &["--update", "empty/app"], &["--update", "./empty/app/"]] {
+        let locked = json(&place, &[&["lock"], arguments].concat());
+        assert_eq!(locked["images"]["web"]["packages"], 0, "{arguments:?}");
+    }
+    // One without a slash is a name. Nothing of that name is there, so the failure says how the directory is meant.
+    std::fs::rename(place.path().join("empty/app"), place.path().join("app")).unwrap();
+    let said = place.told(&run(&place, &["lock", "--update", "app"]));
+    assert!(said.starts_with("status: 2") && said.contains("`kiln lock app --update`"), "{said}");
+    json(&place, &["lock", "app", "--update"]);
+    let two = place.told(&run(&place, &["lock", "app", "--update", "./empty"]));
+    assert!(two.starts_with("status: 2") && two.contains("two directories"), "{two}");
+    // In the app, too, where there may be a directory of an unknown name.
+    std::fs::create_dir(place.path().join("app/srv")).unwrap();
+    let said = place.told(&run(&place, &["lock", "app", "--update", "srv"]));
+    assert!(said.starts_with("status: 2") && said.contains("nothing called `srv`"), "{said}");
+}
+
 #[test]
 fn a_locked_bake_leaves_the_lock_as_it_is() {
     let place = Place::new();
