@@ -16,7 +16,7 @@ use rustix::fs::syncfs;
 
 use crate::error::on;
 use crate::flush::flush_together;
-use crate::temp::TempPath;
+use crate::temp::{TempPath, made_dir};
 use crate::{Objects, Result, StagedMetadata, Store, StoreError, Verity};
 
 /// So few files are flushed by themselves: the rest of the filesystem may have much more to flush.
@@ -128,9 +128,13 @@ impl Batch {
         }
         let mut dirs = BTreeSet::new();
         for (digest, file) in staged {
-            let path = self.objects().ready_path(&digest)?;
+            let path = self.objects().path(&digest);
+            let dir = path.parent().expect("an object is in a directory");
+            if made_dir(dir)? {
+                dirs.insert(self.store.objects_dir().to_owned());
+            }
             file.rename(&path)?;
-            dirs.extend(path.parent().map(Path::to_owned));
+            dirs.insert(dir.to_owned());
         }
         for (file, path) in more {
             file.rename(&path)?;

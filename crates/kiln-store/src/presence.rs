@@ -16,8 +16,10 @@
 //! cache/objects-marks-3/<key>:   256 times inode, seconds, nanoseconds of a directory (24 bytes each, `shelves.rs`)
 //! ```
 //! Two files, because the marks change with every bake of something new and the states hardly ever. Neither makes the
-//! other true: marks say that all were there, states are of objects that were whole, each at its time.
+//! other true: marks say that all were there, states are of objects that were whole, each at its time. States that are older
+//! than who needs the objects may be those of another list, and then only tell who has been written to.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -115,22 +117,24 @@ impl Store {
         since: Option<Moment>,
         list: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<bool> {
-        match self.has_seen(key, look)? {
+        match self.has_seen(key, look, since)? {
             Some(all_there) => Ok(all_there),
             None => self.look_for(key, since, &list()?),
         }
     }
 
-    /// The same of a list that was looked at before; nothing of one that never was.
+    /// The same of a list that was looked at before, and after `since`; nothing of another one.
     ///
     /// # Errors
     /// What the system refused.
-    pub fn has_seen(&self, key: &Sha256, look: Look) -> Result<Option<bool>> {
+    pub fn has_seen(&self, key: &Sha256, look: Look, since: Option<Moment>) -> Result<Option<bool>> {
         let shelves = Shelves::of(self)?;
         // Taken before anything is looked at: what changes meanwhile is looked at the next time.
         let now = shelves.marks();
         let seen = self.seen(key);
-        let Some(entries) = &seen.entries else { return Ok(None) };
+        let Some(entries) = seen.entries.as_ref().filter(|_| self.cache_written(SEEN, key) >= since) else {
+            return Ok(None);
+        };
         let changed = changed(&shelves, &worth_a_look(&seen, entries, &now, look))?;
         let Some(news) = self.look_into(&shelves, &changed)? else { return Ok(Some(false)) };
         if !news.is_empty() {
@@ -148,11 +152,15 @@ impl Store {
     fn look_for(&self, key: &Sha256, since: Option<Moment>, list: &[Wanted]) -> Result<bool> {
         let shelves = Shelves::of(self)?;
         let marks = shelves.marks();
+        let seen = self.seen(key);
+        let before: HashMap<ObjectDigest, &Entry> =
+            seen.entries.iter().flatten().map(|entry| (entry.digest(), entry)).collect();
         let state = |_, (digest, size): &Wanted| -> Result<Option<Entry>> {
             let state =
                 shelves.state_of(digest)?.filter(|s| s.is_file && size.is_none_or(|size| size == s.size));
             let Some(state) = state else { return Ok(None) };
-            let is_well = !is_suspect(&state, None, since) || self.is_whole_or_gone(digest)?;
+            let was = before.get(digest).copied();
+            let is_well = !is_suspect(&state, was, since) || self.is_whole_or_gone(digest)?;
             Ok(is_well.then(|| Entry::new(digest, state.stamp)))
         };
         let Some(entries) = each(list, FEW, state)?.into_iter().collect() else { return Ok(false) };

@@ -221,10 +221,15 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
 
 /// Makes `dir` inside a directory that exists, unless it is there, and flushes its name.
 pub(crate) fn ensure_dir(dir: &Path) -> Result<()> {
+    if made_dir(dir)? { sync_dir(dir.parent().unwrap_or(dir)) } else { Ok(()) }
+}
+
+/// The same, for who flushes its name together with others; whether it was made.
+pub(crate) fn made_dir(dir: &Path) -> Result<bool> {
     match fs::create_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         made => made.map_err(on("create the directory", dir))?,
     }
     fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(on("set the mode of", dir))?;
-    sync_dir(dir.parent().unwrap_or(dir))
+    Ok(true)
 }

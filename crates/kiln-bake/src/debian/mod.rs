@@ -85,7 +85,11 @@ fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
 fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
     let read = || tree_file::decode(&store.cache_get(LAYERS, key)?).ok();
     // Looked for meanwhile, if they ever were before.
-    let (tree, seen) = rayon::join(read, || store.has_seen(key, Look::Glance).unwrap_or(Some(false)));
+    let look = || {
+        let since = store.cache_written(LAYERS, key);
+        store.has_seen(key, Look::Glance, since).unwrap_or(Some(false))
+    };
+    let (tree, seen) = rayon::join(read, look);
     let tree = tree?;
     seen.unwrap_or_else(|| unpack::has_objects(store, LAYERS, key, &tree)).then_some(tree)
 }
