@@ -195,6 +195,22 @@ fn the_clock_of_a_build_stands_still() {
     assert_eq!(told, "1577836800\n1577836800\n1577836800\nended\n");
 }
 
+/// As `ischroot` finds out, by which packages decide whether an init is to be restarted, and a second to be waited for it.
+#[test]
+fn programs_of_a_build_see_that_they_are_in_a_chroot() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    order.build = vec![
+        line("/bin/busybox cat /proc/self/mountinfo >/own; /bin/busybox cat /proc/1/mountinfo >/init"),
+        line("/bin/busybox test -s /own && ! /bin/busybox cmp -s /own /init && echo chroot >/answer"),
+        // The way up leads nowhere.
+        line("cd ../../..; /bin/busybox cmp -s answer /answer && /bin/busybox pwd >>/answer"),
+    ];
+    let image = image_of(&order, &store);
+    assert_eq!(printed(&image, &["/bin/cat", "/answer"]), "chroot\n/\n");
+}
+
 /// Says this to the first who comes; where.
 fn say_once(text: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

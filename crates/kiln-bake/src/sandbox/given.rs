@@ -7,7 +7,8 @@ use std::io;
 
 use super::init::checked;
 
-/// A directory of root's with files in it.
+/// A directory of root's with files in it. Its paths begin at the root of the tree, which is where pid 1 is: its own root is
+/// another.
 pub(crate) struct Given {
     dir: CString,
     files: Vec<File>,
@@ -25,6 +26,7 @@ impl Given {
         dir: &str,
         files: impl IntoIterator<Item = (&'f str, u16, &'f [u8])>,
     ) -> io::Result<Self> {
+        let dir = dir.trim_start_matches('/');
         let file = |(name, mode, bytes): (&str, u16, &[u8])| {
             let path = CString::new(format!("{dir}/{name}"))?;
             Ok(File { path, mode: mode.into(), bytes: bytes.to_vec() })

@@ -68,13 +68,14 @@ enum Stage {
 }
 
 /// What is done before the first step, in order.
-const SETUP: [&str; 8] = [
+const SETUP: [&str; 9] = [
     "wait for the clock",
     "take the standard streams",
     "mount /proc",
     "bring up the loopback device",
     "set the host name",
     "enter the tree",
+    "leave the tree to the programs",
     "enter the user namespace",
     "give up privileges",
 ];
@@ -124,7 +125,7 @@ impl Report {
 /// Never returns.
 pub(super) fn main(plan: &Plan<'_>) -> ! {
     for (index, setup) in
-        [gate, streams, proc, loopback, hostname, root, users, privileges].into_iter().enumerate()
+        [gate, streams, proc, loopback, hostname, root, aside, users, privileges].into_iter().enumerate()
     {
         if let Err(value) = setup(plan) {
             end(plan, &Report { stage: Stage::Setup, index: index as i32, value });
@@ -241,6 +242,14 @@ fn root(plan: &Plan<'_>) -> Result<(), i32> {
     }
 }
 
+/// Programs are to see that no init of theirs runs here: they look whether pid 1 has another root than they have
+/// (`ischroot`), and if it has, restart neither it nor services. So it takes a directory that every tree has for its own. Its
+/// working directory stays the root of the tree, which its programs begin with.
+fn aside(_: &Plan<'_>) -> Result<(), i32> {
+    // SAFETY: the string is there for as long as the call lasts.
+    checked(unsafe { libc::syscall(libc::SYS_chroot, c"proc".as_ptr()) }).map(drop)
+}
+
 /// Last of the namespaces, so that those made before belong to the host's root and not to root in here. The ids are
 /// set by plain system calls: the library's functions would ask threads that do not exist here to do the same.
 fn users(plan: &Plan<'_>) -> Result<(), i32> {
@@ -291,7 +300,14 @@ fn run(plan: &Plan<'_>, program: &Program<'_>) -> Result<i32, i32> {
         // SAFETY: as above.
         unsafe {
             libc::syscall(libc::SYS_setsid);
-            libc::syscall(libc::SYS_execve, program.argv[0], program.argv.as_ptr(), program.env.as_ptr());
+            if libc::syscall(libc::SYS_chroot, c".".as_ptr()) == 0 {
+                libc::syscall(
+                    libc::SYS_execve,
+                    program.argv[0],
+                    program.argv.as_ptr(),
+                    program.env.as_ptr(),
+                );
+            }
             let message = c"the program could not be executed\n";
             libc::syscall(libc::SYS_write, 2, message.as_ptr(), message.count_bytes());
             libc::syscall(libc::SYS_exit_group, 127);
