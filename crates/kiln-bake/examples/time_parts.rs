@@ -9,10 +9,13 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/oci_support/mod.rs"]
+mod oci_support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -20,6 +23,22 @@ use common::{Quiet, file};
 use kiln_bake::{BakeOrder, Report, bake};
 use kiln_model::{ImageDigest, Lock, LockedPackage, Progress, Sha256};
 use kiln_store::Store;
+use oci_support::{Image, Layer, PLAIN, from_oci};
+
+/// What a program in C needs beside itself: as many packages as a small image has. Those of Debian's base have dpkg and all
+/// essential packages, which are 61.
+const TEN: [&str; 10] = [
+    "base-files",
+    "gcc-12-base",
+    "libc6",
+    "libcrypt1",
+    "libgcc-s1",
+    "libselinux1",
+    "libssl3",
+    "libtinfo6",
+    "libzstd1",
+    "zlib1g",
+];
 
 fn median(mut runs: Vec<f64>) -> f64 {
     runs.sort_by(f64::total_cmp);
@@ -93,18 +112,49 @@ fn one_file(
     image.packages.sort_by(|a, b| a.name.cmp(&b.name));
     image.request = order.lock_request();
     let packages = image.packages.len();
+    let (seconds, digest) = changes(&order, &lock, project, store);
+    (seconds, packages, digest)
+}
+
+/// The files of ten packages with dpkg's records of them, and no dpkg: a layer each, as small images are made.
+fn ten_packages(base: &Lock, project: &Path, store: &Store) -> BakeOrder {
+    let image = base.images.values().next().expect("an image");
+    let tool = |arguments: &[&str]| {
+        let output = Command::new("dpkg-deb").args(arguments).output().expect("dpkg-deb is needed");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let (mut layers, mut records) = (Vec::new(), Layer::new());
+    for name in TEN {
+        let package = image.packages.iter().find(|p| p.name == name).expect("a package of the base");
+        let path = store.package(&package.sha256).expect("looked").expect("a package that is here");
+        let path = path.to_str().expect("a path in UTF-8");
+        layers.push(tool(&["--fsys-tarfile", path]));
+        records = records.file(&format!("var/lib/dpkg/status.d/{name}"), &tool(&["--field", path]));
+    }
+    layers.push(records.done());
+    let layers: Vec<_> = layers.into_iter().map(|plain| (plain.clone(), plain, PLAIN)).collect();
+    let layout = project.join("ten");
+    Image::new(&layers, serde_json::json!({ "Cmd": ["/lib64/ld-linux-x86-64.so.2"] })).layout(&layout, "ten");
+    let mut order = from_oci(project, &format!("oci:{}:ten", layout.display()));
+    order.files = vec![file("page", "/srv/page")];
+    order
+}
+
+/// Seconds for a bake after one file has changed.
+fn changes(order: &BakeOrder, lock: &Lock, project: &Path, store: &Store) -> (f64, ImageDigest) {
     let mut digest = None;
     let mut runs = Vec::new();
     for n in 0..8 {
-        fs::write(project.join("page"), format!("page {n} of {count}\n")).expect("written");
+        fs::write(project.join("page"), format!("page {n} of {}\n", project.display())).expect("written");
         let begun = Instant::now();
-        let baked = bake(&order, &lock, store, &Quiet).unwrap_or_else(|e| panic!("{e:?}"));
+        let baked = bake(order, lock, store, &Quiet).unwrap_or_else(|e| panic!("{e:?}"));
         if n > 0 {
             runs.push(begun.elapsed().as_secs_f64());
         }
         digest = Some(baked.record.digest);
     }
-    (median(runs), packages, digest.expect("baked"))
+    (median(runs), digest.expect("baked"))
 }
 
 fn mounts(store: &Store, digest: &ImageDigest) -> f64 {
@@ -186,20 +236,29 @@ fn large_images(store: &Store, lock: &Path) {
     let base = Lock::from_toml(&fs::read_to_string(lock).expect("a lock")).expect("a lock");
     let project = std::env::temp_dir().join(format!("kiln-measure-{}", std::process::id()));
     fs::create_dir_all(&project).expect("a directory");
+    let order = ten_packages(&base, &project, store);
+    let (seconds, digest) = changes(&order, &common::locked(&order, store), &project, store);
+    let record = store.image(&digest).expect("read").expect("baked");
+    assert_eq!(record.packages.len(), TEN.len(), "{:?}", record.packages);
+    let what = format!("{} packages, {} paths, no dpkg among them", TEN.len(), record.entries);
+    tell_all(&what, (seconds, None), &digest, Some(0.002), store);
     for (count, files, goal) in [(1, 10, None), (39, 50, None), (939, 20, None), (1, 200_000, Some(0.2))] {
         let (seconds, packages, digest) = one_file(&base, count, files, &project, store);
-        tell(
-            &format!("one file changed, {packages} packages, {} files beside the base's", count * files),
-            seconds,
-            goal,
-        );
-        tell(
-            &format!("mount, its digest compared, {packages} packages, {} files", count * files),
-            mounts(store, &digest),
-            (files < 1000).then_some(0.002),
-        );
-        let name = format!("look for damage, {packages} packages, {} files", count * files);
-        tell(&name, looks(store, &digest), None);
+        let what = format!("{packages} packages, {} files beside the base's", count * files);
+        tell_all(&what, (seconds, goal), &digest, (files < 1000).then_some(0.002), store);
     }
     fs::remove_dir_all(&project).expect("removed");
+}
+
+/// All that is measured of one image.
+fn tell_all(
+    what: &str,
+    (seconds, goal): (f64, Option<f64>),
+    digest: &ImageDigest,
+    mount: Option<f64>,
+    store: &Store,
+) {
+    tell(&format!("one file changed, {what}"), seconds, goal);
+    tell(&format!("mount, its digest compared, {what}"), mounts(store, digest), mount);
+    tell(&format!("look for damage, {what}"), looks(store, digest), None);
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use self::measure::forget_made;
 use crate::run::{cargo, output, visibly, workspace};
 
 /// Times the main job of this version, step by step.
@@ -100,25 +101,10 @@ impl Bench {
         self.bake()?;
         let mut runs = Vec::new();
         for _ in 0..3 {
-            for part in ["objects", "images", "inputs"] {
-                std::fs::remove_dir_all(self.root().join(part))
-                    .with_context(|| format!("removing {part}"))?;
-            }
-            self.forget_derived()?;
+            forget_made(&self.root(), &self.dir.join("aside"))?;
             runs.push(self.bake()?);
         }
         Ok(case("cold bake, nginx on bookworm, downloaded", &runs, None))
-    }
-
-    /// Removes every cache but the mirror's indexes.
-    fn forget_derived(&self) -> Result<()> {
-        for entry in std::fs::read_dir(self.root().join("cache"))? {
-            let entry = entry?;
-            if !entry.file_name().to_string_lossy().contains("index") {
-                std::fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
     }
 
     fn warm_bake(&self) -> Result<Value> {

@@ -8,12 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::measure::{Figures, measured, median};
+use super::measure::{Figures, forget_made, measured, median};
 use crate::run::{cargo, output, visibly, workspace};
 use crate::setup;
-
-/// What stays when everything that was made is gone: the downloads.
-const MADE: [&str; 3] = ["objects", "images", "inputs"];
 
 /// Runs all cases.
 pub(crate) fn run(as_json: bool) -> Result<()> {
@@ -147,22 +144,9 @@ impl Bench {
             })
     }
 
-    /// Everything that was made of the downloads is gone.
+    /// Nothing but the downloads is there any more.
     fn forget(&self) -> Result<()> {
-        for part in MADE {
-            let path = self.store().join(part);
-            if path.exists() {
-                fs::remove_dir_all(path)?;
-            }
-        }
-        for entry in fs::read_dir(self.store().join("cache"))? {
-            let path = entry?.path();
-            // The lists of packages are downloads.
-            if !path.ends_with("debian-packages") {
-                fs::remove_dir_all(path)?;
-            }
-        }
-        Ok(())
+        forget_made(&self.store(), &self.dir.join("aside"))
     }
 
     fn mmdebstrap(&self) -> Result<Figures> {
