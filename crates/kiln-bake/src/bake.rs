@@ -96,16 +96,21 @@ fn make(
     store: &Store,
     report: &dyn Report,
 ) -> Result<ImageRecord, BakeError> {
-    let Start { root, settings: base, left_out, handmade } = start(order, locked, store, report)?;
+    // The project's files go to the disk while the tree they are laid over is read or made.
+    let (start, contents) = thread::scope(|scope| {
+        let contents = scope.spawn(|| files::kept(order, found, store));
+        let start = start(order, locked, store, report);
+        (start, contents.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let Start { root, settings: base, left_out, handmade } = start?;
+    let contents = contents?;
     if report.cancelled() {
         return Err(BakeError::Cancelled);
     }
     let over = handmade.as_ref().map(|base| handmade::over(order, &base.record));
     let order = over.as_ref().unwrap_or(order);
     let (epoch, settings) = (root.epoch, Settings::of(order, base));
-    let batch = store.objects().batch()?;
-    let laid = merge::laid(order, root, found, store, &batch)?;
-    batch.commit()?;
+    let laid = merge::laid(order, root, (found, &contents), store)?;
     let built = build::built(order, laid, epoch, &settings.env, store, report)?;
     let task = Task::new(report, "writing the image", "", None);
     // A build may have brought packages as well.
@@ -114,7 +119,7 @@ fn make(
     let merged = merge::finished(order, settings, (built, epoch), handmade.as_ref(), store)?;
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
-    let staged = batch.stage_metadata(&written.bytes)?;
+    let staged = batch.stage_image(&written.bytes, &written.objects)?;
     // To forget a large tree takes a while, for which nobody has to wait.
     let done_with = (merged.tree, std::mem::take(&mut written.bytes));
     rayon::spawn(move || drop(done_with));
@@ -139,10 +144,9 @@ fn make(
         provenance::document(&record, staged.sha256(), order, (locked, found), &recipes, &distribution);
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
-        written.need(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit_image(staged, &record, &written.objects)?;
+    batch.commit_image(staged, &record)?;
     task.finish();
     // Each a task that is done with saying it.
     record.left_out.iter().for_each(|left_out| Task::new(report, left_out.to_string(), "", None).finish());

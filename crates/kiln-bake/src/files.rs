@@ -6,10 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use kiln_model::ObjectDigest;
-use kiln_store::Verity;
+use kiln_model::{Content, ObjectDigest};
+use kiln_store::{Batch, Store, Verity};
 use rayon::prelude::*;
 
+use crate::BakeError;
+use crate::debian::deb::Sink;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
 
@@ -109,6 +111,39 @@ pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
         return walk.paths.into_iter().map(known).collect();
     }
     walk.paths.into_par_iter().map(known).collect()
+}
+
+/// Brings the contents of what was found into the store; of each file its content, in order.
+///
+/// # Errors
+/// [`FilesError::Changed`] if one is not what was found any more; otherwise what the system refused.
+pub(crate) fn kept(
+    order: &BakeOrder,
+    found: &[Found],
+    store: &Store,
+) -> Result<Vec<Option<Content>>, BakeError> {
+    let batch = store.objects().batch()?;
+    let keep = |found: &Found| match &found.what {
+        What::Directory => Ok(None),
+        What::File { path, digest, size, .. } => kept_one(path, *digest, *size, &batch).map(Some),
+    };
+    let contents: Result<_, FilesError> = match found.len() <= FEW {
+        true => found.iter().map(keep).collect(),
+        false => found.par_iter().map(keep).collect(),
+    };
+    let contents = contents.map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    batch.commit()?;
+    Ok(contents)
+}
+
+fn kept_one(path: &Path, digest: ObjectDigest, size: u64, batch: &Batch) -> Result<Content, FilesError> {
+    let read = |source| FilesError::Read { path: path.into(), source };
+    let content = batch.keep(&mut File::open(path).map_err(read)?, size).map_err(read)?;
+    let found = match &content {
+        Content::Inline(bytes) => Verity::of(bytes),
+        Content::Object { digest, .. } => *digest,
+    };
+    if found == digest { Ok(content) } else { Err(FilesError::Changed(path.into())) }
 }
 
 /// The first of `order.files` that names nothing, by its place among them, and what is wrong.

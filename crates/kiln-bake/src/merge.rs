@@ -6,11 +6,10 @@ use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{
     ByteSize, Content, Meta, Node, ObjectDigest, RunSettings, Tree, TreeError, Volatile, Xattrs,
 };
-use kiln_store::{Batch, Store, Verity};
+use kiln_store::Store;
 use serde::Serialize;
 
 use crate::debian::Root;
-use crate::debian::deb::Sink;
 use crate::description::describe;
 use crate::files::{FilesError, Found, What};
 use crate::handmade::Foundation;
@@ -35,18 +34,17 @@ pub(crate) struct Merged {
 pub(crate) fn laid(
     order: &BakeOrder,
     root: Root,
-    found: &[Found],
+    (found, contents): (&[Found], &[Option<Content>]),
     store: &Store,
-    batch: &Batch,
 ) -> Result<Tree, BakeError> {
     let mut edit = TreeEdit::new(root.tree);
     skeleton::complete(&mut edit, root.epoch)?;
     accounts::add(&mut edit, &order.users, root.epoch, store)
         .map_err(|source| BakeError::Account { image: order.image.clone(), source })?;
     let users = Users::of(edit.tree(), store)?;
-    let mut merge = Merge { order, users, edit, epoch: root.epoch, batch };
+    let mut merge = Merge { order, users, edit, epoch: root.epoch };
     order.dirs.iter().try_for_each(|d| merge.dir(d))?;
-    found.iter().try_for_each(|f| merge.lay(f))?;
+    found.iter().zip(contents).try_for_each(|(f, content)| merge.lay(f, content.as_ref()))?;
     order.links.iter().try_for_each(|l| merge.link(l))?;
     // Here, for a build runs in it, and again of what the build made of it.
     check_mount_points(order, merge.edit.tree())?;
@@ -80,21 +78,20 @@ struct Merge<'a> {
     users: Users,
     edit: TreeEdit,
     epoch: i64,
-    batch: &'a Batch,
 }
 
 impl Merge<'_> {
-    fn lay(&mut self, found: &Found) -> Result<(), BakeError> {
+    /// With its content, if it is a file.
+    fn lay(&mut self, found: &Found, content: Option<&Content>) -> Result<(), BakeError> {
         let spec = &self.order.files[found.spec];
         let (uid, gid) = self.owner(spec)?;
-        match &found.what {
-            What::Directory => self.directory(found, spec, uid, gid),
-            What::File { executable, digest, size, path } => {
+        match (&found.what, content) {
+            (What::Directory, _) | (What::File { .. }, None) => self.directory(found, spec, uid, gid),
+            (What::File { executable, digest, .. }, Some(content)) => {
                 let mode = spec.mode.unwrap_or(if *executable { 0o755 } else { 0o644 });
                 let mtime = time_of(self.epoch, digest);
                 let meta = Meta { mode: (mode & 0o7777) as u16, uid, gid, mtime, xattrs: Xattrs::new() };
-                let content = self.content(path, *digest, *size)?;
-                self.file(found, spec, Node::File(meta, content))
+                self.file(found, spec, Node::File(meta, content.clone()))
             }
         }
     }
@@ -139,17 +136,6 @@ impl Merge<'_> {
         }
         self.edit.ensure_parent(&place, self.epoch).map_err(|e| self.in_the_way(spec, e))?;
         Ok(self.edit.put(&place, node)?)
-    }
-
-    fn content(&self, path: &std::path::Path, digest: ObjectDigest, size: u64) -> Result<Content, BakeError> {
-        let read = |source| self.files_error(FilesError::Read { path: path.into(), source });
-        let mut file = std::fs::File::open(path).map_err(read)?;
-        let content = self.batch.keep(&mut file, size).map_err(read)?;
-        let found = match &content {
-            Content::Inline(bytes) => Verity::of(bytes),
-            Content::Object { digest, .. } => *digest,
-        };
-        if found == digest { Ok(content) } else { Err(self.files_error(FilesError::Changed(path.into()))) }
     }
 
     /// A directory that is there keeps what is not asked for.

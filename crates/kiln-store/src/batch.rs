@@ -16,8 +16,9 @@ use rustix::fs::syncfs;
 
 use crate::error::on;
 use crate::flush::flush_together;
+use crate::images::object_lines;
 use crate::temp::{TempPath, made_dir};
-use crate::{Objects, Result, StagedMetadata, Store, StoreError, Verity};
+use crate::{Objects, Result, StagedImage, Store, StoreError, Verity};
 
 /// So few files are flushed by themselves: the rest of the filesystem may have much more to flush.
 const FEW: usize = 32;
@@ -77,32 +78,28 @@ impl Batch {
     }
 
     /// Makes the objects of the batch appear, and with them an image: its metadata file, the list of the objects it
-    /// needs (sorted, each once), and last of all its record.
+    /// needs, which are those of its tree and its documents, and last of all its record.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise as [`Batch::commit`].
-    pub fn commit_image(
-        self,
-        metadata: StagedMetadata,
-        record: &ImageRecord,
-        objects: &[ObjectDigest],
-    ) -> Result<()> {
+    pub fn commit_image(self, mut image: StagedImage, record: &ImageRecord) -> Result<()> {
         let store = self.store.clone();
         let path = store.metadata_path(&record.digest);
-        if *metadata.digest() != record.digest {
+        if *image.digest() != record.digest {
             return Err(StoreError::damaged(&path, format!("its record names the digest {}", record.digest)));
         }
-        let staged = |(path, bytes): (PathBuf, Vec<u8>)| -> Result<(TempPath, PathBuf)> {
-            let mut file = store.temp().file()?;
-            file.write(&bytes)?;
-            Ok((file.close(), path))
-        };
-        let list = staged(store.list_file(&record.digest, objects))?;
+        let documents: Vec<ObjectDigest> = record.documents.values().copied().collect();
+        image.list.append(&object_lines(&documents))?;
         // Flushed with the others, and named only when their names are on disk.
-        let (last, record_path) = staged(store.record_file(record)?)?;
-        let metadata = metadata.ready()?.map(|file| (file, path));
-        let files = std::iter::once(list).chain(metadata).collect();
-        let (_, dirs) = self.name(files, Some(&last))?;
+        let (record_path, bytes) = store.record_file(record)?;
+        let mut last = store.temp().file()?;
+        last.write(&bytes)?;
+        let last = last.close();
+        let (list, metadata) = image.close()?;
+        let metadata = metadata.map(|file| (file, path));
+        let files = std::iter::once((list, store.objects_list(&record.digest))).chain(metadata).collect();
+        let (_, mut dirs) = self.name(files, Some(&last))?;
+        dirs.insert(store.dir("images"));
         self.flush_dirs(&dirs)?;
         last.rename(&record_path)?;
         flush_together(&record_path.parent().map(Path::to_owned).into_iter().collect())?;

@@ -47,18 +47,12 @@ impl Store {
         }
         ensure_dir(&self.image_dir(&record.digest))?;
         let objects: Vec<ObjectDigest> = objects.iter().copied().collect();
-        let (list, objects) = self.list_file(&record.digest, &objects);
-        self.write(&list, &objects)?;
+        self.write(&self.objects_list(&record.digest), &object_lines(&objects))?;
         if read(&path)?.as_deref() != Some(metadata) {
             self.write(&path, metadata)?;
         }
         let (path, record) = self.record_file(record)?;
         self.write(&path, &record)
-    }
-
-    /// The list of the objects of an image, and where it belongs.
-    pub(crate) fn list_file(&self, image: &ImageDigest, objects: &[ObjectDigest]) -> (PathBuf, Vec<u8>) {
-        (self.objects_list(image), object_lines(objects))
     }
 
     /// The record of an image, and where it belongs.
@@ -230,7 +224,7 @@ impl Store {
 }
 
 /// One name a line.
-fn object_lines(objects: &[ObjectDigest]) -> Vec<u8> {
+pub(crate) fn object_lines(objects: &[ObjectDigest]) -> Vec<u8> {
     let mut lines = vec![b'\n'; objects.len() * LINE];
     for (line, object) in lines.chunks_exact_mut(LINE).zip(objects) {
         let digits = line.as_chunks_mut().0;

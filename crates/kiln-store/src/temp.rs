@@ -8,14 +8,17 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::on;
 use crate::{Result, Store};
+
+/// So much of a large file is given to the disk at once.
+const FLUSHED: usize = 4 << 20;
 
 /// The directory of this process, which is made when there is something to write.
 #[derive(Debug)]
@@ -198,12 +201,27 @@ impl TempFile {
         self.path
     }
 
-    /// Closes it, while it is flushed to disk by a thread of its own.
-    pub(crate) fn close_flushing(self) -> (TempPath, JoinHandle<Result<()>>) {
-        let Self { file, path } = self;
-        let name = path.path().to_owned();
-        let flushing = thread::spawn(move || file.sync_all().map_err(on("flush", &name)));
-        (path, flushing)
+    /// Writes `bytes`, and has the disk take them meanwhile: a thread of its own flushes piece by piece what is there. All
+    /// of them are on the disk when it ends.
+    pub(crate) fn write_flushing(&mut self, bytes: &[u8]) -> Result<JoinHandle<Result<()>>> {
+        let file = self.file.try_clone().map_err(on("open", &self.path.0))?;
+        let name = self.path.0.clone();
+        let (written, news) = mpsc::channel();
+        let flushing = thread::spawn(move || {
+            let flush = || file.sync_data().map_err(on("flush", &name));
+            while news.recv().is_ok() {
+                // What has come since the last time is flushed with it.
+                news.try_iter().for_each(drop);
+                flush()?;
+            }
+            flush()
+        });
+        for piece in bytes.chunks(FLUSHED) {
+            self.write(piece)?;
+            // A thread that is gone has failed, and says so when it is asked.
+            let _ = written.send(());
+        }
+        Ok(flushing)
     }
 
     /// Flushes it, gives it its name, and flushes the directory it is in then.

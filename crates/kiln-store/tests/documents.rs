@@ -61,8 +61,8 @@ fn put_image(
     objects: &BTreeSet<ObjectDigest>,
 ) -> Result<(), StoreError> {
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(metadata).unwrap();
-    batch.commit_image(metadata, record, &objects.iter().copied().collect::<Vec<_>>())
+    let staged = batch.stage_image(metadata, &objects.iter().copied().collect::<Vec<_>>()).unwrap();
+    batch.commit_image(staged, record)
 }
 
 #[test]

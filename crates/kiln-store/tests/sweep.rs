@@ -79,10 +79,12 @@ fn blobs_stay_as_long_as_an_image_that_started_from_them() {
     let mut record = store.image(&image).unwrap().unwrap();
     record.documents.insert(ImageRecord::PROVENANCE.into(), document);
     let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
-    let needed: Vec<_> = store.image_objects(&image).unwrap().unwrap().into_iter().collect();
+    let mut needed = store.image_objects(&image).unwrap().unwrap();
+    needed.retain(|object| record.documents.values().all(|document| document != object));
+    let needed: Vec<_> = needed.into_iter().collect();
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(&metadata).unwrap();
-    batch.commit_image(metadata, &record, &needed).unwrap();
+    let staged = batch.stage_image(&metadata, &needed).unwrap();
+    batch.commit_image(staged, &record).unwrap();
     let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
     let sweep = |keep: &Keep| store.sweeper().unwrap().sweep(keep, false).unwrap();
 

@@ -53,15 +53,6 @@ pub struct Written {
     pub objects: Vec<ObjectDigest>,
 }
 
-impl Written {
-    /// Adds an object that it needs without referring to it.
-    pub(crate) fn need(&mut self, object: ObjectDigest) {
-        if let Err(place) = self.objects.binary_search(&object) {
-            self.objects.insert(place, object);
-        }
-    }
-}
-
 /// Writes the metadata file of `tree`.
 ///
 /// # Errors

@@ -182,7 +182,7 @@ fn write(
     left_out.extend(of_the_machine.into_iter().filter(|new| !base.left_out.contains(new)));
     let mut written = erofs::write(tree)?;
     let batch = store.objects().batch()?;
-    let staged = batch.stage_metadata(&written.bytes)?;
+    let staged = batch.stage_image(&written.bytes, &written.objects)?;
     let digest = *staged.digest();
     let mut record = ImageRecord {
         format: std::mem::take(&mut written.format),
@@ -204,10 +204,9 @@ fn write(
     let origin = provenance(&record, staged.sha256(), source, store)?;
     for (name, bytes) in [(ImageRecord::SBOM, inside), (ImageRecord::PROVENANCE, origin)] {
         let (object, _) = batch.put_bytes(&bytes)?;
-        written.need(object);
         record.documents.insert(name.into(), object);
     }
-    batch.commit_image(staged, &record, &written.objects)?;
+    batch.commit_image(staged, &record)?;
     Ok(record)
 }
 

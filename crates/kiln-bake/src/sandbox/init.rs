@@ -301,12 +301,7 @@ fn run(plan: &Plan<'_>, program: &Program<'_>) -> Result<i32, i32> {
         unsafe {
             libc::syscall(libc::SYS_setsid);
             if libc::syscall(libc::SYS_chroot, c".".as_ptr()) == 0 {
-                libc::syscall(
-                    libc::SYS_execve,
-                    program.argv[0],
-                    program.argv.as_ptr(),
-                    program.env.as_ptr(),
-                );
+                libc::syscall(libc::SYS_execve, program.argv[0], program.argv.as_ptr(), program.env.as_ptr());
             }
             let message = c"the program could not be executed\n";
             libc::syscall(libc::SYS_write, 2, message.as_ptr(), message.count_bytes());

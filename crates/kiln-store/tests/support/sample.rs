@@ -28,10 +28,10 @@ pub(crate) fn with_release(store: &Store, name: &str) -> (ImageDigest, Release) 
         left_out: vec![],
         handmade: None,
     };
-    let needed: Vec<_> = BTreeSet::from([own, shared, document]).into_iter().collect();
+    let in_tree: Vec<_> = BTreeSet::from([own, shared]).into_iter().collect();
     let batch = store.objects().batch().unwrap();
-    let metadata = batch.stage_metadata(&metadata).unwrap();
-    batch.commit_image(metadata, &record, &needed).unwrap();
+    let staged = batch.stage_image(&metadata, &in_tree).unwrap();
+    batch.commit_image(staged, &record).unwrap();
     let text = include_str!("../../../kiln-model/tests/fixtures/release-2.json");
     let mut release = Release::decode(text.trim_end().as_bytes()).unwrap();
     release.services.values_mut().next().unwrap().image = record.digest;

@@ -142,7 +142,9 @@ fn a_directory_behind_update_is_no_name() {
     std::fs::create_dir_all(place.path().join("empty/app")).unwrap();
     std::fs::rename(place.path().join("kiln.toml"), place.path().join("empty/app/kiln.toml")).unwrap();
     std::fs::rename(place.path().join("kiln.lock"), place.path().join("empty/app/kiln.lock")).unwrap();
-    for arguments in [&["empty/app", "--update"][..], &["--update", "empty/app"], &["--update", "./empty/app/"]] {
+    for arguments in
+        [&["empty/app", "--update"][..], &["--update", "empty/app"], &["--update", "./empty/app/"]]
+    {
         let locked = json(&place, &[&["lock"], arguments].concat());
         assert_eq!(locked["images"]["web"]["packages"], 0, "{arguments:?}");
     }
