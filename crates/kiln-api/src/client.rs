@@ -1,8 +1,9 @@
 //! The other side of the door.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,15 +15,43 @@ use kiln_model::{Answer, Command, ExitCode, Failure, Stamped};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
+use crate::asked::NAME;
 use crate::caller::{SAYS, started_from};
 use crate::reach::Reach;
 use crate::wire::Line;
 
-/// A host that can be told and asked things. Blocking; every command is a connection of its own, and dropping the
-/// process that waits for its answer is how it is given up.
+/// A host that can be told and asked things. Blocking; every command is a connection of its own. Whoever does not wait for
+/// an answer any more has gone, which gives up what nobody else waits for; [`GivesUp`] says that it is not wanted.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// What its commands are called, one after the other.
+    name: String,
+}
+
+/// Says, from another thread, that what a client waits for is not wanted any more.
+#[derive(Debug, Clone)]
+pub struct GivesUp {
+    socket: PathBuf,
+    name: String,
+}
+
+impl GivesUp {
+    /// Says so. A host that does not hear it notices all the same that nobody waits any more.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn say(&self) -> io::Result<()> {
+        /// A host that is stuck must not keep anybody from leaving.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let reach = Reach::to(&self.socket)?;
+        let mut stream = std::os::unix::net::UnixStream::connect(reach.path())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let head = format!("DELETE /v1/commands/{} HTTP/1.0\r\nhost: kiln\r\n\r\n", self.name);
+        stream.write_all(head.as_bytes())?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    }
 }
 
 impl Client {
@@ -34,12 +63,19 @@ impl Client {
         let unreachable = |e: io::Error| unreachable(socket, e);
         let reach = Reach::to(socket).map_err(unreachable)?;
         std::os::unix::net::UnixStream::connect(reach.path()).map_err(unreachable)?;
-        Ok(Self { socket: socket.to_owned() })
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{}-{}", std::process::id(), since.as_nanos());
+        Ok(Self { socket: socket.to_owned(), name })
     }
 
     /// Where it is.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What says that a command of this client is not wanted any more.
+    pub fn gives_up(&self) -> GivesUp {
+        GivesUp { socket: self.socket.clone(), name: self.name.clone() }
     }
 
     /// Has the host run `command`; `on_event` is told what happens meanwhile.
@@ -82,7 +118,8 @@ impl Client {
             .method(Method::POST)
             .uri("/v1/commands")
             .header("host", "kiln")
-            .header("content-type", "application/json");
+            .header("content-type", "application/json")
+            .header(NAME, &self.name);
         // What a field cannot hold is not said.
         if let Some(from) = started_from().and_then(|from| HeaderValue::try_from(from).ok()) {
             request = request.header(SAYS, from);

@@ -7,13 +7,14 @@ use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Json, Router};
 use kiln_control::contract::{Caller, Host, Unheard};
 use kiln_model::{Answer, AppName, Command, ExitCode, Failure, InstanceId};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::asked::{Asked, NAME, UnderWay};
 use crate::caller::Peer;
 use crate::session::exec;
 use crate::stream::{Sender, stream};
@@ -25,6 +26,7 @@ pub(crate) type Door = Arc<dyn Host>;
 pub(crate) fn routes(host: Door) -> Router {
     Router::new()
         .route("/v1/commands", post(commands))
+        .route("/v1/commands/{name}", delete(give_up))
         .route("/v1/exec", post(exec))
         .route("/v1/health", get(health))
         .route("/v1/metrics", get(metrics))
@@ -37,6 +39,7 @@ pub(crate) fn routes(host: Door) -> Router {
         .route("/v1/instances/{instance}/diff", get(diff))
         .route("/v1/apps/{app}/log", get(log))
         .fallback(async || refused(StatusCode::NOT_FOUND, usage("there is nothing at this address")))
+        .layer(Extension(Asked::default()))
         .with_state(host)
 }
 
@@ -47,6 +50,7 @@ async fn health() -> Json<serde_json::Value> {
 async fn commands(
     State(host): State<Door>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(asked): Extension<Asked>,
     head: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -57,17 +61,26 @@ async fn commands(
             return refused(StatusCode::BAD_REQUEST, failure);
         }
     };
-    let (sender, body) = stream();
-    tokio::spawn(run(host, command, peer.says(&head), sender));
+    let under_way = asked.begin(head.get(NAME).and_then(|name| name.to_str().ok()));
+    let (sender, body) = stream(under_way.wanted.clone());
+    tokio::spawn(run(host, command, peer.says(&head), sender, under_way));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// Runs a command on a thread of its own and sends the last line, whatever happens there.
-async fn run(host: Door, command: Command, by: Caller, sender: Sender) {
+async fn run(host: Door, command: Command, by: Caller, sender: Sender, _under_way: UnderWay) {
     let sender = Arc::new(sender);
     let events = Arc::clone(&sender);
     let done = tokio::task::spawn_blocking(move || host.run(command, by, &*events)).await;
     sender.send(&Line::last(done.unwrap_or_else(|e| Err(bug(&e)))));
+}
+
+/// Whoever asked for something wants it no more.
+async fn give_up(Extension(asked): Extension<Asked>, Path(name): Path<String>) -> Response {
+    match asked.give_up(&name) {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => refused(StatusCode::NOT_FOUND, usage("no command that is under way is called so")),
+    }
 }
 
 /// The figures of the edge, for Prometheus.

@@ -8,12 +8,13 @@ use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
 use hyper::body::Frame;
-use kiln_control::contract::EventSink;
+use kiln_control::contract::{EventSink, Presence};
 use kiln_model::{Event, Stamped};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::asked::Wanted;
 use crate::wire::Line;
 
 /// How many lines that could be had in any number may wait for a slow reader.
@@ -28,6 +29,7 @@ pub(crate) struct Sender {
     lines: UnboundedSender<Queued>,
     backlog: Arc<Semaphore>,
     runtime: Handle,
+    wanted: Wanted,
 }
 
 impl Sender {
@@ -58,8 +60,12 @@ impl EventSink for Sender {
         self.queue(&Line::Event(event), place);
     }
 
-    fn gone(&self) -> bool {
-        self.lines.is_closed()
+    fn presence(&self) -> Presence {
+        match (self.wanted.is_given_up(), self.lines.is_closed()) {
+            (true, _) => Presence::GaveUp,
+            (false, true) => Presence::Gone,
+            (false, false) => Presence::Here,
+        }
     }
 }
 
@@ -89,10 +95,10 @@ impl hyper::body::Body for Receiver {
     }
 }
 
-/// Both sides of one answer; must be called on the server's runtime.
-pub(crate) fn stream() -> (Sender, Body) {
+/// Both sides of the answer to something that is `wanted`; must be called on the server's runtime.
+pub(crate) fn stream(wanted: Wanted) -> (Sender, Body) {
     let (sender, receiver) = unbounded_channel();
     let backlog = Arc::new(Semaphore::new(BACKLOG));
     let receiver = Receiver { lines: receiver, backlog: Arc::clone(&backlog) };
-    (Sender { lines: sender, backlog, runtime: Handle::current() }, Body::new(receiver))
+    (Sender { lines: sender, backlog, runtime: Handle::current(), wanted }, Body::new(receiver))
 }

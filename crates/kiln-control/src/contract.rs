@@ -58,9 +58,25 @@ pub trait EventSink: Send + Sync {
     /// Takes one event. Never blocks for long: a slow reader must not hold up a deploy.
     fn event(&self, event: Stamped);
 
-    /// Whether the asker has left, so that nobody reads on. What can still be undone without harm is then given
-    /// up: a deploy that has not switched, a log that is followed.
-    fn gone(&self) -> bool;
+    /// Whether whoever asked still wants it, as far as it shows.
+    fn presence(&self) -> Presence;
+
+    /// Whether nobody reads on. What can still be undone without harm is then given up: a deploy that has not switched
+    /// and that nobody follows, a log that is followed.
+    fn gone(&self) -> bool {
+        self.presence() != Presence::Here
+    }
+}
+
+/// What has become of somebody who asked for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// They wait for it.
+    Here,
+    /// They can no longer be told: they have died, or the connection to them has. What they wanted is not known.
+    Gone,
+    /// They have said that they want it no more.
+    GaveUp,
 }
 
 /// Takes no notice of anything, and never goes.
@@ -70,7 +86,7 @@ pub struct Unheard;
 impl EventSink for Unheard {
     fn event(&self, _: Stamped) {}
 
-    fn gone(&self) -> bool {
-        false
+    fn presence(&self) -> Presence {
+        Presence::Here
     }
 }

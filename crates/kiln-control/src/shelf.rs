@@ -48,10 +48,9 @@ impl StoredHistory {
         lock(&self.0).append(record).map(drop)
     }
 
-    /// All entries, oldest first.
-    pub(crate) fn records(&self) -> Result<Vec<Record>, StoreError> {
-        let records = self.reader()?.read::<Record>()?;
-        Ok(records.into_iter().map(|(_, record)| record).collect())
+    /// Hands out all entries, oldest first.
+    pub(crate) fn read(&self, each: &mut dyn FnMut(Record)) -> Result<(), StoreError> {
+        self.reader()?.read(&mut |_, record| each(record))
     }
 
     /// Reads all of it again: how many entries there are, and the hash of the last.
@@ -145,7 +144,9 @@ mod tests {
         let (app, by): (AppName, _) = ("hello".parse().unwrap(), kiln_model::Author::kiln());
         let record = Record::Resumed { at: Timestamp(1), by, app };
         history.append(&record).unwrap();
-        assert_eq!(history.records().unwrap(), [record]);
+        let mut all = Vec::new();
+        history.read(&mut |record| all.push(record)).unwrap();
+        assert_eq!(all, [record]);
         assert_eq!(history.verify().unwrap().0, 1);
     }
 }

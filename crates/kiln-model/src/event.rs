@@ -41,6 +41,11 @@ pub enum Event {
         /// How long it took, in milliseconds.
         millis: u64,
     },
+    /// What somebody else has asked for is followed from here on, and goes on if they leave.
+    Follows {
+        /// Its number in the log.
+        operation: u64,
+    },
     /// There is a plan; its steps in words, in order.
     Planned {
         /// The release it leads to.

@@ -170,20 +170,17 @@ impl OperationLog {
 }
 
 impl LogReader {
-    /// All entries with their numbers, in order.
+    /// Hands out all entries with their numbers, in order. Nothing of a log of years is held in memory but its bytes.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused.
-    pub fn read<T: DeserializeOwned + Send>(&self) -> Result<Vec<(u64, T)>> {
+    /// [`StoreError::Damaged`] with the line at fault; otherwise what the system refused. Entries before that line may have
+    /// been handed out.
+    pub fn read<T: DeserializeOwned + Send>(&self, each: &mut dyn FnMut(u64, T)) -> Result<()> {
         let bytes = self.medium.read().map_err(on("read", &self.path))?;
         let length = usize::try_from(self.end.length).unwrap_or(usize::MAX);
         let known = bytes.get(..length).ok_or_else(|| written_by_another(&self.path))?;
-        let mut entries = Vec::new();
-        let end = follow(&self.path, known, &mut |seq, entry| entries.push((seq, entry)))?;
-        if end.hash != self.end.hash {
-            return Err(written_by_another(&self.path));
-        }
-        Ok(entries)
+        let end = follow(&self.path, known, each)?;
+        if end.hash == self.end.hash { Ok(()) } else { Err(written_by_another(&self.path)) }
     }
 
     /// Reads all of it, and follows the chain: how many entries there are, and the hash of the last.
@@ -191,7 +188,7 @@ impl LogReader {
     /// # Errors
     /// As [`LogReader::read`].
     pub fn verify(&self) -> Result<(u64, Sha256)> {
-        self.read::<IgnoredAny>()?;
+        self.read::<IgnoredAny>(&mut |_, _| {})?;
         Ok((self.end.seq, self.end.hash))
     }
 }

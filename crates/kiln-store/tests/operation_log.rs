@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use kiln_store::{HostLock, OperationLog, Repair, Result};
+use kiln_store::{HostLock, LogReader, OperationLog, Repair, Result};
+use serde::de::DeserializeOwned;
 use support::Scratch;
 
 struct Log {
@@ -37,12 +38,18 @@ impl Log {
     }
 
     fn entries(&self) -> Vec<(u64, String)> {
-        self.open().unwrap().reader().unwrap().read().unwrap()
+        all(&self.open().unwrap().reader().unwrap()).unwrap()
     }
 
     fn damage(&self) -> String {
         self.open().unwrap_err().to_string()
     }
+}
+
+fn all<T: DeserializeOwned + Send>(reader: &LogReader) -> Result<Vec<(u64, T)>> {
+    let mut entries = Vec::new();
+    reader.read(&mut |number, entry| entries.push((number, entry)))?;
+    Ok(entries)
 }
 
 #[test]
@@ -158,14 +165,14 @@ fn a_reader_needs_nothing_of_who_appends() {
     open.append(&"c").unwrap();
     let torn = [log.text().as_bytes(), b"{\"seq\":4,\"pr"].concat();
     fs::write(log.path(), torn).unwrap();
-    assert_eq!(reader.read::<String>().unwrap(), [(1, "a".into()), (2, "b".into())]);
+    assert_eq!(all::<String>(&reader).unwrap(), [(1, "a".into()), (2, "b".into())]);
     assert_eq!(reader.verify().unwrap().0, 2);
 }
 
 #[test]
 fn an_entry_of_another_shape_names_its_line() {
     let log = Log::of(&["a"]);
-    let error = log.open().unwrap().reader().unwrap().read::<u32>().unwrap_err().to_string();
+    let error = all::<u32>(&log.open().unwrap().reader().unwrap()).unwrap_err().to_string();
     assert!(error.contains("line 1 does not read as an entry: invalid type"), "{error}");
 }
 

@@ -111,16 +111,20 @@ fn what_a_kept_release_needs_is_not_removed() {
     let nobody = Holders::These(BTreeSet::new());
     for holders in [Holders::These(BTreeSet::from([id.clone()])), Holders::All] {
         for version in [None, Some(&first.version)] {
-            let refused = store.remove_secret(&app(), &name(), version, &holders).unwrap_err();
+            let refused = store.removal_of_secret(&app(), &name(), version, &holders).unwrap_err();
             assert!(refused.to_string().contains(id.as_str()), "{refused}");
         }
     }
     assert_eq!(store.secrets(&app()).unwrap().len(), 2, "nothing was removed");
-    let removed = store.remove_secret(&app(), &name(), Some(&second.version), &Holders::All).unwrap();
+    let removed = store
+        .removal_of_secret(&app(), &name(), Some(&second.version), &Holders::All)
+        .unwrap()
+        .carry_out()
+        .unwrap();
     assert_eq!(removed.into_iter().collect::<Vec<_>>(), [second.version]);
     assert_eq!(store.secret_versions(&app()).unwrap()[&name()], first.version, "the one before is present");
-    let missing = store.remove_secret(&app(), &"NONE".parse().unwrap(), None, &nobody).unwrap_err();
+    let missing = store.removal_of_secret(&app(), &"NONE".parse().unwrap(), None, &nobody).unwrap_err();
     assert!(matches!(missing, StoreError::NoSuchSecret { .. }));
-    let removed = store.remove_secret(&app(), &name(), None, &nobody).unwrap();
+    let removed = store.removal_of_secret(&app(), &name(), None, &nobody).unwrap().carry_out().unwrap();
     assert_eq!(removed.into_iter().collect::<Vec<_>>(), [first.version], "no release that holds it");
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use kiln_control::contract::{Caller, EventSink, Host, Session, Unheard};
+use kiln_control::contract::{Caller, EventSink, Host, Presence, Session, Unheard};
 use kiln_model::{Answer, Command, ExecRequest, ExitCode, Failure, Stamped, StatusAnswer};
 
 use crate::live::{Live, Picture};
@@ -42,8 +42,8 @@ impl EventSink for Post {
         let _ = self.to.send(Happening::Event(event));
     }
 
-    fn gone(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
+    fn presence(&self) -> Presence {
+        if self.given_up.load(Ordering::Relaxed) { Presence::GaveUp } else { Presence::Here }
     }
 }
 

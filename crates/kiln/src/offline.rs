@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kiln_control::contract::EventSink;
+use kiln_control::contract::{EventSink, Presence};
 use kiln_model::{BakeAnswer, Event, ExitCode, Failure, Stamped};
 use kiln_store::Store;
 
@@ -69,8 +69,8 @@ impl EventSink for Onlooker {
         }
     }
 
-    fn gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+    fn presence(&self) -> Presence {
+        if self.gone.load(Ordering::Relaxed) { Presence::GaveUp } else { Presence::Here }
     }
 }
 

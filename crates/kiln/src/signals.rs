@@ -3,15 +3,29 @@
 use std::thread;
 
 use crate::output;
+use kiln_api::GivesUp;
 use kiln_model::{ExitCode, Failure};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a command that was ended by Ctrl-C, as shells know it.
 pub(crate) const INTERRUPTED: i32 = 130;
 
+/// What one of the signals that end a command means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Somebody wants it to end.
+    Wanted,
+    /// The terminal, or the connection to it, is lost.
+    CutOff,
+}
+
 /// Calls `told` for every SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own; they end nothing by
 /// themselves any more.
 pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    watch_endings(move |_| told())
+}
+
+fn watch_endings(mut told: impl FnMut(Ending) + Send + 'static) -> Result<(), Failure> {
     let failed =
         |e: std::io::Error| Failure::new(ExitCode::Host, "could not watch for Ctrl-C").because(e.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -26,9 +40,9 @@ pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failu
         runtime.block_on(async {
             loop {
                 tokio::select! {
-                    _ = interrupt.recv() => told(),
-                    _ = terminate.recv() => told(),
-                    _ = hangup.recv() => told(),
+                    _ = interrupt.recv() => told(Ending::Wanted),
+                    _ = terminate.recv() => told(Ending::Wanted),
+                    _ = hangup.recv() => told(Ending::CutOff),
                 }
             }
         });
@@ -64,9 +78,16 @@ fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -
     thread::Builder::new().name(name.into()).spawn(watching).map(drop).map_err(failed)
 }
 
-/// Says what a Ctrl-C means for a command that a host carries out, and ends this process: the host notices.
-pub(crate) fn give_up(saying: &'static str) -> Result<(), Failure> {
-    watch(move || leave(saying))
+/// Says what a Ctrl-C means for a command that a host carries out, tells the host, and ends this process. Whoever is cut
+/// off has not said that it is not wanted any more: the host notices, and goes on for whoever follows it.
+pub(crate) fn give_up(saying: &'static str, host: GivesUp) -> Result<(), Failure> {
+    watch_endings(move |ending| {
+        if ending == Ending::Wanted {
+            // A host that cannot be told is on its way out, and notices.
+            let _ = host.say();
+        }
+        leave(saying)
+    })
 }
 
 /// Ends this process because of a Ctrl-C: the exit code is the same for all commands.

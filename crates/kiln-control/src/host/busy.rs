@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use kiln_model::{AppName, CancelAnswer, Event, ExitCode, Failure, Stamped, Timestamp};
 
-use crate::contract::EventSink;
+use crate::contract::{EventSink, Presence};
 use crate::sync::lock;
 
-/// Who deploys what.
+/// Who deploys what, and who follows that.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Busy(Arc<Mutex<BTreeMap<AppName, Holder>>>);
+pub(crate) struct Busy {
+    holders: Arc<Mutex<BTreeMap<AppName, Holder>>>,
+    followers: Arc<Mutex<BTreeMap<AppName, usize>>>,
+}
 
 /// Tells those who had the right one after the other apart.
 type Number = u64;
@@ -29,6 +32,8 @@ struct Holder {
 #[derive(Debug, Clone)]
 enum Standing {
     Wanted,
+    /// Whoever asked has gone, and somebody else followed it then: it goes on to its end, whoever leaves after that.
+    Inherited,
     /// Who wants it to be given up.
     Unwanted(String),
     /// What was asked for serves; only its hooks are still to run. There is nothing to give up.
@@ -55,7 +60,7 @@ impl Busy {
         by: &str,
         now: Timestamp,
     ) -> Result<Turn, Failure> {
-        let mut holders = lock(&self.0);
+        let mut holders = lock(&self.holders);
         if let Some(holder) = holders.get(app) {
             let message = format!(
                 "app {app} is busy: {} has a {} under way since {}",
@@ -68,7 +73,7 @@ impl Busy {
 
     /// Takes the right to deploy `app` from whoever has it, who finds out.
     pub(crate) fn take_over(&self, app: &AppName, what: &'static str, by: &str, now: Timestamp) -> Turn {
-        self.hold(&mut lock(&self.0), app, what, by, now)
+        self.hold(&mut lock(&self.holders), app, what, by, now)
     }
 
     fn hold(
@@ -88,9 +93,34 @@ impl Busy {
         Turn { busy: self.clone(), app: app.clone(), number }
     }
 
+    /// Follows whatever is under way for `app`, until what is returned is dropped.
+    pub(crate) fn follow(&self, app: &AppName) -> Following {
+        *lock(&self.followers).entry(app.clone()).or_default() += 1;
+        Following { busy: self.clone(), app: app.clone() }
+    }
+
     /// Whether somebody has the right to deploy `app`.
     pub(crate) fn is_taken(&self, app: &AppName) -> bool {
-        lock(&self.0).contains_key(app)
+        lock(&self.holders).contains_key(app)
+    }
+}
+
+/// Somebody waits for what somebody else has asked for.
+#[derive(Debug)]
+pub(crate) struct Following {
+    busy: Busy,
+    app: AppName,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut followers = lock(&self.busy.followers);
+        if let Some(count) = followers.get_mut(&self.app) {
+            *count -= 1;
+            if *count == 0 {
+                followers.remove(&self.app);
+            }
+        }
     }
 }
 
@@ -101,10 +131,10 @@ pub(crate) const WAYS: &str =
 impl Busy {
     /// Has what is under way for `app` given up, as far as it can be; what it is.
     pub(crate) fn cancel(&self, app: &AppName, by: &str) -> Option<CancelAnswer> {
-        let mut holders = lock(&self.0);
+        let mut holders = lock(&self.holders);
         let holder = holders.get_mut(app)?;
         match holder.standing {
-            Standing::Wanted => holder.standing = Standing::Unwanted(by.to_owned()),
+            Standing::Wanted | Standing::Inherited => holder.standing = Standing::Unwanted(by.to_owned()),
             Standing::Unwanted(_) => {}
             Standing::Serves => return None,
         }
@@ -115,22 +145,37 @@ impl Busy {
 impl Turn {
     /// Who wants this to be given up, if anybody does.
     fn cancelled_by(&self) -> Option<String> {
-        match &lock(&self.busy.0).get(&self.app).filter(|h| h.number == self.number)?.standing {
+        match &lock(&self.busy.holders).get(&self.app).filter(|h| h.number == self.number)?.standing {
             Standing::Unwanted(by) => Some(by.clone()),
-            Standing::Wanted | Standing::Serves => None,
+            Standing::Wanted | Standing::Inherited | Standing::Serves => None,
         }
+    }
+
+    /// Whoever took it can no longer be told how it goes. Whether it goes on all the same: somebody follows it, or has taken
+    /// it over.
+    fn goes_on_alone(&self) -> bool {
+        let is_followed = lock(&self.busy.followers).contains_key(&self.app);
+        let mut holders = lock(&self.busy.holders);
+        let Some(holder) = holders.get_mut(&self.app).filter(|h| h.number == self.number) else {
+            return true;
+        };
+        if is_followed && matches!(holder.standing, Standing::Wanted) {
+            holder.standing = Standing::Inherited;
+        }
+        matches!(holder.standing, Standing::Inherited)
     }
 
     /// What it was taken for serves.
     fn serves(&self) {
-        if let Some(holder) = lock(&self.busy.0).get_mut(&self.app).filter(|h| h.number == self.number) {
+        if let Some(holder) = lock(&self.busy.holders).get_mut(&self.app).filter(|h| h.number == self.number)
+        {
             holder.standing = Standing::Serves;
         }
     }
 
     /// Who has taken the right to deploy meanwhile, if anybody has, also if they need it no longer.
     pub(crate) fn superseded_by(&self) -> Option<String> {
-        match lock(&self.busy.0).get(&self.app) {
+        match lock(&self.busy.holders).get(&self.app) {
             Some(holder) if holder.number == self.number => None,
             Some(holder) => Some(holder.by.clone()),
             // Only another's turn takes the place of this one, and it was given back since.
@@ -154,14 +199,20 @@ impl EventSink for Cancellable<'_> {
         self.events.event(event);
     }
 
-    fn gone(&self) -> bool {
-        self.turn.cancelled_by().is_some() || self.events.gone()
+    fn presence(&self) -> Presence {
+        if self.turn.cancelled_by().is_some() {
+            return Presence::GaveUp;
+        }
+        match self.events.presence() {
+            Presence::Gone if self.turn.goes_on_alone() => Presence::Here,
+            presence => presence,
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut holders = lock(&self.busy.0);
+        let mut holders = lock(&self.busy.holders);
         if holders.get(&self.app).is_some_and(|h| h.number == self.number) {
             holders.remove(&self.app);
         }
@@ -171,6 +222,33 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Somebody who asked for something, and what has become of them.
+    struct Asked(Presence);
+
+    impl EventSink for Asked {
+        fn event(&self, _: Stamped) {}
+
+        fn presence(&self) -> Presence {
+            self.0
+        }
+    }
+
+    #[test]
+    fn what_somebody_follows_goes_on_when_whoever_asked_has_gone_and_not_when_they_gave_it_up() {
+        let (busy, app) = (Busy::default(), "hello".parse().unwrap());
+        let turn = busy.take(&app, "deploy", "ann", Timestamp(1)).unwrap();
+        let presence = |was| Cancellable { events: &Asked(was), turn: &turn }.presence();
+        assert_eq!(presence(Presence::Gone), Presence::Gone, "nobody follows it");
+        let (one, two) = (busy.follow(&app), busy.follow(&app));
+        drop(one);
+        assert_eq!(presence(Presence::GaveUp), Presence::GaveUp);
+        assert_eq!(presence(Presence::Gone), Presence::Here);
+        drop(two);
+        assert_eq!(presence(Presence::Gone), Presence::Here, "who only follows gives nothing up by leaving");
+        busy.cancel(&app, "bob").unwrap();
+        assert_eq!(presence(Presence::Gone), Presence::GaveUp);
+    }
 
     #[test]
     fn who_was_superseded_stays_so_when_the_newer_request_has_ended() {

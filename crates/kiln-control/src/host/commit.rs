@@ -6,6 +6,7 @@ use kiln_model::{Answer, CommitAnswer, ExitCode, Failure, ImageName, InstanceId,
 
 use super::exec::no_such_instance;
 use super::{LocalHost, failure};
+use crate::boundary::between;
 use crate::contract::Caller;
 use crate::world::Clock;
 
@@ -34,7 +35,8 @@ impl LocalHost {
             root: &root,
             volatile: &service.volatile,
         };
-        let Committed { record, kept, left_out } = kiln_bake::commit(&source, &name, &self.store)?;
+        let Committed { record, kept, left_out } =
+            between("store", || kiln_bake::commit(&source, &name, &self.store))?;
         self.note(&Record::Committed {
             at: self.clock.now(),
             by: by.author(),

@@ -23,6 +23,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::LocalHost;
 use super::driver::Driver;
+use crate::boundary::between;
 use crate::contract::{Caller, Session};
 use crate::sync::lock;
 use crate::world::Shelf;
@@ -59,9 +60,8 @@ impl LocalHost {
             )
             .because(trouble.0)
         })?;
-        let execution = self
-            .engine
-            .exec(&open.id, &order(request, &service, secrets), theirs)
+        let order = order(request, &service, secrets);
+        let execution = between("exec", || self.engine.exec(&open.id, &order, theirs))
             .map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
         Ok(Box::new(move |stream| open.converse(&stream, ours, execution)))
     }

@@ -8,9 +8,8 @@ use kiln_model::{
 };
 use kiln_store::{Keep, Sweeper};
 
-use super::history::Lineage;
 use super::{LocalHost, failure};
-use crate::boundary::between;
+use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::{Clock, Trouble};
@@ -56,7 +55,7 @@ impl LocalHost {
             self.note_collected(doomed, by)?;
         }
         let sweep = || sweeper.sweep(&keep, wanted.dry_run);
-        let swept = between("store", sweep).map_err(|e| failure::store(&e))?;
+        let swept = stored(|| self.store.root().join("objects"), sweep).map_err(|e| failure::store(&e))?;
         let bytes = bytes_of(&swept);
         let (kept, remaining) = (keep.releases, size.saturating_sub(bytes));
         Ok(Answer::Gc(GcAnswer { dry_run: wanted.dry_run, kept, bytes, remaining, swept }))
@@ -64,7 +63,7 @@ impl LocalHost {
 
     /// All that decides on what stays, as nobody changes it any more.
     fn present(&self, apps: &BTreeMap<AppName, AppState>) -> Result<Present, Failure> {
-        let lineage = Lineage::of(&self.records()?);
+        let lineage = self.lineage()?;
         let existing = self.engine.list().map_err(|e| failure::cannot_end(&Trouble::of(&e)))?;
         let existing: BTreeSet<InstanceId> = existing.into_iter().map(|s| s.id).collect();
         let release_of = |id: &InstanceId| match existing.contains(id) {

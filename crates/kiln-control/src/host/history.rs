@@ -9,15 +9,36 @@ use kiln_model::{
 
 use super::successors::{Succession, Successors};
 
-/// Operations and replacements, oldest first; `there` are the instances that there are now.
-pub(crate) fn operations(records: &[Record], there: BTreeSet<InstanceId>) -> Vec<LogEntry> {
-    let mut entries: BTreeMap<Generation, LogEntry> = BTreeMap::new();
-    let mut replacements = Vec::new();
-    let lineage = Lineage::of(records);
-    let successors = Successors::of(records, there);
-    let mut switches = Switches::default();
-    for record in records {
-        switches.learn(record);
+/// A fold over the log. Of operations that are over, nothing is held but what is told of them: a host that has lived for
+/// years has hundreds of thousands of entries.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    entries: BTreeMap<Generation, LogEntry>,
+    notes: Vec<LogEntry>,
+    losses: Vec<(Timestamp, FleetId, Loss)>,
+    lineage: Lineage,
+    successors: Successors,
+    switches: Switches,
+}
+
+impl Story {
+    /// Operations and replacements, oldest first; these instances are `there` now.
+    pub(crate) fn told(self, there: BTreeSet<InstanceId>) -> Vec<LogEntry> {
+        let Self { entries, notes, losses, lineage, successors, .. } = self;
+        let replaced = losses.iter().map(|(at, fleet, loss)| {
+            let succession = successors.place(fleet, loss.serial, &there);
+            replacement(&lineage, succession, *at, fleet, loss)
+        });
+        let mut all: Vec<LogEntry> = entries.into_values().chain(notes).chain(replaced).collect();
+        all.sort_by_key(|entry| entry.at);
+        all
+    }
+
+    /// Takes account of the next entry.
+    pub(crate) fn learn(&mut self, record: &Record) {
+        self.lineage.learn(record);
+        self.successors.learn(record);
+        self.switches.learn(record);
         match record {
             Record::Begun { at, by, plan } => {
                 let entry = LogEntry {
@@ -33,28 +54,27 @@ pub(crate) fn operations(records: &[Record], there: BTreeSet<InstanceId>) -> Vec
                     outcome: "under way".into(),
                     reason: None,
                 };
-                entries.insert(plan.generation, entry);
+                self.entries.insert(plan.generation, entry);
             }
             Record::Outcome { generation, note: Some(note), .. } => {
-                if let Some(entry) = entries.get_mut(generation) {
+                if let Some(entry) = self.entries.get_mut(generation) {
                     // Each step may have something to tell.
                     let before = entry.reason.take().map_or_else(String::new, |before| format!("{before}; "));
                     entry.reason = Some(before + note);
                 }
             }
             Record::Ended { at, generation, ending, .. } => {
-                if let Some(entry) = entries.get_mut(generation) {
+                if let Some(entry) = self.entries.get_mut(generation) {
                     entry.ended = Some(*at);
                     (entry.outcome, entry.reason) =
-                        outcome(ending, switches.has_served(*generation), entry.reason.take());
+                        outcome(ending, self.switches.has_served(*generation), entry.reason.take());
                 }
             }
             Record::Replaced { at, fleet, lost, .. } => {
-                let one = |loss| replacement(&lineage, &successors, *at, fleet, loss);
-                replacements.extend(lost.iter().map(one));
+                self.losses.extend(lost.iter().map(|loss| (*at, fleet.clone(), loss.clone())));
             }
             Record::Touched { at, fleet, serial, by, command } => {
-                replacements.push(touch(&lineage, *at, &fleet.instance(*serial), fleet, by, command));
+                self.notes.push(touch(&self.lineage, *at, &fleet.instance(*serial), fleet, by, command));
             }
             Record::Intent { .. }
             | Record::Outcome { .. }
@@ -64,48 +84,45 @@ pub(crate) fn operations(records: &[Record], there: BTreeSet<InstanceId>) -> Vec
             Record::Collected { at, by, app, releases } => {
                 let names: Vec<&str> = releases.iter().map(ReleaseId::short).collect();
                 let entry = note(*at, by, app, "collect".into(), Some(&names.join(" ")));
-                replacements.push(entry);
+                self.notes.push(entry);
             }
             Record::Committed { at, by, app, instance, name, image } => {
                 let what = format!("commit {name}");
                 let told = format!("image {} of {instance}", image.short());
-                replacements.push(note(*at, by, app, what, Some(&told)));
+                self.notes.push(note(*at, by, app, what, Some(&told)));
             }
             Record::Pinned { at, by, app, release } | Record::Unpinned { at, by, app, release } => {
                 let what = if matches!(record, Record::Pinned { .. }) { "pin" } else { "unpin" };
                 let mut entry = note(*at, by, app, what.into(), None::<&String>);
                 entry.to = Some(release.clone());
-                replacements.push(entry);
+                self.notes.push(entry);
             }
             Record::Imported { at, by, app, release } => {
                 let mut entry = note(*at, by, app, "import".into(), None::<&String>);
                 entry.to = Some(release.clone());
-                replacements.push(entry);
+                self.notes.push(entry);
             }
             Record::Paused { at, by, app, wait } => {
                 let wait = format!("requests wait at the edge, {wait} at most");
-                replacements.push(note(*at, by, app, "pause".into(), Some(&wait)));
+                self.notes.push(note(*at, by, app, "pause".into(), Some(&wait)));
             }
             Record::Resumed { at, by, app } => {
-                replacements.push(note(*at, by, app, "resume".into(), None::<&String>));
+                self.notes.push(note(*at, by, app, "resume".into(), None::<&String>));
             }
             Record::Repaired { at, by, app, kept_as, damage } => {
                 let told = format!("{}; as it was it is kept in {kept_as}", damage.join("; "));
-                replacements.push(note(*at, by, app, "repair the log".into(), Some(&told)));
+                self.notes.push(note(*at, by, app, "repair the log".into(), Some(&told)));
             }
             Record::SecretSet { at, by, app, name, version } => {
                 let what = format!("set secret {name}");
-                replacements.push(note(*at, by, app, what, version.as_ref()));
+                self.notes.push(note(*at, by, app, what, version.as_ref()));
             }
             Record::SecretRemoved { at, by, app, name, version } => {
                 let what = format!("remove secret {name}");
-                replacements.push(note(*at, by, app, what, version.as_ref()));
+                self.notes.push(note(*at, by, app, what, version.as_ref()));
             }
         }
     }
-    let mut all: Vec<LogEntry> = entries.into_values().chain(replacements).collect();
-    all.sort_by_key(|entry| entry.at);
-    all
 }
 
 fn note(at: Timestamp, by: &Author, app: &AppName, what: String, reason: Option<&impl ToString>) -> LogEntry {
@@ -127,14 +144,14 @@ fn note(at: Timestamp, by: &Author, app: &AppName, what: String, reason: Option<
 /// An entry for an instance that is no more, under the number of the operation that made its fleet.
 fn replacement(
     lineage: &Lineage,
-    successors: &Successors<'_>,
+    succession: Succession,
     at: Timestamp,
     fleet: &FleetId,
     loss: &Loss,
 ) -> LogEntry {
     let id = fleet.instance(loss.serial);
     let release = lineage.origin(&id).map(|o| o.release);
-    let (outcome, place) = match successors.place(fleet, loss.serial) {
+    let (outcome, place) = match succession {
         Succession::Vacant => ("done", String::new()),
         Succession::Taken(by) => ("done", format!("; {by} took its place")),
         Succession::Promised(to) => ("under way", format!("; {to} is to take its place")),
@@ -182,18 +199,18 @@ fn touch(
     }
 }
 
-/// Every instance that was replaced: when, which, and why; oldest first.
-pub(crate) fn losses(records: &[Record]) -> impl Iterator<Item = (Timestamp, InstanceId, String)> + '_ {
-    records.iter().flat_map(|record| match record {
+/// The instances that were replaced then: when, which, and why.
+pub(crate) fn losses(record: &Record) -> Vec<(Timestamp, InstanceId, String)> {
+    match record {
         Record::Replaced { at, fleet, lost, .. } => {
             lost.iter().map(|l| (*at, fleet.instance(l.serial), l.cause.clone())).collect()
         }
         _ => Vec::new(),
-    })
+    }
 }
 
 /// Which operations came as far as their switch, if they had one.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Switches(BTreeMap<Generation, Option<usize>>);
 
 impl Switches {
@@ -242,23 +259,18 @@ pub(crate) struct Origin {
 }
 
 impl Lineage {
-    /// From everything that was ever planned.
-    pub(crate) fn of(records: &[Record]) -> Self {
-        let mut lineage = Self::default();
-        for record in records {
-            let Record::Begun { plan, .. } = record else { continue };
-            for step in &plan.steps {
-                let (fleet, release) = match &step.action {
-                    Action::Provision { fleet, release, .. } => (fleet.clone(), release),
-                    Action::RunHook { hook, release, .. } => (hook.fleet(), release),
-                    _ => continue,
-                };
-                let (_, fleets) =
-                    lineage.0.entry(fleet.generation).or_insert_with(|| (fleet.app, Vec::new()));
-                fleets.push((fleet.service, release.clone()));
-            }
+    /// Takes account of the next entry.
+    pub(crate) fn learn(&mut self, record: &Record) {
+        let Record::Begun { plan, .. } = record else { return };
+        for step in &plan.steps {
+            let (fleet, release) = match &step.action {
+                Action::Provision { fleet, release, .. } => (fleet.clone(), release),
+                Action::RunHook { hook, release, .. } => (hook.fleet(), release),
+                _ => continue,
+            };
+            let (_, fleets) = self.0.entry(fleet.generation).or_insert_with(|| (fleet.app, Vec::new()));
+            fleets.push((fleet.service, release.clone()));
         }
-        lineage
     }
 
     /// All services there ever were, or those of one app.

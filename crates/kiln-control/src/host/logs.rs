@@ -10,7 +10,7 @@ use kiln_model::{
 };
 
 use super::LocalHost;
-use super::history::{Lineage, Origin};
+use super::history::Origin;
 use super::output_files::{OutputFiles, files, merge};
 use super::serve::Asker;
 use crate::contract::EventSink;
@@ -81,7 +81,7 @@ impl LocalHost {
         if wanted.service.is_none() && wanted.instance.is_none() {
             return Ok(());
         }
-        let lineage = Lineage::of(&self.records()?);
+        let lineage = self.lineage()?;
         let unknown = |what: String, hint: String| Err(Failure::new(ExitCode::Usage, what).hint(hint));
         if let Some(service) = &wanted.service {
             let there = lineage.services(wanted.app.as_ref());
@@ -142,7 +142,7 @@ impl LocalHost {
             if !reading.origins.contains_key(&instance) {
                 let lineage = match &mut lineage {
                     Some(lineage) => lineage,
-                    none => none.insert(Lineage::of(&self.records()?)),
+                    none => none.insert(self.lineage()?),
                 };
                 reading.origins.insert(instance.clone(), lineage.origin(&instance));
             }

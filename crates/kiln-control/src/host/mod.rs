@@ -30,6 +30,7 @@ mod room;
 pub mod secrets;
 mod serve;
 mod successors;
+mod told_secrets;
 pub(crate) mod verify;
 mod wait;
 pub(crate) mod without_history;
@@ -45,12 +46,12 @@ use kiln_engine::Engine;
 use kiln_model::{
     Answer, AppName, Command, ExecRequest, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
 };
-use kiln_store::{HostLock, OperationLog, Store};
+use kiln_store::{HostLock, Store};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::boundary::between;
 use crate::contract::{Caller, EventSink, Host, Session};
-use crate::core::{Core, News, Past, Precedence, Refusal, Request};
+use crate::core::{Core, News, Precedence, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
@@ -107,9 +108,7 @@ impl LocalHost {
         let store = Store::open(&config.root).map_err(|e| failure::store(&e))?;
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let mut past = Past::default();
-        let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
-        let log = log.map_err(|e| failure::log(&e))?;
+        let (log, past) = told_secrets::open_log(&store, &held)?;
         let history = StoredHistory::of(log);
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
@@ -288,8 +287,9 @@ impl LocalHost {
         Ok(Answer::LogVerified(LogVerifiedAnswer { entries, head }))
     }
 
-    pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
-        self.history.records().map_err(|e| failure::store(&e))
+    /// Hands out all that was ever written down, oldest first. It may be more than is good to hold in memory.
+    pub(crate) fn each_record(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
+        self.history.read(each).map_err(|e| failure::store(&e))
     }
 }
 

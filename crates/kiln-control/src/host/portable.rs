@@ -14,7 +14,7 @@ use kiln_store::age::{AgeError, Identity, Recipient};
 use kiln_store::{Imported, SecretsOfImport, StoreError};
 
 use super::{LocalHost, failure};
-use crate::boundary::between;
+use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::Clock;
@@ -77,7 +77,7 @@ impl LocalHost {
         })?;
         let mut from = BufReader::with_capacity(1 << 20, opened);
         let import = || self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
-        let imported = between("store", import);
+        let imported = stored(|| self.store.root().join("objects"), import);
         let Imported { app, release, secrets } = imported.map_err(|e| refused(&e))?;
         let secrets = self.keep_secrets(&app, secrets, by)?;
         let (at, by) = (self.clock.now(), by.author());
@@ -106,7 +106,8 @@ impl LocalHost {
         for (name, version, value) in secrets {
             let at = self.clock.now();
             let keep = || self.store.keep_secret(app, &name, &value, at, &by.name);
-            let is_new = between("store", keep).map_err(|e| failure::store(&e))?;
+            let is_new =
+                stored(|| self.store.root().join("secrets"), keep).map_err(|e| failure::store(&e))?;
             if is_new {
                 let (by, app, version) = (by.author(), app.clone(), Some(version));
                 self.note(&Record::SecretSet { at, by, app, name: name.clone(), version })?;

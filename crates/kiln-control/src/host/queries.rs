@@ -8,7 +8,7 @@ use kiln_model::{
 };
 
 use super::LocalHost;
-use super::history;
+use super::history::{self, Lineage, Story};
 use crate::core::{Bygone, Core};
 use crate::sync::lock;
 use crate::world::Edge as _;
@@ -130,11 +130,14 @@ impl LocalHost {
 
     /// Instances that are no more, oldest first. Of one whose release is gone, only its output is left.
     fn replaced(&self, app: Option<&AppName>) -> Result<Vec<InstanceEntry>, Failure> {
-        let records = self.records()?;
-        let lineage = history::Lineage::of(&records);
+        let (mut lineage, mut losses) = (Lineage::default(), Vec::new());
+        self.each_record(&mut |record| {
+            lineage.learn(&record);
+            losses.extend(history::losses(&record));
+        })?;
         let mut releases: BTreeMap<ReleaseId, Option<Release>> = BTreeMap::new();
         let mut entries = Vec::new();
-        for (since, id, cause) in history::losses(&records) {
+        for (since, id, cause) in losses {
             let Some(origin) = lineage.origin(&id).filter(|o| app.is_none_or(|a| *a == o.app)) else {
                 continue;
             };
@@ -161,9 +164,17 @@ impl LocalHost {
 
     /// All that was ever done, oldest first.
     pub(super) fn operations(&self) -> Result<Vec<LogEntry>, Failure> {
-        let records = self.records()?;
+        let mut story = Story::default();
+        self.each_record(&mut |record| story.learn(&record))?;
         let there = lock(&self.driver.core).instances().into_iter().map(|i| i.id).collect();
-        Ok(history::operations(&records, there))
+        Ok(story.told(there))
+    }
+
+    /// Which fleet every instance that ever was belonged to.
+    pub(super) fn lineage(&self) -> Result<Lineage, Failure> {
+        let mut lineage = Lineage::default();
+        self.each_record(&mut |record| lineage.learn(&record))?;
+        Ok(lineage)
     }
 }
 

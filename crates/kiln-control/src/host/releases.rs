@@ -79,9 +79,13 @@ impl LocalHost {
 
     /// Why there is no such release to go back to, as far as the log knows.
     pub(super) fn not_found(&self, app: &AppName, not: NotFound) -> Failure {
-        let (NotFound::Nothing(given), Ok(records)) = (&not, self.records()) else { return not.of(app) };
-        let Some(told) = fate(app, given, &records) else { return not.of(app) };
-        Failure::new(ExitCode::Usage, told).hint(GO_BACK)
+        let NotFound::Nothing(given) = &not else { return not.of(app) };
+        let mut fate = Fate::default();
+        let read = self.each_record(&mut |record| fate.learn(app, given, &record));
+        match (read, fate.collected.or(fate.asked_for)) {
+            (Ok(()), Some(told)) => Failure::new(ExitCode::Usage, told).hint(GO_BACK),
+            _ => not.of(app),
+        }
     }
 
     fn images_of(&self, release: &Release) -> Result<BTreeMap<ServiceName, ReleaseImage>, Failure> {
@@ -101,29 +105,34 @@ impl LocalHost {
 
 const GO_BACK: &str = "`kiln releases` lists what can be gone back to";
 
-/// What became of the release of an app that is meant by `given`, if the log knows one.
-fn fate(app: &AppName, given: &str, records: &[Record]) -> Option<String> {
-    let of_app = || records.iter().rev().filter(|record| record.app() == app);
-    let collected = of_app().find_map(|record| match record {
-        Record::Collected { at, by, releases, .. } => {
-            let id = find(given, releases.iter()).ok()?;
-            Some(format!("release {} was removed by `kiln gc` at {at}, asked for by {by}", id.short()))
-        }
-        _ => None,
-    });
-    collected.or_else(|| {
-        of_app().find_map(|record| match record {
-            Record::Begun { at, by, plan } => {
-                let id = find(given, plan.to.iter()).ok()?;
+/// What became of a release that is not there, as the log has it: the last that it says.
+#[derive(Debug, Default)]
+struct Fate {
+    collected: Option<String>,
+    asked_for: Option<String>,
+}
+
+impl Fate {
+    /// Takes account of the next entry, as far as it is about the release of `app` that is meant by `given`.
+    fn learn(&mut self, app: &AppName, given: &str, record: &Record) {
+        match record {
+            Record::Collected { at, by, releases, .. } if record.app() == app => {
+                let Ok(id) = find(given, releases.iter()) else { return };
+                let told =
+                    format!("release {} was removed by `kiln gc` at {at}, asked for by {by}", id.short());
+                self.collected = Some(told);
+            }
+            Record::Begun { at, by, plan } if plan.app == *app => {
+                let Ok(id) = find(given, plan.to.iter()) else { return };
                 let kind = plan.kind;
-                Some(format!(
+                self.asked_for = Some(format!(
                     "release {} never served: the {kind} to it that {by} asked for at {at} came to nothing",
                     id.short()
-                ))
+                ));
             }
-            _ => None,
-        })
-    })
+            _ => {}
+        }
+    }
 }
 
 /// Why a release that was named is not known which.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
     Answer, AppName, AppState, ExitCode, Failure, Record, Release, ReleaseId, SecretAnswer, SecretEntry,
-    SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp,
+    SecretName, SecretValue, SecretVersion, SecretVersions,
 };
-use kiln_store::{Holders, HostLock, OperationLog, Store, StoreError, Sweeper};
+use kiln_store::{Holders, HostLock, OperationLog, SecretRecord, SecretRemoval, Store, StoreError, Sweeper};
 
+use super::told_secrets::open_log;
 use super::{LocalHost, failure};
-use crate::boundary::{between, stored};
+use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::core::Past;
 use crate::project::Project;
@@ -74,7 +75,10 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
         let at = self.clock.now();
-        let answer = between("store", || set(&self.store, &app, &name, value, at, &by.name))?;
+        // The value first: what the log does not tell of yet is told of by the next start (`told_secrets`).
+        let path = || self.store.root().join("secrets");
+        let put = || self.store.set_secret(&app, &name, value, at, &by.name);
+        let answer = set(stored(path, put))?;
         if answer.changed {
             let version = Some(answer.entry.version.clone());
             self.note(&Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version })?;
@@ -96,8 +100,10 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
         let state = self.state_of(&app);
-        between("store", || remove(&self.store, &app, &name, version.as_ref(), &state))?;
+        let (removal, _nobody_deploys) = removal(&self.store, &app, &name, version.as_ref(), &state)?;
+        // The log first: who removed it could not be told afterwards. The next start finishes what it says.
         self.note(&Record::SecretRemoved { at: self.clock.now(), by: by.author(), app, name, version })?;
+        stored(|| self.store.root().join("secrets"), || removal.carry_out()).map_err(|e| not_removed(&e))?;
         Ok(Answer::Done)
     }
 
@@ -126,9 +132,8 @@ impl Offline {
     /// If one runs there, or the directory cannot be used.
     pub fn open(store: Store) -> Result<Self, Failure> {
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let mut past = Past::default();
-        let log = OperationLog::open_and_read(&store, &held, &mut |record| past.learn(&record));
-        Ok(Self { store, log: log.map_err(|e| failure::log(&e))?, past, _held: held })
+        let (log, past) = open_log(&store, &held)?;
+        Ok(Self { store, log, past, _held: held })
     }
 
     /// As `kiln secret set`.
@@ -143,7 +148,7 @@ impl Offline {
         by: &Caller,
     ) -> Result<SecretAnswer, Failure> {
         let (at, by) = (SystemClock.now(), by.author());
-        let answer = set(&self.store, &app, &name, value, at, &by.name)?;
+        let answer = set(self.store.set_secret(&app, &name, value, at, &by.name))?;
         if answer.changed {
             let version = Some(answer.entry.version.clone());
             self.note(&Record::SecretSet { at, by, app, name, version })?;
@@ -170,8 +175,10 @@ impl Offline {
         version: Option<SecretVersion>,
         by: &Caller,
     ) -> Result<(), Failure> {
-        remove(&self.store, &app, &name, version.as_ref(), &self.past.state_of(&app))?;
-        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.author(), app, name, version })
+        let state = self.past.state_of(&app);
+        let (removal, _nobody_deploys) = removal(&self.store, &app, &name, version.as_ref(), &state)?;
+        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.author(), app, name, version })?;
+        removal.carry_out().map(drop).map_err(|e| not_removed(&e))
     }
 
     fn note(&mut self, record: &Record) -> Result<(), Failure> {
@@ -179,15 +186,8 @@ impl Offline {
     }
 }
 
-fn set(
-    store: &Store,
-    app: &AppName,
-    name: &SecretName,
-    value: &SecretValue,
-    at: Timestamp,
-    by: &str,
-) -> Result<SecretAnswer, Failure> {
-    let (record, changed) = store.set_secret(app, name, value, at, by).map_err(|e| failure::store(&e))?;
+fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, Failure> {
+    let (record, changed) = kept.map_err(|e| failure::store(&e))?;
     Ok(SecretAnswer { changed, entry: entry(record, true, Vec::new()) })
 }
 
@@ -208,17 +208,16 @@ fn list(store: &Store, app: &AppName, state: &AppState) -> Result<Vec<SecretEntr
     Ok(entries.collect())
 }
 
-/// What holds a version is what `kiln gc` would keep.
-fn remove(
+/// What goes, and what keeps everybody from needing it meanwhile. What holds a version is what `kiln gc` would keep.
+fn removal(
     store: &Store,
     app: &AppName,
     name: &SecretName,
     version: Option<&SecretVersion>,
     state: &AppState,
-) -> Result<(), Failure> {
-    let (holders, _nobody_deploys) = holders(store, state)?;
-    let removed = store.remove_secret(app, name, version, &holders);
-    removed.map(drop).map_err(|e| match &e {
+) -> Result<(SecretRemoval, Option<Sweeper>), Failure> {
+    let (holders, nobody_deploys) = holders(store, state)?;
+    let removal = store.removal_of_secret(app, name, version, &holders).map_err(|e| match &e {
         StoreError::SecretInUse { releases, .. } => {
             Failure::from_error(ExitCode::Usage, &e).hint(way_out(releases, state))
         }
@@ -226,7 +225,13 @@ fn remove(
             Failure::from_error(ExitCode::Usage, &e).hint("`kiln secret list` shows what there is")
         }
         _ => failure::store(&e),
-    })
+    })?;
+    Ok((removal, nobody_deploys))
+}
+
+fn not_removed(error: &StoreError) -> Failure {
+    failure::store(error)
+        .hint("the log says that it is removed: run it again, or start the host again, which does it")
 }
 
 /// The releases that hold secrets, as long as the sweeper is held that comes with them.
@@ -252,11 +257,7 @@ fn way_out(releases: &BTreeSet<ReleaseId>, state: &AppState) -> String {
     }
 }
 
-fn entry(
-    record: kiln_store::SecretRecord,
-    present: bool,
-    releases: Vec<kiln_model::ReleaseId>,
-) -> SecretEntry {
+fn entry(record: SecretRecord, present: bool, releases: Vec<kiln_model::ReleaseId>) -> SecretEntry {
     SecretEntry {
         app: record.app,
         name: record.name,

@@ -10,7 +10,7 @@ use kiln_model::{
 };
 
 use super::{LocalHost, failure, preflight};
-use crate::contract::{Caller, EventSink};
+use crate::contract::{Caller, EventSink, Presence};
 use crate::core::{News, Precedence, Refusal, Request};
 use crate::sync::lock;
 use crate::world::Clock;
@@ -50,6 +50,17 @@ pub(super) struct Followed {
     pub(super) unchanged: bool,
     /// What did not go well after the switch.
     pub(super) warnings: Vec<String>,
+}
+
+/// What somebody has to do with an operation.
+#[derive(Clone, Copy)]
+enum Part {
+    /// It has not begun yet.
+    Waits,
+    /// It is done for them.
+    Leads(Generation),
+    /// It is done for somebody else.
+    Follows,
 }
 
 /// How far a deploy came before it failed, for the event that says so.
@@ -159,12 +170,11 @@ impl LocalHost {
         release: Option<&ReleaseId>,
     ) -> Result<Followed, Failure> {
         const LOOK_UP: Duration = Duration::from_millis(100);
-        let (mut generation, mut failed_hook) = (None, None);
+        let (mut part, mut failed_hook) = (Part::Waits, None);
         loop {
             match news.recv_timeout(LOOK_UP) {
-                Ok(News::Begun(begun)) => generation = Some(begun),
-                // Who only follows gives nothing up by leaving.
-                Ok(News::Follows(_)) => {}
+                Ok(News::Begun(generation)) => part = Part::Leads(generation),
+                Ok(News::Follows(_)) => part = Part::Follows,
                 Ok(News::Event(stamped)) => {
                     match &stamped.event {
                         Event::StepBegun { step } => stage.step.clone_from(step),
@@ -189,7 +199,7 @@ impl LocalHost {
                 Err(RecvTimeoutError::Timeout) if self.driver.is_stopped() => {
                     return Err(failure::shutting_down());
                 }
-                Err(RecvTimeoutError::Timeout) => self.cancel_if_gone(generation, asker),
+                Err(RecvTimeoutError::Timeout) => self.look_after(part, asker)?,
                 Err(RecvTimeoutError::Disconnected) => return Err(failure::shutting_down()),
             }
         }
@@ -205,10 +215,22 @@ impl LocalHost {
         failure.hint(format!("`kiln logs --instance {hook}` shows all of its output"))
     }
 
-    fn cancel_if_gone(&self, generation: Option<Generation>, asker: &Asker<'_>) {
-        if let (Some(generation), true) = (generation, asker.is_gone()) {
-            lock(&self.driver.core).cancel(generation, "it was cancelled by whoever asked for it".into());
-            self.driver.waker.wake();
+    /// Draws the consequences if whoever asked is gone.
+    fn look_after(&self, part: Part, asker: &Asker<'_>) -> Result<(), Failure> {
+        let why = match asker.events.presence() {
+            Presence::Here => return Ok(()),
+            Presence::GaveUp => "it was cancelled by whoever asked for it",
+            Presence::Gone => "whoever asked for it has gone, and nobody else waits for it",
+        };
+        match part {
+            Part::Waits => Ok(()),
+            // They give nothing up by leaving, and do not count as one who waits any more.
+            Part::Follows => Err(failure::cancelled()),
+            Part::Leads(generation) => {
+                lock(&self.driver.core).cancel(generation, why.into());
+                self.driver.waker.wake();
+                Ok(())
+            }
         }
     }
 

@@ -24,30 +24,23 @@ pub(super) enum Succession {
 
 /// Who was to take whose place, and what is known of him.
 #[derive(Debug, Default)]
-pub(super) struct Successors<'a> {
-    plans: BTreeMap<Generation, &'a Plan>,
+pub(super) struct Successors {
+    /// Of those under way.
+    plans: BTreeMap<Generation, Plan>,
     switched: BTreeSet<Generation>,
     given_up: BTreeSet<Generation>,
     gone: BTreeSet<FleetId>,
     heirs: BTreeMap<(FleetId, u32), u32>,
     made: BTreeSet<(FleetId, u32)>,
     lost: BTreeSet<(FleetId, u32)>,
-    there: BTreeSet<InstanceId>,
 }
 
-impl<'a> Successors<'a> {
-    /// From everything that was ever written down, and those who are there now.
-    pub(super) fn of(records: &'a [Record], there: BTreeSet<InstanceId>) -> Self {
-        let mut successors = Self { there, ..Self::default() };
-        records.iter().for_each(|record| successors.learn(record));
-        successors
-    }
-
-    /// What became of the place that `serial` had in `fleet`.
-    pub(super) fn place(&self, fleet: &FleetId, serial: u32) -> Succession {
+impl Successors {
+    /// What became of the place that `serial` had in `fleet`, if these are `there` now.
+    pub(super) fn place(&self, fleet: &FleetId, serial: u32, there: &BTreeSet<InstanceId>) -> Succession {
         let Some(heir) = self.heirs.get(&(fleet.clone(), serial)).copied() else { return Succession::Vacant };
         let id = fleet.instance(heir);
-        if self.there.contains(&id) || self.made.contains(&(fleet.clone(), heir)) {
+        if there.contains(&id) || self.made.contains(&(fleet.clone(), heir)) {
             Succession::Taken(id)
         } else if self.given_up.contains(&fleet.generation) {
             Succession::GivenUp(id)
@@ -58,15 +51,12 @@ impl<'a> Successors<'a> {
         }
     }
 
-    fn learn(&mut self, record: &'a Record) {
+    /// Takes account of the next entry.
+    pub(super) fn learn(&mut self, record: &Record) {
         match record {
-            Record::Begun { plan, .. } => drop(self.plans.insert(plan.generation, plan)),
+            Record::Begun { plan, .. } => drop(self.plans.insert(plan.generation, plan.clone())),
             Record::Outcome { generation, step, .. } => self.step_done(*generation, *step),
-            Record::Ended {
-                generation, ending: Ending::Failed { .. } | Ending::Superseded { .. }, ..
-            } if !self.switched.contains(generation) => {
-                self.given_up.insert(*generation);
-            }
+            Record::Ended { generation, ending, .. } => self.ended(*generation, ending),
             Record::Replaced { fleet, lost, new, .. } => self.replaced(fleet, lost, new),
             Record::Reinforced { fleet, touched, new, .. } => {
                 let stand_ins = touched.iter().zip(new);
@@ -77,16 +67,23 @@ impl<'a> Successors<'a> {
         }
     }
 
+    fn ended(&mut self, generation: Generation, ending: &Ending) {
+        self.plans.remove(&generation);
+        if !matches!(ending, Ending::Done) && !self.switched.contains(&generation) {
+            self.given_up.insert(generation);
+        }
+    }
+
     fn step_done(&mut self, generation: Generation, step: usize) {
-        let plan = self.plans.get(&generation).copied();
-        match plan.and_then(|plan| plan.steps.get(step)).map(|step| &step.action) {
-            Some(Action::Provision { fleet, .. }) => self.is_whole(fleet),
+        let plan = self.plans.get(&generation);
+        match plan.and_then(|plan| plan.steps.get(step)).map(|step| step.action.clone()) {
+            Some(Action::Provision { fleet, .. }) => self.is_whole(&fleet),
             Some(Action::AwaitHealthy { fleets, .. }) => fleets.iter().for_each(|f| self.is_whole(f)),
             Some(Action::Switch { fleets, .. }) => {
                 self.switched.insert(generation);
                 fleets.iter().for_each(|f| self.is_whole(f));
             }
-            Some(Action::Retire { fleets }) => self.gone.extend(fleets.iter().cloned()),
+            Some(Action::Retire { fleets }) => self.gone.extend(fleets),
             _ => {}
         }
     }
@@ -148,23 +145,32 @@ mod tests {
         FleetId { app: app(), service: "web".parse().unwrap(), generation: Generation(7) }
     }
 
+    fn release() -> kiln_model::ReleaseId {
+        "r-00000000000000000000000000000000".parse().unwrap()
+    }
+
     fn begun() -> Record {
-        let release: kiln_model::ReleaseId = "r-00000000000000000000000000000000".parse().unwrap();
-        let fleets = vec![fleet()];
         let actions = [
-            Action::Provision { fleet: fleet(), release: release.clone(), size: 2 },
-            Action::Switch { release: release.clone(), fleets: fleets.clone() },
-            Action::Retire { fleets },
+            Action::Provision { fleet: fleet(), release: release(), size: 2 },
+            Action::Switch { release: release(), fleets: vec![fleet()] },
         ];
-        let steps = actions.map(|action| Step { action, why: String::new() }).into();
-        let (kind, generation) = (OperationKind::Deploy, Generation(7));
+        planned(7, OperationKind::Deploy, actions.into())
+    }
+
+    fn planned(generation: u64, kind: OperationKind, actions: Vec<Action>) -> Record {
+        let steps = actions.into_iter().map(|action| Step { action, why: String::new() }).collect();
+        let (generation, to) = (Generation(generation), Some(release()));
         let (from, parent, leaves) = (None, None, None);
-        let plan = Plan { generation, parent, app: app(), kind, from, to: Some(release), steps, leaves };
+        let plan = Plan { generation, parent, app: app(), kind, from, to, steps, leaves };
         Record::Begun { at: AT, by: Author::kiln(), plan }
     }
 
     fn done(step: usize) -> Record {
-        Record::Outcome { at: AT, app: app(), generation: Generation(7), step, note: None }
+        done_of(7, step)
+    }
+
+    fn done_of(generation: u64, step: usize) -> Record {
+        Record::Outcome { at: AT, app: app(), generation: Generation(generation), step, note: None }
     }
 
     fn replaced(lost: &[u32], new: &[u32]) -> Record {
@@ -178,7 +184,13 @@ mod tests {
     }
 
     fn place(records: &[Record], serial: u32) -> Succession {
-        Successors::of(records, BTreeSet::new()).place(&fleet(), serial)
+        place_beside(records, serial, BTreeSet::new())
+    }
+
+    fn place_beside(records: &[Record], serial: u32, there: BTreeSet<InstanceId>) -> Succession {
+        let mut successors = Successors::default();
+        records.iter().for_each(|record| successors.learn(record));
+        successors.place(&fleet(), serial, &there)
     }
 
     fn member(serial: u32) -> InstanceId {
@@ -191,8 +203,8 @@ mod tests {
         assert_eq!(place(&log, 1), Succession::Taken(member(3)), "he was lost himself, so he was there");
         assert_eq!(place(&log, 3), Succession::Promised(member(5)));
         assert_eq!(place(&log, 4), Succession::Vacant, "he is not lost");
-        let there = Successors::of(&log, [member(5)].into());
-        assert_eq!(there.place(&fleet(), 3), Succession::Taken(member(5)), "he is there");
+        let there = place_beside(&log, 3, [member(5)].into());
+        assert_eq!(there, Succession::Taken(member(5)), "he is there");
         log.push(failed());
         assert_eq!(place(&log, 3), Succession::GivenUp(member(5)));
         assert_eq!(place(&log, 2), Succession::GivenUp(member(4)));
@@ -213,7 +225,8 @@ mod tests {
         log.push(replaced(&[3], &[5]));
         log.push(Record::Ended { at: AT, app: app(), generation: Generation(7), ending });
         assert_eq!(place(&log, 3), Succession::Promised(member(5)), "it serves on");
-        log.push(done(2));
+        log.push(planned(8, OperationKind::Retire, vec![Action::Retire { fleets: vec![fleet()] }]));
+        log.push(done_of(8, 0));
         assert_eq!(place(&log, 3), Succession::Gone(member(5)));
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use kiln_model::{Answer, AppName, ExitCode, Failure, LogEntry, WaitAnswer};
+use kiln_model::{Answer, AppName, Event, ExitCode, Failure, LogEntry, WaitAnswer};
 
 use super::LocalHost;
 use super::serve::{Asker, Followed, Stage};
@@ -18,10 +18,12 @@ impl LocalHost {
     ) -> Result<Answer, Failure> {
         let asker = Asker { events, clock: &self.clock };
         let app = self.app(app)?;
+        let _following = self.busy.follow(&app);
         loop {
             let (to, news) = channel();
             let followed = lock(&self.driver.core).follow(&app, to).map(|generation| generation.0);
             if let Some(number) = followed.filter(|number| operation.is_none_or(|wanted| wanted == *number)) {
+                asker.tell(Event::Follows { operation: number });
                 let mut stage = Stage { app: Some(app.clone()), ..Stage::default() };
                 let Followed { warnings, .. } = self.follow(&news, &asker, &mut stage, None)?;
                 return Ok(self.waited(app, Some(number), warnings));

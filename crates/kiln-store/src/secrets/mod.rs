@@ -10,22 +10,24 @@
 //! setting a value again that was there before gives another number and the same version.
 
 mod key;
+mod removal;
 mod sealed;
 mod version;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_model::{AppName, ReleaseId, SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp};
+use kiln_model::{AppName, SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::documents::{names_in, read_json};
 use crate::error::{if_present, on};
-use crate::temp::{ensure_dir, sync_dir};
+use crate::temp::ensure_dir;
 use crate::{Result, Store, StoreError};
 use key::Key;
+pub use removal::{Holders, SecretRemoval};
 use sealed::Sealed;
 pub use sealed::SecretRecord;
 pub(crate) use version::of as version_of;
@@ -121,6 +123,17 @@ impl Store {
         Ok(records)
     }
 
+    /// The apps that have secrets, or had.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn apps_with_secrets(&self) -> Result<Vec<AppName>> {
+        let names = names_in_if_there(&self.dir("secrets"))?;
+        // The key and the lock are no directories, but may be called like an app.
+        let is_app = |name: &String| self.dir("secrets").join(name).is_dir();
+        Ok(names.into_iter().filter(is_app).filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// The present version of every secret of an app.
     ///
     /// # Errors
@@ -148,65 +161,6 @@ impl Store {
         let (number, sealed) = found.ok_or_else(|| no_such_secret(app, name, Some(version)))?;
         let path = self.secret_dir(app, name).join(format!("{number}.json"));
         sealed.open(&Key::of(self)?, &path)
-    }
-
-    /// Removes a secret, or one version of it; the versions that are gone.
-    ///
-    /// # Errors
-    /// [`StoreError::SecretInUse`] with the releases if any of the `holders` needs a version of these;
-    /// [`StoreError::NoSuchSecret`]; otherwise as [`Store::secrets`].
-    pub fn remove_secret(
-        &self,
-        app: &AppName,
-        name: &SecretName,
-        version: Option<&SecretVersion>,
-        holders: &Holders,
-    ) -> Result<BTreeSet<SecretVersion>> {
-        let _lock = self.lock_secrets()?;
-        let settings = self.settings(app, name)?;
-        let doomed: BTreeMap<u64, SecretVersion> = settings
-            .into_iter()
-            .map(|(number, sealed)| (number, sealed.record.version))
-            .filter(|(_, v)| version.is_none_or(|wanted| wanted == v))
-            .collect();
-        if doomed.is_empty() {
-            return Err(no_such_secret(app, name, version));
-        }
-        let versions: BTreeSet<SecretVersion> = doomed.values().cloned().collect();
-        let used = self.secrets_in_use(app, holders)?;
-        let releases: BTreeSet<ReleaseId> =
-            versions.iter().filter_map(|v| used.get(&(name.clone(), v.clone()))).flatten().cloned().collect();
-        if !releases.is_empty() {
-            return Err(StoreError::SecretInUse { app: app.clone(), name: name.clone(), releases });
-        }
-        let dir = self.secret_dir(app, name);
-        for number in doomed.keys() {
-            let path = dir.join(format!("{number}.json"));
-            fs::remove_file(&path).map_err(on("remove", &path))?;
-        }
-        sync_dir(&dir)?;
-        Ok(versions)
-    }
-
-    /// Which of the `holders` that are releases of an app need which versions of secrets.
-    ///
-    /// # Errors
-    /// If a release does not read, or the system refuses.
-    pub fn secrets_in_use(
-        &self,
-        app: &AppName,
-        holders: &Holders,
-    ) -> Result<BTreeMap<(SecretName, SecretVersion), BTreeSet<ReleaseId>>> {
-        let mut used: BTreeMap<_, BTreeSet<ReleaseId>> = BTreeMap::new();
-        for id in self.releases()?.into_iter().filter(|id| holders.include(id)) {
-            let release = self.release(&id)?;
-            if release.app == *app {
-                for (name, version) in release.secrets() {
-                    used.entry((name.clone(), version.clone())).or_default().insert(id.clone());
-                }
-            }
-        }
-        Ok(used)
     }
 
     /// While it is held, nobody sets or removes a secret. What pins versions into a release holds it from its last
@@ -244,24 +198,6 @@ impl Store {
 
     fn secret_dir(&self, app: &AppName, name: &SecretName) -> PathBuf {
         self.dir("secrets").join(app.as_str()).join(name.as_str())
-    }
-}
-
-/// The releases whose secrets must stay.
-#[derive(Debug)]
-pub enum Holders {
-    /// These. Whoever says so sees to it that none is being made meanwhile ([`Store::sweeper`]).
-    These(BTreeSet<ReleaseId>),
-    /// All that are here: something is being made, and it cannot be said of any that nobody will need it.
-    All,
-}
-
-impl Holders {
-    fn include(&self, release: &ReleaseId) -> bool {
-        match self {
-            Self::These(these) => these.contains(release),
-            Self::All => true,
-        }
     }
 }
 

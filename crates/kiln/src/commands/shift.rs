@@ -25,7 +25,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 
 fn carry_out(command: &Command, context: &Context) -> Result<DeployedAnswer, Failure> {
     let client = context.client()?;
-    signals::give_up("given up: the host throws away what does not serve yet")?;
+    signals::give_up("given up: the host throws away what does not serve yet", client.gives_up())?;
     let mut reporter = reporter(context.output);
     let answer = client.run(command, &mut |stamped| {
         if context.output.json {

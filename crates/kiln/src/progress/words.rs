@@ -15,6 +15,7 @@ pub(crate) fn finished(event: &Event) -> Option<String> {
         Event::Checked { image, check, millis, .. } => {
             Some(format!("check of {image}: {check}: passed ({})", span(*millis)))
         }
+        Event::Follows { operation } => Some(format!("operation {operation} is under way")),
         Event::StepDone { step, millis } => Some(format!("{step} ({})", span(*millis))),
         Event::Warned { warning } => Some(format!("warning: {warning}")),
         Event::InstanceLost { instance, cause } => {

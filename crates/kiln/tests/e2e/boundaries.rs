@@ -134,7 +134,7 @@ pub(crate) fn nothing_is_left_over(host: &TestHost, at: &str) {
 }
 
 /// Those the engine has or remembers.
-fn remembered(host: &TestHost) -> BTreeSet<String> {
+pub(crate) fn remembered(host: &TestHost) -> BTreeSet<String> {
     let engine = kiln_engine::embedded::Embedded::connect(&host.root.path().join("run")).expect("a keeper");
     let known = kiln_engine::Engine::list(&engine).expect("an answer");
     known.into_iter().map(|status| status.id.to_string()).collect()

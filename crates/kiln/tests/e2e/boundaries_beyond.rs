@@ -9,10 +9,10 @@ use crate::hooks::written;
 use crate::host::TestHost;
 use crate::project::Project;
 
-/// Does something while control is killed at the n-th boundary; then another one brings everything to rest.
-fn through(host: &mut TestHost, n: usize, deed: impl FnOnce(&TestHost) -> Output) -> Output {
+/// Does something while control meets its fate at a boundary; then another one brings everything to rest.
+pub(crate) fn through(host: &mut TestHost, fate: &str, deed: impl FnOnce(&TestHost) -> Output) -> Output {
     host.kill_control();
-    host.restart_control_until(&format!("die:{n}"));
+    host.restart_control_until(fate);
     let output = deed(host);
     host.wait_until("it is dead, or all is done", || is_over(host));
     host.kill_control();
@@ -34,7 +34,7 @@ fn at_boundaries<T>(
     let load = host.load();
     for n in chosen(passed.lines().count(), sample) {
         let (before, asked) = (host.live(), prepare(host, n));
-        let output = through(host, n, |host| ask(host, &asked));
+        let output = through(host, &format!("die:{n}"), |host| ask(host, &asked));
         let is_new = came_about(host, &before, &asked);
         is_true(&output, is_new, &n.to_string());
         nothing_is_left_over(host, &n.to_string());

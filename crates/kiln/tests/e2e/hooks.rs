@@ -102,7 +102,7 @@ fn patient(host: &TestHost, marker: &str) -> Pid {
 }
 
 /// Begins to deploy the example with a hook, `before` or `after`, that waits to be told to end; it runs.
-fn begin(host: &TestHost, text: &str, when: &str) -> (Project, Child, Pid) {
+pub(crate) fn begin(host: &TestHost, text: &str, when: &str) -> (Project, Child, Pid) {
     let marker = format!("marker-{text}-{}", std::process::id());
     let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
     let project = with_hooks(text, &format!(r#"{when} = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
