@@ -136,7 +136,7 @@ fn ten_packages(base: &Lock, project: &Path, store: &Store) -> BakeOrder {
     let layers: Vec<_> = layers.into_iter().map(|plain| (plain.clone(), plain, PLAIN)).collect();
     let layout = project.join("ten");
     Image::new(&layers, serde_json::json!({ "Cmd": ["/lib64/ld-linux-x86-64.so.2"] })).layout(&layout, "ten");
-    let mut order = from_oci(project, &format!("oci:{}:ten", layout.display()));
+    let mut order = from_oci(project, "./ten");
     order.files = vec![file("page", "/srv/page")];
     order
 }
