@@ -49,6 +49,11 @@ impl Server {
     /// If another host answers there, or the system refuses.
     pub fn start(socket: &Path, host: Arc<dyn Host>) -> Result<Self, ServeError> {
         let listener = listen(socket)?;
+        // A door that nobody opens does not stay.
+        Self::behind(listener, socket, host).inspect_err(|_| drop(fs::remove_file(socket)))
+    }
+
+    fn behind(listener: UnixListener, socket: &Path, host: Arc<dyn Host>) -> Result<Self, ServeError> {
         let failed = |attempted| move |source| ServeError::Io { attempted, path: socket.to_owned(), source };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

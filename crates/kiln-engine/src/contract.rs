@@ -61,6 +61,9 @@ pub trait Engine: Send + Sync {
     /// If the engine cannot be reached.
     fn changes(&self, timeout: Duration) -> Result<Vec<InstanceStatus>, EngineError>;
 
+    /// Has whoever waits in `changes` return now, without any; if nobody waits, whoever does next.
+    fn call_back(&self);
+
     /// Drops the memory of ended instances. Unknown ones and those not ended are passed over.
     ///
     /// # Errors
@@ -92,6 +95,10 @@ pub trait Engine: Send + Sync {
     /// it can all.
     fn unenforceable(&self, limits: &Limits, image: &ImageHandle) -> Option<String>;
 
+    /// How many more instances this engine can hold under the limits that it itself is under; none if nothing of the
+    /// kind is known.
+    fn room(&self) -> Option<Room>;
+
     /// How many TCP connections to a port of an instance are open, as its own network has it.
     ///
     /// # Errors
@@ -110,6 +117,17 @@ pub trait Engine: Send + Sync {
         order: &ExecOrder,
         streams: [OwnedFd; 3],
     ) -> Result<Box<dyn Execution>, EngineError>;
+}
+
+/// What an engine has room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// About so many more instances; certainly not many more.
+    pub instances: u64,
+    /// The limit that makes it so, with its value.
+    pub limit: String,
+    /// How it is raised.
+    pub remedy: String,
 }
 
 /// A command inside an instance. It is killed when this value is dropped, or its instance ends.

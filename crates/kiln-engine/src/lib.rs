@@ -4,5 +4,7 @@
 
 mod contract;
 pub mod embedded;
+mod lack;
 
-pub use contract::{Broker, Engine, EngineError, Execution};
+pub use contract::{Broker, Engine, EngineError, Execution, Room};
+pub use lack::remedy;

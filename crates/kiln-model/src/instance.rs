@@ -249,6 +249,13 @@ impl InstanceStatus {
     pub fn fullness(&self) -> Option<String> {
         (!self.full.is_empty()).then(|| format!("no space is left on {}", places(&self.full)))
     }
+
+    /// How it ended, and what was full by then; nothing if it has not. One that ended for want of space says so itself.
+    pub fn end(&self) -> Option<String> {
+        let InstanceState::Ended { exit } = &self.state else { return None };
+        let full = self.fullness().filter(|_| !matches!(exit, Exit::OutOfSpace { .. }));
+        Some(full.map_or_else(|| format!("it {exit}"), |full| format!("it {exit}; {full}")))
+    }
 }
 
 fn places(full: &[Volatile]) -> String {
@@ -264,4 +271,27 @@ pub enum OutputStream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: InstanceState, full: &[&str]) -> InstanceStatus {
+        let path = |path: &&str| Volatile::new(*path, ByteSize(16 << 20));
+        let full = full.iter().map(path).collect();
+        InstanceStatus { id: "a-web-1-1".parse().unwrap(), state, since: Timestamp(0), full }
+    }
+
+    #[test]
+    fn what_was_full_when_it_ended_is_said_once() {
+        let end = |exit, full: &[&str]| status(InstanceState::Ended { exit }, full).end().unwrap();
+        let code = Exit::Code { code: 1 };
+        assert_eq!(end(code.clone(), &[]), "it exited with code 1");
+        assert_eq!(end(code.clone(), &["/data"]), "it exited with code 1; no space is left on /data (16MiB)");
+        let full = status(InstanceState::Running { pid: 1 }, &["/data"]).full;
+        let out = Exit::OutOfSpace { full, exit: Box::new(code) };
+        assert_eq!(end(out, &["/data"]), "it exited with code 1 while no space was left on /data (16MiB)");
+        assert_eq!(status(InstanceState::Running { pid: 1 }, &["/data"]).end(), None);
+    }
 }

@@ -85,6 +85,8 @@ impl<'a> OutputLine<'a> {
 pub struct WholeLine {
     /// When its beginning was read from the instance.
     pub at: OutputTime,
+    /// When its end was, or what there is of it.
+    pub until: OutputTime,
     /// Where the instance wrote it to.
     pub stream: OutputStream,
     /// Whether its end is not there (yet).
@@ -101,17 +103,25 @@ pub struct WholeLines {
 
 impl WholeLines {
     /// No line is put together beyond this many bytes: instances are not trusted.
-    const LONGEST: usize = 1 << 20;
+    pub const LONGEST: usize = 1 << 20;
+
+    /// Takes up a line that was begun, as somebody else has put it together so far.
+    pub fn take_up(&mut self, begun: WholeLine) {
+        let slot = usize::from(begun.stream == OutputStream::Stderr);
+        self.begun[slot] = Some(begun);
+    }
 
     /// Takes the next kept line; gives the whole one it completes. One that is too long is given in parts.
     pub fn take(&mut self, line: &OutputLine<'_>) -> Option<WholeLine> {
         let slot = &mut self.begun[usize::from(line.stream == OutputStream::Stderr)];
         let mut whole = slot.take().unwrap_or_else(|| WholeLine {
             at: line.at,
+            until: line.at,
             stream: line.stream,
             is_partial: true,
             text: Vec::new(),
         });
+        whole.until = line.at;
         whole.text.extend_from_slice(line.text);
         whole.is_partial = line.is_partial;
         if whole.is_partial && whole.text.len() < Self::LONGEST {

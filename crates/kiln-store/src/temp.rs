@@ -120,6 +120,14 @@ fn remove_abandoned(all: &Path) -> Result<()> {
 }
 
 impl Store {
+    /// Removes what processes that are gone were writing. Opening a store does it as well.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn remove_abandoned(&self) -> Result<()> {
+        remove_abandoned(&self.root().join("tmp"))
+    }
+
     /// A file with these bytes for as long as the value lives, on the disk that objects are on. Nothing of it is flushed: it
     /// is for who makes it.
     ///

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kiln_engine::{Broker, Engine, EngineError, Execution};
+use kiln_engine::{Broker, Engine, EngineError, Execution, Room};
 use kiln_model::{
     ExecOrder, Exit, ImageHandle, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Limits,
     NeedName, StoreAddress, StoreHost, Timestamp,
@@ -45,6 +45,8 @@ struct State {
     next_pid: u32,
     now: u64,
     down: bool,
+    /// Whether whoever waits for changes, or will, is to come back.
+    called_back: bool,
 }
 
 impl State {
@@ -216,9 +218,18 @@ impl Engine for FakeEngine {
 
     fn changes(&self, timeout: Duration) -> Result<Vec<InstanceStatus>, EngineError> {
         let state = self.reach("tell what changed")?;
-        let waited = self.0.news.wait_timeout_while(state, timeout, |s| s.changes.is_empty() && !s.down);
+        let waits = |s: &mut State| s.changes.is_empty() && !s.down && !s.called_back;
+        let waited = self.0.news.wait_timeout_while(state, timeout, waits);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if std::mem::take(&mut state.called_back) {
+            return Ok(Vec::new());
+        }
         Ok(state.changes.drain(..).collect())
+    }
+
+    fn call_back(&self) {
+        self.state().called_back = true;
+        self.0.news.notify_all();
     }
 
     fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
@@ -252,6 +263,10 @@ impl Engine for FakeEngine {
     }
 
     fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
+    }
+
+    fn room(&self) -> Option<Room> {
         None
     }
 

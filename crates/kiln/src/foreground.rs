@@ -151,6 +151,17 @@ impl Foreground {
         }
     }
 
+    /// Waits until somebody wants the host to end, and shows nothing.
+    pub(crate) fn wait(&mut self) -> Already {
+        loop {
+            match self.mail.recv() {
+                Ok(Happening::Down) => return Already::Down,
+                Ok(Happening::Interrupted) | Err(_) => return Already::Serving,
+                Ok(Happening::Event(_) | Happening::Done(_)) => {}
+            }
+        }
+    }
+
     fn status(&self) -> Option<StatusAnswer> {
         match self.host.run(Command::Status { app: None }, self.by.clone(), &Unheard) {
             Ok(Answer::Status(status)) => Some(status),

@@ -32,6 +32,7 @@ impl Live {
     }
 
     /// Line by line on `out`.
+    #[cfg(test)]
     pub(crate) fn plain(out: Box<dyn Write>) -> Self {
         Self { shown: String::new(), steady: String::new(), in_place: false, out }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_api::{Registered, Registration, Server, this_process};
-use kiln_control::{HostConfig, LocalHost};
+use kiln_control::{HostConfig, LocalHost, refused_by_system, with_remedy};
 use kiln_model::{ExitCode, Failure, Timestamp};
 
 use crate::args::EdgeArgs;
@@ -33,7 +33,7 @@ impl Local {
         let mailbox = Mailbox::new();
         let post = mailbox.post.clone();
         signals::watch(move || drop(post.send(Happening::Interrupted)))?;
-        let program = std::env::current_exe().map_err(|e| unable("find this program", &e))?;
+        let program = std::env::current_exe().map_err(|e| refused_by_system("find this program", &e))?;
         let host = Arc::new(LocalHost::start(HostConfig {
             root,
             listen: edge.listen,
@@ -41,16 +41,30 @@ impl Local {
             acme: edge.acme(),
             program,
         })?);
-        let renewed = host.clone();
-        signals::on_renewal(move || match renewed.renew_edge() {
-            Ok(()) => output::aside("the edge has a successor"),
-            Err(failure) => failure::tell(&failure),
+        // What is of no use without a door does not stay.
+        Self::open(context, host.clone(), reporter, mailbox).inspect_err(|_| host.withdraw())
+    }
+
+    /// Opens the door of a host.
+    fn open(
+        context: &Context,
+        host: Arc<LocalHost>,
+        reporter: Box<dyn Reporter>,
+        mailbox: Mailbox,
+    ) -> Result<Self, Failure> {
+        // It waits for signals as long as this process lives, and keeps nothing from being cleaned up before.
+        let renewed = Arc::downgrade(&host);
+        signals::on_renewal(move || match renewed.upgrade().map(|host| host.renew_edge()) {
+            Some(Ok(())) => output::aside("the edge has a successor"),
+            Some(Err(failure)) => failure::tell(&failure),
+            None => {}
         })?;
         let foreground = Foreground::new(host.clone(), this_process(), reporter, mailbox);
         let server = Server::start(&host.socket(), foreground.behind_the_door())
-            .map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+            .map_err(|e| with_remedy(Failure::from_error(ExitCode::Host, &e), &e))?;
         let registered = context.registry.register(&registration(&host));
-        let _registered = registered.map_err(|e| unable("enter the host among those of this machine", &e))?;
+        let _registered =
+            registered.map_err(|e| refused_by_system("enter the host among those of this machine", &e))?;
         Ok(Self { host, foreground, server, _registered })
     }
 
@@ -70,8 +84,4 @@ fn registration(host: &LocalHost) -> Registration {
         listen: host.address().trim_start_matches("http://").to_owned(),
         started: Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
     }
-}
-
-fn unable(attempted: &str, error: &std::io::Error) -> Failure {
-    Failure::new(ExitCode::Host, format!("could not {attempted}")).because(error.to_string())
 }

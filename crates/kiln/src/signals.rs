@@ -4,7 +4,8 @@ use std::thread;
 
 use crate::output;
 use kiln_api::GivesUp;
-use kiln_model::{ExitCode, Failure};
+use kiln_control::refused_by_system;
+use kiln_model::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code of a command that was ended by Ctrl-C, as shells know it.
@@ -26,8 +27,7 @@ pub(crate) fn watch(mut told: impl FnMut() + Send + 'static) -> Result<(), Failu
 }
 
 fn watch_endings(mut told: impl FnMut(Ending) + Send + 'static) -> Result<(), Failure> {
-    let failed =
-        |e: std::io::Error| Failure::new(ExitCode::Host, "could not watch for Ctrl-C").because(e.to_string());
+    let failed = |e: std::io::Error| refused_by_system("watch for Ctrl-C", &e);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let signals = {
         let _on = runtime.enter();
@@ -61,10 +61,8 @@ pub(crate) fn watch_size(told: impl FnMut() + Send + 'static) -> Result<(), Fail
 }
 
 fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(ExitCode::Host, format!("could not watch for signal {}", kind.as_raw_value()))
-            .because(e.to_string())
-    };
+    let failed =
+        |e: std::io::Error| refused_by_system(&format!("watch for signal {}", kind.as_raw_value()), &e);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let mut signals = {
         let _on = runtime.enter();

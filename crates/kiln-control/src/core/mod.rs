@@ -12,6 +12,7 @@ mod hook;
 mod news;
 mod past;
 mod pause;
+mod problem;
 mod publish;
 mod report;
 mod stand_in;

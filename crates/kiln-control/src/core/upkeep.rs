@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::odds::loss_budget;
 use kiln_model::{
-    Event, ExecOrder, Exit, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder,
-    InstanceState, Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
+    Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState,
+    Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
 };
 
 use super::{Core, earlier};
@@ -151,14 +151,6 @@ impl Core {
         spent.then(|| format!("{} of its instances were lost; the last one: {cause}", fleet.losses))
     }
 
-    /// What was wrong with the last answer of a member that is not healthy, or why the last one was lost.
-    pub(super) fn last_problem(&self, fleet: &Fleet) -> Option<String> {
-        let unwell = |id: &InstanceId| self.conditions.get(id).filter(|c| !c.healthy);
-        let of = |id: InstanceId| unwell(&id)?.last_problem.clone().map(|problem| format!("{id}: {problem}"));
-        // One that was made just now in the place of one that was lost has not been asked yet.
-        fleet.instances().find_map(|(_, id)| of(id)).or_else(|| fleet.last_loss.clone())
-    }
-
     fn replace_lost(&mut self, fleet: &Fleet) -> Result<(), Trouble> {
         // What will be thrown away as a whole need not be mended first.
         if self.budget_spent(fleet).is_some() {
@@ -213,11 +205,8 @@ impl Core {
     /// Why a member counts as lost, if it does.
     pub(super) fn loss(&self, fleet: &Fleet, id: &InstanceId) -> Option<String> {
         let status = self.statuses.get(id)?;
-        if let InstanceState::Ended { exit } = &status.state {
-            // One that ended for want of space says so itself.
-            let full = status.fullness().filter(|_| !matches!(exit, Exit::OutOfSpace { .. }));
-            let full = full.map_or_else(String::new, |full| format!("; {full}"));
-            return Some(format!("it {exit}{full}"));
+        if let Some(end) = status.end() {
+            return Some(end);
         }
         let since = self.unwell_since(id)?;
         let condition = &self.conditions[id];

@@ -2,7 +2,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 
-use kiln_engine::{EngineError, Execution};
+use kiln_engine::{EngineError, Execution, Room};
 use kiln_model::{
     ExecOrder, Exit, ImageHandle, InstanceOrder, InstanceStatus, Limits, Millis, Probe, StoreHost,
 };
@@ -87,6 +87,8 @@ impl Engine for Hanging {
         Ok(Vec::new())
     }
 
+    fn call_back(&self) {}
+
     fn forget(&self, _: &[InstanceId]) -> Result<(), EngineError> {
         Ok(())
     }
@@ -105,6 +107,10 @@ impl Engine for Hanging {
     }
 
     fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
+    }
+
+    fn room(&self) -> Option<Room> {
         None
     }
 

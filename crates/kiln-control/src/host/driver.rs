@@ -43,6 +43,8 @@ pub(crate) struct Driver {
 
 /// The longest the core is left alone.
 const ROUND: Duration = Duration::from_secs(5);
+/// How long the engine is listened to at a time.
+const LISTEN: Duration = Duration::from_secs(60);
 
 impl Driver {
     /// A driver that does not drive yet.
@@ -77,7 +79,8 @@ impl Driver {
     /// Passes on what the engine reports.
     pub(crate) fn listen(&self, engine: &dyn Engine) {
         while !self.is_stopped() {
-            match engine.changes(Duration::from_secs(1)) {
+            // Whoever stops the threads calls it back.
+            match engine.changes(LISTEN) {
                 Ok(statuses) if statuses.is_empty() => {}
                 Ok(statuses) => {
                     self.board.post(&statuses);

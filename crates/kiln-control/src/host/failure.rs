@@ -13,7 +13,7 @@ pub(crate) fn store(error: &StoreError) -> Failure {
     if error.is_no_space() {
         failure.hint("free space on the disk of the state directory, then try again; nothing was lost")
     } else {
-        failure
+        with_remedy(failure, error)
     }
 }
 
@@ -48,8 +48,18 @@ pub(crate) fn shutting_down() -> Failure {
     Failure::new(ExitCode::Host, "the host is shutting down")
 }
 
-pub(crate) fn system(attempted: &str, error: &std::io::Error) -> Failure {
-    Failure::new(ExitCode::Host, format!("could not {attempted}")).because(error.to_string())
+/// Of what the system refused to the host itself, with the next step if a limit is the reason.
+pub fn system(attempted: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(ExitCode::Host, format!("could not {attempted}")).because(error.to_string());
+    with_remedy(failure, error)
+}
+
+/// The same failure with the next step, if `error` says that a limit is reached.
+pub fn with_remedy(failure: Failure, error: &(dyn std::error::Error + 'static)) -> Failure {
+    match kiln_engine::remedy(error) {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
 }
 
 pub(crate) fn cannot_go_on(trouble: &Trouble) -> Failure {

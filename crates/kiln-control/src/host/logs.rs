@@ -1,7 +1,8 @@
 //! What instances wrote, also those long gone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_model::{
@@ -56,24 +57,20 @@ impl LocalHost {
         }
         self.is_known(wanted)?;
         let mut reading = Reading::default();
-        let mut last = wanted.tail.map(|most| Last { most: most as usize, lines: VecDeque::new() });
-        loop {
-            self.read_on(wanted, &mut reading, &mut |written| {
-                match &mut last {
-                    Some(last) => last.push(written),
-                    None => asker.tell(event(written)),
-                }
-                if asker.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            // From now on, all that is new.
-            for written in last.take().into_iter().flat_map(|last| last.lines) {
-                asker.tell(event(written));
-            }
-            if !wanted.follow || asker.is_gone() || self.is_stopping() {
-                return Ok(Answer::Done);
-            }
-            self.driver.pause_for(ROUND);
+        let mut tell = |written| {
+            asker.tell(event(written));
+            if asker.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match wanted.tail {
+            Some(most) => self.read_last(wanted, &mut reading, most as usize, &mut tell)?,
+            None => self.read_on(wanted, &mut reading, &mut tell)?,
         }
+        // From now on, all that is new.
+        while wanted.follow && !asker.is_gone() && !self.is_stopping() {
+            self.driver.pause_for(ROUND);
+            self.read_on(wanted, &mut reading, &mut tell)?;
+        }
+        Ok(Answer::Done)
     }
 
     /// Refuses to look for the output of what never was: nothing would ever come.
@@ -110,15 +107,26 @@ impl LocalHost {
     pub(crate) fn tail(&self, instance: &InstanceId, count: u32) -> Vec<String> {
         let files = files(&self.store.output_dir()).unwrap_or_default();
         let Some(paths) = files.get(instance) else { return Vec::new() };
-        let mut reading = OutputFiles::default();
-        let mut last = Last { most: count as usize, lines: VecDeque::new() };
-        let sources = reading.begin(vec![(instance.clone(), paths.clone())], false).unwrap_or_default();
+        let one = vec![(instance.clone(), paths.clone())];
         // What cannot be read any more is not told.
-        let _ = merge(sources, &mut |_, line| {
-            last.push(line);
-            ControlFlow::Continue(())
-        });
-        last.lines.into_iter().map(|line| Line::from(line).text).collect()
+        let last = OutputFiles::default().last(one, count as usize, false).unwrap_or_default();
+        last.into_iter().map(|(_, line)| Line::from(line).text).collect()
+    }
+
+    /// Tells the last lines, in the order in which they were written.
+    fn read_last(
+        &self,
+        wanted: &Wanted,
+        reading: &mut Reading,
+        most: usize,
+        tell: &mut dyn FnMut(Written) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let of_interest = self.of_interest(wanted, reading)?;
+        let last = reading.files.last(of_interest, most, wanted.follow).map_err(|e| self.unread(&e))?;
+        let mut written =
+            last.into_iter().map(|(instance, line)| Written::of(&instance, &reading.origins, line));
+        let _ = written.try_for_each(tell);
+        Ok(())
     }
 
     /// Tells what has been written since the last call, in the order in which it was, until whoever is told has enough.
@@ -128,14 +136,27 @@ impl LocalHost {
         reading: &mut Reading,
         tell: &mut dyn FnMut(Written) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let dir = self.store.output_dir();
-        let failed = |e: std::io::Error| {
-            Failure::new(ExitCode::Host, format!("could not read the output in {}", dir.display()))
-                .because(e.to_string())
-        };
+        let of_interest = self.of_interest(wanted, reading)?;
+        let Reading { files, origins } = reading;
+        let sources = files.begin(of_interest, wanted.follow).map_err(|e| self.unread(&e))?;
+        let mut with_origin =
+            |instance: &InstanceId, line: WholeLine| tell(Written::of(instance, origins, line));
+        merge(sources, &mut with_origin).map_err(|e| self.unread(&e))
+    }
+
+    fn unread(&self, error: &std::io::Error) -> Failure {
+        super::failure::system(&format!("read the output in {}", self.store.output_dir().display()), error)
+    }
+
+    /// The files of those whose output is wanted.
+    fn of_interest(
+        &self,
+        wanted: &Wanted,
+        reading: &mut Reading,
+    ) -> Result<Vec<(InstanceId, Vec<PathBuf>)>, Failure> {
         let mut lineage = None;
         let mut of_interest = Vec::new();
-        for (instance, paths) in files(&dir).map_err(failed)? {
+        for (instance, paths) in files(&self.store.output_dir()).map_err(|e| self.unread(&e))? {
             if wanted.instance.as_ref().is_some_and(|i| *i != instance) {
                 continue;
             }
@@ -150,27 +171,13 @@ impl LocalHost {
                 of_interest.push((instance, paths));
             }
         }
-        let sources = reading.files.begin(of_interest, wanted.follow).map_err(failed)?;
-        let origins = &reading.origins;
-        let mut with_origin = |instance: &InstanceId, line: WholeLine| {
-            tell(Written { instance: instance.clone(), origin: origins[instance].clone(), line: line.into() })
-        };
-        merge(sources, &mut with_origin).map_err(failed)
+        Ok(of_interest)
     }
 }
 
-/// The last lines there are: no more than asked for are ever held.
-struct Last<T> {
-    most: usize,
-    lines: VecDeque<T>,
-}
-
-impl<T> Last<T> {
-    fn push(&mut self, line: T) {
-        self.lines.push_back(line);
-        if self.lines.len() > self.most {
-            self.lines.pop_front();
-        }
+impl Written {
+    fn of(instance: &InstanceId, origins: &BTreeMap<InstanceId, Option<Origin>>, line: WholeLine) -> Self {
+        Self { instance: instance.clone(), origin: origins[instance].clone(), line: line.into() }
     }
 }
 

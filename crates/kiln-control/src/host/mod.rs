@@ -112,6 +112,18 @@ impl LocalHost {
         let history = StoredHistory::of(log);
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
+        let started = Self::drive_with(config, (store, held), (history, past), waker, processes.clone());
+        started.inspect_err(|_| processes.withdraw())
+    }
+
+    /// A host with processes, which it goes on with where the `past` ends.
+    fn drive_with(
+        config: HostConfig,
+        (store, held): (Store, HostLock),
+        (history, past): (StoredHistory, Past),
+        waker: Arc<Waker>,
+        processes: Arc<Processes>,
+    ) -> Result<Self, Failure> {
         let engine = processes.engine();
         let (wake, clock) = (waker.clone(), SystemClock);
         let prober = Prober::start(engine.clone(), Arc::new(clock), move || wake.wake())
@@ -124,10 +136,7 @@ impl LocalHost {
             shelf: Box::new(store.clone()),
             clock: Box::new(clock),
         };
-        let core = Core::new(world, past).map_err(|trouble| {
-            processes.end_if_new();
-            failure::cannot_go_on(&trouble)
-        })?;
+        let core = Core::new(world, past).map_err(|trouble| failure::cannot_go_on(&trouble))?;
         let driver = Driver::new(core, waker);
         let host = Self {
             listen: processes.address(),
@@ -153,7 +162,6 @@ impl LocalHost {
             (self.driver.clone(), self.driver.clone(), self.driver.clone());
         let (engine, processes) = (self.engine.clone(), self.processes.clone());
         let mut threads: Vec<(&str, Body)> = vec![
-            ("core", Box::new(move || turning.turn())),
             ("engine", Box::new(move || listening.listen(&*engine))),
             ("processes", Box::new(move || processes.supervise(&supervising))),
         ];
@@ -163,9 +171,11 @@ impl LocalHost {
             let (driver, processes, clock) = (self.driver.clone(), self.processes.clone(), self.clock);
             threads.push(("certificates", Box::new(move || renewals.run(&driver, &processes, &clock))));
         }
+        // Nothing is done before all that it takes is there.
+        threads.push(("core", Box::new(move || turning.turn())));
         for (name, body) in threads {
             let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
-            let thread = spawned.map_err(|e| failure::system("start a thread", &e))?;
+            let thread = spawned.map_err(|e| failure::system(&format!("start the thread `{name}`"), &e))?;
             lock(&self.threads).push(thread);
         }
         Ok(())
@@ -204,9 +214,17 @@ impl LocalHost {
         self.driver.is_stopped()
     }
 
+    /// Undoes a start that is of no use to anybody: the control plane ends, and with it what it has started. What it found
+    /// goes on.
+    pub fn withdraw(&self) {
+        self.leave();
+        self.processes.withdraw();
+    }
+
     /// Ends the control plane and leaves everything else as it is: instances run on, the edge serves on.
     pub fn leave(&self) {
         self.driver.stop();
+        self.engine.call_back();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // A thread that panicked has said so already.
@@ -232,6 +250,8 @@ impl LocalHost {
         }
         self.leave();
         let processes = self.processes.end().map_err(|trouble| failure::cannot_end(&trouble));
+        // What stays of it is found by whoever opens the store next.
+        let _ = self.store.remove_abandoned();
         ended.insert(all.and(processes)).clone()
     }
 

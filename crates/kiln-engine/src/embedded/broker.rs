@@ -5,7 +5,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use kiln_model::{InstanceId, NeedName};
 
@@ -40,7 +39,7 @@ impl Broker for Client {
 
     fn listeners(&self, id: &InstanceId) -> Result<Vec<(NeedName, OwnedFd)>, EngineError> {
         let attempted = "get what listens inside an instance";
-        let asked = self.0.ask(Call::Listeners { id: id.clone() }, Duration::ZERO);
+        let asked = self.0.ask(Call::Listeners { id: id.clone() });
         match asked.map_err(unreachable(attempted))? {
             (Answer::Listeners(names), arrived) if names.len() == arrived.len() => {
                 Ok(names.into_iter().zip(arrived).collect())
@@ -53,7 +52,7 @@ impl Broker for Client {
     fn store(&self, id: &InstanceId, need: &NeedName) -> Result<OwnedFd, EngineError> {
         let attempted = "connect to a store";
         let call = Call::Store { id: id.clone(), need: need.clone() };
-        match self.0.ask(call, Duration::ZERO).map_err(unreachable(attempted))? {
+        match self.0.ask(call).map_err(unreachable(attempted))? {
             (Answer::Sockets, mut arrived) if arrived.len() == 1 => Ok(arrived.remove(0)),
             (Answer::NoSuchInstance, _) => Err(EngineError::NoSuchInstance(id.clone())),
             (other, _) => Err(unexpected(attempted, other)),

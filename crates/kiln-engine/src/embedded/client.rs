@@ -14,17 +14,20 @@ use kiln_model::{
 
 use rustix::fs::{Mode, OFlags};
 
+use super::bell::Bell;
 use super::cgroup::{Controller, Disk, Layout, NO_IO};
 use super::launch::bytes_of_texts;
 use super::line::{Begun, Lines};
 use super::wire::{Answer, CONTROL_SOCKET, Call, Cursor, MOST_DESCRIPTORS};
-use crate::{Engine, EngineError, Execution};
+use crate::{Engine, EngineError, Execution, Room};
 
 /// Instances as children of the keeper that works in a run directory.
 #[derive(Debug)]
 pub struct Embedded {
     lines: Lines,
     known: Mutex<Cursor>,
+    /// Calls back whoever waits for changes.
+    bell: Bell,
 }
 
 /// How long a keeper may take to make room for another program, and that to begin.
@@ -65,9 +68,9 @@ impl Embedded {
     /// # Errors
     /// [`EngineError::Unreachable`] if there is none.
     pub fn connect(run_dir: &Path) -> Result<Self, EngineError> {
-        let lines =
-            Lines::open(&run_dir.join(CONTROL_SOCKET)).map_err(unreachable("speak with its keeper"))?;
-        Ok(Self { lines, known: Mutex::default() })
+        let attempted = "speak with its keeper";
+        let lines = Lines::open(&run_dir.join(CONTROL_SOCKET)).map_err(unreachable(attempted))?;
+        Ok(Self { lines, known: Mutex::default(), bell: Bell::new().map_err(unreachable(attempted))? })
     }
 
     /// Kills all instances and ends the keeper; returns when nothing of them is left.
@@ -122,7 +125,7 @@ impl Embedded {
 
     /// A keeper ends conversations it does not understand.
     fn ask_for_upgrade(&self, call: Call) -> Result<Answer, UpgradeError> {
-        match self.lines.ask(call, Duration::ZERO) {
+        match self.lines.ask(call) {
             Ok((answer, _)) => Ok(answer),
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidData) => {
                 Err(UpgradeError::NotUnderstood)
@@ -132,7 +135,7 @@ impl Embedded {
     }
 
     fn ask(&self, attempted: &'static str, call: Call) -> Result<Answer, EngineError> {
-        let (answer, _) = self.lines.ask(call, Duration::ZERO).map_err(unreachable(attempted))?;
+        let (answer, _) = self.lines.ask(call).map_err(unreachable(attempted))?;
         Ok(answer)
     }
 
@@ -237,13 +240,18 @@ impl Engine for Embedded {
         let mut known = self.known.lock().expect("no panic while changes are waited for");
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let call = Call::Changes { since: *known, timeout_ms };
-        match self.lines.ask(call, timeout).map_err(unreachable(attempted))?.0 {
-            Answer::Changes { statuses, until } => {
+        match self.lines.ask_until(&self.bell, call, timeout).map_err(unreachable(attempted))? {
+            None => Ok(Vec::new()),
+            Some((Answer::Changes { statuses, until }, _)) => {
                 *known = until;
                 Ok(statuses)
             }
-            other => Err(unexpected(attempted, other)),
+            Some((other, _)) => Err(unexpected(attempted, other)),
         }
+    }
+
+    fn call_back(&self) {
+        self.bell.ring();
     }
 
     fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
@@ -260,6 +268,13 @@ impl Engine for Embedded {
             Ok(layout) if layout.has(Controller::Io) => Disk::of(&image.objects).err().map(|e| e.to_string()),
             Ok(_) => Some(NO_IO.into()),
             Err(missing) => Some(missing),
+        }
+    }
+
+    fn room(&self) -> Option<Room> {
+        match self.ask("tell who it is", Call::Who) {
+            Ok(Answer::Keeper { pid }) => super::room::left_to(pid).ok()?,
+            _ => None,
         }
     }
 
@@ -325,7 +340,7 @@ pub(super) fn sockets(lines: &Lines, id: &InstanceId, count: u32) -> Result<Vec<
     while sockets.len() < count as usize {
         let more = (count as usize - sockets.len()).min(MOST_DESCRIPTORS);
         let call = Call::Sockets { id: id.clone(), count: more as u32 };
-        match lines.ask(call, Duration::ZERO).map_err(unreachable(attempted))? {
+        match lines.ask(call).map_err(unreachable(attempted))? {
             (Answer::Sockets, arrived) if arrived.len() == more => sockets.extend(arrived),
             (Answer::NoSuchInstance, _) => return Err(EngineError::NoSuchInstance(id.clone())),
             (other, _) => return Err(unexpected(attempted, other)),

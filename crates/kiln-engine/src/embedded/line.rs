@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
+use super::bell::{Bell, First};
 use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive, send};
 
 /// How long a keeper that works may take to answer what it does not wait with.
@@ -33,21 +34,48 @@ impl Lines {
         Ok(Self { socket: socket.to_owned(), idle: Mutex::new(vec![first]) })
     }
 
-    /// Asks, and waits for the answer, `longer` than usual.
+    /// Asks, and waits for the answer.
     ///
     /// All that can be asked is safe to repeat, so a connection that broke, as when the keeper was killed or replaced,
     /// is replaced too: a new one waits until the next keeper admits it.
-    pub(super) fn ask(&self, call: Call, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
+    pub(super) fn ask(&self, call: Call) -> io::Result<(Answer, Vec<OwnedFd>)> {
+        self.ask_on_any(call, |line, request| line.ask(request, |_| Ok(())))
+    }
+
+    /// Asks for what may take `longer` than usual, and waits for the answer or until the bell rings: none then.
+    pub(super) fn ask_until(
+        &self,
+        bell: &Bell,
+        call: Call,
+        longer: Duration,
+    ) -> io::Result<Option<(Answer, Vec<OwnedFd>)>> {
+        let wait = |stream: &UnixStream| match bell.wait(stream, PATIENCE.saturating_add(longer))? {
+            First::Answer => Ok(()),
+            // The answer to come is nobody's: the connection ends with it.
+            First::Bell => Err(io::ErrorKind::Interrupted.into()),
+            First::Nothing => Err(io::ErrorKind::TimedOut.into()),
+        };
+        match self.ask_on_any(call, |line, request| line.ask(request, &wait)) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn ask_on_any<T>(
+        &self,
+        call: Call,
+        ask: impl Fn(&mut Line, &mut Request) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut request = Request { number: 0, call };
         if let Some(mut line) = self.take_idle() {
-            match line.ask(&mut request, longer) {
+            match ask(&mut line, &mut request) {
                 Err(e) if is_broken(&e) => {}
                 answered => return self.put_back(line, answered),
             }
         }
         for _ in 0..KEEPERS_AT_ONCE {
             let mut line = Line::open(&self.socket)?;
-            match line.ask(&mut request, longer) {
+            match ask(&mut line, &mut request) {
                 Err(e) if is_broken(&e) => {}
                 answered => return self.put_back(line, answered),
             }
@@ -58,7 +86,7 @@ impl Lines {
     /// Asks, waits for the answer, and then for the end of the keeper.
     pub(super) fn ask_last(&self, call: Call) -> io::Result<Answer> {
         let mut line = Line::open(&self.socket)?;
-        let (answer, _) = line.ask(&mut Request { number: 0, call }, Duration::ZERO)?;
+        let (answer, _) = line.ask(&mut Request { number: 0, call }, |_| Ok(()))?;
         line.wait_for_end()?;
         Ok(answer)
     }
@@ -122,15 +150,21 @@ impl Line {
         Ok(Self { stream, inbox: Inbox::default(), last_number: 0 })
     }
 
-    fn ask(&mut self, request: &mut Request, longer: Duration) -> io::Result<(Answer, Vec<OwnedFd>)> {
+    /// Asks; `wait` returns when the answer begins.
+    fn ask(
+        &mut self,
+        request: &mut Request,
+        wait: impl FnOnce(&UnixStream) -> io::Result<()>,
+    ) -> io::Result<(Answer, Vec<OwnedFd>)> {
         self.last_number += 1;
         request.number = self.last_number;
         let mut frame = Frame::of(request)?;
-        self.stream.set_read_timeout(Some(PATIENCE.saturating_add(longer)))?;
+        self.stream.set_read_timeout(Some(PATIENCE))?;
         let written = io::Write::write_all(&mut self.stream, &frame.0);
         // There may have been secrets in it.
         frame.0.zeroize();
         written?;
+        wait(&self.stream)?;
         let (reply, descriptors) = self.hear()?;
         if reply.number != self.last_number {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"));

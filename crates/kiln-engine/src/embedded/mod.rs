@@ -8,7 +8,9 @@
 //! | `client` | the engine, as control has it |
 //! | `broker` | the way to sockets in the networks of instances, as the edge has it |
 //! | `connections` | connections inside an instance's network |
+//! | `room` | how many more instances a keeper can hold |
 //! | `line` | one connection to a keeper, from the outside |
+//! | `bell` | what calls back whoever waits on one |
 //! | `wire` | what is said on it |
 //! | `keeper` | the process all instances are children of |
 //! | `launch` | from an order to a running program |
@@ -16,6 +18,7 @@
 //! | `seccomp` | the system calls instances may make |
 //! | `capture` | what instances write, on its way to files |
 
+mod bell;
 pub mod broker;
 mod capture;
 mod cgroup;
@@ -24,6 +27,7 @@ mod connections;
 pub mod keeper;
 mod launch;
 mod line;
+mod room;
 mod seccomp;
 mod wire;
 

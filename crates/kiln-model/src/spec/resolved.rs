@@ -215,11 +215,11 @@ pub struct ServiceSpec {
 pub struct HealthSpec {
     /// The question.
     pub probe: Probe,
-    /// How often it is asked.
+    /// How often it is asked; until an instance is healthy for the first time every 20ms, if that is more often.
     pub interval: Millis,
     /// How long one answer may take.
     pub timeout: Millis,
-    /// Answers in a row that make an instance healthy; at least 1.
+    /// Answers in a row that make an instance healthy, whatever lies between them; at least 1.
     pub healthy_after: u32,
     /// Missed answers in a row that make it unhealthy again; at least 1.
     pub unhealthy_after: u32,

@@ -1,6 +1,6 @@
 //! What an engine tells of its instances.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_model::{InstanceState, InstanceStatus};
 
@@ -11,6 +11,7 @@ pub(super) const CASES: &[Case] = &[
     ("the list is sorted by id", sorted),
     ("changes come once, in the order in which they came about", changes_in_order),
     ("no changes are told when the time is over", no_changes),
+    ("who waits for changes can be called back", call_back),
     ("what is forgotten is unknown, and only what has ended is", forget),
 ];
 
@@ -45,6 +46,22 @@ fn names(statuses: &[InstanceStatus]) -> Vec<&str> {
 fn no_changes(harness: &dyn Harness) {
     assert_eq!(harness.engine().changes(Duration::ZERO).unwrap(), []);
     assert_eq!(harness.engine().changes(Duration::from_millis(20)).unwrap(), []);
+}
+
+fn call_back(harness: &dyn Harness) {
+    const LONG: Duration = Duration::from_secs(60);
+    let (engine, begun) = (harness.engine(), Instant::now());
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| engine.changes(LONG).unwrap());
+        engine.call_back();
+        assert_eq!(waits.join().unwrap(), []);
+    });
+    // Also before anybody waits, and once.
+    engine.call_back();
+    assert_eq!(engine.changes(LONG).unwrap(), []);
+    assert!(begun.elapsed() < LONG, "nobody has come back before the time was over");
+    let id = run_one(harness, "a", Program::Runs);
+    assert_eq!(names(&told(harness)), [id.as_str()], "nothing is lost by it");
 }
 
 fn forget(harness: &dyn Harness) {

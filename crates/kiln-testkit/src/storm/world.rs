@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use kiln_control::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};
-use kiln_engine::{Engine, EngineError, Execution};
+use kiln_engine::{Engine, EngineError, Execution, Room};
 use kiln_model::{
     AppName, Audience, EdgeCounts, ExecOrder, Exit, FleetCount, FleetEvidence, FleetId, ImageDigest,
     ImageHandle, InstanceId, InstanceOrder, InstanceStatus, Limits, Record, Release, ReleaseId,
@@ -354,6 +354,8 @@ impl Engine for Ground {
         self.engine("tell what changed", || None, |truth| std::mem::take(&mut truth.reports))
     }
 
+    fn call_back(&self) {}
+
     fn forget(&self, ids: &[InstanceId]) -> Result<(), EngineError> {
         self.engine(
             "forget instances",
@@ -378,6 +380,10 @@ impl Engine for Ground {
     }
 
     fn unenforceable(&self, _: &Limits, _: &ImageHandle) -> Option<String> {
+        None
+    }
+
+    fn room(&self) -> Option<Room> {
         None
     }
 

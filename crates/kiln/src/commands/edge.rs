@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use kiln_control::with_remedy;
 use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, Sockets, Trust};
 use kiln_engine::embedded::broker;
 use kiln_engine::{Broker, EngineError};
@@ -34,7 +35,7 @@ pub(crate) struct Edge {
 }
 
 pub(crate) fn run(args: &Edge, context: &Context) -> Result<(), Failure> {
-    let failed = |e| Failure::from_error(ExitCode::Host, &e);
+    let failed = |e| with_remedy(Failure::from_error(ExitCode::Host, &e), &e);
     let broker = to_broker(&context.root(None).join("run"))?;
     let config = EdgeConfig {
         sockets: Sockets::inherited().map_err(failed)?,

@@ -1,6 +1,7 @@
 //! `kiln keeper`, which `kiln serve` and `kiln up` start.
 
 use clap::Args;
+use kiln_control::with_remedy;
 use kiln_engine::embedded::keeper::{self, Config, KeeperError};
 use kiln_model::{ExitCode, Failure};
 
@@ -16,12 +17,13 @@ pub(crate) fn run(_: &Keeper, context: &Context) -> Result<(), Failure> {
     let (run_dir, output_dir) = (root.join("run"), root.join("output"));
     let config = Config { run_dir, output_dir, edge_uid: Some(USER), times: None };
     keeper::run(&config).map_err(|error| {
-        let failure = Failure::from_error(ExitCode::Host, &error);
-        match error {
+        let of = |code| Failure::from_error(code, &error);
+        match &error {
             KeeperError::Unsupported(_) => {
-                failure.hint("Kiln's instances need a newer or otherwise built kernel")
+                of(ExitCode::Host).hint("Kiln's instances need a newer or otherwise built kernel")
             }
-            KeeperError::AlreadyRunning { .. } | KeeperError::System { .. } => failure,
+            KeeperError::AlreadyRunning { .. } => of(ExitCode::Busy),
+            KeeperError::System { .. } => with_remedy(of(ExitCode::Host), &error),
         }
     })
 }

@@ -3,11 +3,9 @@
 use clap::Args;
 use kiln_model::Failure;
 
-use super::status;
 use crate::args::EdgeArgs;
 use crate::context::{Context, require_root};
 use crate::foreground::Already;
-use crate::live::Live;
 use crate::local::Local;
 use crate::{output, progress};
 
@@ -44,8 +42,7 @@ pub(crate) fn run(args: &Serve, context: &Context) -> Result<(), Failure> {
         .output
         .result(&ready, || format!("serving at {address}, taking commands on {}", socket.display()))?;
     // A daemon's stdout is no place for a picture: `kiln status --watch` draws one wherever it is wanted.
-    let already =
-        local.foreground.watch(Live::plain(Box::new(std::io::sink())), status::picture(context.output));
+    let already = local.foreground.wait();
     local.leave();
     output::aside(match already {
         Already::Down => "everything is down",

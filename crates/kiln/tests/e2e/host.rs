@@ -127,6 +127,28 @@ impl TestHost {
         Self::start_unshared(baked_root(), "-m", &format!("mount --bind {} /etc/hosts", hosts.display()))
     }
 
+    /// Starts a host as a process that did something first, such as giving up rights; where it does not start, its state
+    /// directory, exit code and words.
+    pub(crate) fn try_start<F>(root: TempDir, first: F) -> Result<Self, (TempDir, Option<i32>, String)>
+    where
+        F: FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    {
+        let traces = Traces::before();
+        match try_serve(root.path(), first) {
+            Ok((child, address)) => Ok(Self { root, address, child, traces }),
+            Err((code, said)) => Err((root, code, said)),
+        }
+    }
+
+    /// Starts another control plane as a process that did something first; its exit code and words where it does not start.
+    pub(crate) fn try_restart_control<F>(&mut self, first: F) -> Result<(), (Option<i32>, String)>
+    where
+        F: FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    {
+        (self.child, self.address) = try_serve(self.root.path(), first)?;
+        Ok(())
+    }
+
     /// In namespaces of its own, after something was done there.
     fn start_unshared(root: TempDir, namespaces: &str, first: &str) -> Self {
         let traces = Traces::before();
@@ -373,6 +395,29 @@ fn serve(root: &Path) -> (Child, String) {
     let (mut child, address) = serve_as(Command::new(KILN), root, &[], None);
     let address = address.unwrap_or_else(|| panic!("kiln serve ended ({:?})", child.wait()));
     (child, address)
+}
+
+/// Starts `kiln serve` as a process that did something first, and waits until it says where it listens, or ends.
+fn try_serve<F>(root: &Path, first: F) -> Result<(Child, String), (Option<i32>, String)>
+where
+    F: FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+{
+    let mut command = Command::new(KILN);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--root"]).arg(root);
+    // SAFETY: a few system calls in the copy of this process; nothing in it waits for a lock another thread has.
+    unsafe { command.pre_exec(first) };
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.expect("kiln can be run");
+    let (told, mut said) = (lines(&mut child), String::new());
+    while let Ok(line) = told.recv() {
+        if let Some(address) = address(&line) {
+            std::thread::spawn(move || told.iter().for_each(drop));
+            return Ok((child, address));
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    Err((child.wait().expect("it has ended").code(), said))
 }
 
 fn serve_as(

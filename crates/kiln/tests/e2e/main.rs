@@ -26,6 +26,7 @@ mod hands;
 mod health;
 mod hooks;
 mod host;
+mod host_limits;
 mod luck;
 mod oci;
 mod pause;

@@ -8,7 +8,7 @@ pub(super) mod stores;
 
 use std::collections::BTreeMap;
 
-use kiln_engine::Engine;
+use kiln_engine::{Engine, Room};
 use kiln_model::{
     AppName, AppState, ByteSize, ExitCode, Failure, Release, ReleaseId, ReleaseService, ServiceName,
 };
@@ -97,6 +97,7 @@ pub(super) fn check(
     let Some(machine) = Machine::look(store) else { return Ok(None) };
     let needed = Needed::by(release, state);
     machine.carries(needed)?;
+    fits(needed.instances, engine.room())?;
     Ok(machine.doubt(needed, limits))
 }
 
@@ -180,6 +181,20 @@ impl Machine {
     }
 }
 
+/// Refuses more instances than the engine itself has room for.
+fn fits(instances: u64, room: Option<Room>) -> Result<(), Failure> {
+    match room {
+        Some(room) if instances > room.instances => {
+            let what = format!(
+                "{instances} new instances beside those that are there do not fit: {} carries about {} more",
+                room.limit, room.instances
+            );
+            Err(Failure::new(ExitCode::Host, what).hint(room.remedy))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A line of /proc/meminfo in bytes.
 fn meminfo(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -229,6 +244,16 @@ mod tests {
             None,
             "a warm rollback makes nothing"
         );
+    }
+
+    #[test]
+    fn more_than_the_engine_has_room_for_is_refused_with_the_limit() {
+        let room =
+            |instances| Some(Room { instances, limit: "a limit (7)".into(), remedy: "raise it".into() });
+        assert_eq!([fits(40, room(40)), fits(40, None)], [Ok(()), Ok(())]);
+        let refusal = fits(41, room(40)).unwrap_err();
+        assert!(refusal.message.ends_with("do not fit: a limit (7) carries about 40 more"), "{refusal}");
+        assert_eq!(refusal.hint.as_deref(), Some("raise it"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The keeper process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,32 +10,38 @@ use kiln_engine::{Engine, EngineError};
 use kiln_model::{ExitCode, Failure, InstanceStatus};
 use kiln_store::Store;
 
+use super::Origin;
+use super::program::Program;
+use crate::host::failure as failures;
 use crate::world::Trouble;
 
 /// The keeper, seen from the control plane it makes instances for.
 pub(crate) struct KeeperProcess {
-    program: PathBuf,
+    program: Program,
     root: PathBuf,
     engine: Arc<Embedded>,
-    is_new: bool,
+    origin: Origin,
 }
 
 impl KeeperProcess {
     /// Starts a keeper, or takes over the one that runs already.
     pub(crate) fn start(program: &Path, store: &Store) -> Result<Self, Failure> {
-        let (program, root) = (program.to_owned(), store.root().to_owned());
+        let (program, root) = (Program::at(program), store.root().to_owned());
         let found = Found::in_dir(&store.run_dir());
         let started = take_over_or_spawn(&program, &root, &store.run_dir());
-        let (engine, is_new) = started.map_err(|trouble| match &found {
-            Some(found) if found.is_there() => found.refusal(&UpgradeError::NotUnderstood, &program),
-            _ => Failure::new(ExitCode::Host, "could not start the keeper, which makes instances")
-                .because(trouble.to_string()),
+        let (engine, is_new) = started.map_err(|why| match &found {
+            Some(found) if found.is_there() => found.refusal(&UpgradeError::NotUnderstood, program.path()),
+            _ => not_started(why),
         })?;
         if !is_new {
             let found = Found::in_dir(&store.run_dir()).or(found).unwrap_or_default();
-            engine.upgrade(&program).map_err(|e| found.refusal(&e, &program))?;
+            engine.upgrade(program.path()).map_err(|e| found.refusal(&e, program.path()))?;
         }
-        Ok(Self { program, root, engine: Arc::new(engine), is_new })
+        let runs = |there: Vec<InstanceStatus>| there.iter().any(|status| status.state.pid().is_some());
+        // A new one that has found instances is not ours to end: they are not.
+        let is_ours = is_new && !engine.list().is_ok_and(runs);
+        let origin = if is_ours { Origin::Ours } else { Origin::Found };
+        Ok(Self { program, root, engine: Arc::new(engine), origin })
     }
 
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
@@ -43,7 +49,7 @@ impl KeeperProcess {
     }
 
     /// Starts another keeper if there is neither one nor a holder that makes the next one. Whether it did.
-    pub(crate) fn revive(&self) -> Result<bool, Trouble> {
+    pub(crate) fn revive(&self) -> Result<bool, Failure> {
         if Embedded::connect(&self.root.join("run")).is_ok() {
             return Ok(false);
         }
@@ -54,17 +60,20 @@ impl KeeperProcess {
         self.engine.shutdown().map_err(|e| Trouble::of(&e))
     }
 
-    /// Whether this control plane has started it, and it has found nothing that lives.
-    pub(crate) fn is_new(&self) -> bool {
-        let runs = |there: Vec<InstanceStatus>| there.iter().any(|status| status.state.pid().is_some());
-        self.is_new && !self.engine.list().is_ok_and(runs)
-    }
-
-    pub(crate) fn end_if_new(&self) {
-        if self.is_new() {
+    /// Ends it, and all that it has made, if this control plane has started it.
+    pub(crate) fn withdraw(&self) {
+        if self.origin == Origin::Ours {
             let _ = self.end();
         }
     }
+}
+
+/// Says what was attempted, above what the program itself had to say.
+fn not_started(why: Failure) -> Failure {
+    let mut failure = Failure::new(ExitCode::Host, "could not start the keeper, which makes instances");
+    failure.causes = [vec![why.message], why.causes].concat();
+    failure.hint = why.hint;
+    failure
 }
 
 /// A keeper that was there before, as its lock tells of it.
@@ -121,18 +130,22 @@ impl Found {
 
 /// The keeper that answers, or a new one; whether it is new. One that was just killed still accepts connections for a
 /// moment, and still holds its lock: only an answer counts, and a refusal is not the last word.
-fn take_over_or_spawn(program: &Path, root: &Path, run_dir: &Path) -> Result<(Embedded, bool), Trouble> {
+fn take_over_or_spawn(program: &Program, root: &Path, run_dir: &Path) -> Result<(Embedded, bool), Failure> {
     let deadline = Instant::now() + Duration::from_secs(3);
     loop {
         if let Ok(engine) = answering(run_dir) {
             return Ok((engine, false));
         }
-        let spawned = spawn(program, root).and_then(|()| answering(run_dir).map_err(|e| Trouble::of(&e)));
-        match spawned {
-            Ok(engine) => return Ok((engine, true)),
-            Err(trouble) if Instant::now() >= deadline => return Err(trouble),
-            Err(_) => std::thread::park_timeout(Duration::from_millis(20)),
+        let why = match spawn(program, root).map(|()| answering(run_dir)) {
+            Ok(Ok(engine)) => return Ok((engine, true)),
+            Ok(Err(e)) => Failure::from_error(ExitCode::Busy, &e),
+            Err(why) => why,
+        };
+        // Whatever else it says will be the same in a moment.
+        if why.code != ExitCode::Busy || Instant::now() >= deadline {
+            return Err(why);
         }
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
@@ -143,16 +156,29 @@ fn answering(run_dir: &Path) -> Result<Embedded, EngineError> {
 }
 
 /// Starts a keeper; returns when it accepts requests. What is started becomes a process of its own, and what it has
-/// to say against that comes on its standard error before.
-fn spawn(program: &Path, root: &Path) -> Result<(), Trouble> {
-    let mut command = Command::new(program);
-    command.env_clear().arg("keeper").arg("--root").arg(root);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let output =
-        command.output().map_err(|e| Trouble(format!("{} could not be run: {e}", program.display())))?;
+/// to say against that comes on its standard output before, as a document, and on its standard error.
+fn spawn(program: &Program, root: &Path) -> Result<(), Failure> {
+    let mut command = program.command();
+    command.env_clear().arg("keeper").arg("--root").arg(root).arg("--json");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = || format!("run {}", program.path().display());
+    let output = command.output().map_err(|e| failures::system(&run(), &e))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Trouble(said.trim().trim_start_matches("error: ").to_owned()))
+    Err(told(&output.stdout).unwrap_or_else(|| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Failure::new(ExitCode::Host, format!("{} is no program of this host", program.path().display()))
+            .because(format!("it ended ({}): {}", output.status, said.trim()))
+            .hint(format!("put this version of Kiln back to {}", program.path().display()))
+    }))
+}
+
+/// The failure in a document `{"failure": …}`.
+fn told(document: &[u8]) -> Option<Failure> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        failure: Failure,
+    }
+    serde_json::from_slice::<Told>(document).ok().map(|told| told.failure)
 }

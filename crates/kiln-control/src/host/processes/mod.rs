@@ -3,8 +3,11 @@
 
 mod edge;
 mod keeper;
+mod missing;
+mod program;
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -18,17 +21,28 @@ use kiln_store::Store;
 use super::HostConfig;
 use super::driver::{Driver, Waker};
 use crate::boundary::between;
+use crate::shelf::time_of_day;
 use crate::sync::lock;
 use crate::world::Trouble;
 pub use edge::EdgeOptions;
 pub(super) use edge::inspect as inspect_certificate;
 use edge::{EdgeProcess, LiveEdge};
 use keeper::KeeperProcess;
+use missing::Missing;
 
 /// How often it is looked after the processes; the end of an edge is noticed at once.
 const ROUND: Duration = Duration::from_millis(100);
 /// How often it is looked whether certificates have been renewed.
 const RENEWALS: Duration = Duration::from_secs(1);
+
+/// Where a process beside control comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This control plane has started it where there was none.
+    Ours,
+    /// It was there, or what it looks after was.
+    Found,
+}
 
 /// Keeper and edge.
 pub(crate) struct Processes {
@@ -36,6 +50,7 @@ pub(crate) struct Processes {
     edge: Arc<EdgeProcess>,
     live: LiveEdge,
     waker: Arc<Waker>,
+    missing: Missing,
 }
 
 /// Where a process beside control complains: to a file, for it outlives the terminal it was started from.
@@ -45,22 +60,25 @@ fn complaints(root: &Path, name: &str) -> Stdio {
     file.map_or_else(Stdio::null, Stdio::from)
 }
 
+/// Writes down what went wrong around a process, beside its own complaints.
+fn complain(log: &Path, words: &str) {
+    if let Ok(mut log) = OpenOptions::new().create(true).append(true).open(log) {
+        let _ = writeln!(log, "{} {words}", time_of_day());
+    }
+}
+
 impl Processes {
     /// Starts them, or takes over those that run already.
     pub(crate) fn start(config: &HostConfig, store: &Store, waker: Arc<Waker>) -> Result<Self, Failure> {
         let keeper = KeeperProcess::start(&config.program, store)?;
-        let started = EdgeProcess::start(config, store).map(Arc::new).and_then(|edge| {
-            let live = LiveEdge::start(edge.clone(), waker.clone());
-            Ok((edge, live.map_err(|e| super::failure::system("start a thread", &e))?))
-        });
-        match started {
-            Ok((edge, live)) => Ok(Self { keeper, edge, live, waker }),
-            Err(failure) => {
-                // A keeper this call has started is of no use to anybody.
-                keeper.end_if_new();
-                Err(failure)
-            }
-        }
+        let edge = EdgeProcess::start(config, store).map(Arc::new).inspect_err(|_| keeper.withdraw())?;
+        let live = LiveEdge::start(edge.clone(), waker.clone()).map_err(|e| {
+            edge.withdraw();
+            keeper.withdraw();
+            super::failure::system("start the thread that talks to the edge", &e)
+        })?;
+        let missing = Missing::in_dir(&store.run_dir());
+        Ok(Self { keeper, edge, live, waker, missing })
     }
 
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
@@ -88,9 +106,9 @@ impl Processes {
         let _ = self.edge.show_automatic(certificates);
     }
 
-    /// What people should know of the certificates that clients are shown.
+    /// What people should know: of a process that is missing, and of the certificates that clients are shown.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.edge.warnings()
+        self.missing.warnings().into_iter().chain(self.edge.warnings()).collect()
     }
 
     /// Writes down what went wrong around the edge, beside its own complaints.
@@ -107,23 +125,22 @@ impl Processes {
         self.edge.renew()
     }
 
-    /// Ends what this control plane has started, if it has.
-    pub(crate) fn end_if_new(&self) {
-        if self.keeper.is_new() {
-            let _ = self.end();
-        }
+    /// Undoes a start: what this control plane has started ends with all that came of it, and what it found goes on.
+    pub(crate) fn withdraw(&self) {
+        self.edge.withdraw();
+        self.keeper.withdraw();
     }
 
     /// Starts again what has died, as long as the host runs.
     pub(crate) fn supervise(&self, driver: &Driver) {
         let mut looked = Instant::now();
         while !driver.is_stopped() {
-            if matches!(self.keeper.revive(), Ok(true)) {
+            if self.missing.heed(Missing::KEEPER, self.keeper.revive()) {
                 // The core asks it what is there.
                 lock(&driver.core).engine_is_new();
                 self.waker.wake();
             }
-            if matches!(self.edge.revive(), Ok(true)) {
+            if self.missing.heed(Missing::EDGE, self.edge.revive()) {
                 lock(&driver.core).edge_is_new();
                 self.waker.wake();
             }

@@ -54,6 +54,13 @@ impl Groups {
         Ok(Self { unified, v1: v1.collect::<Result<_, _>>()? })
     }
 
+    /// Removes the directories `name` that are there and empty, without opening any of them.
+    pub(crate) fn remove_empty(layout: &Layout, name: &str) {
+        let roots = layout.v1.iter().map(|(root, _)| root).chain([&layout.unified]);
+        // One that is not empty stays.
+        roots.for_each(|root| drop(fs::remove_dir(root.join(name))));
+    }
+
     /// Whether there is a controller for it.
     pub(crate) fn can_limit_reading(&self) -> bool {
         self.all().any(|h| h.controllers.contains(&Controller::Io))

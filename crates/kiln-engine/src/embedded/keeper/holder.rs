@@ -13,14 +13,16 @@
 //! closes the descriptors; then the pipes live on in the instances, and the next keeper finds them there.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, poll};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+use super::descriptors::Mark;
 use super::journal::Left;
+use super::ready::IsReady;
 use super::{KeeperError, heir};
 
 /// Which of the two this process is now.
@@ -36,10 +38,15 @@ const LONG_ENOUGH: Duration = Duration::from_secs(2);
 /// How long a holder waits before it makes the next keeper after the nth that was not.
 const PAUSES_MS: [i64; 6] = [0, 0, 20, 100, 500, 2000];
 
-/// Makes keepers until one ends properly. `estate` is what a successor is to be left.
+/// Makes keepers until one ends properly. `estate` is what a successor is to be left, `ready` what the first uses up
+/// when it works: if it does not, whoever waits for that hears why, and there is no second.
 ///
 /// Returns in each keeper, which is a copy of this process that shares its descriptors, and in the end here.
-pub(super) fn hold(run_dir: &Path, estate: &heir::Estate) -> Result<Role, KeeperError> {
+pub(super) fn hold(
+    run_dir: &Path,
+    estate: &heir::Estate,
+    ready: Option<(RawFd, Mark)>,
+) -> Result<Role, KeeperError> {
     rustix::process::set_child_subreaper(Pid::from_raw(1))
         .map_err(|e| KeeperError::new("become the parent of orphans", e))?;
     let mut short_lives = 0;
@@ -48,6 +55,9 @@ pub(super) fn hold(run_dir: &Path, estate: &heir::Estate) -> Result<Role, Keeper
         let keeper = copy_with_shared_descriptors().map_err(|e| KeeperError::new("make a keeper", e))?;
         let Some(keeper) = keeper else { return Ok(Role::Keeper) };
         wait_for(keeper).map_err(|e| KeeperError::new("wait for its keeper", e))?;
+        if ready.is_some_and(|(number, mark)| IsReady::is_unused(number, mark)) {
+            return Ok(Role::HolderOfNothing);
+        }
         match Left::read(run_dir).map_err(|e| KeeperError::new("read what its keeper left", e))? {
             Left::Nothing => return Ok(Role::HolderOfNothing),
             Left::Unfinished(past) => {

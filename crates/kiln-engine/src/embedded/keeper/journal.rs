@@ -126,6 +126,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Takes the file in `run_dir` away, if it is there.
+    pub(super) fn remove(run_dir: &Path) {
+        // One that cannot be removed is empty, and says nothing.
+        let _ = fs::remove_file(run_dir.join(NAME));
+    }
+
     /// Takes the file away: there is nothing to go on with.
     pub(super) fn end(&self) {
         // If it cannot be removed, the next keeper finds that nothing in it is there any more.

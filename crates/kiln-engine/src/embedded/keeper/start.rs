@@ -25,6 +25,7 @@ use super::journal::{Journal, Left};
 use super::ready::{IsReady, Ready};
 use super::turn::{Keeper, Outcome};
 use super::{Config, KeeperError, heritage, signals};
+use crate::lack::refusal;
 
 /// Starts a keeper, which becomes a process of its own with a holder, and returns when it accepts requests; then the
 /// calling process is to end. In the keeper and in its holder, returns when it has been told to end and has left
@@ -39,7 +40,12 @@ use super::{Config, KeeperError, heritage, signals};
 pub fn run(config: &Config) -> Result<(), KeeperError> {
     refuse_threads()?;
     // `support` speaks of one cause, whose source is for programmers.
-    kiln_mount::support().map_err(|missing| KeeperError::Unsupported(missing.to_string()))?;
+    kiln_mount::support().map_err(|missing| match crate::remedy(&missing).and(refusal(&missing)) {
+        Some(number) => {
+            KeeperError::new("find out what this host can do", io::Error::from_raw_os_error(number))
+        }
+        None => KeeperError::Unsupported(missing.to_string()),
+    })?;
     let before = numbers().map_err(|e| KeeperError::new("look through its descriptors", e))?;
     match Named::from_environment().map_err(|e| KeeperError::new("take over what it inherits", e))? {
         Some(named) => go_on(config, named, &before),
@@ -53,16 +59,59 @@ fn begin(config: &Config) -> Result<(), KeeperError> {
     };
     make(&config.run_dir)?;
     make(&config.output_dir)?;
-    let parts = Parts::prepare(config, lock(&config.run_dir)?, None)?;
+    let lock = lock(&config.run_dir)?;
+    let is_first = matches!(Left::read(&config.run_dir), Ok(Left::Nothing));
+    let begun = match prepare_and_fork(config, lock) {
+        Ok(Forked::Keeper(parts, own, ready)) => return live(config, parts, own, ready),
+        Ok(Forked::Starter(ready)) => ready.wait(&config.run_dir),
+        Err(e) => Err(e),
+    };
+    begun.inspect_err(|_| leave_nothing(config, is_first))
+}
+
+/// Which of the two processes this is after the fork.
+enum Forked {
+    /// The one there was before, and what it waits for.
+    Starter(Ready),
+    /// The new one, with what it was given and what tells that it works.
+    Keeper(Box<Parts>, BTreeSet<RawFd>, IsReady),
+}
+
+fn prepare_and_fork(config: &Config, lock: OwnedFd) -> Result<Forked, KeeperError> {
+    let parts = Box::new(Parts::prepare(config, lock, None)?);
     let own = numbers().map_err(|e| KeeperError::new("look through its descriptors", e))?;
     let (ready, is_ready) = Ready::new().map_err(|e| KeeperError::new("make a pipe", e))?;
-    if fork()? {
-        drop(is_ready);
-        return ready.wait(&config.run_dir);
+    Ok(if fork()? { Forked::Starter(ready) } else { Forked::Keeper(parts, own, is_ready) })
+}
+
+/// In the new process. What keeps the first keeper from working is told to whoever waits for it.
+fn live(config: &Config, parts: Box<Parts>, own: BTreeSet<RawFd>, ready: IsReady) -> Result<(), KeeperError> {
+    // Number and mark: the first keeper closes it, for itself and its holder.
+    let ready = ready.into_parts();
+    let ended = detach(&config.run_dir)
+        .map_err(|e| KeeperError::new("become a process of its own", e))
+        .and_then(|()| take_turns(config, *parts, own, Some(ready)));
+    ended.inspect_err(|why| {
+        if let Some(ready) = IsReady::again(ready.0, ready.1) {
+            ready.tell_failure(why);
+        }
+    })
+}
+
+/// Takes away what a keeper makes before it works. Groups in which there is something stay, and so does what one before
+/// it has left: the next one goes on with it.
+fn leave_nothing(config: &Config, is_first: bool) {
+    if let (Ok(layout), Ok(name)) = (Layout::of_this_host(), group_name(&config.run_dir)) {
+        Groups::remove_empty(&layout, &name);
     }
-    drop(ready);
-    detach(&config.run_dir).map_err(|e| KeeperError::new("become a process of its own", e))?;
-    take_turns(config, parts, own, Some(is_ready))
+    // Whatever cannot be removed is found by the next keeper.
+    for socket in [CONTROL_SOCKET, BROKER_SOCKET] {
+        let _ = fs::remove_file(config.run_dir.join(socket));
+    }
+    if is_first {
+        Journal::remove(&config.run_dir);
+        let _ = Transit::path(&config.run_dir).and_then(fs::remove_file);
+    }
 }
 
 /// As the holder of what another program has left to this one.
@@ -81,18 +130,16 @@ fn take_turns(
     config: &Config,
     parts: Parts,
     own: BTreeSet<RawFd>,
-    ready: Option<IsReady>,
+    ready: Option<(RawFd, Mark)>,
 ) -> Result<(), KeeperError> {
     // Also of what an older program left, which may not have forgotten it.
     heritage::forget().map_err(|e| KeeperError::new("forget the limits it was started under", e))?;
     signals::block().map_err(|e| KeeperError::new("block signals", e))?;
     let estate = Estate { named: parts.named(), own };
-    // Number and mark: the first keeper closes it, for itself and its holder.
-    let ready = ready.map(IsReady::into_parts);
     let holder = getpid();
     // In a holder they are numbers, which its keepers give their meaning.
     let parts = ManuallyDrop::new(parts);
-    match holder::hold(&config.run_dir, &estate)? {
+    match holder::hold(&config.run_dir, &estate, ready)? {
         Role::HolderOfNothing => Ok(()),
         Role::Keeper => {
             holder::miss_holder(holder).map_err(|e| KeeperError::new("watch its holder", e))?;
@@ -108,10 +155,11 @@ fn keep(
     estate: &Estate,
     ready: Option<(RawFd, Mark)>,
 ) -> Result<(), KeeperError> {
-    let is_ready = ready.and_then(|(number, mark)| IsReady::again(number, mark));
     note(&parts.lock).map_err(|e| KeeperError::new("write its process number into its lock", e))?;
     let mut owned = estate.own.clone();
-    owned.extend(is_ready.as_ref().map(|ready| heir::number(&ready.0)));
+    // Used up when it works, and not before.
+    let is_unused = |(number, mark): &(RawFd, Mark)| IsReady::is_unused(*number, *mark);
+    owned.extend(ready.filter(is_unused).map(|(number, _)| number));
     let left =
         Left::read(&config.run_dir).map_err(|e| KeeperError::new("read what another keeper left", e))?;
     // SAFETY: `owned` is what was open before the first keeper of this holder, whose copy this process is; it has
@@ -122,7 +170,7 @@ fn keep(
     let (lock, keeper) = parts.assemble(config)?;
     let (lock, mut keeper) = (ManuallyDrop::new(lock), ManuallyDrop::new(keeper));
     keeper.adopt(left, inheritance)?;
-    if let Some(is_ready) = is_ready {
+    if let Some(is_ready) = ready.and_then(|(number, mark)| IsReady::again(number, mark)) {
         is_ready.tell();
     }
     let outcome = keeper.work()?;

@@ -8,7 +8,7 @@ use kiln_model::{Exit, InstanceId, InstanceOrder, InstanceState, OutputStream};
 
 use super::super::capture::OutputPipe;
 use super::super::cgroup::{Allowance, NO_IO};
-use super::super::launch::{LAUNCHES_AT_ONCE, Launching, MainProcess, ParentTimes, Progress};
+use super::super::launch::{LAUNCHES_AT_ONCE, LaunchError, Launching, MainProcess, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
 use super::shortage::full_at_the_end;
@@ -53,7 +53,7 @@ impl Keeper {
     fn begin_launch(&mut self, number: u64, order: &InstanceOrder) -> Result<Launching, String> {
         let with = |what: &str| {
             let what = what.to_owned();
-            move |e: io::Error| format!("could not {what}: {e}")
+            move |e: io::Error| LaunchError::new(what, e).in_full()
         };
         let mut times = self.host.times.is_some().then(ParentTimes::begin);
         if order.limits.io.is_some() {

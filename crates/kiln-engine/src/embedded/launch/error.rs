@@ -20,7 +20,7 @@ pub(crate) enum LaunchError {
 }
 
 impl LaunchError {
-    pub(super) fn new(attempted: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn new(attempted: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { attempted: attempted.into(), source: source.into() }
     }
 
@@ -28,7 +28,8 @@ impl LaunchError {
         Self::Mount(source)
     }
 
-    /// The message with all its causes: what a person reads who has nothing but the instance's status.
+    /// The message with all its causes, and the next step: what a person reads who has nothing but the instance's
+    /// status.
     pub(crate) fn in_full(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -36,6 +37,9 @@ impl LaunchError {
             text = format!("{text}: {next}");
             cause = next.source();
         }
-        text
+        match crate::remedy(self) {
+            Some(remedy) => format!("{text}; {remedy}"),
+            None => text,
+        }
     }
 }

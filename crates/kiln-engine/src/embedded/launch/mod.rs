@@ -52,6 +52,7 @@ mod template;
 mod times;
 
 pub use diagnosis::interpreter_of_script;
+pub(super) use error::LaunchError;
 pub(super) use host::Host;
 pub(super) use ids::AppIds;
 pub(super) use launcher::{Launcher, bytes_of_texts, undumpable};

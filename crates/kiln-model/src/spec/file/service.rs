@@ -146,13 +146,15 @@ pub struct HealthFile {
     /// A command that is run inside the instance and exits with 0 if it is well.
     #[schemars(example = vec!["pg_isready", "-q"])]
     pub exec: Option<Vec<String>>,
-    /// How often; every 500ms if absent.
+    /// How often; every 500ms if absent. One that has not been healthy yet is asked every 20ms, if that is more often: a
+    /// deploy waits for it.
     #[schemars(example = &"100ms")]
     pub interval: Option<String>,
     /// How long one answer may take; 1s if absent.
     #[schemars(example = &"1s")]
     pub timeout: Option<String>,
-    /// Answers in a row that make an instance healthy; 2 if absent.
+    /// Answers in a row that make an instance healthy; 2 if absent. Before it was healthy for the first time they follow each
+    /// other by 20ms, or by `interval` if that is less.
     #[schemars(example = &2)]
     pub healthy_after: Option<u32>,
     /// Missed answers in a row that make it unhealthy again; 3 if absent.

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use kiln_edge::{Door, EdgeError, Network, Sockets};
 use kiln_model::ByteSize;
 
+use super::super::program::Program;
 use crate::host::HostConfig;
 
 /// What the operator decides about the edge of a host.
@@ -27,7 +28,7 @@ pub struct EdgeOptions {
 
 /// How the edge is started.
 pub(super) struct EdgeCommand {
-    program: PathBuf,
+    program: Program,
     root: PathBuf,
     options: Vec<String>,
     doors: Vec<(Door, SocketAddr, usize)>,
@@ -49,7 +50,7 @@ impl EdgeCommand {
                 options.push("--access-log".to_owned());
             }
         }
-        Self { program: config.program.clone(), root: root.to_owned(), options, doors }
+        Self { program: Program::at(&config.program), root: root.to_owned(), options, doors }
     }
 
     /// Where it listens beside HTTP, and with how many threads.
@@ -59,7 +60,7 @@ impl EdgeCommand {
 
     /// What would be started now: this program, as it is on the disk at the moment, with these options.
     pub(super) fn identity(&self) -> String {
-        let program = match std::fs::metadata(&self.program) {
+        let program = match std::fs::metadata(self.program.path()) {
             Ok(file) => format!("{}-{}-{}-{}", file.dev(), file.ino(), file.mtime_nsec(), file.size()),
             Err(_) => "gone".to_owned(),
         };
@@ -67,7 +68,7 @@ impl EdgeCommand {
     }
 
     pub(super) fn spawn(&self, sockets: &Sockets) -> Result<Child, EdgeError> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.program.command();
         command.env_clear().arg("edge").arg("--root").arg(&self.root).args(&self.options);
         command.arg("--identity").arg(self.identity());
         command.stdin(Stdio::null()).stdout(self.log()).stderr(super::super::complaints(&self.root, "edge"));

@@ -1,7 +1,6 @@
 //! The edge as the core sees it: one, however many processes there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -105,10 +104,7 @@ impl EdgeProcess {
 
     /// Beside the complaints of the edge itself.
     pub(crate) fn complain(&self, words: &str) {
-        let path = self.path.with_file_name("edge.log");
-        if let Ok(mut log) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
-            let _ = writeln!(log, "{} {words}", time_of_day());
-        }
+        super::super::complain(&self.path.with_file_name("edge.log"), words);
     }
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {

@@ -22,6 +22,7 @@ use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Inheritance, Listener,
 use kiln_model::{Evidence, ExitCode, Failure, FleetId, RouteTable};
 use kiln_store::Store;
 
+use super::Origin;
 use crate::host::{HostConfig, failure as failures};
 use crate::sync::lock;
 use crate::world::Trouble;
@@ -43,6 +44,7 @@ pub(crate) struct EdgeProcess {
     path: PathBuf,
     client: EdgeClient,
     address: SocketAddr,
+    origin: Origin,
     command: EdgeCommand,
     access_log: Option<AccessLog>,
     held: Mutex<Held>,
@@ -72,6 +74,9 @@ struct Leaving {
     process: Option<Process>,
 }
 
+/// How long an edge that did not come up may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The name of the document that says where an edge that outlived its control plane listens.
 const ADDRESS: &str = "edge-address";
 
@@ -92,27 +97,36 @@ impl EdgeProcess {
         store.put_state(ADDRESS, &address.to_string()).map_err(|e| failures::store(&e))?;
         let client = EdgeClient::at(&path);
         let access_log = AccessLog::of(config, store);
-        let edge = Self::of((path, client), address, command, access_log, held);
+        let edge = Self::of((path, client), (address, Origin::Ours), command, access_log, held);
+        let log = edge.path.with_file_name("edge.log");
+        let before = std::fs::metadata(&log).map_or(0, |log| log.len());
         let started = edge.start_another(&mut lock(&edge.held)).and_then(|()| edge.client.counts().map(drop));
         match started {
             Ok(()) => Ok(edge),
             Err(error) => {
+                // One that ends by itself says why, and may not have done so when its connection is gone.
+                let watched = lock(&edge.held).process.as_ref().and_then(Process::watch);
+                let _ = watched.is_some_and(|watched| process::ends_within(&watched, LAST_WORDS));
                 // Neither a process nor its socket stays of an edge that did not come up.
                 let _ = edge.end();
-                Err(failure(error))
+                Err(match said_since(&log, before) {
+                    Some(said) => failure(error).because(format!("it said: {said}")),
+                    None => failure(error),
+                })
             }
         }
     }
 
     fn of(
         (path, client): (PathBuf, EdgeClient),
-        address: SocketAddr,
+        (address, origin): (SocketAddr, Origin),
         command: EdgeCommand,
         access_log: Option<AccessLog>,
         held: Held,
     ) -> Self {
         let (automatic, warnings, seen) = Default::default();
-        Self { path, client, address, command, access_log, held: Mutex::new(held), automatic, warnings, seen }
+        let held = Mutex::new(held);
+        Self { path, client, address, origin, command, access_log, held, automatic, warnings, seen }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
@@ -138,7 +152,7 @@ impl EdgeProcess {
         let leaving = succession::left_behind(&path);
         let held = Held { listeners, process, table, certificates: Shelf::of(certificates), leaving };
         let access_log = AccessLog::of(config, store);
-        let edge = Self::of((path, client), address, command, access_log, held);
+        let edge = Self::of((path, client), (address, Origin::Found), command, access_log, held);
         edge.catch_up(&identity, config).map_err(|trouble| failures::no_edge(&trouble))?;
         Ok(edge)
     }
@@ -214,6 +228,13 @@ impl EdgeProcess {
         ended.map(drop).map_err(|e| Trouble::of(&e))
     }
 
+    /// Ends it if this control plane has started it.
+    pub(crate) fn withdraw(&self) {
+        if self.origin == Origin::Ours {
+            let _ = self.end();
+        }
+    }
+
     /// What it serves by, for one that starts with nothing.
     fn tell(client: &EdgeClient, held: &Held) -> Result<(), EdgeError> {
         let certificates: Vec<Certificate> = held.certificates.in_force().to_vec();
@@ -239,8 +260,15 @@ fn sockets(control: &std::path::Path, listeners: &[Listener]) -> Result<Sockets,
     Ok(Sockets { control: bind_control(control)?, listeners })
 }
 
+/// What was written to a log, if anything was.
+fn said_since(log: &std::path::Path, before: u64) -> Option<String> {
+    let text = std::fs::read(log).ok()?;
+    let said = String::from_utf8_lossy(text.get(usize::try_from(before).ok()?..)?).trim().to_owned();
+    (!said.is_empty()).then_some(said)
+}
+
 fn failure(error: EdgeError) -> Failure {
-    let failure = Failure::from_error(ExitCode::Host, &error);
+    let failure = failures::with_remedy(Failure::from_error(ExitCode::Host, &error), &error);
     match error {
         EdgeError::AddressInUse { .. } => {
             failure.hint("choose another address with --listen, or end the program that has this one (`ss -ltnp` shows it)")

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kiln_edge::{EdgeClient, EdgeError};
+use kiln_model::Failure;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::process::{Process, ends_within};
@@ -19,14 +20,14 @@ const LEAVING: &str = "edge.sock.leaving-";
 
 impl EdgeProcess {
     /// Starts another edge if this one is gone, and gives it the table. Whether it did.
-    pub(crate) fn revive(&self) -> Result<bool, Trouble> {
+    pub(crate) fn revive(&self) -> Result<bool, Failure> {
         let mut held = lock(&self.held);
         held.leaving.retain_mut(|leaving| !leaving.is_over());
         if held.process.as_mut().is_some_and(|process| !process.has_ended()) {
             return Ok(false);
         }
-        self.start_another(&mut held).map_err(|e| Trouble::of(&e))?;
-        Self::tell(&self.client, &held).map_err(|e| Trouble::of(&e))?;
+        self.start_another(&mut held).map_err(super::failure)?;
+        Self::tell(&self.client, &held).map_err(super::failure)?;
         Ok(true)
     }
 

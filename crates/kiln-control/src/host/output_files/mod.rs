@@ -1,5 +1,9 @@
 //! The files that instances' output is kept in: read from where the last reading ended, all of them in one order of time,
-//! and never more than a piece of each in memory, however much there is.
+//! and never more than a piece of each in memory, however much there is. `tail` has the last lines only, which it finds
+//! from the ends of the files (`backwards`).
+
+mod backwards;
+mod tail;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -10,6 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{InstanceId, OutputLine, OutputTime, WholeLine, WholeLines};
+
+use tail::Tail;
 
 /// The longest line that is read; instances are not trusted.
 const MAX_LINE: usize = 1 << 20;
@@ -45,6 +51,24 @@ impl OutputFiles {
         let size = (PIECES / wanted.len().max(1)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
         let known = self.0.iter_mut().filter_map(|(id, progress)| Some((id, wanted.remove(id)?, progress)));
         known.map(|(id, paths, progress)| Source::begin(id, paths, progress, size, waits)).collect()
+    }
+
+    /// The last lines of these instances, the oldest first. What there is now counts as read. With `waits`, a line that was
+    /// begun is waited for by the next reading, but not for long.
+    pub(super) fn last(
+        &mut self,
+        instances: Vec<(InstanceId, Vec<PathBuf>)>,
+        most: usize,
+        waits: bool,
+    ) -> io::Result<Vec<(InstanceId, WholeLine)>> {
+        let size = (PIECES / instances.len().max(1)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
+        let mut tails = Vec::with_capacity(instances.len());
+        for (instance, paths) in instances {
+            tails.push(Tail::of(instance, paths, (size, most), waits)?);
+        }
+        let last = tail::last(&mut tails, most)?;
+        self.0.extend(tails.into_iter().map(Tail::finish));
+        Ok(last)
     }
 }
 
@@ -139,19 +163,30 @@ impl<'a> Source<'a> {
         let held = self.piece.len() - self.told;
         self.piece.clear();
         self.told = 0;
-        for path in &self.paths {
-            let Ok(mut file) = File::open(path) else { continue };
-            if file.metadata()?.ino() == number {
-                file.seek(SeekFrom::Start(offset))?;
-                file.take(wanted as u64).read_to_end(&mut self.piece)?;
-                break;
-            }
-        }
+        read_from(&self.paths, number, (offset, wanted), &mut self.piece)?;
         Ok(self.piece.len() > held)
     }
 }
 
-/// Tells the lines of all sources, the oldest first, until whoever is told has enough.
+/// Reads some of the file that had this number when it was looked at; nothing if it is gone.
+fn read_from(
+    paths: &[PathBuf],
+    number: u64,
+    (offset, wanted): (u64, usize),
+    into: &mut Vec<u8>,
+) -> io::Result<()> {
+    for path in paths {
+        let Ok(mut file) = File::open(path) else { continue };
+        if file.metadata()?.ino() == number {
+            file.seek(SeekFrom::Start(offset))?;
+            file.take(wanted as u64).read_to_end(into)?;
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the lines of all sources, in the order in which their ends were read, until whoever is told has enough.
 pub(super) fn merge(
     mut sources: Vec<Source<'_>>,
     tell: &mut dyn FnMut(&InstanceId, WholeLine) -> ControlFlow<()>,
@@ -160,7 +195,7 @@ pub(super) fn merge(
     let mut order: BinaryHeap<Reverse<(OutputTime, usize)>> = BinaryHeap::new();
     for (number, source) in sources.iter_mut().enumerate() {
         let head = source.next()?;
-        order.extend(head.as_ref().map(|line| Reverse((line.at, number))));
+        order.extend(head.as_ref().map(|line| Reverse((line.until, number))));
         heads.push(head);
     }
     while let Some(Reverse((_, number))) = order.pop() {
@@ -169,7 +204,7 @@ pub(super) fn merge(
             return Ok(());
         }
         heads[number] = sources[number].next()?;
-        order.extend(heads[number].as_ref().map(|line| Reverse((line.at, number))));
+        order.extend(heads[number].as_ref().map(|line| Reverse((line.until, number))));
     }
     Ok(())
 }
