@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use common::private_group::PrivateGroup;
 use common::{Bench, PATIENCE, signal, status_of};
 use kiln_engine::Engine;
+use kiln_engine::embedded::Embedded;
 use kiln_model::{ByteSize, Exit, InstanceId, InstanceOrder, InstanceState, InstanceStatus, IoLimits};
 use kiln_testkit::fixture_image::FixtureImage;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -62,6 +64,30 @@ fn descriptors_run_out() {
     assert!(running.len() > 5 && causes.len() > 5, "{} run", running.len());
     assert!(causes.iter().all(|cause| cause.contains("Too many open files")), "{causes:#?}");
     recovers(&bench, &running);
+}
+
+/// The time a process has had of a processor, in hundredths of a second.
+fn processor_time(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn who_cannot_be_admitted_waits_and_keeps_nobody_busy() {
+    let bench = Bench::with_few_descriptors(100);
+    bench.run(&bench.image.order("a-first", &["/bin/sleep", "1000"]));
+    let door = bench.run_dir().join("keeper.sock");
+    let visitors: Vec<_> = (0..120).map(|_| UnixStream::connect(&door).unwrap()).collect();
+    // It has no descriptor left now, and knows those it speaks with.
+    let before = processor_time(bench.keeper_pid());
+    bench.engine.changes(Duration::ZERO).unwrap();
+    assert_eq!(bench.engine.changes(Duration::from_secs(1)).unwrap(), []);
+    let busy = processor_time(bench.keeper_pid()) - before;
+    assert!(busy < 20, "it was busy for {busy} hundredths of a second");
+    drop(visitors);
+    let another = Embedded::connect(&bench.run_dir()).unwrap();
+    assert_eq!(another.list().unwrap().len(), 1, "it listens again");
 }
 
 #[test]

@@ -120,11 +120,16 @@ fn remove_abandoned(all: &Path) -> Result<()> {
 }
 
 impl Store {
-    /// Removes what processes that are gone were writing. Opening a store does it as well.
+    /// Removes what processes that are gone were writing, as opening a store does, and what this one was: nothing can be
+    /// written any more. For a process that ends, whichever of its threads are still at something.
     ///
     /// # Errors
     /// What the system refused.
-    pub fn remove_abandoned(&self) -> Result<()> {
+    pub fn write_no_more(&self) -> Result<()> {
+        if let Some(claim) = self.temp().claim.get() {
+            // What cannot be removed is found by whoever opens the store next.
+            let _ = fs::remove_dir_all(&claim.path);
+        }
         remove_abandoned(&self.root().join("tmp"))
     }
 

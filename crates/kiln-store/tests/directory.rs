@@ -92,6 +92,18 @@ fn nothing_temporary_stays_behind() {
 }
 
 #[test]
+fn who_ends_leaves_nothing_however_many_still_write() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let held = store.scratch(b"being written").unwrap();
+    fs::create_dir(scratch.root().join("tmp/1-0")).unwrap();
+    store.write_no_more().unwrap();
+    assert_eq!(fs::read_dir(scratch.root().join("tmp")).unwrap().count(), 0);
+    assert!(store.scratch(b"too late").is_err());
+    drop(held);
+}
+
+#[test]
 fn a_second_host_is_told_who_the_first_is() {
     let scratch = Scratch::new();
     let store = scratch.open();

@@ -251,7 +251,7 @@ impl LocalHost {
         self.leave();
         let processes = self.processes.end().map_err(|trouble| failure::cannot_end(&trouble));
         // What stays of it is found by whoever opens the store next.
-        let _ = self.store.remove_abandoned();
+        let _ = self.store.write_no_more();
         ended.insert(all.and(processes)).clone()
     }
 

@@ -55,7 +55,7 @@ impl Lines {
             First::Bell => Err(io::ErrorKind::Interrupted.into()),
             First::Nothing => Err(io::ErrorKind::TimedOut.into()),
         };
-        match self.ask_on_any(call, |line, request| line.ask(request, &wait)) {
+        match self.ask_on_any(call, |line, request| line.ask(request, wait)) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
             other => other.map(Some),
         }

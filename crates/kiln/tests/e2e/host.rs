@@ -343,6 +343,7 @@ impl Drop for TestHost {
         assert!(has_ended, "kiln serve did not end");
         assert!(ended.is_ok_and(|s| s.success()), "kiln serve did not end well");
         self.traces.assert_none(self.root.path());
+        trace::assert_nothing_half_written(self.root.path());
     }
 }
 

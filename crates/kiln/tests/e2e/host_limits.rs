@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::host::{KILN, TestHost, baked_root, said};
 use crate::project::Project;
-use crate::trace::Traces;
+use crate::trace::{Traces, assert_nothing_half_written};
 
 /// A control group whose processes and threads are counted; gone when dropped.
 struct Crowd(PathBuf);
@@ -64,6 +64,7 @@ where
             Err((root, code, said)) => {
                 assert_eq!(code, Some(9), "under {limit}:\n{said}");
                 traces.assert_none(root.path());
+                assert_nothing_half_written(root.path());
                 refusals.push(format!("under {limit}: {said}"));
             }
         }

@@ -17,6 +17,7 @@ use super::KeeperError;
 use super::conversation::Conversation;
 use super::door::Door;
 use super::executing::Command;
+use super::holder;
 use super::instance::Instance;
 use super::journal::Journal;
 use super::poll::{Poll, Source};
@@ -85,7 +86,12 @@ pub(super) enum Alarm {
     Answer,
     /// Instances may have run out of something.
     Shortage,
+    /// Somebody may be admitted again at this door.
+    Door(usize),
 }
+
+/// How long nobody is heard at a door when one could not be admitted.
+const CLOSED: Duration = Duration::from_millis(50);
 
 /// Whether a keeper is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,8 +192,22 @@ impl Keeper {
     fn open_door(&mut self, n: usize) {
         let Some(door) = self.doors.get(n) else { return };
         let rights = door.rights;
-        if let Ok(Some(socket)) = door.admit() {
-            self.begin_conversation(Conversation::new(socket, rights));
+        match door.admit() {
+            Ok(Some(socket)) => self.begin_conversation(Conversation::new(socket, rights)),
+            Ok(None) => {}
+            Err(_) => {
+                // Mostly for want of a descriptor. Who knocks stays there, and would be heard again and again.
+                self.poll.remove(door.listener());
+                self.alarms.insert((Instant::now() + CLOSED, Alarm::Door(n)));
+            }
+        }
+    }
+
+    fn listen_again(&self, n: usize) {
+        if let Some(door) = self.doors.get(n)
+            && self.poll.add(door.listener(), Source::Door(n as u64)).is_err()
+        {
+            holder::complain("could not listen at a door again\n");
         }
     }
 
@@ -219,6 +239,7 @@ impl Keeper {
                 Alarm::Outsiders(n) => self.end_outsiders(n),
                 Alarm::Answer => {}
                 Alarm::Shortage => self.look_for_shortage(),
+                Alarm::Door(n) => self.listen_again(n),
             }
         }
     }
