@@ -51,7 +51,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use crate::boundary::between;
 use crate::contract::{Caller, EventSink, Host, Session};
-use crate::core::{Core, News, Precedence, Refusal, Request};
+use crate::core::{Core, News, Past, Precedence, Refusal, Request};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
