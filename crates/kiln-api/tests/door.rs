@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kiln_api::{Client, ServeError, Server, this_process};
-use kiln_control::contract::{Caller, EventSink, Host};
+use kiln_control::contract::{Caller, EventSink, Host, Presence};
 use kiln_model::{Answer, Command, Event, ExitCode, Failure, Progress, Stamped, Timestamp};
 
 /// A host whose whole behaviour is one function.
@@ -149,6 +150,33 @@ fn a_host_learns_that_its_asker_has_gone() {
     stream.read_exact(&mut first).unwrap();
     drop(stream);
     notices.recv().unwrap();
+    server.stop();
+}
+
+/// Whoever has gone has not said that it is not wanted; whoever says so need not be gone.
+#[test]
+fn a_host_learns_whether_its_asker_gave_up_or_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control.sock");
+    let (noticed, notices) = channel();
+    let noticed: Mutex<Sender<Presence>> = Mutex::new(noticed);
+    let server = serve(&socket, move |_, _, events| {
+        events.event(step("waiting"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while events.presence() == Presence::Here && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        noticed.lock().unwrap().send(events.presence()).unwrap();
+        Ok(Answer::Done)
+    });
+    let client = Client::connect(&socket).unwrap();
+    let left = client.run_while(&LOG, &mut |_| ControlFlow::Break(()));
+    assert_eq!((left, notices.recv()), (Ok(None), Ok(Presence::Gone)));
+    let gives_up = client.gives_up();
+    let answer = client.run(&LOG, &mut |_| gives_up.say().unwrap());
+    assert_eq!((answer, notices.recv()), (Ok(Answer::Done), Ok(Presence::GaveUp)));
+    let nothing = "DELETE /v1/commands/nothing HTTP/1.1\r\nhost: kiln\r\nconnection: close\r\n\r\n";
+    assert!(answer_to(&socket, nothing).starts_with("HTTP/1.1 404"));
     server.stop();
 }
 
