@@ -149,7 +149,9 @@ impl Open {
             let mut to = lock(&to);
             // Who has gone does not hear it.
             let _ = to.write_all(&SessionPart::End(exit).encode());
-            let _ = to.shutdown(std::net::Shutdown::Both);
+            // Not what comes from there: input that is late would find nobody, and whoever carries it would take that for
+            // the end of the session before this part has got through.
+            let _ = to.shutdown(std::net::Shutdown::Write);
         } else {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
