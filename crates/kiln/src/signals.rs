@@ -1,5 +1,7 @@
 //! Ctrl-C and its like.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::output;
@@ -78,14 +80,32 @@ fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -
 
 /// Says what a Ctrl-C means for a command that a host carries out, tells the host, and ends this process. Whoever is cut
 /// off has not said that it is not wanted any more: the host notices, and goes on for whoever follows it.
-pub(crate) fn give_up(saying: &'static str, host: GivesUp) -> Result<(), Failure> {
+pub(crate) fn give_up(saying: &'static str, host: GivesUp) -> Result<GivenUp, Failure> {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let told = given_up.clone();
     watch_endings(move |ending| {
+        told.store(true, Ordering::Release);
         if ending == Ending::Wanted {
             // A host that cannot be told is on its way out, and notices.
             let _ = host.say();
         }
         leave(saying)
-    })
+    })?;
+    Ok(GivenUp(given_up))
+}
+
+/// Whether this process is about to end because of a Ctrl-C.
+#[derive(Debug)]
+pub(crate) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    /// Returns unless it is. What the host answers to being told so is nobody's answer any more, and may come before the
+    /// end does.
+    pub(crate) fn wait_for_the_end(&self) {
+        while self.0.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
 }
 
 /// Ends this process because of a Ctrl-C: the exit code is the same for all commands.

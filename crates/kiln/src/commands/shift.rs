@@ -25,7 +25,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 
 fn carry_out(command: &Command, context: &Context) -> Result<DeployedAnswer, Failure> {
     let client = context.client()?;
-    signals::give_up("given up: the host throws away what does not serve yet", client.gives_up())?;
+    let saying = "given up: the host throws away what does not serve yet";
+    let given_up = signals::give_up(saying, client.gives_up())?;
     let mut reporter = reporter(context.output);
     let answer = client.run(command, &mut |stamped| {
         if context.output.json {
@@ -33,6 +34,7 @@ fn carry_out(command: &Command, context: &Context) -> Result<DeployedAnswer, Fai
         }
         reporter.event(&stamped);
     });
+    given_up.wait_for_the_end();
     reporter.end();
     match answer? {
         Answer::Deployed(deployed) => Ok(deployed),
