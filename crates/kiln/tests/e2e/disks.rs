@@ -23,7 +23,26 @@ fn of_instances_that_wait(project: &Project) {
         r#"run      = ["/usr/sbin/nginx", "-g", "daemon off;"]"#,
         r#"run      = ["/bin/sh", "-c", "trap 'exec /usr/sbin/nginx -g \"daemon off;\"' USR1; while :; do sleep 0.05; done"]"#,
     );
+    // However slow the disk is, nobody is thrown away for having waited.
+    project.edit("kiln.toml", "healthy_after = 2", r#"healthy_after = 2, start_timeout = "10m""#);
     without_checks(project);
+}
+
+/// The processes of instances of another release than `old`.
+fn newer(host: &TestHost, old: &str) -> Vec<Pid> {
+    let instances = host.json(&["instances"]);
+    let new = instances.as_array().unwrap().iter().filter(|i| i["release"] != old);
+    let pid = |i: &serde_json::Value| Pid::from_raw(i32::try_from(i["pid"].as_i64()?).ok()?);
+    new.map(|i| pid(i).expect("its process")).collect()
+}
+
+/// Whether a process has a handler for `signal`; what pid 1 of a namespace has none for is lost.
+fn hears(pid: &Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught =
+        status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("the signals it catches");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
+    caught & (1 << (signal.as_raw() - 1)) != 0
 }
 
 fn without_checks(project: &Project) {
@@ -50,11 +69,9 @@ fn is_held_up_and_no_more<T>(mut host: TestHost, spoiled: impl FnOnce() -> T, sa
     let refused = (0..100).map(|n| host.kiln(&[["pin", "unpin"][n % 2], &old])).find(|o| !o.status.success());
     let refused = refused.expect("it cannot be written");
     assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
-    let instances = host.json(&["instances"]);
-    for new in instances.as_array().unwrap().iter().filter(|i| i["release"] != old.as_str()) {
-        let pid = i32::try_from(new["pid"].as_i64().expect("its process")).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::USR1).expect("it runs");
-    }
+    let new = newer(&host, &old);
+    host.wait_until("they can be told", || new.iter().all(|pid| hears(pid, Signal::USR1)));
+    new.iter().for_each(|pid| kill_process(*pid, Signal::USR1).expect("it runs"));
     host.wait_until("it waits for the disk", || waits(says));
     assert_eq!(host.live(), old);
     drop(fault);
