@@ -34,8 +34,8 @@ use crate::course::{Course, Stop};
 use crate::lease::{Lease, Reply};
 use crate::upstream::Burden;
 use crate::worker::Worker;
-pub(crate) use direct::Direct;
-use errand::Express;
+pub(crate) use direct::direct;
+pub(crate) use errand::Express;
 use lane::{Lane, Next};
 use pass::{Passed, pass};
 pub(crate) use query::{Head, Repeats};
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
 }
 
 /// Carries one request, read from the bytes `read`.
-async fn carry(lane: &mut Lane, mut errand: Express, read: &[u8]) -> After {
+async fn carry(lane: &mut Lane, mut errand: Express<Written>, read: &[u8]) -> After {
     let worker = lane.worker.clone();
     let mut reply = Reply::begin(worker.clone(), lane.connection.clone(), Version::HTTP_11);
     let turn = Turn::begin(worker.totals.clone());
@@ -122,7 +122,7 @@ async fn carry(lane: &mut Lane, mut errand: Express, read: &[u8]) -> After {
 async fn answer(
     lane: &mut Lane,
     mut course: Course,
-    errand: &Express,
+    errand: &Express<Written>,
     heard: Heard<Written>,
     burden: Burden,
 ) -> After {
@@ -143,7 +143,7 @@ async fn answer(
 async fn say(
     lane: &mut Lane,
     response: Response<ResponseBody>,
-    errand: &Express,
+    errand: &Express<Written>,
     cookie: Option<HeaderValue>,
 ) -> After {
     let (parts, body) = response.into_parts();

@@ -18,7 +18,7 @@ use crate::course::{Again, Asked, Course, Errand, Kept, Miss, Stop};
 use crate::cut::Ticket;
 use crate::deadline::answer_within;
 use crate::express::answer::Answer;
-use crate::express::{Direct, Head, Repeats, Tail};
+use crate::express::{Express, Head, Repeats, Tail, direct};
 use crate::hygiene;
 use crate::inbound::Inbound;
 use crate::lease::{Lease, Reply};
@@ -42,8 +42,8 @@ pub(crate) async fn answer(
         return proof;
     }
     let turn = Turn::begin(worker.totals.clone());
-    let (turn, reply) = match Direct::of(&request, reply.connection(), &worker) {
-        Some(direct) => match straight(&worker, direct, turn, reply).await {
+    let (turn, reply) = match direct(&request, reply.connection(), &worker) {
+        Some(errand) => match straight(&worker, errand, turn, reply).await {
             Ok(response) => return response,
             // The instance speaks another language.
             Err(given_back) => given_back,
@@ -57,13 +57,13 @@ pub(crate) async fn answer(
 /// Answers an ordinary request of HTTP/2, or gives it back untouched.
 async fn straight(
     worker: &Rc<Worker>,
-    mut direct: Direct,
+    mut errand: Express<Parts>,
     turn: Turn,
     mut reply: Reply,
 ) -> Result<Response<ResponseBody>, (Turn, Reply)> {
-    reply.account.story = worker.log.is_some().then(|| Box::new(direct.story()));
+    reply.account.story = worker.log.is_some().then(|| Box::new(errand.story(Version::HTTP_2)));
     let mut course = Course::new(worker.clone(), turn, reply);
-    let obtained = course.obtain(&mut direct).await;
+    let obtained = course.obtain(&mut errand).await;
     let cookie = course.cookie();
     let response = match obtained {
         Ok((heard, burden)) => match course.answered(heard.status, burden) {
@@ -77,10 +77,10 @@ async fn straight(
         Err(Stop::Refused(refusal)) => {
             course.refused(refusal);
             let port = worker.https_port.load(Relaxed);
-            refusal.response_at(port, Some(direct.host()), direct.target())
+            refusal.response_at(port, Some(errand.host()), errand.target())
         }
     };
-    let mut response = named(response, || direct.id(), cookie);
+    let mut response = named(response, || hygiene::id(errand.id()), cookie);
     response.headers_mut().remove(CONNECTION);
     Ok(response)
 }

@@ -1,7 +1,5 @@
 //! An ordinary request of HTTP/2 on its way to an instance of HTTP/1.1: said as if it had come in HTTP/1.1.
 
-use std::rc::Rc;
-
 use httparse::Header;
 use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue};
@@ -9,64 +7,34 @@ use hyper::http::response::Parts;
 use hyper::{Request, Version};
 
 use super::errand::Express;
-use super::query::Heard;
 use super::request::{self, FIELDS};
-use crate::account::Story;
 use crate::connection::Connection;
-use crate::course::{Asked, Errand, Kept, Miss};
-use crate::cut::Ticket;
-use crate::hygiene;
-use crate::random::Random;
-use crate::upstream::Upstream;
-use crate::visitor::Visitor;
 use crate::worker::Worker;
 
-/// A request of HTTP/2 without a body, which may be asked again and whose client takes no trailers.
-pub(crate) struct Direct(Express);
-
-impl Direct {
-    /// None if anything in it is out of the ordinary; that is looked at elsewhere.
-    pub(crate) fn of<B: Body>(
-        request: &Request<B>,
-        connection: &Connection,
-        worker: &Worker,
-    ) -> Option<Self> {
-        let headers = request.headers();
-        let is_plain = request.version() == Version::HTTP_2
-            && super::carries(worker)
-            && request.method().is_safe()
-            && request.body().is_end_stream()
-            && headers.len() < FIELDS.min(worker.limits.header_count)
-            && !headers.contains_key(CONTENT_LENGTH);
-        if !is_plain {
-            return None;
-        }
-        let target = request.uri().path_and_query()?.as_str();
-        let host = request.uri().authority()?.as_str();
-        let cookies = gathered(headers);
-        let fields = fields(host, headers, cookies.as_deref());
-        let word = connection.peer().word();
-        let request = request::Request::of(request.method().as_str(), target, &fields, word)?;
-        Some(Self(Express::new(&request, &[], connection, &worker.random)?))
+/// A request of HTTP/2 without a body, which may be asked again and whose client takes no trailers. None if anything in it
+/// is out of the ordinary; that is looked at elsewhere.
+pub(crate) fn direct<B: Body>(
+    request: &Request<B>,
+    connection: &Connection,
+    worker: &Worker,
+) -> Option<Express<Parts>> {
+    let headers = request.headers();
+    let is_plain = request.version() == Version::HTTP_2
+        && super::carries(worker)
+        && request.method().is_safe()
+        && request.body().is_end_stream()
+        && headers.len() < FIELDS.min(worker.limits.header_count)
+        && !headers.contains_key(CONTENT_LENGTH);
+    if !is_plain {
+        return None;
     }
-
-    pub(crate) fn host(&self) -> &str {
-        self.0.host()
-    }
-
-    /// Path and query.
-    pub(crate) fn target(&self) -> &str {
-        self.0.target()
-    }
-
-    pub(crate) fn id(&self) -> HeaderValue {
-        hygiene::id(self.0.id())
-    }
-
-    /// What the access log tells of it.
-    pub(crate) fn story(&self) -> Story {
-        self.0.story(Version::HTTP_2)
-    }
+    let target = request.uri().path_and_query()?.as_str();
+    let host = request.uri().authority()?.as_str();
+    let cookies = gathered(headers);
+    let fields = fields(host, headers, cookies.as_deref());
+    let word = connection.peer().word();
+    let request = request::Request::of(request.method().as_str(), target, &fields, word)?;
+    Express::new(&request, &[], connection, &worker.random)
 }
 
 /// The cookies of a request that spreads them over several fields.
@@ -85,26 +53,4 @@ fn fields<'b>(host: &'b str, headers: &'b HeaderMap, cookies: Option<&'b [u8]>) 
     fields.extend(own.map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }));
     fields.extend(cookies.map(|value| Header { name: COOKIE.as_str(), value }));
     fields
-}
-
-impl Errand for Direct {
-    type Answer = Heard<Parts>;
-
-    fn asked(&self) -> Asked<'_> {
-        self.0.asked()
-    }
-
-    fn visitor(&self, random: &Random) -> Option<Visitor> {
-        self.0.visitor(random)
-    }
-
-    async fn attempt(
-        &mut self,
-        worker: &Rc<Worker>,
-        upstream: &Rc<Upstream>,
-        kept: Kept,
-        ticket: &Ticket,
-    ) -> Result<Heard<Parts>, Miss> {
-        self.0.ask(worker, upstream, kept, ticket).await
-    }
 }

@@ -1,5 +1,6 @@
-//! An ordinary request of HTTP/1.1, from a client's bytes to those for an instance.
+//! An ordinary request, as it is said to an instance of HTTP/1.1.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -8,7 +9,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Version};
 use kiln_model::Protocol;
 
-use super::query::{Head, Heard, Query, Repeats, Written};
+use super::query::{Head, Heard, Query, Repeats};
 use super::request::{self, Places, Request};
 use crate::account::Story;
 use crate::connection::Connection;
@@ -22,16 +23,17 @@ use crate::upstream::Upstream;
 use crate::visitor::{self, Visitor};
 use crate::worker::Worker;
 
-/// A request, as instances get it.
-pub(super) struct Express {
+/// A request, as instances get it; its answer is heard as an `H`, which is what its client's protocol takes.
+pub(crate) struct Express<H> {
     query: Query,
     places: Places,
     id: Range<usize>,
     trace: Range<usize>,
     origin: Origin,
+    heard_as: PhantomData<H>,
 }
 
-impl Express {
+impl<H> Express<H> {
     /// None if it has a method that nobody can have.
     pub(super) fn new(
         request: &Request<'_, '_>,
@@ -49,23 +51,24 @@ impl Express {
         head.extend_from_slice(b"\r\n");
         head.extend_from_slice(body);
         let repeats = if body.is_empty() && method.is_safe() { Repeats::Allowed } else { Repeats::Never };
-        Some(Self { query: Query::new(method, head, repeats), places, id, trace, origin })
+        let query = Query::new(method, head, repeats);
+        Some(Self { query, places, id, trace, origin, heard_as: PhantomData })
     }
 
     fn text(&self, range: &Range<usize>) -> &str {
         std::str::from_utf8(&self.query.bytes()[range.clone()]).unwrap_or_default()
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.text(&self.places.host)
     }
 
     /// Path and query.
-    pub(super) fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.text(&self.places.target)
     }
 
-    pub(super) fn id(&self) -> &[u8] {
+    pub(crate) fn id(&self) -> &[u8] {
         &self.query.bytes()[self.id.clone()]
     }
 
@@ -75,7 +78,7 @@ impl Express {
     }
 
     /// What the access log tells of it.
-    pub(super) fn story(&self, version: Version) -> Story {
+    pub(crate) fn story(&self, version: Version) -> Story {
         let value = |text: &str| HeaderValue::from_str(text).ok();
         Story {
             client: Some(self.origin.ip),
@@ -89,22 +92,6 @@ impl Express {
             fleet: None,
             cause: None,
         }
-    }
-}
-
-impl Express {
-    /// Asks this instance, over a connection that was kept if there may be one.
-    pub(super) async fn ask<H: Head>(
-        &self,
-        worker: &Worker,
-        upstream: &Rc<Upstream>,
-        kept: Kept,
-        ticket: &Ticket,
-    ) -> Result<Heard<H>, Miss> {
-        if upstream.protocol() != Protocol::Http1 {
-            return Err(Miss { refusal: Refusal::Unreachable, again: Again::Otherwise });
-        }
-        self.query.ask(worker, upstream, kept, ticket).await
     }
 }
 
@@ -127,8 +114,8 @@ fn placed(
     at..end
 }
 
-impl Errand for Express {
-    type Answer = Heard<Written>;
+impl<H: Head> Errand for Express<H> {
+    type Answer = Heard<H>;
 
     fn asked(&self) -> Asked<'_> {
         Asked { host: Some(self.host()), path: self.text(&self.places.path), scheme: self.origin.scheme }
@@ -152,7 +139,10 @@ impl Errand for Express {
         upstream: &Rc<Upstream>,
         kept: Kept,
         ticket: &Ticket,
-    ) -> Result<Heard<Written>, Miss> {
-        self.ask(worker, upstream, kept, ticket).await
+    ) -> Result<Heard<H>, Miss> {
+        if upstream.protocol() != Protocol::Http1 {
+            return Err(Miss { refusal: Refusal::Unreachable, again: Again::Otherwise });
+        }
+        self.query.ask(worker, upstream, kept, ticket).await
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::Write;
 
 use super::errand::Express;
+use super::query::Written;
 use super::request::{self, Parsed, Request};
 use crate::buffers;
 use crate::client_io::ClientIo;
@@ -29,7 +30,7 @@ pub(super) struct Lane {
 /// What comes next on a connection.
 pub(super) enum Next {
     /// A request, and the bytes it was read from.
-    Request(Express, Box<[u8]>),
+    Request(Express<Written>, Box<[u8]>),
     /// Something for hyper; it is in front again.
     Foreign,
     /// Nothing.
@@ -153,5 +154,5 @@ impl Lane {
 enum Look {
     Partial,
     Foreign,
-    Request(Express, usize),
+    Request(Express<Written>, usize),
 }
