@@ -136,7 +136,7 @@ impl Rounds<'_> {
     fn one(&mut self) {
         self.deploy("\"blue-green\"");
         self.kill(1);
-        self.deploy("{ canary = [\"20%\", \"50%\"], hold = \"1s\", within = \"2s\", errors = \"50%\", slower = \"1000000%\" }");
+        self.deploy("{ canary = [\"20%\", \"50%\"], hold = \"1s\", within = \"2s\", errors = \"50%\", slower = \"10000%\" }");
         self.rollback();
         self.renew_edge();
         self.kill(2);
