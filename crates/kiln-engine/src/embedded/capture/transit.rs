@@ -203,6 +203,9 @@ fn open_own(path: &Path) -> io::Result<File> {
     match options.open(path) {
         Ok(file) if is_ours(&file)? => return Ok(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        // A link, a socket: they cannot be opened like this. Any other refusal says nothing of what is there, which may
+        // hold the last bytes of an instance.
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => return Err(e),
         _ => std::fs::remove_file(path)?,
     }
     options.create_new(true).open(path)
@@ -334,6 +337,29 @@ mod tests {
         fs::write(&path, "short").unwrap();
         bench.turn(Arrived);
         assert_eq!(fs::read_dir(bench.dir.path()).unwrap().count(), 0, "nothing was kept");
+    }
+
+    /// In a process of its own: the limit is the whole process's.
+    #[test]
+    fn want_of_descriptors_costs_nothing_that_is_there() {
+        const IN: &str = "KILN_TEST_TRANSIT";
+        if let Some(dir) = std::env::var_os(IN) {
+            use rustix::process::{Resource, Rlimit, setrlimit};
+            setrlimit(Resource::Nofile, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+            let refused = Transit::open(Path::new(&dir)).err().unwrap();
+            assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
+            return;
+        }
+        let bench = Bench::new();
+        let path = Transit::path(bench.dir.path()).unwrap();
+        drop(Transit::open(bench.dir.path()).unwrap());
+        fs::write(&path, "on its way").unwrap();
+        let this = "embedded::capture::transit::tests::want_of_descriptors_costs_nothing_that_is_there";
+        let mut again = std::process::Command::new("/proc/self/exe");
+        let output = again.args(["--exact", this]).env(IN, bench.dir.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "on its way");
     }
 
     #[test]
