@@ -336,6 +336,31 @@ fn not_a_bit_of_padding_is_another() {
 }
 
 #[test]
+fn a_file_that_ends_in_a_member_says_where() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (_, file) = exported(&from.open(), Some("sesame, open"));
+    let store = to.open();
+    let mut cuts = Vec::new();
+    for entry in tar::Archive::new(&*file).entries().unwrap().skip(1) {
+        let entry = entry.unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let (start, size) = (entry.raw_file_position(), entry.size());
+        let inside = [start, start + size / 2, (start + size).saturating_sub(1)];
+        cuts.extend(inside.into_iter().filter(|_| size > 0).map(|at| (name.clone(), at)));
+    }
+    assert!(cuts.len() > 9, "{cuts:?}");
+    for (name, at) in cuts {
+        let cut = &file[..usize::try_from(at).unwrap()];
+        let refused = import(&store, cut, SecretsOfImport::LeftOut).unwrap_err().to_string();
+        for part in
+            [format!("member `{name}` at byte "), format!("the file ends at byte {at}, in the middle of it")]
+        {
+            assert!(refused.contains(&part), "`{part}` is not in: {refused}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_export_is_called_that_and_not_damaged() {
     let scratch = Scratch::new();
     let store = scratch.open();

@@ -145,7 +145,7 @@ fn is_of_content(error: &io::Error) -> bool {
     matches!(error.kind(), InvalidData | Other | UnexpectedEof)
 }
 
-/// Holds what stands between members to be nothing.
+/// Holds what stands between members to be nothing, and an end within one to be an error.
 struct Padded<'a> {
     from: &'a mut dyn Read,
     at: u64,
@@ -158,6 +158,10 @@ impl Read for Padded<'_> {
         let n = self.from.read(buffer)?;
         let Range { start, end } = self.padding.take();
         self.padding.set(start..end);
+        if n == 0 && !buffer.is_empty() && self.at < end {
+            let told = format!("the file ends at byte {}, in the middle of it", self.at);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, told));
+        }
         let within = |at: u64| usize::try_from(at.saturating_sub(self.at)).unwrap_or(n).min(n);
         if buffer[within(start)..within(end).max(within(start))].iter().any(|byte| *byte != 0) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "there is something behind it"));
