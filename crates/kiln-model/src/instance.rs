@@ -24,6 +24,14 @@ pub struct Limits {
     pub io: Option<IoLimits>,
 }
 
+impl Limits {
+    /// The most that arguments and environment of a program may take together, in bytes: a quarter of the memory. The
+    /// kernel copies them for a program before it is one, and kills in want of room.
+    pub fn texts(&self) -> ByteSize {
+        ByteSize(self.memory.0 / 4)
+    }
+}
+
 /// What an instance may read from the disk in a second. At least one of them is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoLimits {

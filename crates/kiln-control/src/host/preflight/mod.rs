@@ -5,6 +5,7 @@ pub(super) mod certificates;
 pub(super) mod images;
 pub(super) mod ports;
 pub(super) mod stores;
+mod texts;
 
 use std::collections::BTreeMap;
 
@@ -93,6 +94,7 @@ pub(super) fn check(
     engine: &dyn Engine,
 ) -> Result<Option<String>, Failure> {
     enforceable(release, store, engine)?;
+    texts::check(release)?;
     // What cannot be found out refuses nothing.
     let Some(machine) = Machine::look(store) else { return Ok(None) };
     let needed = Needed::by(release, state);

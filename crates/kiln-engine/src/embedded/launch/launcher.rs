@@ -213,11 +213,12 @@ fn sensible(order: &InstanceOrder) -> Result<(), LaunchError> {
     if !program.starts_with('/') {
         return Err(LaunchError::Order(format!("the program `{program}` is not an absolute path")));
     }
-    let (texts, memory) = (bytes_of_texts(order), order.limits.memory);
-    if texts > memory.0 / 4 {
+    let texts = bytes_of_texts(order);
+    if texts > order.limits.texts().0 {
         return Err(LaunchError::Order(format!(
-            "its arguments and variables are {}, and all it may use is {memory}: at most a quarter of that",
-            ByteSize(texts).about()
+            "its arguments and variables are {}, and all it may use is {}: at most a quarter of that",
+            ByteSize(texts).about(),
+            order.limits.memory
         )));
     }
     let mut ids = [run.uid, run.gid].into_iter().chain(run.groups.iter().copied());
