@@ -14,6 +14,7 @@ pub(crate) mod failure;
 mod gc;
 mod history;
 mod logs;
+mod memory;
 mod output_files;
 mod pause;
 mod pins;

@@ -47,15 +47,14 @@ impl LocalHost {
 
     /// What the log has of a release: its operations as `kiln log --json` shows them, one a line.
     fn extract(&self, release: &ReleaseId) -> Result<Vec<u8>, Failure> {
-        let mut lines = Vec::new();
-        for entry in self.operations()? {
-            if entry.to.as_ref() == Some(release) {
-                let line = serde_json::to_vec(&entry).expect("entries are plain data");
-                lines.extend_from_slice(&line);
+        self.operations(|entries| {
+            let mut lines = Vec::new();
+            for entry in entries.iter().filter(|entry| entry.to.as_ref() == Some(release)) {
+                lines.extend_from_slice(&serde_json::to_vec(entry).expect("entries are plain data"));
                 lines.push(b'\n');
             }
-        }
-        Ok(lines)
+            lines
+        })
     }
 
     pub(crate) fn import(

@@ -7,8 +7,8 @@ use kiln_model::{
     Release, ReleaseId, ServiceStatus, StatusAnswer, Traffic, TrafficReport,
 };
 
-use super::LocalHost;
 use super::history::{self, Lineage, Story};
+use super::{LocalHost, memory};
 use crate::core::{Bygone, Core};
 use crate::sync::lock;
 use crate::world::Edge as _;
@@ -155,19 +155,23 @@ impl LocalHost {
 
     pub(crate) fn log(&self, app: Option<AppName>, limit: Option<u32>) -> Result<Answer, Failure> {
         let app = app.map(|app| self.app(Some(app))).transpose()?;
-        let mut entries = self.operations()?;
-        entries.retain(|e| app.as_ref().is_none_or(|a| *a == e.app));
-        entries.reverse();
-        entries.truncate(limit.map_or(usize::MAX, |l| l as usize));
-        Ok(Answer::Log(entries))
+        let newest = |mut entries: Vec<LogEntry>| {
+            entries.retain(|e| app.as_ref().is_none_or(|a| *a == e.app));
+            entries.reverse();
+            entries.truncate(limit.map_or(usize::MAX, |l| l as usize));
+            entries
+        };
+        self.operations(newest).map(Answer::Log)
     }
 
-    /// All that was ever done, oldest first.
-    pub(super) fn operations(&self) -> Result<Vec<LogEntry>, Failure> {
+    /// What is `chosen` of all that was ever done, oldest first.
+    pub(super) fn operations<T>(&self, chosen: impl FnOnce(Vec<LogEntry>) -> T) -> Result<T, Failure> {
         let mut story = Story::default();
         self.each_record(&mut |record| story.learn(&record))?;
         let there = lock(&self.driver.core).instances().into_iter().map(|i| i.id).collect();
-        Ok(story.told(there))
+        let told = chosen(story.told(there));
+        memory::settle();
+        Ok(told)
     }
 
     /// Which fleet every instance that ever was belonged to.

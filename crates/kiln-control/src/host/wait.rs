@@ -46,9 +46,8 @@ impl LocalHost {
 
     /// How an operation ended that nobody needs to wait for.
     fn has_ended(&self, app: AppName, number: u64) -> Result<Answer, Failure> {
-        let entries = self.operations()?;
-        let is_meant = |e: &&LogEntry| e.operation == number && e.app == app && e.what != "replace";
-        let Some(entry) = entries.iter().find(is_meant) else {
+        let is_meant = |e: &LogEntry| e.operation == number && e.app == app && e.what != "replace";
+        let Some(entry) = self.operations(|entries| entries.into_iter().find(is_meant))? else {
             return Err(Failure::new(ExitCode::Usage, format!("app {app} has no operation {number}"))
                 .hint("`kiln log` lists them"));
         };
