@@ -32,6 +32,13 @@ impl Limits {
     }
 }
 
+/// What the kernel copies of its arguments and environment for a program, in bytes.
+pub fn bytes_of_texts(run: &RunSettings, env: &BTreeMap<String, String>) -> u64 {
+    let arguments = run.argv.iter().map(String::len);
+    let variables = env.iter().map(|(name, value)| name.len() + value.len());
+    arguments.chain(variables).map(|length| length as u64).sum()
+}
+
 /// What an instance may read from the disk in a second. At least one of them is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoLimits {

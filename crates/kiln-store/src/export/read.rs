@@ -374,8 +374,12 @@ impl Place<'_> {
         match error {
             StoreError::NoSpace { .. } => error,
             StoreError::Io { .. } => {
-                let cause = std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}"));
-                self.wrong(&format!("{error}{cause}"))
+                let cause = std::error::Error::source(&error);
+                match cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
+                    // Told by who reads the file: where it was to go says nothing.
+                    Some(read) if is_of_content(read) => self.wrong(&read.to_string()),
+                    _ => self.wrong(&cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"))),
+                }
             }
             error => self.wrong(&error.to_string()),
         }

@@ -1,6 +1,6 @@
 //! Arguments and environment that no instance could be given.
 
-use kiln_model::{ByteSize, ExitCode, Failure, Release, ReleaseService};
+use kiln_model::{ByteSize, ExitCode, Failure, Release, bytes_of_texts};
 
 /// Refuses a release of which a service has more of them than its memory takes. Secrets are not looked at: whoever makes
 /// an instance finds them too large.
@@ -9,7 +9,7 @@ use kiln_model::{ByteSize, ExitCode, Failure, Release, ReleaseService};
 /// Which service, how much it has and may have.
 pub(super) fn check(release: &Release) -> Result<(), Failure> {
     for (name, service) in &release.services {
-        let (texts, most) = (texts(service), service.limits.texts());
+        let (texts, most) = (bytes_of_texts(&service.run, &service.env), service.limits.texts());
         if texts > most.0 {
             let (texts, memory) = (ByteSize(texts).about(), service.limits.memory);
             let message =
@@ -24,12 +24,6 @@ pub(super) fn check(release: &Release) -> Result<(), Failure> {
     Ok(())
 }
 
-fn texts(service: &ReleaseService) -> u64 {
-    let arguments = service.run.argv.iter().map(String::len);
-    let variables = service.env.iter().map(|(name, value)| name.len() + value.len());
-    arguments.chain(variables).map(|length| length as u64).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::release;
@@ -41,7 +35,7 @@ mod tests {
         assert_eq!(check(&release), Ok(()));
         let web = release.services.values_mut().next().unwrap();
         web.limits.memory = ByteSize(1 << 20);
-        let rest = usize::try_from((1 << 18) - texts(web)).unwrap();
+        let rest = usize::try_from((1 << 18) - bytes_of_texts(&web.run, &web.env)).unwrap();
         web.env.insert("A".into(), "x".repeat(rest - 1));
         assert_eq!(check(&release), Ok(()), "exactly a quarter");
         let web = release.services.values_mut().next().unwrap();

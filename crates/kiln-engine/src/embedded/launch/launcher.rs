@@ -235,10 +235,8 @@ fn sensible(order: &InstanceOrder) -> Result<(), LaunchError> {
 /// What the kernel copies for its program. That counts as the instance's while the memory of who executes it still is the
 /// keeper's, which would be killed with it if there were no room.
 pub(in crate::embedded) fn bytes_of_texts(order: &InstanceOrder) -> u64 {
-    let arguments = order.run.argv.iter().map(String::len);
-    let variables = order.env.iter().map(|(name, value)| name.len() + value.len());
-    let secrets = order.secrets.iter().filter(|s| s.env.is_some()).map(|s| s.value.reveal().len());
-    arguments.chain(variables).chain(secrets).map(|length| length as u64).sum()
+    let secrets = order.secrets.iter().filter(|s| s.env.is_some()).map(|s| s.value.reveal().len() as u64);
+    kiln_model::bytes_of_texts(&order.run, &order.env) + secrets.sum::<u64>()
 }
 
 fn no_ids_left() -> LaunchError {
