@@ -5,7 +5,6 @@
 //! come in.
 
 mod acme;
-mod boundary;
 mod changes;
 pub mod contract;
 mod core;

@@ -44,7 +44,7 @@ impl StoredHistory {
 
     /// Appends an entry, which is safe then.
     pub(crate) fn put(&self, record: &Record) -> Result<(), StoreError> {
-        crate::boundary::refuse("append to the operation log", || "log/operations.jsonl".into())?;
+        kiln_store::boundary::refuse("append to the operation log", || "log/operations.jsonl".into())?;
         lock(&self.0).append(record).map(drop)
     }
 

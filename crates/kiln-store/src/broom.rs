@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use kiln_model::{ReleaseId, Swept};
 
+use crate::boundary::{between, refuse};
 use crate::documents::names_in;
 use crate::error::{if_present, on};
 use crate::temp::sync_dir;
@@ -28,7 +29,7 @@ impl Broom {
         remove(&path)?;
         sync_dir(path.parent().unwrap_or(&path))?;
         let documents = store.release_documents_dir(id);
-        match fs::remove_dir_all(&documents) {
+        match between("remove", || fs::remove_dir_all(&documents)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(on("remove", &documents)(e)),
             _ => Ok(()),
         }
@@ -46,7 +47,7 @@ impl Broom {
             remove(&record)?;
             sync_dir(dir)?;
         }
-        fs::remove_dir_all(dir).map_err(on("remove", dir))
+        between("remove", || fs::remove_dir_all(dir)).map_err(on("remove", dir))
     }
 
     pub(crate) fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
@@ -66,7 +67,7 @@ impl Broom {
 }
 
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
+    match between("remove", || refuse("remove", || path.to_owned()).map(|()| fs::remove_file(path)))? {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(on("remove", path)),
     }

@@ -39,6 +39,7 @@ pub mod age;
 pub mod any_bytes;
 mod batch;
 mod blobs;
+pub mod boundary;
 mod broom;
 mod cache;
 mod chain;

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::boundary::{between, refuse};
 use crate::error::on;
 use crate::{Result, Store};
 
@@ -167,7 +168,11 @@ impl TempPath {
 
     /// Gives the file its name. Its content must have been flushed to disk.
     pub(crate) fn rename(mut self, to: &Path) -> Result<()> {
-        fs::rename(&self.0, to).map_err(on("rename a new file to", to))?;
+        let renamed = between("name", || {
+            refuse("rename a new file to", || to.to_owned())?;
+            fs::rename(&self.0, to).map_err(on("rename a new file to", to))
+        });
+        renamed?;
         self.0.clear();
         Ok(())
     }

@@ -7,9 +7,9 @@ use kiln_model::{
     Action, AppName, AppState, Ending, Event, FleetId, FleetPhase, Generation, Healthy, Millis, NotHealthy,
     OperationKind, Plan, Record, ReleaseId, Step, Timestamp,
 };
+use kiln_store::boundary::between;
 
 use super::{Core, News, Wake};
-use crate::boundary::between;
 use crate::world::Trouble;
 
 /// How far a step has come.

@@ -12,10 +12,10 @@ use kiln_model::{
     Action, AppName, Event, HookId, HookMoment, InstanceId, InstanceOrder, InstanceState, Millis, ReleaseId,
     ReleaseService, Timestamp,
 };
+use kiln_store::boundary::between;
 
 use super::Core;
 use super::carry_out::Came;
-use crate::boundary::between;
 use crate::world::Trouble;
 
 impl Core {

@@ -26,13 +26,13 @@ use kiln_model::{
     AppName, ExecOrder, FleetId, Generation, HealthView, InstanceId, InstanceStatus, Record, Release,
     ReleaseId, RouteTable, Timestamp,
 };
+use kiln_store::boundary::between;
 
 pub use begin::{Precedence, Refusal, Request};
 pub use news::{News, NewsSender};
 pub use past::Past;
 pub use report::{Bygone, InstanceReport};
 
-use crate::boundary::between;
 use crate::world::{Condition, Trouble, World};
 use begin::Pending;
 use strays::{Acquaintance, Strays};

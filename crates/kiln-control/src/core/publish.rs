@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{Action, AppName, AppState, FleetId, InstanceState, RouteTable, route_table};
+use kiln_store::boundary::between;
 
 use super::Core;
-use crate::boundary::between;
 use crate::world::Trouble;
 
 impl Core {

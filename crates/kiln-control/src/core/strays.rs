@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::{
     Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
 };
+use kiln_store::boundary::between;
 
 use super::{Core, Past};
-use crate::boundary::between;
 use crate::world::Trouble;
 
 /// Whether the engine has said what exists.

@@ -10,9 +10,9 @@ use kiln_engine::EngineError;
 use kiln_model::{
     AppName, Author, Fleet, FleetId, InstanceId, Loss, Millis, Record, ReleaseService, Timestamp,
 };
+use kiln_store::boundary::between;
 
 use super::{Core, earlier};
-use crate::boundary::between;
 use crate::world::Trouble;
 
 /// Instances that get no requests any more and may finish those they have.

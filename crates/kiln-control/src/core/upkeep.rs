@@ -7,9 +7,9 @@ use kiln_model::{
     Event, ExecOrder, Fleet, FleetId, FleetPhase, ImageHandle, InstanceId, InstanceOrder, InstanceState,
     Loss, Millis, Probe, Record, ReleaseId, ReleaseService, Timestamp, Waiting,
 };
+use kiln_store::boundary::between;
 
 use super::{Core, earlier};
-use crate::boundary::between;
 use crate::world::{Trouble, Watch};
 
 /// How long a fleet that keeps losing members waits before it gets the next ones.

@@ -3,10 +3,10 @@
 use kiln_bake::{Committed, Source};
 use kiln_engine::EngineError;
 use kiln_model::{Answer, CommitAnswer, ExitCode, Failure, ImageName, InstanceId, Record};
+use kiln_store::boundary::between;
 
 use super::exec::no_such_instance;
 use super::{LocalHost, failure};
-use crate::boundary::between;
 use crate::contract::Caller;
 use crate::world::Clock;
 

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use kiln_model::spec::Ingredients;
 use kiln_model::{Answer, Event, ExitCode, Failure, ImageName, ImageRecord, OperationKind, Release};
+use kiln_store::boundary::stored;
 
 use super::busy::Cancellable;
 use super::serve::{Asker, Stage, Wish};
 use super::{LocalHost, failure, preflight};
-use crate::boundary::stored;
 use crate::contract::{Caller, EventSink};
 use crate::core::Precedence;
 use crate::pipeline;

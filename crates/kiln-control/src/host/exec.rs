@@ -16,6 +16,7 @@ use kiln_model::{
     ExecOrder, ExecRequest, Exit, ExitCode, Failure, InstanceId, LONGEST_PART, OutputStream, ReleaseService,
     SecretOrder, SessionPart, SessionParts, TerminalSize,
 };
+use kiln_store::boundary::between;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -23,7 +24,6 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::LocalHost;
 use super::driver::Driver;
-use crate::boundary::between;
 use crate::contract::{Caller, Session};
 use crate::sync::lock;
 use crate::world::Shelf;

@@ -6,10 +6,10 @@ use kiln_model::{
     Answer, AppName, AppState, ByteSize, Failure, GcAnswer, InstanceId, Millis, Record, ReleaseId, Swept,
     Timestamp,
 };
+use kiln_store::boundary::stored;
 use kiln_store::{Keep, Sweeper};
 
 use super::{LocalHost, failure};
-use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::{Clock, Trouble};

@@ -47,10 +47,10 @@ use kiln_engine::Engine;
 use kiln_model::{
     Answer, AppName, Command, ExecRequest, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
 };
+use kiln_store::boundary::between;
 use kiln_store::{HostLock, Store};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-use crate::boundary::between;
 use crate::contract::{Caller, EventSink, Host, Session};
 use crate::core::{Core, News, Past, Precedence, Refusal, Request};
 use crate::health::Prober;

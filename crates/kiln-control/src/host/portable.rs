@@ -11,10 +11,10 @@ use kiln_model::{
     SecretValue, SecretVersion,
 };
 use kiln_store::age::{AgeError, Identity, Recipient};
+use kiln_store::boundary::stored;
 use kiln_store::{Imported, SecretsOfImport, StoreError};
 
 use super::{LocalHost, failure};
-use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::sync::lock;
 use crate::world::Clock;

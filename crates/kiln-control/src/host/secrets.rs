@@ -6,11 +6,11 @@ use kiln_model::{
     Answer, AppName, AppState, ExitCode, Failure, Record, Release, ReleaseId, SecretAnswer, SecretEntry,
     SecretName, SecretValue, SecretVersion, SecretVersions,
 };
+use kiln_store::boundary::stored;
 use kiln_store::{Holders, HostLock, OperationLog, SecretRecord, SecretRemoval, Store, StoreError, Sweeper};
 
 use super::told_secrets::open_log;
 use super::{LocalHost, failure};
-use crate::boundary::stored;
 use crate::contract::Caller;
 use crate::core::Past;
 use crate::project::Project;

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{AppName, Author, Failure, Record, SecretName, SecretVersion, Timestamp};
+use kiln_store::boundary::{between, stored};
 use kiln_store::{Holders, HostLock, OperationLog, SecretRecord, Store, StoreError};
 
 use super::failure;
-use crate::boundary::{between, stored};
 use crate::core::Past;
 
 /// A fold over the log.

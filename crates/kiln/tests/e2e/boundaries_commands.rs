@@ -16,16 +16,24 @@ fn is_long() -> bool {
     std::env::var_os("KILN_LONG").is_some()
 }
 
-/// Fates at the boundaries that something passes, but for those of a mere start; only before each act, and only death, but
-/// in the long form: what was done before another act is done after it, too.
+/// Fates at the boundaries that something passes, but for those of a mere start: in the long form death and both failures of
+/// the disk at each. Otherwise death before each act, for what was done before another act is done after it, too; of many of
+/// one kind in a row, as files that are named or removed are, only at a few.
 fn fates(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> Vec<String> {
+    const FEW: usize = 4;
     let of_start = passed(host, |_| {}).lines().count();
     let all = passed(host, deed);
     let all: Vec<&str> = all.lines().collect();
     assert!(all.len() >= of_start + 4, "it passes only {all:?}, of which {of_start} on the way to it");
-    let (kinds, step): (&[&str], _) = if is_long() { (&["die", "refuse", "fill"], 1) } else { (&["die"], 2) };
-    let numbers = (of_start + 1..=all.len()).step_by(step);
-    kinds.iter().flat_map(|kind| numbers.clone().map(move |n| format!("{kind}:{n}"))).collect()
+    let kind = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
+    let (mut passed, mut numbers) = (of_start, Vec::new());
+    for run in all[of_start..].chunk_by(|a, b| kind(a) == kind(b)) {
+        let step = if is_long() { 1 } else { (run.len() / FEW).max(2) };
+        numbers.extend((1..=run.len()).step_by(step).map(|n| passed + n));
+        passed += run.len();
+    }
+    let kinds: &[&str] = if is_long() { &["die", "refuse", "fill"] } else { &["die"] };
+    kinds.iter().flat_map(|kind| numbers.iter().map(move |n| format!("{kind}:{n}"))).collect()
 }
 
 /// What is so however a command has ended: what served serves, and everything is what the record says.

@@ -8,11 +8,11 @@ use kiln_engine::Engine;
 use kiln_model::{
     AppName, Check, Event, Exit, ExitCode, Failure, ImageName, ImageRecord, InstanceId, Millis, Probe,
 };
+use kiln_store::boundary::stored;
 use serde::{Deserialize, Serialize};
 
 use super::LocalHost;
 use super::serve::Asker;
-use crate::boundary::stored;
 use crate::health::one_socket;
 use crate::probe;
 

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use kiln_engine::Engine;
 use kiln_model::Failure;
 use kiln_store::Store;
+use kiln_store::boundary::between;
 
 use super::HostConfig;
 use super::driver::{Driver, Waker};
-use crate::boundary::between;
 use crate::shelf::time_of_day;
 use crate::sync::lock;
 use crate::world::Trouble;

@@ -1,4 +1,5 @@
-//! The places at which a control plane may die: right before and right after everything it writes or has done.
+//! The places at which a control plane may die: right before and right after everything it writes or has done. Each file
+//! that the store names or removes is one, too, however many of them one command comes to.
 //!
 //! For tests, `KILN_TEST_BOUNDARY` makes it die, or makes the disk refuse, at one of them:
 //!
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kiln_store::StoreError;
+use crate::StoreError;
 
 /// What a test wants.
 enum Wanted {
@@ -50,7 +51,7 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
 static PASSED: AtomicU64 = AtomicU64::new(0);
 
 /// Does what is written or done, with a boundary on each side of it.
-pub(crate) fn between<T>(what: &'static str, act: impl FnOnce() -> T) -> T {
+pub fn between<T>(what: &'static str, act: impl FnOnce() -> T) -> T {
     pass(what);
     let done = act();
     pass(what);
@@ -58,7 +59,10 @@ pub(crate) fn between<T>(what: &'static str, act: impl FnOnce() -> T) -> T {
 }
 
 /// Refuses a write if it is time for the disk to refuse one.
-pub(crate) fn refuse(attempted: &'static str, path: impl FnOnce() -> PathBuf) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError::Io`] or [`StoreError::NoSpace`], in a test that asked for it.
+pub fn refuse(attempted: &'static str, path: impl FnOnce() -> PathBuf) -> Result<(), StoreError> {
     /// How many writes in a row are refused.
     const WRITES: u64 = 3;
     static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -75,7 +79,10 @@ pub(crate) fn refuse(attempted: &'static str, path: impl FnOnce() -> PathBuf) ->
 }
 
 /// Writes something else than history into the store.
-pub(crate) fn stored<T>(
+///
+/// # Errors
+/// What writing came to, or what a test wants.
+pub fn stored<T>(
     path: impl FnOnce() -> PathBuf,
     write: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
