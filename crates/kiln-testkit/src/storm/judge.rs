@@ -22,7 +22,7 @@ pub(super) struct Judge {
     pub(super) ends: BTreeMap<Generation, Ended>,
     /// Members that answered well at least once, as they were asked.
     pub(super) proved: BTreeSet<InstanceId>,
-    /// Members made because no member of their fleet was well, and whom for.
+    /// Members made because no member of their fleet was well, and whom for, while those are there.
     pub(super) stand_ins: BTreeMap<InstanceId, InstanceId>,
     /// Members that were given up for good reasons.
     pub(super) lost: BTreeSet<InstanceId>,
@@ -125,7 +125,11 @@ impl Judge {
             | Record::Resumed { .. }
             | Record::Repaired { .. }
             | Record::SecretRemoved { .. } => {}
-            Record::Replaced { lost, .. } => self.figures.replaced += lost.len() as u64,
+            Record::Replaced { fleet, lost, .. } => {
+                self.figures.replaced += lost.len() as u64;
+                // Whose member is gone stands in for nobody. Only now: what could not be written was not done.
+                self.stand_ins.retain(|_, member| lost.iter().all(|l| fleet.instance(l.serial) != *member));
+            }
             Record::Reinforced { fleet, touched, new, .. } => {
                 self.figures.stand_ins += new.len() as u64;
                 let of = |(new, member): (&u32, &u32)| (fleet.instance(*new), fleet.instance(*member));

@@ -12,9 +12,7 @@ impl Truth {
         let Record::Replaced { fleet, lost, .. } = record else { return };
         for loss in lost {
             let id = fleet.instance(loss.serial);
-            // One whose loss was judged may be there still: what could not be written is as if it had not been tried.
-            let is_there = |of: &&InstanceId| self.runs(of) || !self.judge.lost.contains(*of);
-            let member = self.judge.stand_ins.get(&id).filter(is_there);
+            let member = self.judge.stand_ins.get(&id);
             // As its condition has it: that it has died since is not known yet.
             let is_well = |of: &InstanceId| self.conditions.get(of).is_some_and(|c| c.healthy);
             let superfluous = member.is_some_and(is_well);
