@@ -11,7 +11,7 @@ use kiln_model::Sha256;
 use rustix::fs::{FlockOperation, flock};
 use sha2::Digest as _;
 
-use crate::error::on;
+use crate::error::{READ_GIVEN, on};
 use crate::objects::any_chunk;
 use crate::packages::sha256_of;
 use crate::temp::sync_dir;
@@ -110,7 +110,7 @@ impl BlobDraft {
     pub fn write_all(&mut self, reader: &mut dyn Read) -> Result<()> {
         let mut buffer = vec![0; 128 << 10];
         loop {
-            match reader.read(&mut buffer).map_err(on("read what should be written to", &self.path))? {
+            match reader.read(&mut buffer).map_err(on(READ_GIVEN, &self.path))? {
                 0 => return Ok(()),
                 n => self.write(&buffer[..n])?,
             }

@@ -168,6 +168,9 @@ impl StoreError {
     }
 }
 
+/// What is attempted where the bytes for a file come from somebody else: what fails is not the store's.
+pub(crate) const READ_GIVEN: &str = "read what should be written to";
+
 /// `attempted` on `path`, as the context of an error of the system.
 pub(crate) fn on(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_model::ObjectDigest;
 
-use crate::error::{if_present, on};
+use crate::error::{READ_GIVEN, if_present, on};
 use crate::temp::{TempFile, ensure_dir};
 use crate::{Batch, Result, Store, StoreError, Verity};
 
@@ -100,7 +100,7 @@ impl<'a> Objects<'a> {
         let mut verity = Verity::new();
         let mut buffer = vec![0; CHUNK];
         loop {
-            let n = reader.read(&mut buffer).map_err(on("read what should be written to", file.path()))?;
+            let n = reader.read(&mut buffer).map_err(on(READ_GIVEN, file.path()))?;
             if n == 0 {
                 let size = verity.size();
                 return Ok((file, verity.finish(), size));

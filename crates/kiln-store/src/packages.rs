@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::Sha256;
 use sha2::Digest as _;
 
-use crate::error::{if_present, on};
+use crate::error::{READ_GIVEN, if_present, on};
 use crate::objects::any_chunk;
 use crate::{Result, Store, StoreError};
 
@@ -32,7 +32,7 @@ impl Store {
         let mut hasher = sha2::Sha256::new();
         let mut buffer = vec![0; 128 << 10];
         loop {
-            let n = reader.read(&mut buffer).map_err(on("read what should be written to", file.path()))?;
+            let n = reader.read(&mut buffer).map_err(on(READ_GIVEN, file.path()))?;
             if n == 0 {
                 break;
             }

@@ -15,6 +15,7 @@ use sha2::Digest as _;
 
 use super::secrets::{self, SecretsOfImport, Travelling};
 use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
+use crate::error::READ_GIVEN;
 use crate::secrets::version_of;
 use crate::{Batch, Result, Store, StoreError, Verity};
 
@@ -369,18 +370,15 @@ impl<'a> Import<'a> {
 }
 
 impl Place<'_> {
-    /// An error of the store that is the file's fault.
+    /// An error of the store that is the file's fault; what the disk of the store refuses is not.
     fn of(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::NoSpace { .. } => error,
-            StoreError::Io { .. } => {
-                let cause = std::error::Error::source(&error);
-                match cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
-                    // Told by who reads the file: where it was to go says nothing.
-                    Some(read) if is_of_content(read) => self.wrong(&read.to_string()),
-                    _ => self.wrong(&cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"))),
-                }
+            // Told by who reads the file: where it was to go says nothing.
+            StoreError::Io { attempted: READ_GIVEN, source, .. } if is_of_content(&source) => {
+                self.wrong(&source.to_string())
             }
+            StoreError::Io { attempted: READ_GIVEN, source, .. } => self.unreadable(&source),
+            StoreError::NoSpace { .. } | StoreError::Io { .. } => error,
             error => self.wrong(&error.to_string()),
         }
     }

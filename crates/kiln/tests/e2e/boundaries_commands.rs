@@ -17,8 +17,8 @@ fn is_long() -> bool {
 }
 
 /// Fates at the boundaries that something passes, but for those of a mere start: in the long form death and both failures of
-/// the disk at each. Otherwise death before each act, for what was done before another act is done after it, too; of many of
-/// one kind in a row, as files that are named or removed are, only at a few.
+/// the disk at each. Otherwise death before each act, for what was done before another act is done after it, too, and one
+/// failure of the disk; of many of one kind in a row, as files that are named or removed are, only at a few.
 fn fates(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> Vec<String> {
     const FEW: usize = 4;
     let of_start = passed(host, |_| {}).lines().count();
@@ -26,14 +26,18 @@ fn fates(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> Vec<String> {
     let all: Vec<&str> = all.lines().collect();
     assert!(all.len() >= of_start + 4, "it passes only {all:?}, of which {of_start} on the way to it");
     let kind = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
-    let (mut passed, mut numbers) = (of_start, Vec::new());
+    let (mut passed, mut fates) = (of_start, Vec::new());
     for run in all[of_start..].chunk_by(|a, b| kind(a) == kind(b)) {
-        let step = if is_long() { 1 } else { (run.len() / FEW).max(2) };
-        numbers.extend((1..=run.len()).step_by(step).map(|n| passed + n));
+        let numbers = passed + 1..=passed + run.len();
+        let at = |fate: &'static str, step| numbers.clone().step_by(step).map(move |n| format!("{fate}:{n}"));
+        if is_long() {
+            fates.extend(["die", "refuse", "fill"].into_iter().flat_map(|fate| at(fate, 1)));
+        } else {
+            fates.extend(at("die", (run.len() / FEW).max(2)).chain(at("refuse", run.len())));
+        }
         passed += run.len();
     }
-    let kinds: &[&str] = if is_long() { &["die", "refuse", "fill"] } else { &["die"] };
-    kinds.iter().flat_map(|kind| numbers.iter().map(move |n| format!("{kind}:{n}"))).collect()
+    fates
 }
 
 /// What is so however a command has ended: what served serves, and everything is what the record says.
