@@ -157,6 +157,23 @@ fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
     assert!(refused.to_string().contains("the digest of its metadata is"), "{refused}");
 }
 
+/// Nor is the file at fault for what cannot be written here.
+#[test]
+fn what_the_store_cannot_write_is_not_damage_of_the_file() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let (release, file) = exported(&from.open(), None);
+    let image = release.services.values().next().unwrap().image;
+    let store = to.open();
+    // Where a file is to go there is a directory.
+    let list = store.root().join("images").join(image.hex()).join("objects");
+    std::fs::create_dir_all(&list).unwrap();
+    let refused = import(&store, &file, SecretsOfImport::LeftOut).unwrap_err();
+    assert!(matches!(&refused, StoreError::Io { path, .. } if *path == list), "{refused:?}");
+    assert_eq!((store.images().unwrap(), store.releases().unwrap()), (vec![], vec![]));
+    std::fs::remove_dir(&list).unwrap();
+    import(&store, &file, SecretsOfImport::LeftOut).unwrap();
+}
+
 /// What is damaged of an image that is here is made whole: also a list that reads and is another image's.
 #[test]
 fn an_import_mends_the_list_of_an_image_that_is_here() {
