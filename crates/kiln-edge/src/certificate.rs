@@ -55,7 +55,11 @@ impl Certificate {
 /// A certificate made ready, and what it says.
 pub(crate) fn usable(certificate: &Certificate) -> Result<(CertifiedKey, Details), String> {
     let key = made_ready(certificate)?;
-    key.keys_match().map_err(|e| format!("the private key is not that of the certificate: {e}"))?;
+    key.keys_match().map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => format!("the private key is not that of the certificate: {e}"),
+        // One of X.509 version 1, for example, which no client takes.
+        _ => format!("the certificate is of no use: {e}"),
+    })?;
     let leaf = key.end_entity_cert().map_err(|e| format!("the file has no certificate in it: {e}"))?;
     let details = details(leaf)?;
     Ok((key, details))

@@ -260,7 +260,7 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Busy { .. } => Failure::new(ExitCode::Busy, refusal.to_string()).hint(super::busy::WAYS),
         Refusal::Conflict(_) => Failure::new(ExitCode::Spec, refusal.to_string())
-            .hint("give the route another host or path in kiln.toml"),
+            .hint("give the route another host, path or `tcp` port in kiln.toml"),
         Refusal::Schema(wrong) => Failure::new(ExitCode::Policy, wrong.to_string()).hint(wrong.hint()),
         Refusal::NothingThere => Failure::new(ExitCode::Usage, refusal.to_string()),
         Refusal::Unsound(_) => Failure::new(ExitCode::Bug, refusal.to_string()),

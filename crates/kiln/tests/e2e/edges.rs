@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::host::{KILN, TestHost, free, said};
+use crate::host::{KILN, TestHost, free, in_time, said};
 use crate::project::Project;
 
 /// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
@@ -164,6 +165,25 @@ fn an_app_that_wants_another_ones_routes_is_refused_before_anything_is_made() {
     other.edit("kiln.toml", "[route.web]\n", "[route.web]\nhost = \"other.example.com\"\n");
     other.edit("kiln.toml", "[deploy]", &format!("[route.raw]\nservice = \"web\"\ntcp = {port}\n\n[deploy]"));
     refused(&format!("a route of app hello takes TCP port {port} already"));
+}
+
+/// An edge goes on with the sockets there are: who asks for others is told, and not let believe that they are open.
+#[test]
+fn a_door_that_is_open_elsewhere_is_not_promised() {
+    let mut host = TestHost::start();
+    host.leave_control();
+    let (https, metrics) = (free().to_string(), free().to_string());
+    host.restart_control_with(&["--listen-tls", &https, "--metrics", &metrics]);
+    host.leave_control();
+    for (option, there) in [("--listen-tls", &https), ("--metrics", &metrics)] {
+        let mut serve = Command::new(KILN);
+        serve.args(["serve", "--listen", "127.0.0.1:0", option, &free().to_string(), "--root"]);
+        serve.arg(host.root.path()).stdin(Stdio::null());
+        let output = in_time(serve);
+        assert_eq!(output.status.code(), Some(9), "{}", said(&output));
+        assert!(said(&output).contains(&format!("give {option} {there}")), "{}", said(&output));
+    }
+    host.restart_control();
 }
 
 #[test]

@@ -348,7 +348,7 @@ impl Drop for TestHost {
 }
 
 /// A command that ends a host, and must not take long.
-fn in_time(mut command: Command) -> Output {
+pub(crate) fn in_time(mut command: Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("kiln can be run");
     if !ends_in_time(&child) {

@@ -143,10 +143,10 @@ impl EdgeProcess {
         let recorded: Option<String> = store.state(ADDRESS).map_err(|e| failures::store(&e))?;
         let recorded = recorded.and_then(|a| a.parse().ok());
         let address = address(&listeners, Door::Http).or(recorded).unwrap_or(config.listen);
-        if config.listen.port() != 0 && config.listen != address {
-            let message = format!("the edge of this host listens on {address}, not on {}", config.listen);
-            return Err(Failure::new(ExitCode::Host, message)
-                .hint(format!("give --listen {address}, to take it over")));
+        listens_there("--listen", address, config.listen)?;
+        for (door, wanted, _) in command.doors() {
+            let option = if door == Door::Metrics { "--metrics" } else { "--listen-tls" };
+            self::address(&listeners, door).map_or(Ok(()), |there| listens_there(option, there, wanted))?;
         }
         let process = Some(Process::other(pid));
         let leaving = succession::left_behind(&path);
@@ -246,6 +246,16 @@ impl EdgeProcess {
             _ => Ok(()),
         }
     }
+}
+
+/// Nobody is promised a door that is open elsewhere: an edge goes on with the sockets there are.
+fn listens_there(option: &str, there: SocketAddr, wanted: SocketAddr) -> Result<(), Failure> {
+    if wanted.port() == 0 || wanted == there {
+        return Ok(());
+    }
+    let message = format!("the edge of this host listens on {there}, not on {wanted}");
+    let hint = format!("give {option} {there}, to take it over; `kiln down` ends it, and all that it serves");
+    Err(Failure::new(ExitCode::Host, message).hint(hint))
 }
 
 fn address(listeners: &[Listener], door: Door) -> Option<SocketAddr> {
