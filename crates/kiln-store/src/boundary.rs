@@ -78,15 +78,27 @@ pub fn refuse(attempted: &'static str, path: impl FnOnce() -> PathBuf) -> Result
     })
 }
 
+/// Changes a file of the store, or several: `what` is done to what is at `path`.
+///
+/// # Errors
+/// What that came to, or what a test wants.
+pub fn changed<T>(
+    what: &'static str,
+    path: impl FnOnce() -> PathBuf,
+    act: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    between(what, || refuse(what, path).and_then(|()| act()))
+}
+
 /// Writes something else than history into the store.
 ///
 /// # Errors
-/// What writing came to, or what a test wants.
+/// As [`changed`].
 pub fn stored<T>(
     path: impl FnOnce() -> PathBuf,
     write: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    between("store", || refuse("write", path).and_then(|()| write()))
+    changed("store", path, write)
 }
 
 fn pass(what: &'static str) {

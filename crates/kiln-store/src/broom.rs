@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use kiln_model::{ReleaseId, Swept};
 
-use crate::boundary::{between, refuse};
+use crate::boundary::changed;
 use crate::documents::names_in;
 use crate::error::{if_present, on};
 use crate::temp::sync_dir;
@@ -29,9 +29,9 @@ impl Broom {
         remove(&path)?;
         sync_dir(path.parent().unwrap_or(&path))?;
         let documents = store.release_documents_dir(id);
-        match between("remove", || fs::remove_dir_all(&documents)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(on("remove", &documents)(e)),
-            _ => Ok(()),
+        match if_present(fs::metadata(&documents)).map_err(on("look for", &documents))? {
+            Some(_) => remove_all(&documents),
+            None => Ok(()),
         }
     }
 
@@ -47,7 +47,7 @@ impl Broom {
             remove(&record)?;
             sync_dir(dir)?;
         }
-        between("remove", || fs::remove_dir_all(dir)).map_err(on("remove", dir))
+        remove_all(dir)
     }
 
     pub(crate) fn file(&mut self, kind: &'static str, path: &Path) -> Result<()> {
@@ -67,10 +67,15 @@ impl Broom {
 }
 
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match between("remove", || refuse("remove", || path.to_owned()).map(|()| fs::remove_file(path)))? {
+    let remove = || match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(on("remove", path)),
-    }
+    };
+    changed("remove", || path.to_owned(), remove)
+}
+
+fn remove_all(dir: &Path) -> Result<()> {
+    changed("remove", || dir.to_owned(), || fs::remove_dir_all(dir).map_err(on("remove", dir)))
 }
 
 fn size(path: &Path) -> Result<u64> {

@@ -106,8 +106,7 @@ fn make_root(root: &Path) -> Result<()> {
     if root.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(root).map_err(on("create the state directory", root))?;
-    fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(on("set the mode of", root))
+    fs::create_dir_all(root).map_err(on("create the state directory", root))
 }
 
 fn version(root: &Path) -> Result<Option<u32>> {
@@ -132,6 +131,8 @@ fn begin(root: &Path) -> Result<()> {
             return Err(StoreError::Foreign { root: root.to_owned(), problem });
         }
     }
+    // Before anything is in it, whoever made it.
+    fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(on("set the mode of", root))?;
     ensure_dir(&root.join("tmp"))?;
     let temp = TempDir::new(&root.join("tmp"))?;
     let mut file = temp.file()?;

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::boundary::{between, refuse};
+use crate::boundary::changed;
 use crate::error::on;
 use crate::{Result, Store};
 
@@ -168,11 +168,8 @@ impl TempPath {
 
     /// Gives the file its name. Its content must have been flushed to disk.
     pub(crate) fn rename(mut self, to: &Path) -> Result<()> {
-        let renamed = between("name", || {
-            refuse("rename a new file to", || to.to_owned())?;
-            fs::rename(&self.0, to).map_err(on("rename a new file to", to))
-        });
-        renamed?;
+        let rename = || fs::rename(&self.0, to).map_err(on("rename a new file to", to));
+        changed("name", || to.to_owned(), rename)?;
         self.0.clear();
         Ok(())
     }

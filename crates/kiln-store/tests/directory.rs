@@ -21,6 +21,16 @@ fn a_new_directory_is_private_and_can_be_opened_again() {
     scratch.open();
 }
 
+/// What is in it is for root, also where somebody has made it before.
+#[test]
+fn an_empty_directory_becomes_a_private_one() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.root()).unwrap();
+    fs::set_permissions(scratch.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    let store = scratch.open();
+    assert_eq!(fs::metadata(store.root()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
 #[test]
 fn many_can_begin_at_once() {
     let scratch = Scratch::new();

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kiln_model::{PinnedSecret, Release, SecretValue, Sha256, Timestamp};
+use kiln_model::{ImageDigest, PinnedSecret, Release, SecretValue, Sha256, Timestamp};
 use kiln_store::age::{AgeError, Identity};
 use kiln_store::{SecretsOfImport, Store, StoreError, any_bytes};
 use support::Scratch;
@@ -36,6 +36,12 @@ fn exported(store: &Store, secret: Option<&str>) -> (Release, Vec<u8>) {
     let bytes = store.export_release(&release.id(), b"", &recipients, &mut file, Path::new("file")).unwrap();
     assert_eq!(bytes, file.len() as u64);
     (release, file)
+}
+
+/// The image of a release, the file that is exported to, and where nothing is yet.
+fn sent() -> (ImageDigest, Vec<u8>, Scratch) {
+    let (release, file) = exported(&Scratch::new().open(), None);
+    (release.services.values().next().unwrap().image, file, Scratch::new())
 }
 
 fn import(
@@ -124,9 +130,7 @@ fn forged(file: &[u8], member: &str, change: impl Fn(&str) -> String) -> Vec<u8>
 /// Whoever made the file says of an image only what the image says itself.
 #[test]
 fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let (release, file) = exported(&from.open(), None);
-    let image = release.services.values().next().unwrap().image;
+    let (image, file, to) = sent();
     let store = to.open();
     let taken = |bytes: &[u8]| import(&store, bytes, SecretsOfImport::LeftOut);
     let fewer = |text: &str| text.split_inclusive('\n').skip(1).collect::<String>();
@@ -160,9 +164,7 @@ fn an_import_changes_nothing_about_images_and_finds_none_by_inputs_it_claims() {
 /// Nor is the file at fault for what cannot be written here.
 #[test]
 fn what_the_store_cannot_write_is_not_damage_of_the_file() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let (release, file) = exported(&from.open(), None);
-    let image = release.services.values().next().unwrap().image;
+    let (image, file, to) = sent();
     let store = to.open();
     // Where a file is to go there is a directory.
     let list = store.root().join("images").join(image.hex()).join("objects");
@@ -177,9 +179,7 @@ fn what_the_store_cannot_write_is_not_damage_of_the_file() {
 /// What is damaged of an image that is here is made whole: also a list that reads and is another image's.
 #[test]
 fn an_import_mends_the_list_of_an_image_that_is_here() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let (release, file) = exported(&from.open(), None);
-    let image = release.services.values().next().unwrap().image;
+    let (image, file, to) = sent();
     let store = to.open();
     let taken = || import(&store, &file, SecretsOfImport::LeftOut).unwrap();
     taken();

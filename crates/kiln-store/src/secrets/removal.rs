@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use kiln_model::{AppName, ReleaseId, SecretName, SecretVersion};
 
 use super::{SecretsLock, no_such_secret};
-use crate::boundary::between;
+use crate::boundary::changed;
 use crate::error::on;
 use crate::temp::sync_dir;
 use crate::{Result, Store, StoreError};
@@ -102,7 +102,8 @@ impl SecretRemoval {
     pub fn carry_out(self) -> Result<BTreeSet<SecretVersion>> {
         for number in self.doomed.keys() {
             let path = self.dir.join(format!("{number}.json"));
-            between("remove", || fs::remove_file(&path)).map_err(on("remove", &path))?;
+            let remove = || fs::remove_file(&path).map_err(on("remove", &path));
+            changed("remove", || path.clone(), remove)?;
         }
         sync_dir(&self.dir)?;
         Ok(self.doomed.into_values().collect())

@@ -25,7 +25,6 @@ fn fates(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> Vec<String> {
     let all = passed(host, deed);
     let all: Vec<&str> = all.lines().collect();
     assert!(all.len() >= of_start + 4, "it passes only {all:?}, of which {of_start} on the way to it");
-    let kind = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
     let (mut passed, mut fates) = (of_start, Vec::new());
     for run in all[of_start..].chunk_by(|a, b| kind(a) == kind(b)) {
         let numbers = passed + 1..=passed + run.len();
@@ -38,6 +37,11 @@ fn fates(host: &mut TestHost, deed: impl FnOnce(&TestHost)) -> Vec<String> {
         passed += run.len();
     }
     fates
+}
+
+/// Of a boundary that was counted: what is done there.
+fn kind(line: &str) -> &str {
+    line.split_once(' ').expect("a number, and what is done").1
 }
 
 /// What is so however a command has ended: what served serves, and everything is what the record says.

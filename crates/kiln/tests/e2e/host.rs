@@ -347,7 +347,7 @@ impl Drop for TestHost {
     }
 }
 
-/// A command that ends a host, and must not take long.
+/// A command that must not take long: one that ends a host, or is refused.
 pub(crate) fn in_time(mut command: Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("kiln can be run");
