@@ -9,6 +9,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// As what a process was started, in the words the kernel gives it.
+#[derive(Debug)]
+pub(super) enum Started {
+    Program(Vec<Vec<u8>>),
+    /// A script: its interpreter, what its first line gives that, and the words of the script.
+    Script(Vec<Vec<u8>>),
+}
+
 /// What a process was started with.
 #[derive(Debug)]
 pub(super) struct Launched {
@@ -27,27 +35,35 @@ impl Launched {
         Ok(Self { arguments, environment, length })
     }
 
-    /// What is not as `argv` and `env` say. `given` are variables that hold secrets.
+    /// What is not as `started` and `env` say. `given` are variables that hold secrets.
+    ///
+    /// Other words than it was started with are its own doing where it has executed the same file again, which leaves no
+    /// trace: the interpreter of a script that ends in `exec`, and programs that are many, such as busybox, do. Only a
+    /// program that kept its name is told of.
     pub(super) fn differs(
         &self,
-        argv: &[String],
+        started: &Started,
         env: &BTreeMap<String, String>,
         given: &BTreeSet<&str>,
     ) -> Vec<String> {
-        let expected: Vec<u8> = argv.iter().flat_map(|a| a.bytes().chain([0])).collect();
-        if self.length != expected.len() as u64 {
-            let (found, expected) = (self.length, expected.len());
-            return vec![format!(
-                "its main process was started with {found} bytes of arguments, and those of its release are {expected}"
-            )];
-        }
+        let (Started::Program(words) | Started::Script(words)) = started;
+        let expected: Vec<u8> = words.iter().flat_map(|word| word.iter().copied().chain([0])).collect();
         if self.arguments == expected {
             return self.environment(env, given);
         }
-        if self.is_title() {
+        let title = self.length == expected.len() as u64 && self.is_title();
+        let renamed = words.first().is_none_or(|name| self.name() != name);
+        if title || renamed && !self.is_title() || matches!(started, Started::Script(_)) {
             return Vec::new();
         }
-        vec!["its main process was not started with the arguments of its release".to_owned()]
+        vec![
+            "its main process was started with other arguments than those of its release, or has executed itself again"
+                .to_owned(),
+        ]
+    }
+
+    fn name(&self) -> &[u8] {
+        self.arguments.split(|c| *c == 0).next().unwrap_or_default()
     }
 
     /// One text where there were several, or one that goes on beyond what there was.
@@ -55,8 +71,7 @@ impl Launched {
         let end = usize::try_from(self.length).unwrap_or(usize::MAX);
         let goes_on =
             self.arguments.len() > end || self.arguments.get(end - 1).is_some_and(|last| *last != 0);
-        let first = self.arguments.split(|c| *c == 0).next().map_or(0, <[u8]>::len);
-        goes_on || self.arguments[first..].iter().all(|c| *c == 0)
+        goes_on || self.arguments[self.name().len()..].iter().all(|c| *c == 0)
     }
 
     /// Values are not told: they may be secrets.
@@ -111,9 +126,9 @@ mod tests {
     }
 
     fn differs(launched: &Launched) -> Vec<String> {
-        let argv = ["/bin/app".to_owned(), "-v".to_owned()];
+        let started = Started::Program(vec![b"/bin/app".to_vec(), b"-v".to_vec()]);
         let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        launched.differs(&argv, &env, &BTreeSet::from(["KEY"]))
+        launched.differs(&started, &env, &BTreeSet::from(["KEY"]))
     }
 
     #[test]
@@ -121,8 +136,11 @@ mod tests {
         let env = "HOME=/\0A=1\0KEY=x\0";
         assert_eq!(differs(&launched("/bin/app\0-v\0", 12, env)), [""; 0]);
         let said = |launched: &Launched| differs(launched).join("\n");
-        assert!(said(&launched("/bin/app\0-w\0", 12, env)).contains("the arguments of its release"));
-        assert!(said(&launched("/bin/app\0-vv\0", 13, env)).contains("13 bytes of arguments"));
+        assert!(
+            said(&launched("/bin/app\0-w\0", 12, env)).contains("other arguments than those of its release")
+        );
+        assert!(said(&launched("/bin/app\0-vv\0", 13, env)).contains("other arguments"));
+        assert_eq!(differs(&launched("httpd\0-f\0", 9, env)), [""; 0]);
         assert!(said(&launched("/bin/app\0-v\0", 12, "A=2\0KEY=x\0")).contains("another value of A"));
         assert!(said(&launched("/bin/app\0-v\0", 12, "A=1\0")).contains("without the variable KEY"));
         let more = said(&launched("/bin/app\0-v\0", 12, "A=1\0KEY=x\0LD_PRELOAD=/x\0"));
@@ -139,9 +157,9 @@ mod tests {
     #[test]
     fn this_process_is_understood() {
         let me = Launched::of(Path::new("/proc/self")).unwrap();
-        let argv: Vec<String> = std::env::args().collect();
+        let started = Started::Program(std::env::args().map(String::into_bytes).collect());
         let env: BTreeMap<String, String> = std::env::vars().collect();
-        assert_eq!(me.differs(&argv, &env, &BTreeSet::new()), [""; 0]);
+        assert_eq!(me.differs(&started, &env, &BTreeSet::new()), [""; 0]);
         assert_eq!(length_of_arguments("1 (a) b) S 0"), None);
     }
 }

@@ -14,7 +14,7 @@ use kiln_engine::embedded::interpreter_of_script;
 use kiln_model::{Capability, ReleaseService, hosts_file, inside};
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
-use launched::Launched;
+use launched::{Launched, Started};
 use limits::Groups;
 
 /// What `/proc` says of a process. All of it is read at once; a process that ends meanwhile is an error.
@@ -71,31 +71,37 @@ impl Running {
         let argv = &service.run.argv;
         let mut differs = Vec::new();
         // What the kernel tells of arguments and variables is about the program that was executed last.
-        if argv.first().is_none_or(|program| self.still_runs(program)) {
-            differs.extend(self.launched.differs(argv, &service.env, &given));
+        if let Some(started) = self.started_as(argv) {
+            differs.extend(self.launched.differs(&started, &service.env, &given));
         }
         differs.extend(self.groups.differs(service.limits));
         differs.extend(self.other_names(service));
         differs
     }
 
-    /// Whether it has executed no other program since it was started as this one, which may be a script.
-    fn still_runs(&self, program: &str) -> bool {
-        let file = |path: &[u8], flags| -> io::Result<OwnedFd> {
-            let flags = flags | OFlags::CLOEXEC;
-            Ok(openat2(self.root()?, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
-        };
-        let interpreter = || {
-            let mut head = [0; 256];
-            let length = rustix::io::read(file(program.as_bytes(), OFlags::RDONLY).ok()?, &mut head).ok()?;
-            interpreter_of_script(&head[..length]).map(<[u8]>::to_vec)
-        };
-        let Ok(now) = rustix::fs::stat(self.proc.join("exe")) else { return false };
+    /// What it was started as, if it is still what it was started as: not if it has executed another program since.
+    fn started_as(&self, argv: &[String]) -> Option<Started> {
+        let words = || argv.iter().map(|word| word.clone().into_bytes());
+        let Some(program) = argv.first() else { return Some(Started::Program(Vec::new())) };
+        let now = rustix::fs::stat(self.proc.join("exe")).ok()?;
         let is_now = |path: &[u8]| {
-            let named = file(path, OFlags::PATH).and_then(|file| Ok(fstat(&file)?));
+            let named = self.file(path, OFlags::PATH).and_then(|file| Ok(fstat(&file)?));
             named.is_ok_and(|named| (named.st_dev, named.st_ino) == (now.st_dev, now.st_ino))
         };
-        is_now(program.as_bytes()) || interpreter().is_some_and(|path| is_now(&path))
+        if is_now(program.as_bytes()) {
+            return Some(Started::Program(words().collect()));
+        }
+        let mut head = [0; 256];
+        let length = rustix::io::read(self.file(program.as_bytes(), OFlags::RDONLY).ok()?, &mut head).ok()?;
+        let (interpreter, argument) = interpreter_of_script(&head[..length])?;
+        let before = [Some(interpreter), argument].into_iter().flatten().map(<[u8]>::to_vec);
+        is_now(interpreter).then(|| Started::Script(before.chain(words()).collect()))
+    }
+
+    /// A file as it is seen from within.
+    fn file(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(openat2(self.root()?, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
     }
 
     /// The image's own file does where nothing is needed.
@@ -227,13 +233,31 @@ mod tests {
         child.wait().unwrap();
     }
 
+    fn words(argv: &[&str]) -> Vec<String> {
+        argv.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// What of it is not as if it had been started by these words.
+    fn differs(running: &Running, argv: &[&str]) -> Option<Vec<String>> {
+        let env = std::env::vars().collect();
+        Some(running.launched.differs(&running.started_as(&words(argv))?, &env, &BTreeSet::new()))
+    }
+
+    /// What the kernel tells of `running` now.
+    fn again(running: &Running) -> Running {
+        let pid = running.proc.file_name().unwrap().to_str().unwrap();
+        within_a_minute(|| Running::of(pid.parse().unwrap()).ok())
+    }
+
     #[test]
     fn a_program_that_has_executed_another_one_is_known_to_have() {
-        let (mut child, running) = started("/bin/sh", &["-c", "read first; exec cat"]);
-        assert!(running.still_runs("/bin/sh"));
+        let argv = ["/bin/sh", "-c", "read first; exec cat"];
+        let (mut child, running) = started(argv[0], &argv[1..]);
+        assert_eq!(differs(&running, &argv), Some(Vec::new()));
+        assert_eq!(differs(&running, &["/bin/sh", "-c", "exec cat"]).unwrap().len(), 1);
         child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-        within_a_minute(|| running.still_runs("/bin/cat").then_some(()));
-        assert!(!running.still_runs("/bin/sh"));
+        within_a_minute(|| running.started_as(&words(&["/bin/cat"])));
+        assert!(running.started_as(&words(&argv)).is_none());
         end(child);
     }
 
@@ -241,11 +265,22 @@ mod tests {
     fn a_script_runs_as_its_interpreter() {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("script");
-        std::fs::write(&script, "#! /bin/sh -e\nread first; read second\n").unwrap();
+        let lines = "#! /bin/sh -e\nread first\nexec /bin/sh -c 'read second' again and again\n";
+        std::fs::write(&script, lines).unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let (child, running) = started(script.to_str().unwrap(), &[]);
-        assert!(running.still_runs(script.to_str().unwrap()) && running.still_runs("/bin/sh"));
-        assert!(!running.still_runs("/bin/cat") && !running.still_runs("/nothing"));
+        let argv = [script.to_str().unwrap(), "on"];
+        let (mut child, running) = started(argv[0], &argv[1..]);
+        assert_eq!(differs(&running, &argv), Some(Vec::new()));
+        assert_eq!(differs(&running, &["/bin/cat"]), None);
+        assert_eq!(differs(&running, &["/nothing"]), None);
+
+        // The interpreter executes itself again: neither is a difference, its words are no longer those of its start.
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        let then = ["/bin/sh", "-c", "read second", "again", "and", "again"];
+        // The shell may have given it variables; of the words nothing is told once they are those.
+        let as_then = |now: &Running| differs(now, &then).is_some_and(|d| !d.concat().contains("arguments"));
+        let executed = within_a_minute(|| Some(again(&running)).filter(as_then));
+        assert_eq!(differs(&executed, &argv), Some(Vec::new()));
         end(child);
     }
 }

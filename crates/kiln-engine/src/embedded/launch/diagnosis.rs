@@ -115,17 +115,23 @@ fn other_machine(number: u16) -> String {
     format!("which is built for {}; this host is {}", name(number), name(THIS_MACHINE))
 }
 
-/// The program that a script is executed by, of which these are the first bytes; none if they are no script's. As the
-/// kernel reads it: to it a carriage return is a part of the name.
-pub fn interpreter_of_script(head: &[u8]) -> Option<&[u8]> {
+/// The program that a script is executed by, of which these are the first bytes, and the one argument that its first
+/// line gives it; none if they are no script's. As the kernel reads it (`fs/binfmt_script.c`): to it a carriage return is
+/// a part of the name, and what follows the name is one argument, spaces and all.
+pub fn interpreter_of_script(head: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t');
     let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
-    let mut words = line.split(|b| matches!(b, b' ' | b'\t'));
-    Some(words.find(|word| !word.is_empty()).unwrap_or_default())
+    let begin = line.iter().position(|b| !is_space(b)).unwrap_or(line.len());
+    let end = line.iter().rposition(|b| !is_space(b)).map_or(begin, |last| last + 1);
+    let mut words = line[begin..end].splitn(2, |b| is_space(b));
+    let interpreter = words.next().unwrap_or_default();
+    let argument = words.next().map(|rest| &rest[rest.iter().take_while(|b| is_space(b)).count()..]);
+    Some((interpreter, argument))
 }
 
 impl<'a> Program<'a> {
     fn of(head: &'a [u8]) -> Self {
-        if let Some(interpreter) = interpreter_of_script(head) {
+        if let Some((interpreter, _)) = interpreter_of_script(head) {
             return Self::Interpreted(interpreter);
         }
         if !head.starts_with(b"\x7fELF") {
@@ -167,6 +173,16 @@ mod tests {
         let this = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let Program::Interpreted(loader) = Program::of(&this[..4096]) else { panic!("tests are dynamic") };
         assert!(Path::new(OsStr::from_bytes(loader)).exists());
+    }
+
+    #[test]
+    fn all_that_follows_an_interpreter_is_one_argument() {
+        let script = |line: &'static str| interpreter_of_script(line.as_bytes()).unwrap();
+        assert_eq!(script("#!/bin/sh"), (&b"/bin/sh"[..], None));
+        assert_eq!(script("#! /usr/bin/env -S  a b \t\nx"), (&b"/usr/bin/env"[..], Some(&b"-S  a b"[..])));
+        assert_eq!(script("#!\t/bin/sh \t -e\n"), (&b"/bin/sh"[..], Some(&b"-e"[..])));
+        assert_eq!(script("#! \n"), (&b""[..], None));
+        assert_eq!(interpreter_of_script(b"# !/bin/sh"), None);
     }
 
     #[test]
