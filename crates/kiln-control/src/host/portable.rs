@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kiln_model::{
@@ -123,6 +123,7 @@ fn write_whole<T>(
     write: impl FnOnce(&mut BufWriter<File>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let draft = draft_of(file)?;
+    is_to_be_replaced(file)?;
     let unable = |e: std::io::Error| {
         Failure::new(ExitCode::Host, format!("could not write {}", file.display()))
             .because(format!("{}: {e}", draft.display()))
@@ -139,6 +140,23 @@ fn write_whole<T>(
         let _ = fs::remove_file(&draft);
     }
     placed
+}
+
+/// What is renamed to a name takes the place of what had it: of a file, as is wanted; of `/dev/null` for everybody.
+fn is_to_be_replaced(file: &Path) -> Result<(), Failure> {
+    let kind = match fs::symlink_metadata(file) {
+        Ok(there) => there.file_type(),
+        Err(_) => return Ok(()),
+    };
+    let what = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link, which is not followed",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => "a pipe or a socket",
+    };
+    Err(Failure::new(ExitCode::Usage, format!("could not write {}: it is {what}", file.display()))
+        .hint("give the name of a file, which is replaced, or one that nothing has yet"))
 }
 
 /// The whole name and more, so that two files that are written at once have a draft each.
@@ -216,5 +234,45 @@ mod tests {
         assert_eq!(given_up.unwrap_err().code, ExitCode::Bug);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left");
         assert_eq!(write_whole(Path::new("/"), |_| Ok(())).unwrap_err().code, ExitCode::Usage);
+    }
+
+    #[test]
+    fn only_a_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("old"), "old").unwrap();
+        fs::create_dir(at("dir")).unwrap();
+        symlink(at("old"), at("link")).unwrap();
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        let pipe = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let device = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("null"),
+            rustix::fs::FileType::CharacterDevice,
+            0o666.into(),
+            device,
+        )
+        .unwrap();
+        let kinds =
+            || ["dir", "link", "dangling", "socket", "null"].map(|n| fs::symlink_metadata(at(n)).unwrap());
+        let before = kinds().map(|kind| kind.file_type());
+        for (name, says) in [
+            ("dir", "a directory"),
+            ("link", "a symbolic link"),
+            ("dangling", "a symbolic link"),
+            ("socket", "a socket"),
+            ("null", "a device"),
+        ] {
+            let failure = write_whole(&at(name), |_| Ok(())).unwrap_err();
+            assert_eq!(failure.code, ExitCode::Usage);
+            assert!(failure.message.contains(&*at(name).to_string_lossy()), "{failure:?}");
+            assert!(failure.message.contains(says), "{failure:?}");
+        }
+        assert_eq!(kinds().map(|kind| kind.file_type()), before);
+        assert_eq!(fs::read(at("old")).unwrap(), b"old");
+        assert_eq!(write_whole(&at("old"), |_| Ok(())), Ok(()));
+        assert_eq!(fs::read(at("old")).unwrap(), b"");
+        drop(pipe);
     }
 }

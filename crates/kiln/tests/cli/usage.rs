@@ -57,6 +57,16 @@ fn what_cannot_be_typed() {
 }
 
 #[test]
+fn an_export_is_a_file_and_no_stream() {
+    assert_snapshot!(Place::new().kiln(&["export", "r-5d0c", "-o", "-"]), @r"
+        status: 2
+        --- stderr
+        error: an export is a file, there whole or not at all; `-` is none
+        hint: give -o FILE, and send that; a file of that name is `./-`
+        ");
+}
+
+#[test]
 fn what_cannot_be_typed_is_told_to_programs_that_asked_for_json() {
     for arguments in
         [&["deply", "--json"][..], &["--json", "status", "--wach"], &["bake", "--json", "--nope"]]
