@@ -1,9 +1,9 @@
 //! What the operation log is written on.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// One file, as far as the log needs one. In tests a disk takes its place that fails when it is told to.
@@ -17,7 +17,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// How long it is.
     ///
     /// # Errors
-    /// What the system refused.
+    /// What the system refused, or that the file has its name no longer: what is written to it then nobody finds.
     fn length(&self) -> io::Result<u64>;
 
     /// Writes all of `bytes` there; they are safe when [`Medium::sync`] has returned.
@@ -38,6 +38,9 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// What the system refused; it may be so long now, or after the next crash.
     fn cut(&self, length: u64) -> io::Result<()>;
 }
+
+const NEXT: &str =
+    "put back the file that was there; or start the host again, which goes on from what is there then";
 
 /// A real file.
 #[derive(Debug)]
@@ -61,7 +64,16 @@ impl Medium for Disk {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        let (open, named) = (self.file.metadata()?, std::fs::metadata(&self.path));
+        let is_named = |named: Metadata| (named.dev(), named.ino()) == (open.dev(), open.ino());
+        match named.map(is_named) {
+            Ok(true) => Ok(open.len()),
+            Ok(false) => Err(io::Error::other(format!("somebody has put another file in its place; {NEXT}"))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(io::Error::other(format!("somebody has moved or removed it; {NEXT}")))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -100,13 +100,15 @@ impl OperationLog {
     /// Appends an entry; returns its number, counted from 1, when it is safely on disk.
     ///
     /// # Errors
-    /// What the system refused; the entry is not in the log then.
+    /// [`StoreError::Damaged`] if somebody else has written to it; otherwise what the system refused. The entry is not in
+    /// the log then.
     pub fn append(&mut self, entry: &impl Serialize) -> Result<u64> {
         let line = Line { seq: self.end.seq + 1, prev: self.end.hash, entry };
         let mut bytes = serde_json::to_vec(&line)
             .map_err(|source| StoreError::Encode { path: self.path.clone(), source })?;
         let hash = Sha256::of(&bytes);
         bytes.push(b'\n');
+        self.is_as_it_was_left()?;
         if let Err(e) = self.write_at_end(&bytes) {
             // What is left of it would count as an entry if its newline got to disk after all. If it cannot be cut off
             // now, that is tried again: by `mend`, by the next append.
@@ -154,12 +156,15 @@ impl OperationLog {
         Ok((end.seq, end.hash))
     }
 
-    fn write_at_end(&mut self, bytes: &[u8]) -> Result<()> {
+    /// What somebody else has done to it is kept, to be looked at: nothing is cut off, nothing goes on behind it.
+    fn is_as_it_was_left(&mut self) -> Result<()> {
         self.mend()?;
+        let length = self.medium.length().map_err(on("append to the operation log", &self.path))?;
+        if length == self.end.length { Ok(()) } else { Err(written_by_another(&self.path)) }
+    }
+
+    fn write_at_end(&self, bytes: &[u8]) -> Result<()> {
         let failed = || on("append to the operation log", &self.path);
-        if self.medium.length().map_err(failed())? != self.end.length {
-            self.cut()?;
-        }
         self.medium.write(bytes, self.end.length).map_err(failed())?;
         self.medium.sync().map_err(failed())
     }

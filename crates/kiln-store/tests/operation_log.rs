@@ -156,6 +156,36 @@ fn a_second_writer_is_noticed() {
     assert!(reader.verify().is_err());
 }
 
+/// A host that went on would tell of deploys that the next one has never heard of.
+#[test]
+fn nothing_is_appended_to_a_log_that_somebody_else_has_changed() {
+    let log = Log::of(&["a", "b"]);
+    let mut open = log.open().unwrap();
+    let whole = log.text();
+    let refused = |open: &mut OperationLog, says: &str| {
+        let refusal = format!("{:?}", open.append(&"c").unwrap_err());
+        assert!(refusal.contains(says) && refusal.contains("operations.jsonl"), "{refusal}");
+    };
+
+    for changed in [format!("{whole}{{}}\n"), whole[..whole.len() / 2].to_owned()] {
+        fs::write(log.path(), &changed).unwrap();
+        refused(&mut open, "somebody else has written to it");
+        assert_eq!(log.text(), changed, "it is as it was found");
+    }
+    fs::write(log.path(), &whole).unwrap();
+
+    let aside = log.path().with_extension("aside");
+    fs::rename(log.path(), &aside).unwrap();
+    refused(&mut open, "somebody has moved or removed it; put back");
+    fs::copy(&aside, log.path()).unwrap();
+    refused(&mut open, "somebody has put another file in its place; put back");
+    assert_eq!((log.text(), fs::read_to_string(&aside).unwrap()), (whole.clone(), whole));
+
+    fs::rename(&aside, log.path()).unwrap();
+    assert_eq!(open.append(&"c").unwrap(), 3);
+    assert_eq!(open.reader().unwrap().verify().unwrap().0, 3);
+}
+
 /// It reads what was there when it was asked for, whatever is appended meanwhile, and whatever an append leaves.
 #[test]
 fn a_reader_needs_nothing_of_who_appends() {
