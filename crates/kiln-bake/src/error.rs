@@ -188,14 +188,14 @@ pub enum BakeError {
         hint: String,
     },
     /// The program to run is in the image, and nobody may execute it.
-    #[error("image `{image}` has {program}, and nobody may execute it: its mode is {mode:04o}")]
+    #[error("image `{image}` has {program}, and nobody may execute it: {why}")]
     NotExecutable {
         /// The image.
         image: ImageName,
         /// The program.
         program: String,
-        /// Its mode.
-        mode: u32,
+        /// For what it is, or its mode is.
+        why: String,
     },
     /// A path that no image can have.
     #[error("the image would not be a filesystem")]
@@ -346,7 +346,7 @@ impl BakeError {
             }
             Self::NoProgram(_) => "add `run` to the image in kiln.toml",
             Self::NotExecutable { .. } => {
-                "give it a mode where it comes from, or in kiln.toml: `{ src = …, dst = …, mode = \"0755\" }`"
+                "`run` begins with a file; its mode is that of where it comes from, or as in kiln.toml: `{ src = …, dst = …, mode = \"0755\" }`"
             }
             Self::MachineOwn { source, .. } => return Some(source.hint().into()),
             Self::Oci(error) => return error.hint(),

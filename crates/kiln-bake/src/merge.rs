@@ -15,7 +15,7 @@ use crate::files::{FilesError, Found, What};
 use crate::handmade::Foundation;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
-use crate::settings::{Settings, is_program, mode_of};
+use crate::settings::{Settings, is_program, why_no_program};
 use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users::Users;
 use crate::{BakeError, accounts, files, handmade, machine_own, skeleton};
@@ -234,9 +234,9 @@ fn check_program(order: &BakeOrder, settings: &Settings, tree: &Tree) -> Result<
     if is_program(tree, program) {
         return Ok(());
     }
-    if let Some(mode) = mode_of(tree, program) {
+    if let Some(why) = why_no_program(tree, program) {
         let (image, program) = (order.image.clone(), program.clone());
-        return Err(BakeError::NotExecutable { image, program, mode });
+        return Err(BakeError::NotExecutable { image, program, why });
     }
     Err(BakeError::Program {
         image: order.image.clone(),

@@ -66,18 +66,24 @@ impl Settings {
 
 /// Whether there is something that can be executed.
 pub(crate) fn is_program(tree: &Tree, path: &str) -> bool {
-    path.starts_with('/') && mode_of(tree, path).is_some_and(|mode| mode & 0o111 != 0)
+    path.starts_with('/')
+        && matches!(node_at(tree, path), Some(Node::File(meta, _)) if meta.mode & 0o111 != 0)
 }
 
-/// The mode of a file, wherever links lead.
-pub(crate) fn mode_of(tree: &Tree, path: &str) -> Option<u32> {
+/// Why nobody can execute what is there; nothing if nothing is.
+pub(crate) fn why_no_program(tree: &Tree, path: &str) -> Option<String> {
+    Some(match node_at(tree, path)? {
+        Node::File(meta, _) => format!("its mode is {:04o}", meta.mode & 0o7777),
+        Node::Directory(_) => "it is a directory".into(),
+        _ => "it is no file".into(),
+    })
+}
+
+/// Wherever links lead.
+fn node_at<'t>(tree: &'t Tree, path: &str) -> Option<&'t Node> {
     let place = resolve(tree, path.as_bytes(), true);
-    let node = match tree.get(&place) {
+    match tree.get(&place) {
         Some(Node::Hardlink(first)) => tree.get(first),
         node => node,
-    };
-    match node {
-        Some(Node::File(meta, _)) => Some(u32::from(meta.mode & 0o7777)),
-        _ => None,
     }
 }

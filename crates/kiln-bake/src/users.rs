@@ -37,7 +37,7 @@ impl Users {
         Ok(Self { passwd: text(tree, "/etc/passwd", store)?, group: text(tree, "/etc/group", store)? })
     }
 
-    /// Who is meant by a name, or by `uid[:gid]`. Nobody in particular is root.
+    /// Who is meant by a name, or by `uid[:gid]`. Nobody in particular is root, who needs no line to be known.
     pub(crate) fn user(&self, wanted: Option<&str>) -> Result<User, UserError> {
         let wanted = wanted.unwrap_or("0");
         let (name, group) = wanted.split_once(':').map_or((wanted, None), |(n, g)| (n, Some(g)));
@@ -46,8 +46,9 @@ impl Users {
         let (name, uid, own_group) = match known {
             Some(f) => (f[0].to_owned(), number(&f, 2), number(&f, 3)),
             None => {
-                let name = if name == "0" { "root" } else { name };
-                (name.to_owned(), wanted.split(':').next().and_then(|n| n.parse().ok()), None)
+                let uid = if name == "root" { Some(0) } else { name.parse().ok() };
+                let name = if uid == Some(0) { "root" } else { name };
+                (name.to_owned(), uid, None)
             }
         };
         let Some(uid) = uid else { return Err(self.no_user(&name)) };
@@ -127,7 +128,10 @@ mod tests {
         assert_eq!((nobody.uid, nobody.gid), (1000, 1000));
         assert_eq!(users().owner("www-data:adm"), Ok((33, 4)));
         let bare = Users { passwd: String::new(), group: String::new() };
-        assert_eq!(bare.user(None).map(|u| (u.name, u.uid, u.gid)), Ok(("root".into(), 0, 0)));
+        for nobody in [None, Some("0"), Some("root"), Some("root:0")] {
+            assert_eq!(bare.user(nobody).map(|u| (u.name, u.uid, u.gid)), Ok(("root".into(), 0, 0)));
+        }
+        assert!(bare.user(Some("rooot")).is_err());
     }
 
     #[test]

@@ -156,6 +156,8 @@ fn what_cannot_be_put_into_an_image_is_refused_with_the_reason() {
     };
     let plain = said(&|o| o.files.last_mut().unwrap().mode = Some(0o644));
     assert!(plain.contains("has /bin/sh, and nobody may execute it: its mode is 0644"), "{plain}");
+    let directory = said(&|o| o.run = vec!["/etc".into()]);
+    assert!(directory.contains("has /etc, and nobody may execute it: it is a directory"), "{directory}");
     let link = said(&|o| o.links.push(LinkSpec { path: "/etc".into(), to: "x".into() }));
     assert!(link.contains("cannot have /etc: it is a directory in the image"), "{link}");
     let dir = said(&|o| o.dirs.push(DirSpec { path: "/etc/hosts/x".into(), mode: None, owner: None }));

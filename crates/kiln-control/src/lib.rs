@@ -21,7 +21,7 @@ mod world;
 pub use acme::ProofKind;
 pub use core::{Bygone, Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
 pub use health::Prober;
-pub use host::failure::{system as refused_by_system, with_remedy};
+pub use host::failure::{store as refused_by_store, system as refused_by_system, with_remedy};
 pub use host::verify::store as verify_store;
 pub use host::without_history::repair_log;
 pub use host::{AcmeOptions, EdgeOptions, HostConfig, LocalHost, secrets};

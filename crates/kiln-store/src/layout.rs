@@ -120,13 +120,16 @@ fn version(root: &Path) -> Result<Option<u32>> {
     }
 }
 
+/// What the topmost directory of a new ext4 has in it: a disk of its own is a good place for state.
+const OF_THE_FILE_SYSTEM: &str = "lost+found";
+
 /// Makes an empty directory a state directory. The version comes first of all that stays: what has other files and
 /// no version was never ours. Two processes that begin at once do the same.
 fn begin(root: &Path) -> Result<()> {
     for entry in fs::read_dir(root).map_err(on("read the directory", root))? {
         let name = entry.map_err(on("read the directory", root))?.file_name();
         // Asked again, because another process may have begun in the meantime; then its version came first.
-        if name != "tmp" && version(root)?.is_none() {
+        if name != "tmp" && name != OF_THE_FILE_SYSTEM && version(root)?.is_none() {
             let problem = format!("it holds `{}`, and no file `version`", name.display());
             return Err(StoreError::Foreign { root: root.to_owned(), problem });
         }

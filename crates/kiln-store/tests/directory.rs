@@ -27,6 +27,8 @@ fn an_empty_directory_becomes_a_private_one() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.root()).unwrap();
     fs::set_permissions(scratch.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    // A new file system has it.
+    fs::create_dir(scratch.root().join("lost+found")).unwrap();
     let store = scratch.open();
     assert_eq!(fs::metadata(store.root()).unwrap().permissions().mode() & 0o777, 0o700);
 }

@@ -65,7 +65,7 @@ impl Context {
             Some(root) => root,
             None => self.root_of_host()?,
         };
-        Store::open(&root).map_err(|e| Failure::from_error(ExitCode::Host, &e))
+        crate::offline::store(&root)
     }
 
     fn root_of_host(&self) -> Result<PathBuf, Failure> {

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kiln_control::contract::{EventSink, Presence};
-use kiln_model::{BakeAnswer, Event, ExitCode, Failure, Stamped};
+use kiln_control::refused_by_store;
+use kiln_model::{BakeAnswer, Event, Failure, Stamped};
 use kiln_store::Store;
 
 use crate::progress::Reporter;
@@ -76,5 +77,5 @@ impl EventSink for Onlooker {
 
 /// The store in `root`.
 pub(crate) fn store(root: &Path) -> Result<Store, Failure> {
-    Store::open(root).map_err(|e| Failure::from_error(ExitCode::Host, &e))
+    Store::open(root).map_err(|e| refused_by_store(&e))
 }

@@ -5,13 +5,16 @@ use kiln_store::{Store, StoreError};
 
 use crate::world::Trouble;
 
-pub(crate) fn store(error: &StoreError) -> Failure {
+/// Of what the store refuses or lacks, with the next step.
+pub fn store(error: &StoreError) -> Failure {
     if matches!(error, StoreError::InUse) {
         return Failure::from_error(ExitCode::Busy, error).hint("try again when it has ended");
     }
     let failure = Failure::from_error(ExitCode::Host, error);
     if error.is_no_space() {
         failure.hint("free space on the disk of the state directory, then try again; nothing was lost")
+    } else if matches!(error, StoreError::Foreign { .. }) {
+        failure.hint("give --root a directory that is empty, or one that is not there yet")
     } else {
         with_remedy(failure, error)
     }

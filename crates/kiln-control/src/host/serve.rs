@@ -241,7 +241,7 @@ impl LocalHost {
         drop(core);
         let serves = match (&serving, &stage.app) {
             (Some(release), Some(app)) => format!("{app} is served by {} as before", release.short()),
-            (None, Some(app)) => format!("nothing serves {app}: it was not deployed before"),
+            (None, Some(app)) => format!("nothing serves {app}, as before"),
             (_, None) => "what serves is as it was".into(),
         };
         failure.hint = Some(match failure.hint.take() {

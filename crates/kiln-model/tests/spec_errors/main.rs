@@ -202,7 +202,11 @@ fn references_that_lead_nowhere() {
             at |"frontend"|
         "#);
     assert_snapshot!(and("needs = [\"dab\"]\n[store.db]\naddress = \"10.0.0.5:5432\"\n"), @r#"
-        kiln.toml:10:10: there is no store `dab`; expected `db`; did you mean `db`?
+        kiln.toml:10:10: there is no store or service `dab`; expected `db`; did you mean `db`?
+            at |"dab"|
+        "#);
+    assert_snapshot!(and("needs = [\"dab\"]\n"), @r#"
+        kiln.toml:10:10: there is no store or service `dab`; expected a section `[store.dab]` or `[service.dab]`
             at |"dab"|
         "#);
     assert_snapshot!(and("needs = [\"web\", \"db\"]\n[store.db]\naddress = \"db.example.com\"\n"), @r#"

@@ -39,8 +39,11 @@ pub(crate) struct Export {
 pub(crate) fn run(args: Export, context: &Context) -> Result<(), Failure> {
     // What is written is renamed when it is whole: a stream cannot be taken back.
     if args.output.as_os_str() == "-" {
-        return Err(Failure::new(ExitCode::Usage, "an export is a file, there whole or not at all; `-` is none")
-            .hint("give -o FILE, and send that; a file of that name is `./-`"));
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "an export is a file, there whole or not at all; `-` is none",
+        )
+        .hint("give -o FILE, and send that; a file of that name is `./-`"));
     }
     let file = std::path::absolute(&args.output).map_err(|e| {
         Failure::new(ExitCode::Usage, format!("`{}` is no path", args.output.display()))

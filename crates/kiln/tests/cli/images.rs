@@ -197,4 +197,5 @@ fn the_store_of_the_host_that_runs_here_is_meant() {
     }
     let other = listed(&["--host", "another"]);
     assert!(other.contains("[DIR]/another is not a state directory of Kiln"), "{other}");
+    assert!(other.contains("hint: give --root a directory that is empty"), "{other}");
 }

@@ -219,5 +219,6 @@ fn the_odds_as_a_picture() {
     error: could not write no/such/odds.svg
       because: No such file or directory (os error 2)
     ");
+    assert!(place.kiln(&["odds", "--svg", "/dev/full"]).starts_with("status: 9\n"));
     assert!(place.kiln(&["odds", "--success", "101%"]).contains("`101%` is no probability"));
 }

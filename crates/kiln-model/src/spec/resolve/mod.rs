@@ -122,13 +122,20 @@ fn at_least_one(given: Option<u32>, default: u32, place: &Place, problems: &mut 
 }
 
 /// What a name refers to must be there.
-fn refer(kind: &str, given: &str, valid: &[&str], place: &Place, problems: &mut Problems<'_, '_>) -> bool {
+fn refer(
+    kinds: &[&str],
+    given: &str,
+    valid: &[&str],
+    place: &Place,
+    problems: &mut Problems<'_, '_>,
+) -> bool {
     if valid.contains(&given) {
         return true;
     }
-    let found = problems.value(place, format!("there is no {kind} `{given}`"));
+    let found = problems.value(place, format!("there is no {} `{given}`", kinds.join(" or ")));
     if valid.is_empty() {
-        found.expected(format!("a section `[{kind}.{given}]`"));
+        let sections: Vec<String> = kinds.iter().map(|kind| format!("`[{kind}.{given}]`")).collect();
+        found.expected(format!("a section {}", sections.join(" or ")));
     } else {
         let names: Vec<String> = valid.iter().map(|name| format!("`{name}`")).collect();
         found.expected(names.join(" or ")).nearest(given, valid.iter().copied());

@@ -44,7 +44,7 @@ pub(super) fn needs(
             problems.value(&place, "a service reaches itself anyway, at 127.0.0.1");
             continue;
         }
-        if !refer("store", name, &there, &place, problems) {
+        if !refer(&["store", "service"], name, &there, &place, problems) {
             continue;
         }
         let need = match (all.service.get(name), all.store.get(name)) {

@@ -56,7 +56,7 @@ fn tcp(
             .expected("either `tcp`, or a route of HTTP");
     }
     let services: Vec<&str> = all.service.keys().map(String::as_str).collect();
-    let known = refer("service", &route.service, &services, &place.key("service"), problems);
+    let known = refer(&["service"], &route.service, &services, &place.key("service"), problems);
     known.then(|| route.service.parse().ok()).flatten().map(|service| ReleaseTcpRoute { port, service })
 }
 
@@ -127,7 +127,7 @@ fn resolve(
     problems: &mut Problems<'_, '_>,
 ) -> Option<RouteSpec> {
     let services: Vec<&str> = all.service.keys().map(String::as_str).collect();
-    let known = refer("service", &route.service, &services, &place.key("service"), problems);
+    let known = refer(&["service"], &route.service, &services, &place.key("service"), problems);
     let path = prefix(route.path.as_deref().unwrap_or("/"), &place.key("path"), problems);
     let host = match &route.host {
         Some(host) => Some(parse(host, &place.key("host"), problems)?),

@@ -19,7 +19,7 @@ pub(super) fn service(
     problems: &mut Problems<'_, '_>,
 ) -> Option<ServiceSpec> {
     let images: Vec<&str> = all.image.keys().map(String::as_str).collect();
-    let known = refer("image", &file.image, &images, &place.key("image"), problems);
+    let known = refer(&["image"], &file.image, &images, &place.key("image"), problems);
     check::is_port(file.port, &place.key("port"), problems);
     image::environment(&file.env, &place.key("env"), problems);
     let needs = needs::needs(file, all, place, problems);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use kiln_model::{ExitCode, Failure, ImageDigest, ImageName, ImageRecord};
+use kiln_control::refused_by_store;
+use kiln_model::{Failure, ImageDigest, ImageName, ImageRecord};
 use serde_json::json;
 
 use crate::context::Context;
@@ -16,7 +17,7 @@ pub(crate) struct List {}
 
 pub(crate) fn run(_: &List, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
-    let failed = |e: kiln_store::StoreError| Failure::from_error(ExitCode::Host, &e);
+    let failed = |e: kiln_store::StoreError| refused_by_store(&e);
     let mut images = Vec::new();
     for digest in store.images().map_err(failed)? {
         images.extend(store.image(&digest).map_err(failed)?);

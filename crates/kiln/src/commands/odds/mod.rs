@@ -3,6 +3,7 @@
 mod plot;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -61,13 +62,20 @@ pub(crate) fn run(args: &Odds, context: &Context) -> Result<(), Failure> {
     if let Some(file) = &args.svg {
         let picture = plot::svg(&args.success, &args.servers, &|servers| args.retries(servers));
         std::fs::write(file, picture).map_err(|e| {
-            Failure::new(ExitCode::Usage, format!("could not write {}", file.display()))
-                .because(e.to_string())
+            let code = if is_of_the_name(&e) { ExitCode::Usage } else { ExitCode::Host };
+            Failure::new(code, format!("could not write {}", file.display())).because(e.to_string())
         })?;
     }
     let rows = args.success.iter().flat_map(|p| args.servers.iter().map(move |n| (p, *n)));
     let documents: Vec<_> = rows.map(|(p, n)| document(args, p, n)).collect();
     context.output.result(&documents, || words_for(args))
+}
+
+/// Whether another name would help: a disk that is full or broken is the host's affair.
+fn is_of_the_name(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let of_names = [Kind::NotFound, Kind::NotADirectory, Kind::IsADirectory, Kind::InvalidFilename];
+    error.kind() == Kind::PermissionDenied || of_names.contains(&error.kind())
 }
 
 /// One fleet, for programs: chances as numbers from 0 to 1 with twelve significant digits.
