@@ -45,7 +45,12 @@ impl StoredHistory {
     /// Appends an entry, which is safe then.
     pub(crate) fn put(&self, record: &Record) -> Result<(), StoreError> {
         kiln_store::boundary::refuse("append to the operation log", || "log/operations.jsonl".into())?;
-        lock(&self.0).append(record).map(drop)
+        let mut log = lock(&self.0);
+        match record {
+            Record::Replaced { .. } => log.append_in_need(record),
+            _ => log.append(record),
+        }
+        .map(drop)
     }
 
     /// Hands out all entries, oldest first.

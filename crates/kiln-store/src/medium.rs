@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+
 /// One file, as far as the log needs one. In tests a disk takes its place that fails when it is told to.
 pub trait Medium: fmt::Debug + Send + Sync {
     /// All of it.
@@ -32,7 +34,17 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// What the system refused; what was written may be safe or not.
     fn sync(&self) -> io::Result<()>;
 
-    /// Makes it so long, and makes that safe.
+    /// Takes the disk's space for `bytes` that will be written from `offset` on, without making it longer. Not every file
+    /// system can: then nothing is taken.
+    ///
+    /// # Errors
+    /// If there is no space; otherwise what the system refused.
+    fn hold_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let _ = (offset, bytes);
+        Ok(())
+    }
+
+    /// Makes it so long, and makes that safe; what was held back behind it may be free again.
     ///
     /// # Errors
     /// What the system refused; it may be so long now, or after the next crash.
@@ -82,6 +94,13 @@ impl Medium for Disk {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn hold_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            done => done.map_err(io::Error::from),
+        }
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {

@@ -31,7 +31,15 @@ pub struct OperationLog {
     medium: Arc<dyn Medium>,
     end: End,
     tail: Tail,
+    /// To where the disk's space is the log's, as far as the file system can give it.
+    held_back: u64,
 }
+
+/// How much of the disk is held back behind the last entry: for some hundred that keep running what runs.
+const RESERVE: u64 = 64 << 10;
+
+/// What may be used of it before more is asked for: a block, as without a reserve.
+const SLACK: u64 = 4 << 10;
 
 /// The log as it was at one moment. It is read from the disk, which takes long for a long log: nobody who appends
 /// meanwhile has to wait, for what is there is never written again.
@@ -87,7 +95,7 @@ impl OperationLog {
         medium: Arc<dyn Medium>,
         each: &mut dyn FnMut(T),
     ) -> Result<Self> {
-        let mut log = Self { path: path.to_owned(), medium, end: BEGINNING, tail: Tail::Clean };
+        let mut log = Self { path: path.to_owned(), medium, end: BEGINNING, tail: Tail::Clean, held_back: 0 };
         let bytes = log.medium.read().map_err(on("read", path))?;
         let whole = without_torn_line(&bytes);
         log.end = follow::<T>(&log.path, whole, &mut |_, entry| each(entry))?;
@@ -103,12 +111,28 @@ impl OperationLog {
     /// [`StoreError::Damaged`] if somebody else has written to it; otherwise what the system refused. The entry is not in
     /// the log then.
     pub fn append(&mut self, entry: &impl Serialize) -> Result<u64> {
+        self.put(entry, Self::hold_back)
+    }
+
+    /// The same for what keeps running what runs: there is room for it on a disk that is full, too.
+    ///
+    /// # Errors
+    /// As [`OperationLog::append`].
+    pub fn append_in_need(&mut self, entry: &impl Serialize) -> Result<u64> {
+        self.put(entry, |log| {
+            let _ = log.hold_back();
+            Ok(())
+        })
+    }
+
+    fn put(&mut self, entry: &impl Serialize, prepare: impl Fn(&mut Self) -> Result<()>) -> Result<u64> {
         let line = Line { seq: self.end.seq + 1, prev: self.end.hash, entry };
         let mut bytes = serde_json::to_vec(&line)
             .map_err(|source| StoreError::Encode { path: self.path.clone(), source })?;
         let hash = Sha256::of(&bytes);
         bytes.push(b'\n');
         self.is_as_it_was_left()?;
+        prepare(self)?;
         if let Err(e) = self.write_at_end(&bytes) {
             // What is left of it would count as an entry if its newline got to disk after all. If it cannot be cut off
             // now, that is tried again: by `mend`, by the next append.
@@ -163,13 +187,25 @@ impl OperationLog {
         if length == self.end.length { Ok(()) } else { Err(written_by_another(&self.path)) }
     }
 
+    /// Holds back what was used of the reserve.
+    fn hold_back(&mut self) -> Result<()> {
+        let to = self.end.length + RESERVE;
+        if to > self.held_back + SLACK {
+            let failed = on("hold back room behind the operation log", &self.path);
+            self.medium.hold_back(self.end.length, RESERVE).map_err(failed)?;
+            self.held_back = to;
+        }
+        Ok(())
+    }
+
     fn write_at_end(&self, bytes: &[u8]) -> Result<()> {
         let failed = || on("append to the operation log", &self.path);
         self.medium.write(bytes, self.end.length).map_err(failed())?;
         self.medium.sync().map_err(failed())
     }
 
-    fn cut(&self) -> Result<()> {
+    fn cut(&mut self) -> Result<()> {
+        self.held_back = 0;
         self.medium.cut(self.end.length).map_err(on("cut off the torn end of", &self.path))
     }
 }

@@ -3,10 +3,12 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
-use kiln_store::{HostLock, LogReader, OperationLog, Repair, Result};
+use kiln_store::{HostLock, LogReader, Medium, OperationLog, Repair, Result};
 use serde::de::DeserializeOwned;
 use support::Scratch;
 
@@ -184,6 +186,82 @@ fn nothing_is_appended_to_a_log_that_somebody_else_has_changed() {
     fs::rename(&aside, log.path()).unwrap();
     assert_eq!(open.append(&"c").unwrap(), 3);
     assert_eq!(open.reader().unwrap().verify().unwrap().0, 3);
+}
+
+/// A disk of so many bytes.
+#[derive(Debug)]
+struct SmallDisk {
+    bytes: Mutex<Vec<u8>>,
+    held_back: AtomicUsize,
+    free_until: AtomicUsize,
+}
+
+impl SmallDisk {
+    fn has_room_for(&self, length: usize) -> io::Result<()> {
+        if length <= self.free_until.load(Relaxed) { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+impl Medium for SmallDisk {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        Ok(self.bytes.lock().unwrap().clone())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let (mut all, offset) = (self.bytes.lock().unwrap(), usize::try_from(offset).unwrap());
+        let end = offset + bytes.len();
+        if end > self.held_back.load(Relaxed) {
+            self.has_room_for(end)?;
+        }
+        all.truncate(offset);
+        all.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn hold_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let to = usize::try_from(offset + bytes).unwrap();
+        self.has_room_for(to)?;
+        self.held_back.store(to, Relaxed);
+        Ok(())
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.held_back.store(0, Relaxed);
+        self.bytes.lock().unwrap().truncate(usize::try_from(length).unwrap());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_keeps_a_host_running_has_room_on_a_full_disk() {
+    let disk = Arc::new(SmallDisk {
+        bytes: Mutex::default(),
+        held_back: AtomicUsize::new(0),
+        free_until: AtomicUsize::new(1 << 20),
+    });
+    let mut log = OperationLog::over::<String>(Path::new("log"), disk.clone(), &mut |_| {}).unwrap();
+    log.append(&"a").unwrap();
+    disk.free_until.store(0, Relaxed);
+    let full = |e: kiln_store::StoreError| assert!(e.is_no_space(), "{e:?}");
+    let asked = (0..).map_while(|_| log.append(&"asked for").map_err(full).ok()).count();
+    assert!(asked < 100, "{asked}: what is held back is not for what somebody asks for");
+    let needed = (0..).map_while(|_| log.append_in_need(&"needed").map_err(full).ok()).count();
+    assert!(needed > 400, "{needed}");
+    let (last, _) = log.reader().unwrap().verify().unwrap();
+    assert_eq!(last as usize, 1 + asked + needed, "and those are there");
+
+    disk.free_until.store(1 << 20, Relaxed);
+    log.append(&"asked for").unwrap();
+    disk.free_until.store(0, Relaxed);
+    log.append_in_need(&"needed").unwrap();
 }
 
 /// It reads what was there when it was asked for, whatever is appended meanwhile, and whatever an append leaves.

@@ -93,6 +93,34 @@ fn a_disk_that_fills_up_during_a_deploy_holds_it_up_and_nothing_else() {
     is_held_up_and_no_more(TestHost::start_in(disk.path()), || disk.fill(), "no space left");
 }
 
+/// Nobody can deploy; who dies is replaced all the same, again and again.
+#[test]
+fn a_disk_that_is_full_lets_nobody_stay_dead() {
+    let disk = SmallDisk::mount();
+    let host = TestHost::start_in(disk.path());
+    let live = host.deploy(&Project::example("hello"));
+    let load = host.load();
+    let full = disk.fill();
+    let refused =
+        (0..100).map(|n| host.kiln(&[["pin", "unpin"][n % 2], &live])).find(|o| !o.status.success());
+    assert_eq!(refused.expect("there is no space").status.code(), Some(9));
+    for _ in 0..4 {
+        let before = host.json(&["instances"]);
+        let dies = before[0].clone();
+        let pid = i32::try_from(dies["pid"].as_i64().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).expect("it runs");
+        host.wait_until("another is well in its place", || {
+            let now = host.json(&["instances"]);
+            let well = now.as_array().unwrap().iter().filter(|i| i["state"] == "ready");
+            well.filter(|i| i["id"] != dies["id"]).count() == 4
+        });
+    }
+    drop(full);
+    assert!(host.kiln(&["pin", &live]).status.success());
+    assert_eq!(load.stop().failures, []);
+    host.json(&["log", "--verify"]);
+}
+
 /// Every block in which there are lines of the log.
 const OF_THE_LOG: &str = "{\"seq\":";
 

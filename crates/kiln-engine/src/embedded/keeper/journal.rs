@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::{
     AppName, ByteSize, Exit, Inside, InstanceId, InstanceState, InstanceStatus, Millis, StoreHost, Volatile,
 };
-use rustix::fs::{AtFlags, Mode, OFlags, open, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, open, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::super::boot;
@@ -77,6 +77,8 @@ pub(super) struct Journal {
     /// How long it is, and how long it was when it was written anew.
     bytes: u64,
     bytes_anew: u64,
+    /// At which length more room is to be held back.
+    room_at: u64,
     /// Whether a record is missing from it.
     is_torn: bool,
 }
@@ -85,6 +87,11 @@ const NAME: &str = "keeper.state";
 const NEW_NAME: &str = "keeper.state.new";
 /// Below this it is not worth writing anew.
 const SHORT: u64 = 4 << 20;
+/// How much of the disk is held back behind the last record: what has died is replaced on a full one, too. An instance
+/// takes about a kilobyte from its launch to its being forgotten.
+const RESERVE: u64 = 256 << 10;
+/// Which part of it is used before more is asked for.
+const SLACK: u64 = 16 << 10;
 
 impl Journal {
     /// A file in `run_dir`, which is written when it is first renewed; until then the one there is stays.
@@ -93,7 +100,7 @@ impl Journal {
         let dir = open(run_dir, directory, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
         let file = openat(&dir, NAME, flags, Mode::from_raw_mode(0o600))?;
-        Ok(Self { dir, file, bytes: 0, bytes_anew: 0, is_torn: true })
+        Ok(Self { dir, file, bytes: 0, bytes_anew: 0, room_at: 0, is_torn: true })
     }
 
     /// Writes a record down.
@@ -105,12 +112,21 @@ impl Journal {
         encode(record, &mut line)?;
         let written = rustix::io::write(&self.file, &line);
         self.bytes += line.len() as u64;
+        self.hold_back();
         match written {
             Ok(length) if length == line.len() => Ok(()),
             other => {
                 self.is_torn = true;
                 Err(other.map_or_else(Into::into, |_| io::ErrorKind::StorageFull.into()))
             }
+        }
+    }
+
+    /// If there is no room, what there is must do; asking is dear then, and is not done for each record.
+    fn hold_back(&mut self) {
+        if self.bytes >= self.room_at {
+            self.room_at = self.bytes + SLACK;
+            let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.bytes, RESERVE);
         }
     }
 
@@ -123,6 +139,8 @@ impl Journal {
     pub(super) fn renew<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> io::Result<()> {
         let (file, bytes) = write_new(&self.dir, records)?;
         (self.file, self.bytes, self.bytes_anew, self.is_torn) = (file, bytes, bytes, false);
+        self.room_at = bytes;
+        self.hold_back();
         Ok(())
     }
 
