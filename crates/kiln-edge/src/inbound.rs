@@ -49,7 +49,8 @@ impl Inbound {
         if *request.method() == Method::CONNECT {
             return Err(Refusal::NoTunnels);
         }
-        if request.headers().len() > worker.limits.header_count {
+        let limits = &worker.limits;
+        if request.headers().len() > limits.header_count || weight(&request) > limits.header_bytes {
             return Err(Refusal::TooManyFields);
         }
         if connection.marks.was_ambiguous() {
@@ -118,6 +119,16 @@ impl Inbound {
     pub(crate) fn repeats(&self) -> Repeats {
         self.repeats
     }
+}
+
+/// What a head of HTTP/2 weighs (RFC 9113, 6.5.2). hyper bounds those of HTTP/1.1.
+pub(crate) fn weight<B>(request: &Request<B>) -> usize {
+    if request.version() != Version::HTTP_2 {
+        return 0;
+    }
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    fields.sum::<usize>() + path
 }
 
 /// Puts what differs between versions of HTTP into a head: where the host stands, and what is said of trailers.

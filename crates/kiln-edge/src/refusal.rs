@@ -11,7 +11,7 @@ use crate::body::ResponseBody;
 pub(crate) enum Refusal {
     /// The request is not one that can be passed on.
     Malformed(&'static str),
-    /// It has more header fields than anybody needs.
+    /// It has more header fields than anybody needs, or larger ones.
     TooManyFields,
     /// Its body is in a coding that the edge would lose.
     UnknownCoding,
@@ -123,7 +123,7 @@ impl Refusal {
     fn words(self) -> &'static str {
         match self {
             Self::Malformed(what) => what,
-            Self::TooManyFields => "the request has too many header fields",
+            Self::TooManyFields => "the request has too many header fields, or too large ones",
             Self::UnknownCoding => "the body is in a transfer coding that is not known here",
             Self::OnlyHttps => "this is served over https",
             Self::Retired => "the instance was retired before it answered",

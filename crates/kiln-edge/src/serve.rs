@@ -1,6 +1,7 @@
 //! One client's connection, from its first request to its end.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use crate::express;
 use crate::forward;
 use crate::greet::Greeted;
 use crate::lease::Reply;
+use crate::metrics::Reason;
 use crate::refusal::Refusal;
 use crate::store;
 use crate::tasks::PerRequest;
@@ -109,20 +111,40 @@ async fn many_at_once(worker: Rc<Worker>, connection: Rc<Connection>, io: Client
     let (at, from) = (worker.clone(), connection.clone());
     // Boxed: hyper moves it several times until its task is made, and it is large.
     let service = service_fn(move |request| Box::pin(begin(&at, &from, request)));
-    let limits = &worker.limits;
+    // What h2 refuses by itself nobody hears of: heads that are somewhat too large are to be refused here.
+    let heads_at_most = worker.limits.header_bytes.saturating_mul(2);
     let mut builder = http2::Builder::new(PerRequest(connection.clone()));
     builder
         .max_concurrent_streams(STREAMS_AT_MOST)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(heads_at_most).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER);
     let mut http = pin!(builder.serve_connection(io, service));
-    tokio::select! {
-        _ = http.as_mut() => return,
+    let ended = tokio::select! {
+        ended = http.as_mut() => Some(ended),
         // Tells the client to begin nothing more here; what it has begun goes on.
-        () = worker.leaving() => http.as_mut().graceful_shutdown(),
-        () = connection.retired.notified() => http.as_mut().graceful_shutdown(),
+        () = worker.leaving() => None,
+        () = connection.retired.notified() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Some(reason) = ended.err().and_then(|error| sent_away(&error)) {
+        worker.registry.turned_away.count(reason);
     }
-    let _ = http.await;
+}
+
+/// Why h2 has ended a connection, if it did so for what the client does.
+fn sent_away(error: &hyper::Error) -> Option<Reason> {
+    let error = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_library())?;
+    match error.reason()? {
+        h2::Reason::NO_ERROR | h2::Reason::INTERNAL_ERROR => None,
+        h2::Reason::ENHANCE_YOUR_CALM => Some(Reason::Excessive),
+        _ => Some(Reason::Malformed),
+    }
 }

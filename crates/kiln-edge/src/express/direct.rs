@@ -9,6 +9,7 @@ use hyper::{Request, Version};
 use super::errand::Express;
 use super::request::{self, FIELDS};
 use crate::connection::Connection;
+use crate::inbound;
 use crate::worker::Worker;
 
 /// A request of HTTP/2 without a body, which may be asked again and whose client takes no trailers. None if anything in it
@@ -24,7 +25,8 @@ pub(crate) fn direct<B: Body>(
         && request.method().is_safe()
         && request.body().is_end_stream()
         && headers.len() < FIELDS.min(worker.limits.header_count)
-        && !headers.contains_key(CONTENT_LENGTH);
+        && !headers.contains_key(CONTENT_LENGTH)
+        && inbound::weight(request) <= worker.limits.header_bytes;
     if !is_plain {
         return None;
     }

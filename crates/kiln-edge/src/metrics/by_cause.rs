@@ -50,10 +50,21 @@ pub(crate) enum Reason {
     TooSlow,
     /// The client only begins requests to give them up.
     Wasteful,
+    /// Over HTTP/2 it gives up more than is taken in, or begins a head that has no end.
+    Excessive,
+    /// What it says is not HTTP/2.
+    Malformed,
 }
 
 impl Cause for Reason {
-    const ALL: &'static [Self] = &[Self::TooMany, Self::NoProxyHeader, Self::TooSlow, Self::Wasteful];
+    const ALL: &'static [Self] = &[
+        Self::TooMany,
+        Self::NoProxyHeader,
+        Self::TooSlow,
+        Self::Wasteful,
+        Self::Excessive,
+        Self::Malformed,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -61,6 +72,8 @@ impl Cause for Reason {
             Self::NoProxyHeader => "no_proxy_header",
             Self::TooSlow => "too_slow",
             Self::Wasteful => "wasteful",
+            Self::Excessive => "excessive",
+            Self::Malformed => "malformed",
         }
     }
 }

@@ -14,6 +14,7 @@ mod express;
 mod forwarding;
 mod frames;
 mod h2;
+mod h2_abuse;
 mod h2_end;
 mod h2_ways;
 mod harness;
