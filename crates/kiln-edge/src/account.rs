@@ -30,10 +30,11 @@ pub(crate) struct Account {
 /// What the access log tells of a request.
 pub(crate) struct Story {
     pub(crate) client: Option<IpAddr>,
-    pub(crate) method: Method,
+    /// None if it cannot be read, as all that follows.
+    pub(crate) method: Option<Method>,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) path: PathAndQuery,
+    pub(crate) path: Option<PathAndQuery>,
     pub(crate) id: Option<HeaderValue>,
     pub(crate) trace: Option<String>,
     pub(crate) instance: Option<InstanceId>,
@@ -44,12 +45,33 @@ pub(crate) struct Story {
 impl Story {
     /// What the client says, for the case that it is not fit to be read.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let named = || request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         Self {
             client: None,
-            method: request.method().clone(),
+            method: Some(request.method().clone()),
             version: request.version(),
-            host: request.headers().get(HOST).cloned(),
-            path: request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")),
+            host: request.headers().get(HOST).cloned().or_else(named),
+            path: request.uri().path_and_query().cloned(),
+            id: None,
+            trace: None,
+            instance: None,
+            fleet: None,
+            cause: None,
+        }
+    }
+
+    /// What there is of a request of which nothing could be read behind its first line, if that.
+    pub(crate) fn unread(client: IpAddr, start: &[u8]) -> Self {
+        let line = [start.trim_ascii_end(), b"\r\n\r\n"].concat();
+        let mut head = httparse::Request::new(&mut []);
+        // What comes before the first thing that is wrong is there all the same.
+        let _ = head.parse(&line);
+        Self {
+            client: Some(client),
+            method: head.method.and_then(|method| method.parse().ok()),
+            version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
+            host: None,
+            path: head.path.and_then(|path| path.parse().ok()),
             id: None,
             trace: None,
             instance: None,
@@ -62,8 +84,14 @@ impl Story {
     pub(crate) fn learn(&mut self, inbound: &Inbound) {
         self.client = Some(inbound.origin.ip);
         self.host = inbound.host.clone();
+        self.path = Some(inbound.path.clone());
         self.id = Some(inbound.id.clone());
         self.trace.clone_from(&inbound.trace);
+    }
+
+    /// Who asked, and what the answer names it, where the edge refuses to make anything of it.
+    pub(crate) fn is_refused(&mut self, client: IpAddr, id: HeaderValue) {
+        (self.client, self.id) = (Some(client), Some(id));
     }
 
     /// Where it went, the last time.
@@ -102,10 +130,10 @@ struct Line<'a> {
     /// Milliseconds since 1970, at the end of the request.
     at: u64,
     client: Option<IpAddr>,
-    method: &'a str,
+    method: Option<&'a str>,
     version: &'static str,
     host: Option<&'a str>,
-    path: &'a str,
+    path: Option<&'a str>,
     /// 499: the client left before there was an answer.
     status: u16,
     bytes: u64,
@@ -124,14 +152,14 @@ impl<'a> Line<'a> {
         Self {
             at: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             client: story.client,
-            method: story.method.as_str(),
+            method: story.method.as_ref().map(Method::as_str),
             version: match story.version {
                 Version::HTTP_2 => "2",
                 Version::HTTP_10 => "1.0",
                 _ => "1.1",
             },
             host: story.host.as_ref().and_then(|h| h.to_str().ok()),
-            path: story.path.as_str(),
+            path: story.path.as_ref().map(PathAndQuery::as_str),
             status: if status == 0 { 499 } else { status },
             bytes,
             millis: (millis * 1e3).round() / 1e3,

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub(crate) struct Marks {
     refused: AtomicU32,
     /// Requests in flight on it.
     requests: AtomicU32,
+    /// How the head begins that was under way at the end of the connection.
+    unread: OnceLock<Box<[u8]>>,
     /// What it carries; where several requests may be under way at once bytes are no sign of a new one.
     carries: AtomicU8,
 }
@@ -55,9 +57,9 @@ impl Marks {
         let now = epoch.elapsed().as_millis() as u64;
         let (phase, stalled) = (AtomicU8::new(RESTING), AtomicU64::new(0));
         let (cut, carries) = (AtomicBool::new(false), AtomicU8::new(IN_TURN));
-        let (heads, refused, requests) = Default::default();
+        let (heads, refused, requests, unread) = Default::default();
         let since = AtomicU64::new(now);
-        Arc::new(Self { epoch, phase, since, stalled, cut, heads, refused, requests, carries })
+        Arc::new(Self { epoch, phase, since, stalled, cut, heads, refused, requests, unread, carries })
     }
 
     /// Something is awaited from the client that does not take long: a handshake, the rest of a header.
@@ -126,6 +128,11 @@ impl Marks {
     pub(crate) fn was_ambiguous(&self) -> bool {
         let refused = self.refused.load(Relaxed);
         refused != 0 && refused == self.heads.load(Relaxed)
+    }
+
+    /// How the head begins at which the connection has ended, as far as that is known.
+    pub(crate) fn unread(&self) -> Option<&[u8]> {
+        self.unread.get().map(|start| &**start)
     }
 
     fn wrote(&self, ok: bool) {
@@ -254,6 +261,10 @@ impl ClientIo {
 
 impl Drop for ClientIo {
     fn drop(&mut self) {
+        let next = self.marks.heads.load(Relaxed).saturating_add(1);
+        if let Some(start) = self.check.start_of(next) {
+            let _ = self.marks.unread.set(start.into());
+        }
         if self.marks.cut.load(Relaxed) {
             // If it fails the client is gone, and nobody is misled.
             let _ = rustix::net::sockopt::set_socket_linger(self.io.socket(), Some(Duration::ZERO));

@@ -20,7 +20,7 @@ use crate::deadline::answer_within;
 use crate::express::answer::Answer;
 use crate::express::{Express, Head, Repeats, Tail, direct};
 use crate::hygiene;
-use crate::inbound::Inbound;
+use crate::inbound::{self, Inbound};
 use crate::lease::{Lease, Reply};
 use crate::random::Random;
 use crate::refusal::Refusal;
@@ -109,19 +109,10 @@ async fn by_hyper(
 ) -> Response<ResponseBody> {
     let (version, has_no_body) = (request.version(), request.body().is_end_stream());
     reply.account.story = worker.log.is_some().then(|| Box::new(Story::of(&request)));
-    let (mut response, was_heard_out) = match Inbound::read(request, reply.connection(), &worker) {
-        Ok(inbound) => {
-            if let Some(story) = &mut reply.account.story {
-                story.learn(&inbound);
-            }
-            let progress = inbound.progress.clone();
-            let response = Exchange { worker: worker.clone(), inbound }.run(turn, reply).await;
-            (response, progress.is_done())
-        }
-        Err(refusal) => {
-            reply.refused(refusal);
-            (refusal.response(), has_no_body)
-        }
+    let judged = inbound::judge(&request, reply.connection(), &worker);
+    let (mut response, was_heard_out) = match judged {
+        Ok(host) => read(worker.clone(), turn, reply, request, host).await,
+        Err(refusal) => (turn_down(&worker, reply, &request, refusal), has_no_body),
     };
     let ends = worker.is_draining() || !was_heard_out;
     if version == Version::HTTP_2 {
@@ -132,6 +123,48 @@ async fn by_hyper(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Has an instance answer a request; says, too, whether all of it has come.
+async fn read(
+    worker: Rc<Worker>,
+    turn: Turn,
+    mut reply: Reply,
+    request: Request<Incoming>,
+    host: Option<HeaderValue>,
+) -> (Response<ResponseBody>, bool) {
+    let has_no_body = request.body().is_end_stream();
+    match Inbound::read(request, host, reply.connection(), &worker) {
+        Ok(inbound) => {
+            if let Some(story) = &mut reply.account.story {
+                story.learn(&inbound);
+            }
+            let progress = inbound.progress.clone();
+            let response = Exchange { worker, inbound }.run(turn, reply).await;
+            (response, progress.is_done())
+        }
+        Err(refusal) => {
+            reply.refused(refusal);
+            (refusal.response(), has_no_body)
+        }
+    }
+}
+
+/// Answers a request of which nothing is made.
+fn turn_down(
+    worker: &Worker,
+    mut reply: Reply,
+    request: &Request<Incoming>,
+    refusal: Refusal,
+) -> Response<ResponseBody> {
+    let headers = request.headers();
+    let id = hygiene::given_id(headers).unwrap_or_else(|| hygiene::id(worker.random.id().as_bytes()));
+    let client = reply.connection().peer().origin(headers, &worker.trust).ip;
+    if let Some(story) = &mut reply.account.story {
+        story.is_refused(client, id.clone());
+    }
+    reply.refused(refusal);
+    named(refusal.response(), || id, None)
 }
 
 /// A request that hyper carries.

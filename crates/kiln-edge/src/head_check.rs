@@ -22,6 +22,9 @@ pub struct HeadCheck {
     head: Option<Head>,
     heads: u32,
     refused: Option<u32>,
+    /// The first line of the head that was last begun, as far as it is kept; and which head that is.
+    start: Vec<u8>,
+    started: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,11 +52,14 @@ const LENGTH: &[u8] = b"content-length";
 const ENCODING: &[u8] = b"transfer-encoding";
 /// As much of a line as can matter: a name, and the longest number.
 const LONGEST: usize = 64;
+/// As much of a first line as is kept, for those who want to say which request it was.
+const START: usize = 2048;
 
 impl Default for HeadCheck {
     fn default() -> Self {
         let (length, is_cut, last, head, heads, refused) = Default::default();
-        Self { at: At::Head, line: [0; LONGEST], length, is_cut, last, head, heads, refused }
+        let (start, started) = Default::default();
+        Self { at: At::Head, line: [0; LONGEST], length, is_cut, last, head, heads, refused, start, started }
     }
 }
 
@@ -76,6 +82,11 @@ impl HeadCheck {
         self.refused
     }
 
+    /// How the head with this number begins, counted from 1, if it is the one last begun.
+    pub(crate) fn start_of(&self, head: u32) -> Option<&[u8]> {
+        (self.started == head && !self.start.is_empty()).then_some(&self.start[..])
+    }
+
     fn skip(&mut self, left: u64, there: usize) -> usize {
         let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(there);
         let left = left - skipped as u64;
@@ -92,6 +103,9 @@ impl HeadCheck {
     fn gather(&mut self, bytes: &[u8]) -> usize {
         let end = memchr::memchr(b'\n', bytes);
         let part = &bytes[..end.unwrap_or(bytes.len())];
+        if self.at == At::Head && self.head.is_none() {
+            self.begin(part);
+        }
         let taken = part.len().min(LONGEST - self.length);
         self.line[self.length..self.length + taken].copy_from_slice(&part[..taken]);
         self.length += taken;
@@ -102,6 +116,16 @@ impl HeadCheck {
             (self.length, self.is_cut, self.last) = Default::default();
         }
         part.len() + usize::from(end.is_some())
+    }
+
+    /// Keeps what belongs to the first line of a head.
+    fn begin(&mut self, part: &[u8]) {
+        if self.length == 0 {
+            self.start.clear();
+            self.started = self.heads.saturating_add(1);
+        }
+        let room = START - self.start.len();
+        self.start.extend_from_slice(&part[..part.len().min(room)]);
     }
 
     fn end_line(&mut self) {
@@ -246,6 +270,25 @@ mod tests {
             assert_eq!(refused(bytes.as_bytes(), piece), None, "{bytes:?}");
             bytes.push_str(BOTH);
             assert_eq!(refused(bytes.as_bytes(), piece), Some(many as u32 + 1), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn how_a_head_begins_is_known_until_the_next_one_does() {
+        for piece in PIECES {
+            let mut check = HeadCheck::default();
+            let mut pass = |bytes: &[u8]| {
+                bytes.chunks(piece).for_each(|bytes| check.pass(bytes));
+                let starts = [1, 2, 3].map(|head| check.start_of(head).map(<[u8]>::to_vec));
+                starts.map(|start| start.map(|start| String::from_utf8(start).unwrap()))
+            };
+            let line = |text: &str| Some(text.to_owned());
+            assert_eq!(pass(b"\r\nGET /a HT"), [line("GET /a HT"), None, None]);
+            assert_eq!(pass(b"TP/1.1\r\nX: y\r\n"), [line("GET /a HTTP/1.1\r"), None, None]);
+            assert_eq!(pass(b"\r\nGET /b"), [None, line("GET /b"), None]);
+            let long = "b".repeat(10_000);
+            let start = format!("GET /b{}", &long[..START - 6]);
+            assert_eq!(pass(long.as_bytes()), [None, Some(start), None]);
         }
     }
 

@@ -97,12 +97,17 @@ pub(crate) fn gather_cookies(headers: &mut HeaderMap) {
 
 /// The request's id, as the client gave it (if it is fit to be logged), else a new one; it is in `headers` then.
 pub(crate) fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> String) -> HeaderValue {
-    if let Some(given) = headers.get(REQUEST_ID).filter(|v| is_fit(v.as_bytes())) {
-        return given.clone();
+    if let Some(given) = given_id(headers) {
+        return given;
     }
     let id = id(new().as_bytes());
     headers.insert(REQUEST_ID, id.clone());
     id
+}
+
+/// The id that the client gave a request, if it is fit to be logged.
+pub(crate) fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(REQUEST_ID).filter(|v| is_fit(v.as_bytes())).cloned()
 }
 
 /// An id as a field says it. None is like another: what compresses fields is not to remember them.

@@ -40,26 +40,39 @@ pub(crate) struct Inbound {
     trailers: bool,
 }
 
+/// Whom a request is for, if it may be read further.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn judge(
+    request: &Request<Incoming>,
+    connection: &Connection,
+    worker: &Worker,
+) -> Result<Option<HeaderValue>, Refusal> {
+    if *request.method() == Method::CONNECT {
+        return Err(Refusal::NoTunnels);
+    }
+    let limits = &worker.limits;
+    if request.headers().len() > limits.header_count || weight(request) > limits.header_bytes {
+        return Err(Refusal::TooManyFields);
+    }
+    if connection.marks.was_ambiguous() {
+        return Err(Refusal::Malformed("it says its length in two ways"));
+    }
+    if !hygiene::is_plainly_coded(request.headers()) {
+        return Err(Refusal::UnknownCoding);
+    }
+    host(request)
+}
+
 impl Inbound {
+    /// `host`: whom it is for, as [`judge`] says.
     pub(crate) fn read(
         mut request: Request<Incoming>,
+        host: Option<HeaderValue>,
         connection: &Connection,
         worker: &Worker,
     ) -> Result<Self, Refusal> {
-        if *request.method() == Method::CONNECT {
-            return Err(Refusal::NoTunnels);
-        }
-        let limits = &worker.limits;
-        if request.headers().len() > limits.header_count || weight(&request) > limits.header_bytes {
-            return Err(Refusal::TooManyFields);
-        }
-        if connection.marks.was_ambiguous() {
-            return Err(Refusal::Malformed("it says its length in two ways"));
-        }
-        if !hygiene::is_plainly_coded(request.headers()) {
-            return Err(Refusal::UnknownCoding);
-        }
-        let host = host(&request)?;
         // Who speaks HTTP/1.0 cannot ask for another protocol (RFC 9110, 7.8).
         let protocol = hygiene::upgrade_asked(request.headers());
         let protocol = protocol.filter(|_| request.version() == Version::HTTP_11);

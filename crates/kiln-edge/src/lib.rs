@@ -12,7 +12,7 @@
 //! | `told`, `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `farewell`, `head_check` | one thread and its clients |
 //! | `proxy_header`, `trust`, `origin`, `tls`, `certificate` | who a client is, and what is between it and the edge |
-//! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `deadline` | one request and its answer |
+//! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `unread`, `deadline` | one request and its answer |
 //! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper, and the half of those of HTTP/2 |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
 //! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
@@ -81,6 +81,7 @@ mod told;
 mod trace;
 mod trust;
 mod tunnel;
+mod unread;
 mod upstream;
 mod upstream_io;
 mod visitor;

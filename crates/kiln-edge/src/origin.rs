@@ -99,7 +99,8 @@ impl Peer {
         Origin { ip: self.ip, scheme: self.scheme }
     }
 
-    fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
+    /// Where a request with these fields came from.
+    pub(crate) fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
         if !self.is_trusted {
             return Origin { ip: self.ip, scheme: self.scheme };
         }

@@ -14,7 +14,6 @@ use hyper::{Request, Response};
 use crate::body::ResponseBody;
 use crate::client_io::ClientIo;
 use crate::connection::Connection;
-use crate::counts::Turn;
 use crate::express;
 use crate::forward;
 use crate::greet::Greeted;
@@ -24,6 +23,7 @@ use crate::refusal::Refusal;
 use crate::store;
 use crate::tasks::PerRequest;
 use crate::tcp;
+use crate::unread;
 use crate::worker::Worker;
 
 /// Requests of one client under way at once over HTTP/2.
@@ -69,26 +69,20 @@ async fn one_at_a_time(worker: Rc<Worker>, connection: Rc<Connection>, io: Clien
     let limits = &worker.limits;
     let mut builder = http1::Builder::new();
     builder.max_headers(limits.header_count).max_header_size(limits.header_bytes);
-    let mut http = pin!(builder.serve_connection(io, service).with_upgrades());
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = worker.closing() => {
-            http.as_mut().graceful_shutdown();
-            http.await
+    let ended = {
+        let mut http = pin!(builder.serve_connection(io, service).with_upgrades());
+        tokio::select! {
+            ended = http.as_mut() => ended,
+            () = worker.closing() => {
+                http.as_mut().graceful_shutdown();
+                http.await
+            }
         }
     };
-    if let Some(refusal) = ended.err().and_then(|error| unread(&error)) {
-        drop(Turn::begin(worker.totals.clone()));
-        worker.registry.causes.count(refusal);
+    // By now the socket has gone and has left behind what it knows of a head that was not read.
+    if let Err(error) = ended {
+        unread::account(&worker, &connection, &error);
     }
-}
-
-/// Why a request was answered by hyper itself, which could not read its head.
-fn unread(error: &hyper::Error) -> Option<Refusal> {
-    if error.is_parse_too_large() {
-        return Some(Refusal::TooManyFields);
-    }
-    error.is_parse().then_some(Refusal::Malformed("its head cannot be read"))
 }
 
 /// Answers one question about figures.

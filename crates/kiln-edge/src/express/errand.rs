@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use hyper::header::HeaderValue;
-use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Version};
 use kiln_model::Protocol;
 
@@ -82,10 +81,10 @@ impl<H> Express<H> {
         let value = |text: &str| HeaderValue::from_str(text).ok();
         Story {
             client: Some(self.origin.ip),
-            method: self.query.method().clone(),
+            method: Some(self.query.method().clone()),
             version,
             host: value(self.host()),
-            path: self.target().parse().unwrap_or(PathAndQuery::from_static("/")),
+            path: self.target().parse().ok(),
             id: HeaderValue::from_bytes(self.id()).ok(),
             trace: trace::traced(self.text(&self.trace)),
             instance: None,

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary has no outside to reach")]
 
+mod access_log;
 mod bad_upstreams;
 mod broker;
 mod canary;
