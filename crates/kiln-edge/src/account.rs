@@ -16,6 +16,17 @@ use crate::inbound::Inbound;
 use crate::metrics::Meter;
 use crate::sink::Sink;
 
+/// How far a request has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It waits for the beginning of an answer.
+    Waits,
+    /// The answer is under way.
+    Answers,
+    /// It has come to its end, whatever that is.
+    Ended,
+}
+
 /// One request's account.
 pub(crate) struct Account {
     pub(crate) begun: Instant,
@@ -23,6 +34,7 @@ pub(crate) struct Account {
     /// 0 as long as there is no answer.
     pub(crate) status: u16,
     pub(crate) bytes: u64,
+    pub(crate) stage: Stage,
     /// For the log, if there is one.
     pub(crate) story: Option<Box<Story>>,
 }
@@ -103,12 +115,12 @@ impl Story {
 
 impl Account {
     pub(crate) fn open() -> Self {
-        Self { begun: Instant::now(), meter: None, status: 0, bytes: 0, story: None }
+        Self { begun: Instant::now(), meter: None, status: 0, bytes: 0, stage: Stage::Waits, story: None }
     }
 
     /// It is to be counted and written down elsewhere.
     pub(crate) fn forget(&mut self) {
-        (self.meter, self.story) = (None, None);
+        (self.meter, self.story, self.stage) = (None, None, Stage::Ended);
     }
 
     /// Counts it and writes it down.
@@ -140,7 +152,7 @@ struct Line<'a> {
     millis: f64,
     fleet: Option<String>,
     instance: Option<&'a str>,
-    /// Why no instance answered.
+    /// Why no instance answered, or nobody has the whole answer.
     cause: Option<&'static str>,
     id: Option<&'a str>,
     trace: Option<&'a str>,

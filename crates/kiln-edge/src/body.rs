@@ -1,7 +1,9 @@
 //! Bodies on their way through: never held whole, and watched for how they end.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -12,17 +14,18 @@ use tokio::time::{Instant, timeout};
 
 use crate::express::Tail;
 use crate::lease::Lease;
+use crate::refusal::Refusal;
 
 /// How a request's body is getting on, for those who wait for the answer meanwhile.
 pub(crate) struct Progress {
     last: Cell<Instant>,
-    broken: Cell<bool>,
+    broken: Cell<Option<Refusal>>,
     done: Cell<bool>,
 }
 
 impl Progress {
     pub(crate) fn new(done: bool) -> Rc<Self> {
-        let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(false), Cell::new(done));
+        let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(None), Cell::new(done));
         Rc::new(Self { last, broken, done })
     }
 
@@ -31,8 +34,8 @@ impl Progress {
         self.last.get()
     }
 
-    /// Whether the client's own sending failed: it broke off, or its framing is wrong.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// What is wrong with the client's own sending, if it failed: the client left, or its framing is wrong.
+    pub(crate) fn broken(&self) -> Option<Refusal> {
         self.broken.get()
     }
 
@@ -62,7 +65,7 @@ impl Body for RequestBody {
         let frame = Pin::new(&mut *incoming).poll_frame(cx);
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
-            progress.broken.set(matches!(frame, Some(Err(_))));
+            progress.broken.set(frame.as_ref().and_then(|frame| Some(spoilt_by(frame.as_ref().err()?))));
             // Behind trailers nothing comes, and nobody looks for it.
             let is_last = |frame: &Result<Frame<Bytes>, _>| frame.as_ref().is_ok_and(Frame::is_trailers);
             progress.done.set(frame.as_ref().is_none_or(is_last) || incoming.is_end_stream());
@@ -82,6 +85,28 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(incoming, _) => incoming.size_hint(),
         }
+    }
+}
+
+/// What a body has ended by that has no end: what the client says, or that it says nothing more.
+fn spoilt_by(error: &hyper::Error) -> Refusal {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if is_nonsense(error) {
+            return Refusal::Malformed("the body is malformed");
+        }
+        cause = error.source();
+    }
+    Refusal::ClientLeft
+}
+
+/// Whether this is about what was said, and not about the end of it.
+fn is_nonsense(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<h2::Error>() {
+        Some(error) => error.is_library(),
+        None => error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)),
     }
 }
 

@@ -199,11 +199,8 @@ impl Exchange {
             self.inbound.give_back(unsent);
             return Miss { refusal: Refusal::Unreachable, again: elsewhere };
         }
-        if self.inbound.progress.is_broken() {
-            return Miss {
-                refusal: Refusal::Malformed("the body broke off or is malformed"),
-                again: Again::No,
-            };
+        if let Some(refusal) = self.inbound.progress.broken() {
+            return Miss { refusal, again: Again::No };
         }
         if error.error().is_parse() {
             return Miss { refusal: Refusal::Garbage, again: Again::No };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use hyper::Version;
 
-use crate::account::Account;
+use crate::account::{Account, Stage};
 use crate::connection::Connection;
 use crate::counts::{Ending, InFlight, Turn};
 use crate::cut::Ticket;
@@ -99,6 +99,7 @@ impl Reply {
     /// The request was worth its while: there is an answer to it.
     pub(crate) fn answered(&mut self) {
         self.is_wasted = false;
+        self.account.stage = Stage::Ended;
     }
 
     /// The edge answers it itself, for this reason.
@@ -111,6 +112,29 @@ impl Reply {
         }
     }
 
+    /// It ends before it has come to its end, and nobody has said why.
+    fn is_left(&mut self) {
+        let cause = self.who_left();
+        if self.account.stage == Stage::Waits {
+            self.worker.registry.causes.count(cause);
+        }
+        if let Some(story) = &mut self.account.story {
+            story.cause = Some(cause.cause());
+        }
+    }
+
+    /// The client, unless the edge had reason to end it.
+    fn who_left(&self) -> Refusal {
+        let limits = &self.worker.limits;
+        if self.ticket.told_at().is_some() {
+            Refusal::Retired
+        } else if self.ticket.is_stalled(limits.client_stall) || self.connection.marks.is_overdue(limits) {
+            Refusal::ClientTooSlow
+        } else {
+            Refusal::ClientLeft
+        }
+    }
+
     pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
@@ -118,6 +142,9 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        if self.account.stage != Stage::Ended {
+            self.is_left();
+        }
         self.account.close(self.worker.log.as_ref());
         self.connection.end(&self.ticket, self.is_wasted);
     }
@@ -128,6 +155,7 @@ impl<L: Line> Lease<L> {
     pub(crate) fn new(line: L, idle_count: usize, mut place: Place) -> Self {
         place.flight.ends(Ending::Answered);
         place.reply.answered();
+        place.reply.account.stage = Stage::Answers;
         Self { line, idle_count, place }
     }
 
@@ -146,13 +174,15 @@ impl<L: Line> Lease<L> {
     }
 
     /// The answer has gone through whole: its connection waits for the next request.
-    pub(crate) fn complete(self) {
+    pub(crate) fn complete(mut self) {
+        self.place.reply.account.stage = Stage::Ended;
         self.line.keep(self.place.burden.upstream(), self.idle_count);
     }
 
     /// It is ended at the edge's wish, with the end its protocol knows: there is nothing to tell the client.
     pub(crate) fn ended(mut self) {
         self.place.flight.ends(Ending::Cut);
+        self.place.reply.account.stage = Stage::Ended;
     }
 
     /// More followed than the answer promised; nobody is to get that.
@@ -163,6 +193,7 @@ impl<L: Line> Lease<L> {
     /// The instance broke off in the middle of its answer, or is made to.
     pub(crate) fn cut_short(mut self) {
         self.place.fail();
+        self.place.reply.account.stage = Stage::Ended;
         self.place.tell_of_the_cut();
         if self.place.reply.version < Version::HTTP_11 {
             self.place.reply.connection.marks.reset_at_end();

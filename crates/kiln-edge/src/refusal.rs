@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     NoRoute,
     /// The client stopped sending.
     ClientTooSlow,
+    /// The client left: nobody hears the answer.
+    ClientLeft,
     /// The route has no target with a share.
     NoTarget,
     /// No instance may receive requests.
@@ -47,7 +49,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 17] = [
+    pub(crate) const CAUSES: [&'static str; 18] = [
         "malformed",
         "too_many_fields",
         "unknown_coding",
@@ -56,6 +58,7 @@ impl Refusal {
         "no_tunnels",
         "no_route",
         "client_too_slow",
+        "client_left",
         "no_target",
         "no_instance",
         "overloaded",
@@ -78,6 +81,7 @@ impl Refusal {
             Self::NoTunnels => "no_tunnels",
             Self::NoRoute => "no_route",
             Self::ClientTooSlow => "client_too_slow",
+            Self::ClientLeft => "client_left",
             Self::NoTarget => "no_target",
             Self::NoInstance => "no_instance",
             Self::Overloaded => "overloaded",
@@ -107,6 +111,8 @@ impl Refusal {
             Self::NoTunnels | Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
+            // A number that nobody is sent, and everybody knows from logs.
+            Self::ClientLeft => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -130,6 +136,7 @@ impl Refusal {
             Self::NoTunnels => "CONNECT is not supported here",
             Self::NoRoute => "no route takes this host and path",
             Self::ClientTooSlow => "the request did not arrive in time",
+            Self::ClientLeft => "the request did not arrive whole",
             Self::NoTarget => "this route has no release to go to",
             Self::NoInstance => "no instance of this service is healthy",
             Self::Overloaded => "this service has as much to do as it may have",
@@ -169,7 +176,7 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if matches!(self, Self::Malformed(_) | Self::ClientTooSlow | Self::UnknownCoding) {
+        if matches!(self, Self::Malformed(_) | Self::ClientTooSlow | Self::ClientLeft | Self::UnknownCoding) {
             // What follows on this connection cannot be trusted to be a request.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

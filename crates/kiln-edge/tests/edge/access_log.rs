@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kiln_edge::{EdgeSettings, Limits};
 use serde_json::Value;
 
+use crate::h2;
 use crate::harness::Edge;
 use crate::instance::Instance;
 
@@ -112,5 +113,88 @@ fn a_request_that_is_refused_by_its_head_is_told_with_who_asked_it() {
         let id = line["id"].as_str().expect("an id");
         assert_eq!(answer.header("x-request-id"), Some(id));
         assert!(id == "mine" || id.len() == 32 && method != "CONNECT", "{id}");
+    }
+}
+
+/// One that answers with the beginning of something long, and then waits.
+fn beginning() -> Instance {
+    Instance::raw(|connection| {
+        connection.read_head();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbeginning");
+        connection.is_at_end();
+    })
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_download_is_said_to_have_left() {
+    let mut logged = Logged::serving(&beginning());
+    // In the one way and in the other: what expects to be asked to go on is hyper's.
+    for more in ["", "Expect: 100-continue\r\n"] {
+        let mut client = logged.edge.connect();
+        client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{more}\r\n")).read_head();
+        drop(client);
+        assert_eq!(told(&logged.line()), (Some("GET"), Some("/x"), Some(200), Some("client_left")));
+    }
+    // The same over HTTP/2: GET and POST go different ways.
+    for method in ["GET", "POST"] {
+        h2::block_on(async {
+            let (mut client, _) = h2::connect(logged.edge.address).await;
+            let request = hyper::Request::builder().method(method).uri("http://a/x").body(h2::full(""));
+            drop(client.send_request(request.unwrap()).await.unwrap());
+        });
+        assert_eq!(told(&logged.line()), (Some(method), Some("/x"), Some(200), Some("client_left")));
+    }
+}
+
+#[test]
+fn who_leaves_before_the_answer_is_said_to_have_left() {
+    let silent = Instance::raw(|connection| while connection.line().is_some() {});
+    let mut logged = Logged::serving(&silent);
+    for (count, more) in (1..).zip(["", "Expect: 100-continue\r\n"]) {
+        let mut client = logged.edge.connect();
+        client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
+        logged.edge.tells("kiln_edge_in_flight_requests 1");
+        drop(client);
+        assert_eq!(told(&logged.line()), (Some("GET"), Some("/x"), Some(499), Some("client_left")));
+        logged.edge.tells(&format!("kiln_edge_refused_requests_total{{cause=\"client_left\"}} {count}"));
+    }
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_an_upload_is_said_to_have_left() {
+    let mut logged = Logged::serving(&Instance::raw(|connection| while connection.line().is_some() {}));
+    for framing in ["Content-Length: 1000\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"] {
+        let mut client = logged.edge.connect();
+        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\n{framing}"));
+        logged.edge.tells("kiln_edge_in_flight_requests 1");
+        drop(client);
+        assert_eq!(told(&logged.line()), (Some("POST"), Some("/x"), Some(499), Some("client_left")));
+    }
+    logged.edge.tells("kiln_edge_refused_requests_total{cause=\"client_left\"} 2");
+    // One whose body is not fit to be read has not left.
+    let mut client = logged.edge.connect();
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    assert_eq!(client.read().status(), 400);
+    assert_eq!(told(&logged.line()), (Some("POST"), Some("/x"), Some(400), Some("malformed")));
+}
+
+/// Nobody is said to have left who has got everything, or whose instance has.
+#[test]
+fn who_stays_is_not_said_to_have_left() {
+    let mut logged = Logged::serving(&Instance::new(|request, connection| {
+        let answer = match request.start.contains("/half") {
+            true => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+            false => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        };
+        connection.send(answer);
+        !request.start.contains("/half")
+    }));
+    for more in ["", "Expect: 100-continue\r\n"] {
+        for (path, cause) in [("/", None), ("/half", Some("broken_off"))] {
+            let mut client = logged.edge.connect();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n")).try_read();
+            drop(client);
+            assert_eq!(told(&logged.line()), (Some("GET"), Some(path), Some(200), cause));
+        }
     }
 }
