@@ -11,7 +11,7 @@
 //! | `protocol`, `terse`, `passing`, `client`, `orders`, `director` | what control says, and how every thread comes to follow it |
 //! | `told`, `table`, `router`, `shares`, `balance`, `standing` | from a request to an instance, without an await |
 //! | `worker`, `accept`, `clients`, `greet`, `serve`, `tasks`, `connection`, `client_io`, `farewell`, `head_check` | one thread and its clients |
-//! | `proxy_header`, `trust`, `origin`, `tls`, `certificate` | who a client is, and what is between it and the edge |
+//! | `proxy_header`, `trust`, `origin`, `forwarded`, `tls`, `certificate` | who a client is, and what is between it and the edge |
 //! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `unread`, `deadline` | one request and its answer |
 //! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper, and the half of those of HTTP/2 |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
@@ -43,6 +43,7 @@ mod evidence;
 pub mod express;
 mod farewell;
 mod forward;
+mod forwarded;
 mod greet;
 pub mod head_check;
 mod hygiene;

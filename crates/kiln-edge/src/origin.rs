@@ -6,7 +6,8 @@ use hyper::HeaderMap;
 use hyper::header::{FORWARDED, HeaderName, HeaderValue};
 
 use crate::express::request::Word;
-use crate::hygiene::is_about_origin;
+use crate::forwarded::{self, Element};
+use crate::hygiene::{is_about_origin, is_of_a_host};
 use crate::trust::Trust;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -61,10 +62,13 @@ impl Peer {
         host: Option<&HeaderValue>,
         trust: &Trust,
     ) -> Origin {
-        let origin = self.origin(headers, trust);
+        let origin;
         if self.is_trusted {
-            self.add_to_chain(headers, host);
+            let said = Said::by(headers, trust);
+            origin = self.believe(&said, trust);
+            self.add_to_chain(headers, said, host);
         } else {
+            origin = Origin { ip: self.ip, scheme: self.scheme };
             let lies =
                 headers.keys().filter(|name| is_about_origin(name.as_str())).cloned().collect::<Vec<_>>();
             lies.iter().for_each(|name| drop(headers.remove(name)));
@@ -101,18 +105,18 @@ impl Peer {
 
     /// Where a request with these fields came from.
     pub(crate) fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
-        if !self.is_trusted {
-            return Origin { ip: self.ip, scheme: self.scheme };
+        if self.is_trusted {
+            self.believe(&Said::by(headers, trust), trust)
+        } else {
+            Origin { ip: self.ip, scheme: self.scheme }
         }
+    }
+
+    fn believe(&self, said: &Said, trust: &Trust) -> Origin {
         // The last one that somebody trusted saw and that is not trusted itself; what is before it may be invented.
-        let chain: Vec<IpAddr> = match listed(headers, &FORWARDED_FOR) {
-            chain if !chain.is_empty() => chain.iter().map_while(|node| address(node)).collect(),
-            _ => forwarded(headers, "for").iter().map_while(|node| address(node)).collect(),
-        };
+        let chain: Vec<IpAddr> = said.chain.iter().map_while(|node| forwarded::address(node)).collect();
         let ip = chain.iter().find(|ip| !trust.covers(**ip)).or(chain.last()).copied().unwrap_or(self.ip);
-        let said = headers.get(FORWARDED_PROTO).and_then(|v| v.to_str().ok()).map(str::to_ascii_lowercase);
-        let said = said.or_else(|| forwarded(headers, "proto").first().map(|s| s.to_ascii_lowercase()));
-        let scheme = match said.as_deref() {
+        let scheme = match said.proto.as_deref() {
             Some("https") => Scheme::Https,
             Some("http") => Scheme::Http,
             _ => self.scheme,
@@ -120,12 +124,15 @@ impl Peer {
         Origin { ip, scheme }
     }
 
-    fn add_to_chain(&self, headers: &mut HeaderMap, host: Option<&HeaderValue>) {
-        let mut chain = listed(headers, &FORWARDED_FOR);
+    fn add_to_chain(&self, headers: &mut HeaderMap, said: Said, host: Option<&HeaderValue>) {
+        let mut chain = said.chain;
         chain.reverse();
         chain.push(self.ip.to_string());
         if let Ok(chain) = HeaderValue::try_from(chain.join(", ")) {
             headers.insert(FORWARDED_FOR, chain);
+        }
+        if let Some(host) = said.host {
+            headers.insert(FORWARDED_HOST, host);
         }
         if headers.contains_key(FORWARDED) {
             let node = match self.ip {
@@ -142,6 +149,36 @@ impl Peer {
     }
 }
 
+/// What somebody trusted says of a request: each thing in `X-Forwarded-*`, or else in `Forwarded`.
+struct Said {
+    /// Who asked whom, the last one first.
+    chain: Vec<String>,
+    proto: Option<String>,
+    /// The host that was asked for, if only `Forwarded` says it.
+    host: Option<HeaderValue>,
+}
+
+impl Said {
+    fn by(headers: &HeaderMap, trust: &Trust) -> Self {
+        let elements = forwarded::elements(headers);
+        let chain = match listed(headers, &FORWARDED_FOR) {
+            chain if chain.is_empty() => elements.iter().map(node).collect(),
+            chain => chain,
+        };
+        let of_the_client = |what| forwarded::of_the_client(&elements, trust, what);
+        let proto = headers.get(FORWARDED_PROTO).and_then(|v| v.to_str().ok()).map(str::to_ascii_lowercase);
+        let proto = proto.or_else(|| of_the_client(|e| e.proto.as_ref()).map(|p| p.to_ascii_lowercase()));
+        let host = of_the_client(|e| e.host.as_ref()).filter(|_| !headers.contains_key(FORWARDED_HOST));
+        let host = host.filter(|host| host.bytes().all(|byte| is_of_a_host(&byte)));
+        Self { chain, proto, host: host.and_then(|host| HeaderValue::from_str(host).ok()) }
+    }
+}
+
+/// Who asked, in the words of `X-Forwarded-For`.
+fn node(element: &Element) -> String {
+    element.address().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string())
+}
+
 /// The elements of a comma-separated field, the last one first.
 fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
@@ -149,26 +186,6 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let mut elements: Vec<String> = elements.filter(|e| !e.is_empty()).collect();
     elements.reverse();
     elements
-}
-
-/// What the elements of `Forwarded` (RFC 7239) say about `parameter`, the last one first.
-fn forwarded(headers: &HeaderMap, parameter: &str) -> Vec<String> {
-    let value = |element: &String| {
-        element.split(';').find_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            let is_it = name.trim().eq_ignore_ascii_case(parameter);
-            is_it.then(|| value.trim().trim_matches('"').to_owned())
-        })
-    };
-    listed(headers, &FORWARDED).iter().map_while(value).collect()
-}
-
-/// An address, with or without brackets and port.
-fn address(node: &str) -> Option<IpAddr> {
-    let bare = node.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
-    let bare = bare.unwrap_or(node);
-    let ip = bare.parse::<IpAddr>().ok().or_else(|| bare.parse::<SocketAddr>().ok().map(|a| a.ip()))?;
-    Some(ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -236,6 +253,53 @@ mod tests {
         assert_eq!((ip.as_str(), scheme), ("2001:db8::1", "https"));
         let all: Vec<_> = headers.get_all("forwarded").iter().collect();
         assert_eq!(all[1], "for=10.0.0.1;proto=http;host=\"example.com\"");
+    }
+
+    /// Whichever way it is said, the edge takes it for the same and tells instances the same.
+    #[test]
+    fn what_is_said_in_forwarded_comes_to_the_same_as_in_the_other_fields() {
+        let outcome = |fields: &[(&'static str, &str)]| {
+            let (ip, scheme, headers) = introduced("10.0.0.1", fields);
+            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+            (ip, scheme, told.map(|name| headers[name].to_str().unwrap().to_owned()))
+        };
+        for (said, same) in [
+            ("for=192.0.2.9", &[("x-forwarded-for", "192.0.2.9")][..]),
+            (
+                "for=6.6.6.6;proto=http;host=evil, for=192.0.2.9;proto=https;host=\"a.com:81\", for=10.1.1.1",
+                &[
+                    ("x-forwarded-for", "6.6.6.6, 192.0.2.9, 10.1.1.1"),
+                    ("x-forwarded-proto", "https"),
+                    ("x-forwarded-host", "a.com:81"),
+                ],
+            ),
+            // What the proxy that the client asked does not say, those behind it may know.
+            (
+                "for=192.0.2.9, for=10.1.1.2;proto=https, for=10.1.1.1;proto=http;host=a.com",
+                &[
+                    ("x-forwarded-for", "192.0.2.9, 10.1.1.2, 10.1.1.1"),
+                    ("x-forwarded-proto", "https"),
+                    ("x-forwarded-host", "a.com"),
+                ],
+            ),
+            // Nobody in front of the client is asked.
+            (
+                "for=6.6.6.6;proto=https;host=evil, for=192.0.2.9",
+                &[("x-forwarded-for", "6.6.6.6, 192.0.2.9")],
+            ),
+            // Where all are trusted, the first of them is the client.
+            (
+                "for=10.1.1.2;proto=https, for=10.1.1.1",
+                &[("x-forwarded-for", "10.1.1.2, 10.1.1.1"), ("x-forwarded-proto", "https")],
+            ),
+            (
+                "for=192.0.2.9, for=_hidden;proto=https;host=\"a/b\"",
+                &[("x-forwarded-for", "192.0.2.9, unknown"), ("x-forwarded-proto", "https")],
+            ),
+            ("proto=https", &[("x-forwarded-for", "unknown"), ("x-forwarded-proto", "https")]),
+        ] {
+            assert_eq!(outcome(&[("forwarded", said)]), outcome(same), "{said}");
+        }
     }
 
     #[test]

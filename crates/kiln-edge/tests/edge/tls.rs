@@ -208,12 +208,17 @@ fn somebody_trusted_in_front_says_who_the_client_is() {
     let fleet = edge.fleet(1, &[&instance]);
     let route = EdgeRoute { https: HttpsRule::Redirect, ..route(None, "/", &[(&fleet.id, 1)]) };
     edge.set(vec![route], vec![fleet]);
-    let request =
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
-    assert_eq!(edge.connect().send(request).read().status(), 200);
-    let seen = &instance.seen()[0];
-    assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
-    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    for said in [
+        "X-Forwarded-For: 192.0.2.7, 127.0.0.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.com",
+        "Forwarded: for=192.0.2.7;proto=https;host=a.com, for=127.0.0.9",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{said}\r\n\r\n");
+        assert_eq!(edge.connect().send(request).read().status(), 200, "{said}");
+        let seen = instance.seen().pop().unwrap();
+        assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.9, 127.0.0.1"), "{said}");
+        assert_eq!(seen.header("x-forwarded-proto"), Some("https"), "{said}");
+        assert_eq!(seen.header("x-forwarded-host"), Some("a.com"), "{said}");
+    }
 }
 
 #[test]
