@@ -62,8 +62,8 @@ pub(crate) enum NoPick {
     NoRoute,
     /// Its route takes it only over HTTPS.
     OnlyHttps,
-    /// It is to wait for another table, so long at most.
-    Held(Duration),
+    /// It is to wait for another table, so long at most; the first of its targets, if there is one, answers for it.
+    Held(Duration, Option<Arc<Tally>>),
     /// Its route has no target with a share.
     NoTarget,
     /// Its targets have no instance that may receive requests; the first of them takes the blame.
@@ -129,7 +129,7 @@ impl Balance {
             return Err(NoPick::OnlyHttps);
         }
         if let Some(wait) = hold {
-            return Err(NoPick::Held(wait.duration()));
+            return Err(NoPick::Held(wait.duration(), self.first(targets)));
         }
         let meters = self.table.meters(route);
         let picked = self.among(targets, meters, &self.shares[route], ask.tried, ask.random)?;
@@ -182,7 +182,7 @@ impl Balance {
     ) -> Result<Pick, NoPick> {
         let route = self.table.tcp.iter().position(|r| r.port == port).ok_or(NoPick::NoRoute)?;
         if let Some(wait) = self.table.tcp[route].hold {
-            return Err(NoPick::Held(wait.duration()));
+            return Err(NoPick::Held(wait.duration(), None));
         }
         self.among(&self.table.tcp[route].targets, &[], &self.tcp_shares[route], tried, random)
     }
@@ -230,11 +230,12 @@ impl Balance {
                 Ok(Pick { tally, upstream, meter, by_chance: None, circuit })
             }
             None if !tried.is_empty() => Err(NoPick::AllTried),
-            None => Err(match targets.first() {
-                Some((fleet, _)) => NoPick::NoInstance(self.table.fleets[*fleet].tally.clone()),
-                None => NoPick::NoTarget,
-            }),
+            None => Err(self.first(targets).map_or(NoPick::NoTarget, NoPick::NoInstance)),
         }
+    }
+
+    fn first(&self, targets: &[(FleetIndex, u32)]) -> Option<Arc<Tally>> {
+        targets.first().map(|(fleet, _)| self.table.fleets[*fleet].tally.clone())
     }
 }
 

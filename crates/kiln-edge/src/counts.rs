@@ -70,6 +70,12 @@ impl Tally {
         }
     }
 
+    /// The edge has answered in the fleet's place a request that was not let in there.
+    pub(crate) fn answered_for(&self) {
+        self.served.fetch_add(1, SeqCst);
+        self.failed.fetch_add(1, SeqCst);
+    }
+
     /// Whether others wait for room already.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.queued.load(SeqCst) > 0

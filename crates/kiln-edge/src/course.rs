@@ -140,8 +140,8 @@ enum Placed {
     At(Rc<Upstream>),
     /// Its fleet has as many as it may have.
     Full(Arc<Tally>, Circuit),
-    /// Nowhere before there is another table, but no longer than this.
-    Held(Duration),
+    /// Nowhere before there is another table, but no longer than this; that fleet answers for it.
+    Held(Duration, Option<Arc<Tally>>),
 }
 
 impl Course {
@@ -174,11 +174,13 @@ impl Course {
             let upstream = match self.place(errand)? {
                 Placed::At(upstream) => upstream,
                 Placed::Full(tally, circuit) => {
-                    Box::pin(self.wait_for_room(tally, circuit)).await?;
+                    let waited = Box::pin(self.wait_for_room(tally.clone(), circuit)).await;
+                    self.waited_for(Some(&tally), waited)?;
                     continue;
                 }
-                Placed::Held(at_most) => {
-                    Box::pin(self.wait_for_a_table(at_most)).await?;
+                Placed::Held(at_most, tally) => {
+                    let waited = Box::pin(self.wait_for_a_table(at_most)).await;
+                    self.waited_for(tally.as_deref(), waited)?;
                     continue;
                 }
             };
@@ -235,7 +237,7 @@ impl Course {
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
             Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
-            Err(NoPick::Held(at_most)) => Ok(Placed::Held(at_most)),
+            Err(NoPick::Held(at_most, tally)) => Ok(Placed::Held(at_most, tally)),
             Err(NoPick::NoTarget) => Err(Refusal::NoTarget),
             Err(NoPick::NoInstance(tally)) => {
                 self.count_at(InFlight::at(tally));
@@ -292,6 +294,14 @@ impl Course {
         timeout_at(self.begun + at_most, changed).await.map_err(|_| Refusal::Paused)?;
         self.asked = Instant::now();
         Ok(())
+    }
+
+    /// Counts one that has waited in vain at the fleet it has waited for, unless it is counted somewhere already.
+    fn waited_for(&self, tally: Option<&Tally>, waited: Result<(), Refusal>) -> Result<(), Refusal> {
+        if let (Err(_), Some(tally), None) = (waited, tally, &self.flight) {
+            tally.answered_for();
+        }
+        waited
     }
 
     fn count_at(&mut self, flight: InFlight) {

@@ -29,7 +29,7 @@ pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, strea
         let pick = match picked {
             Ok(pick) => pick,
             Err(NoPick::NoRoute) => return,
-            Err(NoPick::Held(at_most)) => {
+            Err(NoPick::Held(at_most, _)) => {
                 let changed = worker.changed.notified();
                 if timeout_at(begun + at_most, changed).await.is_err() {
                     break;

@@ -190,7 +190,8 @@ pub struct StatusAnswer {
     pub warnings: Vec<String>,
     /// Requests at the fleets there are, and at those that went since this control plane was started.
     pub requests: u64,
-    /// Of these, answered by the edge itself with 502, 503 or 504, or cut. What an instance answers is an answer.
+    /// Of these, answered by the edge itself with 502, 503 or 504 (in a pause, too), or begun by an instance and broken
+    /// off. What an instance answers to the end is an answer, whatever it says.
     pub failed_requests: u64,
     /// In flight now.
     pub in_flight: u64,

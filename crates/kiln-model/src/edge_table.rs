@@ -248,7 +248,7 @@ pub struct FleetCount {
     pub in_flight: u64,
     /// Requests answered since the edge knows this fleet.
     pub served: u64,
-    /// Of these, answered by the edge itself with 502, 503 or 504, or cut.
+    /// Of these, answered by the edge itself with 502, 503 or 504, be it that they were not let in, or broken off.
     pub failed: u64,
     /// Requests, streams and upgraded connections that were ended because the fleet's time was up.
     #[serde(default)]

@@ -82,7 +82,8 @@ fn what_is_too_much_waits_and_what_is_far_too_much_is_refused() {
     assert_eq!(figure(&edge, "kiln_edge_refused_requests_total{cause=\"overloaded\"}"), 1);
     gate.open();
     assert!(waiting.iter_mut().all(|client| client.read().text() == "done"));
-    assert_eq!((edge.drained().served, figure(&edge, "kiln_fleet_waiting_requests{")), (5, 0));
+    let count = edge.drained();
+    assert_eq!((count.served, count.failed, figure(&edge, "kiln_fleet_waiting_requests{")), (6, 1, 0));
 }
 
 #[test]
@@ -99,6 +100,8 @@ fn who_has_waited_too_long_is_refused() {
     gate.open();
     assert_eq!(first.read().text(), "done");
     assert_eq!(edge.connect().get("/").text(), "done");
+    let count = edge.drained();
+    assert_eq!((count.served, count.failed), (3, 1), "what was not let in is answered for");
 }
 
 #[test]
@@ -198,6 +201,8 @@ fn a_pause_has_an_end_for_everybody() {
     assert_eq!(figure(&edge, "kiln_edge_refused_requests_total{cause=\"paused\"}"), 2);
     edge.set_table(held(None, &fleets, 1));
     assert!(two.iter_mut().all(|client| client.read().text() == "here"));
+    let count = edge.drained();
+    assert_eq!((count.served, count.failed), (4, 2), "what waited in vain is answered for");
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(crate) fn words_for(status: &StatusAnswer) -> String {
     }
     let (requests, flying) = (count(status.requests, "request"), status.in_flight);
     let failed = status.failed_requests;
-    lines.push(format!("{requests}: {failed} that no instance answered, {flying} in flight"));
+    lines.push(format!("{requests}: {failed} that no instance answered to the end, {flying} in flight"));
     for waiting in &status.waiting {
         let until = waiting.until.map_or(String::new(), |until| format!(", until {} at most", moment(until)));
         lines.push(format!("under way: {} (since {}{until})", shown(&waiting.what), moment(waiting.since)));

@@ -51,7 +51,7 @@ fn status_when_all_is_well() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests: 0 that no instance answered, 3 in flight
+        1234 requests: 0 that no instance answered to the end, 3 in flight
         ");
     assert_snapshot!(place.kiln(&["status", "--json"]), @r#"
         status: 0
@@ -85,7 +85,7 @@ fn status_when_something_is_under_way_or_went_wrong() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests: 0 that no instance answered, 3 in flight
+        1234 requests: 0 that no instance answered to the end, 3 in flight
         under way: wait until web is healthy (since 2026-09-21 14:13:20Z, until 2026-09-21 14:13:50Z at most)
         warning: the disk of /srv/kiln has 90MiB of 10GiB left
         the last deploy failed: 2 of 4 instances of hello/web@3 are healthy
@@ -109,7 +109,7 @@ fn status_before_the_first_deploy() {
         status: 0
         --- stdout
         hello has no release that serves; its address is http://127.0.0.1:8080
-        1234 requests: 0 that no instance answered, 3 in flight
+        1234 requests: 0 that no instance answered to the end, 3 in flight
         ");
 }
 
@@ -163,7 +163,7 @@ fn a_watched_status_ends_with_its_host() {
         `kiln rollback` goes back to r-999999999999
         SERVICE  READY  RELEASE         IMAGE
         web      4/4    r-555555555555  ba7816bf8f01
-        1234 requests: 0 that no instance answered, 3 in flight
+        1234 requests: 0 that no instance answered to the end, 3 in flight
         --- stderr
         error: the host is shutting down
         ");
