@@ -120,6 +120,7 @@ impl LocalHost {
         let state = apps.get(&release.app).cloned().unwrap_or_default();
         release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
         let mut doubts = preflight::certificates::doubts(&release.certificates);
+        doubts.extend(self.processes.doubt(release));
         if state.traffic.live() != Some(&release.id()) {
             doubts.extend(self.preflight(release, &state, limits, kind)?);
         }

@@ -134,3 +134,32 @@ fn an_expired_certificate_is_shown_and_everybody_is_told() {
     let refused = host.kiln(&["plan", project.dir()]);
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
 }
+
+/// A host without a door for TLS sends visitors away on an app's word, and says so; one with somebody in front who may
+/// speak TLS does not.
+#[test]
+fn who_is_sent_to_https_where_nobody_listens_is_told_of() {
+    let project = Project::example("hello");
+    let mut host = TestHost::start();
+    project.edit("kiln.toml", "[route.web]", "[route.web]\nhttps = \"redirect\"");
+    let words = "visitors of any host are sent to https, and nobody listens there";
+    for command in ["plan", "deploy"] {
+        let output = host.kiln(&[command, project.dir()]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains(&format!("warning: {words}")), "{}", said(&output));
+    }
+    let is_told = |host: &TestHost| {
+        let all = host.json(&["status"])["warnings"].to_string();
+        all.contains(words)
+    };
+    assert!(is_told(&host));
+    assert!(said(&host.kiln(&["status"])).contains(&format!("warning: {words}")));
+    // Both what helps and what the host cannot know of end it.
+    for arguments in [["--trust", "127.0.0.0/8"], ["--listen-tls", &free().to_string()]] {
+        host.leave_control();
+        host.restart_control_as_with(Path::new(KILN), &arguments);
+        host.wait_until("it is not told any more", || !is_told(&host));
+        let output = host.kiln(&["plan", project.dir()]);
+        assert!(output.status.success() && !said(&output).contains(words), "{}", said(&output));
+    }
+}

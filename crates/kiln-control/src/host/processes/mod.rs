@@ -97,6 +97,11 @@ impl Processes {
         self.edge.https_address()
     }
 
+    /// What is doubtful about serving a release from this edge.
+    pub(crate) fn doubt(&self, release: &kiln_model::Release) -> Option<String> {
+        self.edge.doubt(release)
+    }
+
     pub(crate) fn metrics(&self) -> Result<String, Trouble> {
         self.edge.metrics()
     }

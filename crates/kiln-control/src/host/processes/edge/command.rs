@@ -53,6 +53,11 @@ impl EdgeCommand {
         Self { program: Program::at(&config.program), root: root.to_owned(), options, doors }
     }
 
+    /// Whether the word of anybody is taken.
+    pub(super) fn trusts(&self) -> bool {
+        self.options.iter().any(|option| option == "--trust")
+    }
+
     /// Where it listens beside HTTP, and with how many threads.
     pub(super) fn doors(&self) -> impl Iterator<Item = (Door, SocketAddr, usize)> + use<> {
         self.doors.clone().into_iter()

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kiln_edge::{Certificate, Door, EdgeClient, Proof};
-use kiln_model::{CertificatePaths, EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
+use kiln_edge::{Certificate, Door, EdgeClient, Listener, Proof};
+use kiln_model::{EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
 
+use super::certificates::Shelf;
 use super::errand::{Errands, Order};
-use super::{EdgeProcess, Held, threads};
+use super::{EdgeProcess, Held, redirects, threads};
 use crate::host::driver::Waker;
 use crate::shelf::time_of_day;
 use crate::sync::lock;
@@ -21,7 +22,8 @@ impl EdgeProcess {
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
         let mut held = lock(&self.held);
         self.open_doors(&mut held, table)?;
-        self.show_certificates(&mut held, &table.certificates)?;
+        let Held { listeners, certificates, .. } = &mut *held;
+        self.show_certificates(listeners, certificates, table)?;
         let mut counts = self.client.set_table(table).map_err(|e| Trouble::of(&e))?;
         held.table = Some(table.clone());
         for leaving in &held.leaving {
@@ -59,24 +61,30 @@ impl EdgeProcess {
         self.client.deafen(&unwanted).map_err(|e| Trouble::of(&e))
     }
 
-    fn show_certificates(&self, held: &mut Held, named: &[CertificatePaths]) -> Result<(), Trouble> {
-        let look = held.certificates.look(named, &lock(&self.automatic), time_of_day());
+    fn show_certificates(
+        &self,
+        listeners: &[Listener],
+        shelf: &mut Shelf,
+        table: &RouteTable,
+    ) -> Result<(), Trouble> {
+        let mut look = shelf.look(&table.certificates, &lock(&self.automatic), time_of_day());
+        look.warnings.extend(redirects::of_table(table).filter(|_| !self.has_https(listeners)));
         self.warn(look.warnings);
-        if look.certificates != held.certificates.in_force() {
+        if look.certificates != shelf.in_force() {
             self.client.set_certificates(&look.certificates).map_err(|e| Trouble::of(&e))?;
-            held.certificates.put_in_force(look.certificates);
+            shelf.put_in_force(look.certificates);
         }
         Ok(())
     }
 
-    /// Takes account of what is wrong with certificates now; what was not before is complained of.
+    /// Takes account of what is wrong with https now; what was not before is complained of.
     fn warn(&self, warnings: Vec<String>) {
         let mut known = lock(&self.warnings);
         warnings.iter().filter(|warning| !known.contains(warning)).for_each(|warning| self.complain(warning));
         *known = warnings;
     }
 
-    /// What people should know of the certificates that are shown.
+    /// What people should know of the certificates that are shown, and of who is sent where there are none.
     pub(crate) fn warnings(&self) -> Vec<String> {
         lock(&self.warnings).clone()
     }
@@ -95,11 +103,8 @@ impl EdgeProcess {
 
     /// Looks whether certificates have been renewed.
     pub(crate) fn refresh_certificates(&self) -> Result<(), Trouble> {
-        let mut held = lock(&self.held);
-        match held.table.as_ref().map(|table| table.certificates.clone()) {
-            Some(named) => self.show_certificates(&mut held, &named),
-            None => Ok(()),
-        }
+        let Held { listeners, certificates, table, .. } = &mut *lock(&self.held);
+        table.as_ref().map_or(Ok(()), |table| self.show_certificates(listeners, certificates, table))
     }
 
     /// Beside the complaints of the edge itself.

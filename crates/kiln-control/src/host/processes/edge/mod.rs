@@ -10,6 +10,7 @@ mod command;
 mod errand;
 mod live;
 mod process;
+mod redirects;
 mod succession;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Inheritance, Listener, Sockets, bind_control};
-use kiln_model::{Evidence, ExitCode, Failure, FleetId, RouteTable};
+use kiln_model::{Evidence, ExitCode, Failure, FleetId, Release, RouteTable};
 use kiln_store::Store;
 
 use super::Origin;
@@ -50,7 +51,7 @@ pub(crate) struct EdgeProcess {
     held: Mutex<Held>,
     /// Certificates that the host got itself.
     automatic: Mutex<Vec<Certificate>>,
-    /// What people should know of the certificates there are.
+    /// What people should know of the certificates there are, and of who needs some.
     warnings: Mutex<Vec<String>>,
     /// What each process was last known to have seen of a fleet.
     seen: Mutex<BTreeMap<(u32, FleetId), Evidence>>,
@@ -180,6 +181,16 @@ impl EdgeProcess {
     /// Where clients find HTTPS, if it is served.
     pub(crate) fn https_address(&self) -> Option<SocketAddr> {
         address(&lock(&self.held).listeners, Door::Https)
+    }
+
+    /// What is doubtful about serving a release here: who is sent to https, and finds nobody there.
+    pub(crate) fn doubt(&self, release: &Release) -> Option<String> {
+        redirects::of_release(release).filter(|_| !self.has_https(&lock(&self.held).listeners))
+    }
+
+    /// Whether https is served here, or by somebody whose word is taken.
+    fn has_https(&self, listeners: &[Listener]) -> bool {
+        self.command.trusts() || address(listeners, Door::Https).is_some()
     }
 
     /// Listens at one more door.
