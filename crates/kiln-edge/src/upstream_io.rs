@@ -5,9 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 pub(crate) struct UpstreamIo {
     io: TokioIo<TcpStream>,
     open: Arc<AtomicBool>,
+    /// Whether the instance takes nothing more.
+    is_deaf: bool,
 }
 
 /// Looks at a socket that a connection task owns.
@@ -28,7 +30,19 @@ impl UpstreamIo {
     pub(crate) fn new(stream: TcpStream) -> (Self, Watch) {
         let open = Arc::new(AtomicBool::new(true));
         let watch = Watch { fd: stream.as_raw_fd(), open: open.clone() };
-        (Self { io: TokioIo::new(stream), open }, watch)
+        (Self { io: TokioIo::new(stream), open, is_deaf: false }, watch)
+    }
+
+    /// What was written, unless that has failed. An instance that answers before the end of an upload and closes resets the
+    /// connection, and what it has said is still there to be read: a failure to write waits until reading fails as well.
+    fn wrote(&mut self, wrote: Poll<io::Result<usize>>, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        if matches!(wrote, Poll::Ready(Err(_))) {
+            self.is_deaf = true;
+            // Whoever reads is to look again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        wrote
     }
 }
 
@@ -66,15 +80,32 @@ impl Read for UpstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        if !self.is_deaf {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        // SAFETY: the memory is only handed on to a reader that writes initialised bytes into it.
+        let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
+        ready!(Pin::new(&mut self.io).poll_read(cx, read.unfilled()))?;
+        let length = read.filled().len();
+        if length == 0 {
+            // The end of a connection that was reset is the end of no answer.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        // SAFETY: so many bytes of the same memory have just been filled.
+        unsafe { buf.advance(length) };
+        Poll::Ready(Ok(()))
     }
 }
 
 impl Write for UpstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        if self.is_deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(wrote, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -94,6 +125,10 @@ impl Write for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        if self.is_deaf {
+            return Poll::Pending;
+        }
+        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(wrote, cx)
     }
 }

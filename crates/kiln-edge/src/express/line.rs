@@ -22,6 +22,8 @@ pub(crate) struct Line {
     stream: TcpStream,
     /// Whether a request went over it before.
     pub(super) was_kept: bool,
+    /// Whether the instance takes nothing more.
+    is_deaf: bool,
     pub(super) use_after: UseAfter,
 }
 
@@ -42,11 +44,11 @@ impl Line {
     ) -> Result<Self, Miss> {
         let use_after = UseAfter::Next;
         match upstream.take_bare(at_most_once).filter(|_| kept == Kept::Welcome) {
-            Some(stream) => Ok(Self { stream, was_kept: true, use_after }),
+            Some(stream) => Ok(Self { stream, was_kept: true, is_deaf: false, use_after }),
             None => {
                 let stream = Box::pin(fresh(upstream, worker)).await;
                 let stream = stream.map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?;
-                Ok(Self { stream, was_kept: false, use_after })
+                Ok(Self { stream, was_kept: false, is_deaf: false, use_after })
             }
         }
     }
@@ -86,7 +88,16 @@ impl Line {
         if heard.is_pending() && bytes.is_empty() {
             worker.buffers.give(std::mem::take(bytes));
         }
-        heard
+        match heard {
+            // The end of a connection that was reset is the end of no answer.
+            Poll::Ready(Ok(0)) if self.is_deaf => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            heard => heard,
+        }
+    }
+
+    /// Nothing more can be sent; what was said before that is still there to be heard.
+    pub(super) fn is_reset(&mut self) {
+        (self.is_deaf, self.use_after) = (true, UseAfter::None);
     }
 
     /// What an answer with this framing leaves of it.

@@ -122,7 +122,11 @@ impl Query {
             Some(Ok(())) => Ok(()),
             // Nothing of it was taken.
             Some(Err(_)) if sent == 0 => Err(self.lost(line, Refusal::Unreachable)),
-            Some(Err(_)) => Err(self.lost(line, Refusal::Lost)),
+            // It may have answered before it had heard everything.
+            Some(Err(_)) => {
+                line.is_reset();
+                Ok(())
+            }
             None => Err(Miss { refusal: Refusal::ResponseTimeout, again: Again::No }),
         }
     }

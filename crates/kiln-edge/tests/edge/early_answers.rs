@@ -72,6 +72,20 @@ fn an_instance_may_answer_before_the_end_of_an_upload() {
     edge.drained();
 }
 
+/// An instance that closes with an upload unread resets the connection. What it has said before is there all the same.
+#[test]
+fn an_early_answer_survives_the_reset_behind_it() {
+    let instance = Instance::raw(|connection| {
+        let _ = connection.read_head();
+        connection.send("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig");
+    });
+    let edge = Edge::serving(&[&instance]);
+    for _ in 0..100 {
+        assert_eq!(answered(&mut edge.connect(), &upload("/")), close(413));
+    }
+    edge.drained();
+}
+
 #[test]
 fn a_client_that_was_too_slow_may_be_quick_afterwards() {
     let limits = Limits { response_head: Duration::from_millis(60), ..Limits::default() };
