@@ -451,16 +451,23 @@ pub struct SecretEntry {
     pub app: AppName,
     /// The name.
     pub name: SecretName,
-    /// The version of the value.
-    pub version: SecretVersion,
+    /// The version of the value; absent if the setting does not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<SecretVersion>,
     /// Counted from 1 for each secret of this host.
     pub number: u64,
-    /// When it was set.
-    pub created: Timestamp,
-    /// By whom.
-    pub by: String,
-    /// Whether it is what the next deploy uses.
+    /// When it was set; absent as `version` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// By whom; absent as `version` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Whether it is the last one set of its secret, which is what the next deploy uses. The values of all settings are
+    /// kept, of those that are not present as well: releases that were made with them need them.
     pub present: bool,
     /// The kept releases that need this version.
     pub releases: Vec<ReleaseId>,
+    /// Why its value cannot be had, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }

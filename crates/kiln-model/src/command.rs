@@ -185,6 +185,9 @@ pub enum Command {
         name: SecretName,
         /// The value; in JSON its bytes in hex.
         value: SecretValue,
+        /// Make another key if the one that values are sealed with is gone: what nothing opens any more is given up.
+        #[serde(default)]
+        new_key: bool,
     },
     /// What secrets there are. Answers with [`crate::Answer::Secrets`].
     SecretList {

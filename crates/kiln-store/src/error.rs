@@ -102,6 +102,12 @@ pub enum StoreError {
         /// The releases.
         releases: BTreeSet<ReleaseId>,
     },
+    /// The key that secrets are sealed with is gone.
+    #[error("secrets cannot be opened: their key {} is missing, and nothing else opens them", path.display())]
+    NoKey {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The key that secrets are sealed with cannot be used.
     #[error("secrets cannot be opened: {}: {problem}", path.display())]
     Key {

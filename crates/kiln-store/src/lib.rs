@@ -85,7 +85,7 @@ pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::{LogReader, OperationLog};
 pub use presence::{Look, Wanted};
-pub use secrets::{Holders, SecretRecord, SecretRemoval, SecretsLock};
+pub use secrets::{Holders, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, SecretsLock};
 pub use staged_image::StagedImage;
 pub use sweep::{GRACE, InUse, Keep, Sweeper};
 pub use temp::Scratch;

@@ -187,9 +187,22 @@ pub(crate) fn note<T>(answer: Result<T>, found: &mut Vec<Damage>) -> Result<Opti
 fn damage(error: StoreError) -> Result<Damage> {
     match error {
         StoreError::Damaged { path, problem } => Ok(Damage { path, problem }),
-        StoreError::Io { path, source, .. } if Errno::from_io_error(&source) == Some(Errno::IO) => {
+        StoreError::Io { path, source, .. } if is_broken_disk(&source) => {
             Ok(Damage { path, problem: format!("it cannot be read: {source}") })
         }
         other => Err(other),
     }
+}
+
+/// Whether an error is about one file that is not what it was.
+pub(crate) fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged { .. } => true,
+        StoreError::Io { source, .. } => is_broken_disk(source),
+        _ => false,
+    }
+}
+
+fn is_broken_disk(error: &std::io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
 }

@@ -271,7 +271,7 @@ fn what_is_present_stays_present_when_an_older_value_arrives() {
     let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).unwrap();
     let (present, _) = store.set_secret(&app, &name, &value("present"), AT, "ann").unwrap();
     assert!(store.keep_secret(&app, &name, &value("older"), AT, "bob").unwrap());
-    assert_eq!(store.secret_versions(&app).unwrap()[&name], present.version);
+    assert_eq!(store.present_secrets(&app).unwrap().versions[&name], present.version);
     assert_eq!(store.secrets(&app).unwrap().len(), 3, "the older one, and the present one above it");
     assert!(!store.keep_secret(&app, &name, &value("older"), AT, "bob").unwrap(), "it is here already");
 }

@@ -1,6 +1,8 @@
 //! Failures several commands share.
 
-use kiln_model::{ExitCode, Failure, ReleaseId};
+use std::path::Path;
+
+use kiln_model::{AppName, ExitCode, Failure, ReleaseId, SecretName};
 use kiln_store::{Store, StoreError};
 
 use crate::world::Trouble;
@@ -16,8 +18,47 @@ pub fn store(error: &StoreError) -> Failure {
     } else if matches!(error, StoreError::Foreign { .. }) {
         failure.hint("give --root a directory that is empty, or one that is not there yet")
     } else {
+        let failure = match way_out(error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        };
         with_remedy(failure, error)
     }
+}
+
+/// What is to be done about what is damaged or gone, where the file says it.
+fn way_out(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::NoKey { .. } => Some(
+            "put the key back from a backup, or name the file that holds it by KILN_SECRETS_KEY_FILE; if there is none any \
+             more, `kiln secret set NAME --new-key` makes another one, and every secret is to be set again",
+        ),
+        StoreError::Key { .. } => Some(
+            "put the key back that they were sealed with, or give each that `kiln secret list` marks its value again by \
+             `kiln secret set NAME`: the same value is the same version",
+        ),
+        StoreError::Damaged { path, .. } if is_below(path, "secrets") => Some(
+            "`kiln secret set NAME` gives it its value again, and the same value is the same version; `kiln secret rm \
+             NAME` removes it",
+        ),
+        _ => None,
+    }
+}
+
+/// Whether a file of the store is in the part of it that is called so.
+fn is_below(path: &Path, part: &str) -> bool {
+    path.ancestors().skip(1).any(|dir| dir.file_name().is_some_and(|name| name == part))
+}
+
+/// Of a secret that is needed and cannot be had. Nothing was made yet.
+pub(crate) fn shut(app: &AppName, name: &SecretName, whose: &str, error: &StoreError) -> Failure {
+    let cause = store(error);
+    let failure =
+        Failure::new(cause.code, format!("secret {name} of app {app}, which {whose} needs, cannot be had"))
+            .because(cause.message);
+    let failure = cause.causes.into_iter().fold(failure, Failure::because);
+    let hint = cause.hint.unwrap_or_else(|| "`kiln secret list` tells more".into());
+    failure.hint(format!("{}; nothing was made", hint.replace("NAME", name.as_str())))
 }
 
 /// Of an operation log that cannot be continued: the host stays as it is until somebody decides.

@@ -367,7 +367,9 @@ impl Host for LocalHost {
                 self.gc(&gc::Wanted { keep, before, bytes, images_older_than, caches, dry_run }, &by)
             }
             Command::LogVerify => self.log_verify(),
-            Command::SecretSet { app, name, value } => self.secret_set(app, name, &value, &by),
+            Command::SecretSet { app, name, value, new_key } => {
+                self.secret_set(app, name, &value, secrets::LostKey::of(new_key), &by)
+            }
             Command::SecretList { app } => self.secret_list(app),
             Command::SecretRemove { app, name, version } => self.secret_remove(app, name, version, &by),
             Command::Logs { app, service, instance, follow, tail } => {

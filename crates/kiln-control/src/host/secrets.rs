@@ -7,7 +7,10 @@ use kiln_model::{
     SecretName, SecretValue, SecretVersion, SecretVersions,
 };
 use kiln_store::boundary::stored;
-use kiln_store::{Holders, HostLock, OperationLog, SecretRecord, SecretRemoval, Store, StoreError, Sweeper};
+use kiln_store::{
+    Holders, HostLock, OperationLog, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, Store,
+    StoreError, Sweeper,
+};
 
 use super::told_secrets::open_log;
 use super::{LocalHost, failure};
@@ -22,9 +25,14 @@ impl LocalHost {
     /// The present versions of the app's secrets, which must include all that its services need.
     pub(crate) fn secrets_for(&self, project: &Project) -> Result<SecretVersions, Failure> {
         let app = &project.spec.app;
-        let versions = self.store.secret_versions(app).map_err(|e| failure::store(&e))?;
+        let PresentSecrets { versions, shut } =
+            self.store.present_secrets(app).map_err(|e| failure::store(&e))?;
         let missing = project.spec.missing_secrets(&versions);
         let Some(first) = missing.first() else { return Ok(versions) };
+        if let Some((first, error)) = missing.iter().find_map(|m| Some((m, shut.get(&m.name)?))) {
+            let whose = format!("service {}", first.service);
+            return Err(failure::shut(app, &first.name, &whose, error));
+        }
         let message = format!("secret {} of service {} has no value", first.name, first.service);
         let mut failure = Failure::new(ExitCode::Spec, message);
         for more in &missing[1..] {
@@ -45,23 +53,21 @@ impl LocalHost {
         Ok(())
     }
 
-    /// Whether every secret version that a release holds is here.
+    /// Whether every secret version that a release holds is here, and opens.
     pub(crate) fn has_its_secrets(&self, release: &Release) -> Result<(), Failure> {
+        let id = release.id();
         for (name, version) in release.secrets() {
-            let here = self.store.has_secret(&release.app, name, version).map_err(|e| failure::store(&e))?;
-            if !here {
-                let error = StoreError::NoSuchSecret {
-                    app: release.app.clone(),
-                    name: name.clone(),
-                    version: Some(version.clone()),
-                };
-                let hint = format!(
-                    "set the value it had again: the same value is the same version; or `kiln import` it with its \
-                     secrets. {} needs it",
-                    release.id().short()
-                );
-                return Err(Failure::from_error(ExitCode::Spec, &error).hint(hint));
-            }
+            self.store.secret(&release.app, name, version).map_err(|error| match error {
+                StoreError::NoSuchSecret { .. } => {
+                    let hint = format!(
+                        "set the value it had again: the same value is the same version; or `kiln import` it with its \
+                         secrets. {} needs it",
+                        id.short()
+                    );
+                    Failure::from_error(ExitCode::Spec, &error).hint(hint)
+                }
+                _ => failure::shut(&release.app, name, id.short(), &error),
+            })?;
         }
         Ok(())
     }
@@ -71,16 +77,20 @@ impl LocalHost {
         app: Option<AppName>,
         name: SecretName,
         value: &SecretValue,
+        lost_key: LostKey,
         by: &Caller,
     ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
         let at = self.clock.now();
         // The value first: what the log does not tell of yet is told of by the next start (`told_secrets`).
         let path = || self.store.root().join("secrets");
-        let put = || self.store.set_secret(&app, &name, value, at, &by.name);
+        let put = || {
+            lost_key.see_to(&self.store)?;
+            self.store.set_secret(&app, &name, value, at, &by.name)
+        };
         let answer = set(stored(path, put))?;
         if answer.changed {
-            let version = Some(answer.entry.version.clone());
+            let version = answer.entry.version.clone();
             self.note(&Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version })?;
         }
         Ok(Answer::Secret(answer))
@@ -117,6 +127,29 @@ impl LocalHost {
     }
 }
 
+/// What becomes of a key that is gone, while there is what only it opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostKey {
+    /// It is missed: nothing is sealed without it.
+    Missed,
+    /// Another one takes its place.
+    Replaced,
+}
+
+impl LostKey {
+    /// As a command says it.
+    pub fn of(new_key: bool) -> Self {
+        if new_key { Self::Replaced } else { Self::Missed }
+    }
+
+    fn see_to(self, store: &Store) -> kiln_store::Result<()> {
+        match self {
+            Self::Missed => Ok(()),
+            Self::Replaced => store.replace_lost_key().map(drop),
+        }
+    }
+}
+
 /// A state directory on which no host runs, for as long as its secrets are worked on.
 pub struct Offline {
     store: Store,
@@ -145,12 +178,14 @@ impl Offline {
         app: AppName,
         name: SecretName,
         value: &SecretValue,
+        lost_key: LostKey,
         by: &Caller,
     ) -> Result<SecretAnswer, Failure> {
         let (at, by) = (SystemClock.now(), by.author());
+        lost_key.see_to(&self.store).map_err(|e| failure::store(&e))?;
         let answer = set(self.store.set_secret(&app, &name, value, at, &by.name))?;
         if answer.changed {
-            let version = Some(answer.entry.version.clone());
+            let version = answer.entry.version.clone();
             self.note(&Record::SecretSet { at, by, app, name, version })?;
         }
         Ok(answer)
@@ -188,22 +223,30 @@ impl Offline {
 
 fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, Failure> {
     let (record, changed) = kept.map_err(|e| failure::store(&e))?;
-    Ok(SecretAnswer { changed, entry: entry(record, true, Vec::new()) })
+    let app = &record.app.clone();
+    let setting = SecretSetting {
+        name: record.name.clone(),
+        number: record.number,
+        record: Some(record),
+        problem: None,
+    };
+    Ok(SecretAnswer { changed, entry: entry(app, setting, true, Vec::new()) })
 }
 
 /// The secrets of an app in a store, by name, the present version of each first.
 fn list(store: &Store, app: &AppName, state: &AppState) -> Result<Vec<SecretEntry>, Failure> {
-    let mut records = store.secrets(app).map_err(|e| failure::store(&e))?;
+    let mut settings = store.secret_settings(app).map_err(|e| failure::store(&e))?;
     let holders = Holders::These(state.held());
     let used = store.secrets_in_use(app, &holders).map_err(|e| failure::store(&e))?;
-    records.reverse();
-    records.sort_by(|a, b| a.name.cmp(&b.name));
+    settings.reverse();
+    settings.sort_by(|a, b| a.name.cmp(&b.name));
     let mut present = BTreeMap::new();
-    let entries = records.into_iter().map(|record| {
-        let is_present = *present.entry(record.name.clone()).or_insert(record.number) == record.number;
-        let users = used.get(&(record.name.clone(), record.version.clone()));
+    let entries = settings.into_iter().map(|setting| {
+        let is_present = *present.entry(setting.name.clone()).or_insert(setting.number) == setting.number;
+        let version = setting.record.as_ref().map(|record| record.version.clone());
+        let users = version.and_then(|version| used.get(&(setting.name.clone(), version)));
         let releases = users.into_iter().flatten().cloned().collect();
-        entry(record, is_present, releases)
+        entry(app, setting, is_present, releases)
     });
     Ok(entries.collect())
 }
@@ -257,15 +300,12 @@ fn way_out(releases: &BTreeSet<ReleaseId>, state: &AppState) -> String {
     }
 }
 
-fn entry(record: SecretRecord, present: bool, releases: Vec<kiln_model::ReleaseId>) -> SecretEntry {
-    SecretEntry {
-        app: record.app,
-        name: record.name,
-        version: record.version,
-        number: record.number,
-        created: record.at,
-        by: record.by,
-        present,
-        releases,
-    }
+fn entry(app: &AppName, setting: SecretSetting, present: bool, releases: Vec<ReleaseId>) -> SecretEntry {
+    let SecretSetting { name, number, record, problem } = setting;
+    let (version, created, by) = match record {
+        Some(SecretRecord { version, at, by, .. }) => (Some(version), Some(at), Some(by)),
+        None => (None, None, None),
+    };
+    let damage = problem.map(|problem| problem.to_string());
+    SecretEntry { app: app.clone(), name, version, number, created, by, present, releases, damage }
 }

@@ -2,7 +2,7 @@
 //!
 //! The first of these that is there: the file that `KILN_SECRETS_KEY_FILE` names, the credential `kiln-secrets-key` a
 //! service manager has passed (`$CREDENTIALS_DIRECTORY`), the file `secrets/key` of the state directory, which is
-//! made. With one of the first two, whoever copies the state directory has copied no secret.
+//! made with the first secret. One that is gone is not made again by itself: it would open nothing of what is there. With one of the first two, whoever copies the state directory has copied no secret.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::bad_key;
 use crate::error::{if_present, on};
 use crate::random::random;
-use crate::{Result, Store};
+use crate::{Result, Store, StoreError};
 
 const BYTES: usize = 32;
 
@@ -22,16 +22,29 @@ const BYTES: usize = 32;
 pub(super) struct Key(pub(super) Zeroizing<[u8; BYTES]>);
 
 impl Key {
-    /// The key of a store; made if there is none and none is given.
+    /// The key of a store.
     pub(super) fn of(store: &Store) -> Result<Self> {
         if let Some(given) = given() {
             let missing = || bad_key(&given, "it is not there");
             return Self::read(&given)?.ok_or_else(missing);
         }
         let path = store.dir("secrets").join("key");
-        match Self::read(&path)? {
-            Some(key) => Ok(key),
-            None => Self::make(store, &path),
+        Self::read(&path)?.ok_or(StoreError::NoKey { path })
+    }
+
+    /// The same, made if nothing is sealed yet and none is given.
+    pub(super) fn to_seal(store: &Store) -> Result<Self> {
+        match Self::of(store) {
+            Err(StoreError::NoKey { path }) if !store.has_sealed()? => Self::make(store, &path),
+            found => found,
+        }
+    }
+
+    /// Makes another one if there was one, and it is gone; whether it was.
+    pub(super) fn replace_lost(store: &Store) -> Result<bool> {
+        match Self::of(store) {
+            Err(StoreError::NoKey { path }) => Self::make(store, &path).map(|_| true),
+            found => found.map(|_| false),
         }
     }
 

@@ -7,22 +7,23 @@
 //! └── <app>/<NAME>/<number>.json  one setting of one secret, 0600: what is known of it, and its value, sealed
 //! ```
 //! The highest number is the present one. A number's version follows from its value (`docs/design/release.md`), so
-//! setting a value again that was there before gives another number and the same version.
+//! setting a value again that was there before gives another number and the same version. A value that is set again
+//! takes the place of what of that secret cannot be opened any more.
 
 mod key;
 mod removal;
 mod sealed;
+mod settings;
 mod version;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use kiln_model::{AppName, SecretName, SecretValue, SecretVersion, SecretVersions, Timestamp};
+use kiln_model::{AppName, SecretName, SecretValue, SecretVersion, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::documents::{names_in, read_json};
+use crate::documents::names_in;
 use crate::error::{if_present, on};
 use crate::temp::ensure_dir;
 use crate::{Result, Store, StoreError};
@@ -30,6 +31,7 @@ use key::Key;
 pub use removal::{Holders, SecretRemoval};
 use sealed::Sealed;
 pub use sealed::SecretRecord;
+pub use settings::{PresentSecrets, SecretSetting};
 pub(crate) use version::of as version_of;
 
 impl Store {
@@ -47,19 +49,25 @@ impl Store {
         by: &str,
     ) -> Result<(SecretRecord, bool)> {
         let _lock = self.lock_secrets()?;
-        let key = Key::of(self)?;
+        let key = Key::to_seal(self)?;
         let version = version::of(app, name, value);
-        let last = self.settings(app, name)?.into_iter().next_back().map(|(_, sealed)| sealed.record);
-        let number = match last {
-            Some(present) if present.version == version => return Ok((present, false)),
-            Some(present) => present.number + 1,
-            None => 1,
+        let (settings, dir) = (self.settings(app, name)?, self.secret_dir(app, name));
+        let path = |number: u64| dir.join(format!("{number}.json"));
+        let as_before = settings.present().filter(|present| present.record.version == version);
+        let as_before = as_before.filter(|present| present.open(&key, &path(present.record.number)).is_ok());
+        let kept = match as_before {
+            Some(present) => (present.record.clone(), false),
+            None => {
+                let (app, name, by) = (app.clone(), name.clone(), by.to_owned());
+                let version = version.clone();
+                let record = SecretRecord { app, name, version, number: settings.next(), at, by };
+                let sealed = Sealed::seal(record, value, &key)?;
+                self.put_setting(&sealed)?;
+                (sealed.record, true)
+            }
         };
-        let (app, name, by) = (app.clone(), name.clone(), by.to_owned());
-        let record = SecretRecord { app, name, version, number, at, by };
-        let sealed = Sealed::seal(record, value, &key)?;
-        self.put_setting(&sealed)?;
-        Ok((sealed.record, true))
+        self.clear_away(&dir, &settings, &version, &key)?;
+        Ok(kept)
     }
 
     /// Keeps a value that came from elsewhere, for releases that need it, and leaves present what is; whether it was not
@@ -76,10 +84,11 @@ impl Store {
         by: &str,
     ) -> Result<bool> {
         let _lock = self.lock_secrets()?;
-        let key = Key::of(self)?;
+        let key = Key::to_seal(self)?;
         let version = version::of(app, name, value);
-        let settings = self.settings(app, name)?;
-        if settings.values().any(|sealed| sealed.record.version == version) {
+        let (mut settings, dir) = (self.settings(app, name)?, self.secret_dir(app, name));
+        let path = |number: u64| dir.join(format!("{number}.json"));
+        if settings.of_version(&version).any(|(number, sealed)| sealed.open(&key, &path(number)).is_ok()) {
             return Ok(false);
         }
         let record = |number, version| SecretRecord {
@@ -90,16 +99,33 @@ impl Store {
             at,
             by: by.to_owned(),
         };
-        let last = settings.into_iter().next_back();
-        let number = last.as_ref().map_or(1, |(number, _)| number + 1);
-        if let Some((last, present)) = last {
-            // What is present is set once more, above; first, so that it is present at every moment.
-            let path = self.secret_dir(app, name).join(format!("{last}.json"));
-            let again = present.open(&key, &path)?;
-            self.put_setting(&Sealed::seal(record(number + 1, present.record.version), &again, &key)?)?;
+        let number = settings.next();
+        if let Some(damaged) = settings.last().and_then(|last| settings.unread.remove(&last)) {
+            // What is present is not known, and must not become another one by the way.
+            return Err(damaged);
         }
-        self.put_setting(&Sealed::seal(record(number, version), value, &key)?)?;
+        if let Some(present) = settings.present().filter(|present| present.record.version != version) {
+            // What is present is set once more, above; first, so that it is present at every moment.
+            let again = present.open(&key, &path(present.record.number))?;
+            self.put_setting(&Sealed::seal(
+                record(number + 1, present.record.version.clone()),
+                &again,
+                &key,
+            )?)?;
+        }
+        self.put_setting(&Sealed::seal(record(number, version.clone()), value, &key)?)?;
+        self.clear_away(&dir, &settings, &version, &key)?;
         Ok(true)
+    }
+
+    /// Makes another key if the one that values are sealed with here is gone: they are given up, and are to be set again.
+    /// Whether it was gone.
+    ///
+    /// # Errors
+    /// As [`Store::set_secret`].
+    pub fn replace_lost_key(&self) -> Result<bool> {
+        let _lock = self.lock_secrets()?;
+        Key::replace_lost(self)
     }
 
     fn put_setting(&self, sealed: &Sealed) -> Result<()> {
@@ -110,15 +136,14 @@ impl Store {
         self.write_private(&dir.join(format!("{number}.json")), &sealed.encode())
     }
 
-    /// Every setting of every secret of an app, by name and number.
+    /// What is known of every setting of every secret of an app that reads, by name and number.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], or what the system refused.
+    /// What the system refused.
     pub fn secrets(&self, app: &AppName) -> Result<Vec<SecretRecord>> {
         let mut records = Vec::new();
-        for name in names_in_if_there(&self.dir("secrets").join(app.as_str()))? {
-            let Ok(name) = name.parse() else { continue };
-            records.extend(self.settings(app, &name)?.into_values().map(|sealed| sealed.record));
+        for name in self.names_of_secrets(app)? {
+            records.extend(self.settings(app, &name)?.read.into_values().map(|sealed| sealed.record));
         }
         Ok(records)
     }
@@ -134,33 +159,21 @@ impl Store {
         Ok(names.into_iter().filter(is_app).filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// The present version of every secret of an app.
-    ///
-    /// # Errors
-    /// As [`Store::secrets`].
-    pub fn secret_versions(&self, app: &AppName) -> Result<SecretVersions> {
-        // By name and number: the last of a name wins.
-        Ok(self.secrets(app)?.into_iter().map(|r| (r.name, r.version)).collect())
-    }
-
-    /// Whether a version of a secret is here.
-    ///
-    /// # Errors
-    /// As [`Store::secrets`].
-    pub fn has_secret(&self, app: &AppName, name: &SecretName, version: &SecretVersion) -> Result<bool> {
-        Ok(self.settings(app, name)?.values().any(|s| s.record.version == *version))
-    }
-
     /// The value of a version of a secret.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchSecret`], [`StoreError::Key`], [`StoreError::Damaged`], or what the system refused.
+    /// [`StoreError::NoSuchSecret`]; [`StoreError::NoKey`], [`StoreError::Key`] or [`StoreError::Damaged`] if it cannot be
+    /// opened, or may be in what does not read; or what the system refused.
     pub fn secret(&self, app: &AppName, name: &SecretName, version: &SecretVersion) -> Result<SecretValue> {
-        let settings = self.settings(app, name)?;
-        let found = settings.into_iter().find(|(_, s)| s.record.version == *version);
-        let (number, sealed) = found.ok_or_else(|| no_such_secret(app, name, Some(version)))?;
-        let path = self.secret_dir(app, name).join(format!("{number}.json"));
-        sealed.open(&Key::of(self)?, &path)
+        let (mut settings, dir) = (self.settings(app, name)?, self.secret_dir(app, name));
+        let mut why = settings.unread.pop_last().map(|(_, damaged)| damaged);
+        for (number, sealed) in settings.of_version(version) {
+            match sealed.open(&Key::of(self)?, &dir.join(format!("{number}.json"))) {
+                Ok(value) => return Ok(value),
+                Err(error) => why = Some(error),
+            }
+        }
+        Err(why.unwrap_or_else(|| no_such_secret(app, name, Some(version))))
     }
 
     /// While it is held, nobody sets or removes a secret. What pins versions into a release holds it from its last
@@ -177,23 +190,6 @@ impl Store {
         let file = opened.map_err(on("open the lock", &path))?;
         flock(&file, FlockOperation::LockExclusive).map_err(|e| on("lock", &path)(e.into()))?;
         Ok(SecretsLock { _file: file })
-    }
-
-    /// Settings of one secret by number.
-    fn settings(&self, app: &AppName, name: &SecretName) -> Result<BTreeMap<u64, Sealed>> {
-        let dir = self.secret_dir(app, name);
-        let mut settings = BTreeMap::new();
-        for number in names_in_if_there(&dir)? {
-            let Some(number) = number.strip_suffix(".json").and_then(|n| n.parse().ok()) else { continue };
-            let path = dir.join(format!("{number}.json"));
-            let Some(sealed) = read_json::<Sealed>(&path)? else { continue };
-            let record = &sealed.record;
-            if (&record.app, &record.name, record.number) != (app, name, number) {
-                return Err(StoreError::damaged(&path, "it belongs elsewhere"));
-            }
-            settings.insert(number, sealed);
-        }
-        Ok(settings)
     }
 
     fn secret_dir(&self, app: &AppName, name: &SecretName) -> PathBuf {

@@ -1,14 +1,12 @@
 //! Removing secrets: what of them may go, and what goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::PathBuf;
 
 use kiln_model::{AppName, ReleaseId, SecretName, SecretVersion};
 
+use super::settings::remove;
 use super::{SecretsLock, no_such_secret};
-use crate::boundary::changed;
-use crate::error::on;
 use crate::temp::sync_dir;
 use crate::{Result, Store, StoreError};
 
@@ -29,11 +27,14 @@ impl Store {
         let lock = self.lock_secrets()?;
         let settings = self.settings(app, name)?;
         let doomed: BTreeMap<u64, SecretVersion> = settings
+            .read
             .into_iter()
             .map(|(number, sealed)| (number, sealed.record.version))
             .filter(|(_, v)| version.is_none_or(|wanted| wanted == v))
             .collect();
-        if doomed.is_empty() {
+        // Of no use to any release, whichever version they were.
+        let unread: Vec<u64> = settings.unread.into_keys().filter(|_| version.is_none()).collect();
+        if doomed.is_empty() && unread.is_empty() {
             return Err(no_such_secret(app, name, version));
         }
         let versions: BTreeSet<SecretVersion> = doomed.values().cloned().collect();
@@ -43,7 +44,7 @@ impl Store {
         if !releases.is_empty() {
             return Err(StoreError::SecretInUse { app: app.clone(), name: name.clone(), releases });
         }
-        Ok(SecretRemoval { dir: self.secret_dir(app, name), doomed, _lock: lock })
+        Ok(SecretRemoval { dir: self.secret_dir(app, name), doomed, unread, _lock: lock })
     }
 
     /// Which of the `holders` that are releases of an app need which versions of secrets.
@@ -91,6 +92,7 @@ impl Holders {
 pub struct SecretRemoval {
     dir: PathBuf,
     doomed: BTreeMap<u64, SecretVersion>,
+    unread: Vec<u64>,
     _lock: SecretsLock,
 }
 
@@ -100,11 +102,7 @@ impl SecretRemoval {
     /// # Errors
     /// What the system refused; some may be gone.
     pub fn carry_out(self) -> Result<BTreeSet<SecretVersion>> {
-        for number in self.doomed.keys() {
-            let path = self.dir.join(format!("{number}.json"));
-            let remove = || fs::remove_file(&path).map_err(on("remove", &path));
-            changed("remove", || path.clone(), remove)?;
-        }
+        remove(&self.dir, self.doomed.keys().chain(&self.unread).copied())?;
         sync_dir(&self.dir)?;
         Ok(self.doomed.into_values().collect())
     }

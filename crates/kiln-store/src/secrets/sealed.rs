@@ -74,6 +74,16 @@ impl Sealed {
         SecretValue::new(bytes).map_err(|e| StoreError::damaged(path, e.to_string()))
     }
 
+    /// Why its value cannot be had with what was found of the key, if it cannot.
+    pub(super) fn problem(&self, key: &Result<Key>, path: &Path) -> Option<StoreError> {
+        match key {
+            Ok(key) => self.open(key, path).err(),
+            Err(StoreError::NoKey { path }) => Some(StoreError::NoKey { path: path.clone() }),
+            Err(StoreError::Key { path, problem }) => Some(bad_key(path, problem)),
+            Err(other) => Some(bad_key(path, format!("the key could not be read: {other}"))),
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("plain data");
         bytes.push(b'\n');

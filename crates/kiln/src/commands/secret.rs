@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_api::this_process;
-use kiln_control::secrets::Offline;
+use kiln_control::secrets::{LostKey, Offline};
 use kiln_model::{
     Answer, AppName, Command, ExitCode, Failure, SecretAnswer, SecretEntry, SecretName, SecretValue,
     SecretVersion,
@@ -51,6 +51,9 @@ enum What {
         /// Read the value from this file, exactly as it is
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Make another key if the one that values were sealed with is gone for good; all of them are to be set again then
+        #[arg(long)]
+        new_key: bool,
     },
     /// What has been set, in which versions, and which releases need them
     List,
@@ -67,12 +70,12 @@ enum What {
 pub(crate) fn run(args: Secret, context: &Context) -> Result<(), Failure> {
     let app = app::name(&args.named);
     let command = match args.what {
-        What::Set { name, file } => {
+        What::Set { name, file, new_key } => {
             let value = match &file {
                 Some(file) => from_file(file)?,
                 None => from_stdin(&name)?,
             };
-            Command::SecretSet { app, name, value }
+            Command::SecretSet { app, name, value, new_key }
         }
         What::List => Command::SecretList { app },
         What::Rm { name, version } => Command::SecretRemove { app, name, version },
@@ -96,8 +99,9 @@ fn answer(command: Command, context: &Context) -> Result<Answer, Failure> {
     let store = offline::store(&root)?;
     let by = this_process();
     match command {
-        Command::SecretSet { app, name, value } => {
-            Offline::open(store)?.set(named(app)?, name, &value, &by).map(Answer::Secret)
+        Command::SecretSet { app, name, value, new_key } => {
+            let (app, lost_key) = (named(app)?, LostKey::of(new_key));
+            Offline::open(store)?.set(app, name, &value, lost_key, &by).map(Answer::Secret)
         }
         Command::SecretList { app } => Offline::open(store)?.list(&named(app)?).map(Answer::Secrets),
         Command::SecretRemove { app, name, version } => {
@@ -152,7 +156,8 @@ fn value(mut bytes: Zeroizing<Vec<u8>>) -> Result<SecretValue, Failure> {
 }
 
 fn words_for_one(answer: &SecretAnswer) -> String {
-    let SecretEntry { name, version, number, app, .. } = &answer.entry;
+    let SecretEntry { name, number, app, .. } = &answer.entry;
+    let version = version(&answer.entry);
     if answer.changed {
         format!("{name} of {app} is {version} (setting {number}); the next deploy uses it")
     } else {
@@ -165,18 +170,32 @@ fn words_for(secrets: &[SecretEntry]) -> String {
         return "no secret has been set".into();
     }
     let rows: Vec<[String; 6]> = secrets.iter().map(row).collect();
-    table(["NAME", "VERSION", "NEXT DEPLOY", "SET", "BY", "NEEDED BY"], &rows)
+    let mut lines = vec![table(["NAME", "VERSION", "NEXT DEPLOY", "SET", "BY", "NEEDED BY"], &rows)];
+    lines.extend(secrets.iter().filter_map(|entry| {
+        let damage = entry.damage.as_ref()?;
+        Some(format!("setting {} of {} cannot be had: {damage}", entry.number, entry.name))
+    }));
+    lines.join("\n")
+}
+
+fn version(entry: &SecretEntry) -> &str {
+    entry.version.as_ref().map_or("?", SecretVersion::as_str)
 }
 
 fn row(entry: &SecretEntry) -> [String; 6] {
     let releases: Vec<&str> = entry.releases.iter().map(|r| r.short()).collect();
-    let state = if entry.present { "uses it" } else { "-" };
+    let state = match (&entry.damage, entry.present) {
+        (None, true) => "uses it",
+        (None, false) => "-",
+        (Some(_), true) => "cannot use it",
+        (Some(_), false) => "- (damaged)",
+    };
     [
         entry.name.to_string(),
-        entry.version.to_string(),
+        version(entry).to_owned(),
         state.into(),
-        moment(entry.created),
-        entry.by.clone(),
+        entry.created.map_or_else(|| "?".into(), moment),
+        entry.by.clone().unwrap_or_else(|| "?".into()),
         releases.join(" "),
     ]
 }

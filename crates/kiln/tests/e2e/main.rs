@@ -34,6 +34,7 @@ mod portable;
 mod project;
 mod releases;
 mod rollback;
+mod sealed;
 mod secrets;
 mod shop;
 mod trace;
