@@ -21,7 +21,8 @@ pub(crate) struct Log {
     /// At most so many operations
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Follow the hash chain of the whole log instead, and name the first line that is damaged
+    /// Follow the hash chain of the whole log instead, and name the first line that is damaged; its last line has none
+    /// behind it that vouches for it, so compare the hash it prints with one kept elsewhere
     #[arg(long)]
     verify: bool,
     /// Keep a log that is damaged as it is, and put one in its place from what can be read of it
@@ -31,7 +32,9 @@ pub(crate) struct Log {
 
 const AFTER: &str = "\
 Each line of the log holds the hash of the line before. A line that is not what was appended keeps a control plane from
-starting: it cannot know what the host was doing. `--repair` takes nothing away: the damaged file stays beside the log
+starting: it cannot know what the host was doing. Whole lines that are missing at its end leave nothing behind that
+would tell. So keep the hash that `--verify` prints elsewhere: as long as nothing up to there is missing it is printed again,
+or stands in the line that was appended next. `--repair` takes nothing away: the damaged file stays beside the log
 under another name, the entries of all lines that can be read follow each other again, and the log says of each app that
 this was done, by whom, and what was wrong. It needs the state directory (--root) and no control plane that runs there;
 instances and edge may run on.";
