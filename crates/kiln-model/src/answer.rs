@@ -303,6 +303,9 @@ pub struct AuditAnswer {
     pub package: Option<PackageRule>,
     /// Every service of every release that can be gone back to, newest release first.
     pub services: Vec<AuditEntry>,
+    /// Releases of which nothing can be said, because they do not read, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged: BTreeMap<ReleaseId, String>,
 }
 
 /// One service of one release, as the record has it.
@@ -373,6 +376,14 @@ pub struct VerifiedInstance {
     pub release: ReleaseId,
     /// What differs; empty if nothing does.
     pub differs: Vec<String>,
+}
+
+impl DamageEntry {
+    /// Damage that nobody is known to suffer from.
+    pub fn of(path: PathBuf, problem: String) -> Self {
+        let (images, releases, instances) = Default::default();
+        Self { path, problem, images, releases, instances }
+    }
 }
 
 impl VerifyAnswer {

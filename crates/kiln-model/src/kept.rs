@@ -75,6 +75,12 @@ impl History {
 }
 
 impl AppState {
+    /// What serves, and what anything is up of.
+    pub fn up(&self) -> BTreeSet<ReleaseId> {
+        let fleets = self.fleets.values().map(|f| f.release.clone());
+        fleets.chain(self.traffic.live().cloned()).collect()
+    }
+
     /// What it cannot do without: what serves, what `kiln rollback` goes back to, what is up, what is under way, and
     /// what somebody wants to be kept.
     pub fn needed(&self) -> BTreeSet<ReleaseId> {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::chain::{BEGINNING, End, Line, follow};
-use crate::error::on;
+use crate::error::{if_present, on};
 use crate::medium::{Disk, Medium};
 use crate::temp::sync_dir;
 use crate::{HostLock, Result, Store, StoreError};
@@ -178,6 +178,17 @@ impl OperationLog {
         let bytes = std::fs::read(&path).map_err(on("read", &path))?;
         let end = follow::<IgnoredAny>(&path, &bytes, &mut |_, _| {})?;
         Ok((end.seq, end.hash))
+    }
+
+    /// Hands out the entries of the log as far as it is one, oldest first, while nobody needs to have opened it; nothing if
+    /// there is none. Nothing of it is changed.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn look<T: DeserializeOwned + Send>(store: &Store, each: &mut dyn FnMut(T)) -> Result<()> {
+        let path = store.dir("log").join(FILE);
+        let Some(bytes) = if_present(std::fs::read(&path)).map_err(on("read", &path))? else { return Ok(()) };
+        follow(&path, without_torn_line(&bytes), &mut |_, entry| each(entry)).map(drop)
     }
 
     /// What somebody else has done to it is kept, to be looked at: nothing is cut off, nothing goes on behind it.

@@ -71,7 +71,8 @@ impl Store {
         self.dir("releases").join(format!("{id}.documents"))
     }
 
-    pub(crate) fn release_path(&self, id: &ReleaseId) -> PathBuf {
+    /// Where a release is, if it is there.
+    pub fn release_path(&self, id: &ReleaseId) -> PathBuf {
         self.dir("releases").join(format!("{id}.json"))
     }
 }

@@ -1,6 +1,6 @@
 //! Looking at everything again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -32,8 +32,8 @@ pub struct Needing {
 }
 
 impl Store {
-    /// Hashes every object, image, package and release again (about a second for two gigabytes), and lists what is
-    /// damaged or missing. Empty if all is well.
+    /// Hashes every object, image, package and release again (about a second for two gigabytes), opens every secret, and
+    /// lists what is damaged or missing. Empty if all is well.
     ///
     /// # Errors
     /// What the system refused; that a disk does not give back what it was given is damage.
@@ -41,7 +41,7 @@ impl Store {
         Ok(self.verify_counted()?.1)
     }
 
-    /// The same; also how many objects, images, packages and releases were looked at.
+    /// The same; also how many objects, images, packages, releases and settings of secrets were looked at.
     ///
     /// # Errors
     /// As [`Store::verify`].
@@ -51,6 +51,7 @@ impl Store {
         count += self.verify_images(&mut found)?;
         count += self.verify_packages(&mut found)?;
         count += self.verify_blobs(&mut found)?;
+        count += self.verify_secrets(&mut found)?;
         let releases = self.releases()?;
         for id in &releases {
             note(self.release(id), &mut found)?;
@@ -126,17 +127,41 @@ impl Store {
 
     fn verify_images(&self, found: &mut Vec<Damage>) -> Result<u64> {
         let images = self.images()?;
+        // What many images share is missing once.
+        let mut missing: BTreeMap<PathBuf, BTreeSet<ImageDigest>> = BTreeMap::new();
         for image in &images {
             note(self.handle(image), found)?;
             for object in note(self.image_objects(image), found)?.flatten().unwrap_or_default() {
                 let path = self.objects().path(&object);
                 if !path.is_file() {
-                    found
-                        .push(Damage { path, problem: format!("it is missing, and image {image} needs it") });
+                    missing.entry(path).or_default().insert(*image);
                 }
             }
         }
+        found.extend(missing.into_iter().map(|(path, images)| Damage { path, problem: missed_by(&images) }));
         Ok(images.len() as u64)
+    }
+
+    /// Whether every value can be had. A key that is gone is one damage, however many values it takes with it.
+    fn verify_secrets(&self, found: &mut Vec<Damage>) -> Result<u64> {
+        let mut count = 0;
+        for app in self.apps_with_secrets()? {
+            for setting in self.secret_settings(&app)? {
+                count += 1;
+                let shut = match setting.problem {
+                    Some(StoreError::Key { path, problem }) => Damage { path, problem },
+                    Some(StoreError::NoKey { path }) => {
+                        Damage { path, problem: "it is missing, and nothing else opens the secrets".into() }
+                    }
+                    Some(error) => damage(error)?,
+                    None => continue,
+                };
+                if !found.contains(&shut) {
+                    found.push(shut);
+                }
+            }
+        }
+        Ok(count)
     }
 
     fn verify_packages(&self, found: &mut Vec<Damage>) -> Result<u64> {
@@ -170,6 +195,13 @@ impl Store {
             }
         }
         Ok(count)
+    }
+}
+
+fn missed_by(images: &BTreeSet<ImageDigest>) -> String {
+    match images.first() {
+        Some(image) if images.len() == 1 => format!("it is missing, and image {image} needs it"),
+        _ => format!("it is missing, and {} images need it", images.len()),
     }
 }
 

@@ -119,6 +119,13 @@ fn an_object_an_image_needs_is_missed() {
     assert_eq!(store.verify().unwrap(), []);
     fs::remove_file(store.objects().path(&object)).unwrap();
     assert_eq!(store.verify().unwrap()[0].path, store.objects().path(&object));
+    // Another image that needs it as well is no second damage.
+    let other = self::record(b"other metadata");
+    put_image(&store, b"other metadata", &other, &BTreeSet::from([object])).unwrap();
+    let found = store.verify().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].problem, "it is missing, and 2 images need it");
+    assert_eq!(store.who_needs(&found).unwrap()[0].images.len(), 2);
 }
 
 #[test]

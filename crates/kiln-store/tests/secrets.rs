@@ -219,3 +219,21 @@ fn a_damaged_setting_is_told_of_and_set_again_and_removed() {
     assert_eq!(store.secrets(&app()).unwrap(), [kept]);
     assert!(!setting(&store, 2).exists());
 }
+
+#[test]
+fn a_verify_opens_secrets_and_misses_their_key_once() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    set(&store, "one");
+    set(&store, "two");
+    let (looked_at, found) = store.verify_counted().unwrap();
+    assert_eq!((looked_at, &found[..]), (2, &[][..]));
+    let whole = fs::read_to_string(setting(&store, 1)).unwrap();
+    fs::write(setting(&store, 1), whole.replace("root", "toor")).unwrap();
+    let found = store.verify().unwrap();
+    assert_eq!(found.iter().map(|d| &d.path).collect::<Vec<_>>(), [&setting(&store, 1)], "{found:?}");
+    let key = store.root().join("secrets/key");
+    fs::remove_file(&key).unwrap();
+    let found = store.verify().unwrap();
+    assert_eq!(found.iter().map(|d| &d.path).collect::<Vec<_>>(), [&key], "{found:?}");
+}

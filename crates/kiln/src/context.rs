@@ -5,11 +5,11 @@ use std::env;
 use std::path::PathBuf;
 
 use kiln_api::{Client, Registry};
-use kiln_model::{Answer, Command, ExitCode, Failure};
+use kiln_model::{Answer, Command, Event, ExitCode, Failure};
 use kiln_store::Store;
 
 use crate::args::Global;
-use crate::output::Output;
+use crate::output::{self, Output};
 
 /// Where a host keeps its state unless said otherwise.
 const ROOT: &str = "/var/lib/kiln";
@@ -86,7 +86,11 @@ impl Context {
 
     /// Asks the host a question that is answered at once.
     pub(crate) fn ask(&self, command: &Command) -> Result<Answer, Failure> {
-        self.client()?.run(command, &mut |_| {})
+        self.client()?.run(command, &mut |stamped| {
+            if let Event::Warned { warning } = stamped.event {
+                output::warn(&[warning]);
+            }
+        })
     }
 }
 

@@ -199,12 +199,7 @@ impl Core {
 
     /// Keeps at hand every release that a fleet or a route needs.
     fn load_releases(&mut self) -> Result<(), Trouble> {
-        let needed: BTreeSet<ReleaseId> = self
-            .past
-            .apps
-            .values()
-            .flat_map(|s| s.fleets.values().map(|f| f.release.clone()).chain(s.traffic.live().cloned()))
-            .collect();
+        let needed: BTreeSet<ReleaseId> = self.past.apps.values().flat_map(|state| state.up()).collect();
         self.releases.retain(|id, _| needed.contains(id));
         for id in needed {
             if !self.releases.contains_key(&id) {

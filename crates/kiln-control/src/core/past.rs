@@ -33,6 +33,11 @@ impl Past {
         }
     }
 
+    /// What each app has come to.
+    pub(crate) fn apps(&self) -> &BTreeMap<AppName, AppState> {
+        &self.apps
+    }
+
     /// What an app has come to: nothing yet, if there is nothing about it.
     pub(crate) fn state_of(&self, app: &AppName) -> AppState {
         self.apps.get(app).cloned().unwrap_or_default()

@@ -1,9 +1,12 @@
 //! What is inside of what runs, and of what can be gone back to: from the record, without entering anything.
 
+use std::collections::BTreeMap;
+
 use kiln_model::{
     Answer, AppName, AuditAnswer, AuditEntry, ExitCode, Failure, PackageRule, Release, ReleaseId,
     ReleaseState,
 };
+use kiln_store::StoreError;
 
 use super::releases::release_state;
 use super::{LocalHost, failure};
@@ -21,15 +24,23 @@ impl LocalHost {
             let core = lock(&self.driver.core);
             (core.apps().clone(), core.instances())
         };
-        let mut services = Vec::new();
+        let (mut services, mut damaged) = (Vec::new(), BTreeMap::new());
         for (name, state) in apps.iter().filter(|(name, _)| app.as_ref().is_none_or(|a| a == *name)) {
             for kept in state.kept.iter().rev() {
-                let release = self.store.release(&kept.release).map_err(|e| failure::store(&e))?;
+                let release = match self.store.release(&kept.release) {
+                    Ok(release) => release,
+                    // No reason to know nothing of the others.
+                    Err(error @ (StoreError::Damaged { .. } | StoreError::NoSuchRelease(_))) => {
+                        damaged.insert(kept.release.clone(), error.to_string());
+                        continue;
+                    }
+                    Err(error) => return Err(failure::store(&error)),
+                };
                 let at = (name, &kept.release, release_state(state, &kept.release));
                 self.audit_release(at, &release, package.as_ref(), &instances, &mut services)?;
             }
         }
-        Ok(Answer::Audit(AuditAnswer { package, services }))
+        Ok(Answer::Audit(AuditAnswer { package, services, damaged }))
     }
 
     fn audit_release(

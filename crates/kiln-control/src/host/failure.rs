@@ -37,17 +37,35 @@ fn way_out(error: &StoreError) -> Option<&'static str> {
             "put the key back that they were sealed with, or give each that `kiln secret list` marks its value again by \
              `kiln secret set NAME`: the same value is the same version",
         ),
-        StoreError::Damaged { path, .. } if is_below(path, "secrets") => Some(
+        StoreError::Damaged { path, .. } if is_in(path, "secrets", 3) => Some(
             "`kiln secret set NAME` gives it its value again, and the same value is the same version; `kiln secret rm \
              NAME` removes it",
         ),
+        StoreError::Damaged { path, .. } if is_in(path, "releases", 1) => Some(REWRITE),
+        StoreError::NoSuchRelease(_) => Some(REWRITE),
         _ => None,
     }
 }
 
-/// Whether a file of the store is in the part of it that is called so.
-fn is_below(path: &Path, part: &str) -> bool {
-    path.ancestors().skip(1).any(|dir| dir.file_name().is_some_and(|name| name == part))
+/// How a release that is damaged or gone comes back.
+const REWRITE: &str = "`kiln import FILE` of an export of the release writes its document again, with --root also where no \
+                       host runs, and so does the file from a backup; `kiln verify` tells what else is damaged";
+
+/// Of a host that would have to go on with a release that cannot be had: nothing of what runs is touched.
+pub(crate) fn cannot_start(app: &AppName, release: &ReleaseId, root: &Path, error: &StoreError) -> Failure {
+    let cause = store(error);
+    let message = format!("the host cannot go on: app {app} runs release {release}, which cannot be read");
+    let failure = Failure::new(cause.code, message).because(cause.message);
+    cause.causes.into_iter().fold(failure, Failure::because).hint(format!(
+        "`kiln import FILE --root {}` of an export of the release writes its document again without a host, and so does the \
+         file from a backup; until then what runs serves on, and `kiln down` ends it",
+        root.display()
+    ))
+}
+
+/// Whether a file of the store is in the part of it that is called so, so far down.
+fn is_in(path: &Path, part: &str, depth: usize) -> bool {
+    path.ancestors().nth(depth).is_some_and(|dir| dir.ends_with(part))
 }
 
 /// Of a secret that is needed and cannot be had. Nothing was made yet.

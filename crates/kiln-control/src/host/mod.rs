@@ -15,6 +15,7 @@ mod gc;
 mod history;
 mod logs;
 mod memory;
+mod offline;
 mod output_files;
 mod pause;
 mod pins;
@@ -28,7 +29,7 @@ mod releases;
 mod renewals;
 mod rollback;
 mod room;
-pub mod secrets;
+mod secrets;
 mod serve;
 mod successors;
 mod told_secrets;
@@ -59,11 +60,13 @@ use crate::sync::lock;
 use crate::world::{Clock, Trouble, World};
 use busy::Busy;
 use driver::{Driver, Waker};
+pub use offline::Offline;
 use places::Places;
 pub use processes::EdgeOptions;
 use processes::Processes;
 pub use renewals::AcmeOptions;
 use renewals::Renewals;
+pub use secrets::LostKey;
 
 /// What a host is started with.
 #[derive(Debug, Clone)]
@@ -110,6 +113,7 @@ impl LocalHost {
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
         let (log, past) = told_secrets::open_log(&store, &held)?;
+        needs_what_runs(&store, &past)?;
         let history = StoredHistory::of(log);
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
@@ -314,6 +318,17 @@ impl LocalHost {
     }
 }
 
+/// Refuses to begin where a release is damaged that something runs of, before anything of that is touched.
+fn needs_what_runs(store: &Store, past: &Past) -> Result<(), Failure> {
+    for (app, state) in past.apps() {
+        for release in state.up() {
+            let cannot = |e| failure::cannot_start(app, &release, store.root(), &e);
+            store.release(&release).map_err(cannot)?;
+        }
+    }
+    Ok(())
+}
+
 /// What a thread does.
 type Body = Box<dyn FnOnce() + Send>;
 
@@ -370,7 +385,7 @@ impl Host for LocalHost {
             Command::SecretSet { app, name, value, new_key } => {
                 self.secret_set(app, name, &value, secrets::LostKey::of(new_key), &by)
             }
-            Command::SecretList { app } => self.secret_list(app),
+            Command::SecretList { app } => self.secret_list(app, events),
             Command::SecretRemove { app, name, version } => self.secret_remove(app, name, version, &by),
             Command::Logs { app, service, instance, follow, tail } => {
                 self.logs(&logs::Wanted { app, service, instance, follow, tail }, events)

@@ -12,7 +12,7 @@ use kiln_model::{
 };
 use kiln_store::age::{AgeError, Identity, Recipient};
 use kiln_store::boundary::stored;
-use kiln_store::{Imported, SecretsOfImport, StoreError};
+use kiln_store::{Imported, SecretsOfImport, Store, StoreError};
 
 use super::{LocalHost, failure};
 use crate::contract::Caller;
@@ -64,58 +64,86 @@ impl LocalHost {
         without_secrets: bool,
         by: &Caller,
     ) -> Result<Answer, Failure> {
-        let identities = identity.map(identities).transpose()?;
-        let wanted = match &identities {
-            Some(identities) => SecretsOfImport::OpenedBy(identities),
-            None if without_secrets => SecretsOfImport::LeftOut,
-            None => SecretsOfImport::Unsaid,
+        let note = &mut |record: &Record| {
+            lock(&self.driver.core).note(record).map_err(|trouble| {
+                Failure::new(ExitCode::Host, "the import could not be written into the log")
+                    .because(trouble.0)
+            })
         };
-        let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
-        let opened = File::open(file).map_err(|e| {
-            Failure::new(ExitCode::Usage, format!("could not open {}", file.display())).because(e.to_string())
-        })?;
-        let mut from = BufReader::with_capacity(1 << 20, opened);
-        let import = || self.store.import_release(&mut from, file, wanted, &kiln_bake::objects_of_foreign);
-        let imported = stored(|| self.store.root().join("objects"), import);
-        let Imported { app, release, secrets } = imported.map_err(|e| refused(&e))?;
-        let secrets = self.keep_secrets(&app, secrets, by)?;
-        let (at, by) = (self.clock.now(), by.author());
-        let record = Record::Imported { at, by, app: app.clone(), release: release.clone() };
-        lock(&self.driver.core).note(&record).map_err(|trouble| {
-            Failure::new(ExitCode::Host, "the import could not be written into the log").because(trouble.0)
-        })?;
-        let document = self.store.release(&release).map_err(|e| failure::store(&e))?;
-        let mut missing = Vec::new();
-        for (name, version) in document.secrets() {
-            // What does not open is as good as not there: setting it again gives the same version.
-            if self.store.secret(&app, name, version).is_err() {
-                missing.push(name.clone());
-            }
-        }
-        Ok(Answer::Imported(ImportAnswer { app, release, secrets, missing_secrets: missing }))
+        let wanted = Wanted { file, identity, without_secrets };
+        import(&self.store, &wanted, by, &self.clock, note).map(Answer::Imported)
     }
+}
 
-    /// Keeps values that came with a release; which secrets' they are.
-    fn keep_secrets(
-        &self,
-        app: &AppName,
-        secrets: Vec<(SecretName, SecretVersion, SecretValue)>,
-        by: &Caller,
-    ) -> Result<Vec<SecretName>, Failure> {
-        let mut kept = Vec::new();
-        for (name, version, value) in secrets {
-            let at = self.clock.now();
-            let keep = || self.store.keep_secret(app, &name, &value, at, &by.name);
-            let is_new =
-                stored(|| self.store.root().join("secrets"), keep).map_err(|e| failure::store(&e))?;
-            if is_new {
-                let (by, app, version) = (by.author(), app.clone(), Some(version));
-                self.note(&Record::SecretSet { at, by, app, name: name.clone(), version })?;
-            }
-            kept.push(name);
+/// What is to be imported.
+pub(super) struct Wanted<'a> {
+    pub(super) file: &'a Path,
+    pub(super) identity: Option<&'a SecretValue>,
+    pub(super) without_secrets: bool,
+}
+
+/// Writes an entry into the log.
+type Note<'a> = &'a mut dyn FnMut(&Record) -> Result<(), Failure>;
+
+/// Takes a release in, with its secrets if they are wanted, and has the log tell of it.
+pub(super) fn import(
+    store: &Store,
+    wanted: &Wanted<'_>,
+    by: &Caller,
+    clock: &dyn Clock,
+    note: Note<'_>,
+) -> Result<ImportAnswer, Failure> {
+    let _use = store.while_in_use().map_err(|e| failure::store(&e))?;
+    let Imported { app, release, secrets } = take_in(store, wanted)?;
+    let secrets = keep_secrets(store, &app, secrets, by, clock, note)?;
+    let (at, by) = (clock.now(), by.author());
+    note(&Record::Imported { at, by, app: app.clone(), release: release.clone() })?;
+    let document = store.release(&release).map_err(|e| failure::store(&e))?;
+    // What does not open is as good as not there: setting it again gives the same version.
+    let is_shut =
+        |(name, version): &(&SecretName, &SecretVersion)| store.secret(&app, name, version).is_err();
+    let missing = document.secrets().into_iter().filter(is_shut).map(|(name, _)| name.clone());
+    let missing_secrets = missing.collect();
+    Ok(ImportAnswer { app, release, secrets, missing_secrets })
+}
+
+fn take_in(store: &Store, wanted: &Wanted<'_>) -> Result<Imported, Failure> {
+    let file = wanted.file;
+    let identities = wanted.identity.map(identities).transpose()?;
+    let secrets = match &identities {
+        Some(identities) => SecretsOfImport::OpenedBy(identities),
+        None if wanted.without_secrets => SecretsOfImport::LeftOut,
+        None => SecretsOfImport::Unsaid,
+    };
+    let opened = File::open(file).map_err(|e| {
+        Failure::new(ExitCode::Usage, format!("could not open {}", file.display())).because(e.to_string())
+    })?;
+    let mut from = BufReader::with_capacity(1 << 20, opened);
+    let import = || store.import_release(&mut from, file, secrets, &kiln_bake::objects_of_foreign);
+    stored(|| store.root().join("objects"), import).map_err(|e| refused(&e))
+}
+
+/// Keeps values that came with a release; which secrets' they are.
+fn keep_secrets(
+    store: &Store,
+    app: &AppName,
+    secrets: Vec<(SecretName, SecretVersion, SecretValue)>,
+    by: &Caller,
+    clock: &dyn Clock,
+    note: Note<'_>,
+) -> Result<Vec<SecretName>, Failure> {
+    let mut kept = Vec::new();
+    for (name, version, value) in secrets {
+        let at = clock.now();
+        let keep = || store.keep_secret(app, &name, &value, at, &by.name);
+        let is_new = stored(|| store.root().join("secrets"), keep).map_err(|e| failure::store(&e))?;
+        if is_new {
+            let (by, app, version) = (by.author(), app.clone(), Some(version));
+            note(&Record::SecretSet { at, by, app, name: name.clone(), version })?;
         }
-        Ok(kept)
+        kept.push(name);
     }
+    Ok(kept)
 }
 
 /// Has `write` fill a draft beside `file` and gives it that name when it is whole: whoever finds the file finds all of it.

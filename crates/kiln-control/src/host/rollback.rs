@@ -49,7 +49,6 @@ impl LocalHost {
         let id = self.find_release(&app, release)?;
         stage.release = Some(id.clone());
         let release = self.store.release(&id).map_err(|e| failure::store(&e))?;
-        self.has_its_secrets(&release)?;
         stage.step = "plan".into();
         for warning in self.admit(&release, OperationKind::Rollback, schema)? {
             asker.tell(Event::Warned { warning });

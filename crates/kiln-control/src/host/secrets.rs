@@ -3,21 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Answer, AppName, AppState, ExitCode, Failure, Record, Release, ReleaseId, SecretAnswer, SecretEntry,
-    SecretName, SecretValue, SecretVersion, SecretVersions,
+    Answer, AppName, AppState, Event, ExitCode, Failure, Record, Release, ReleaseId, ReleaseService,
+    SecretAnswer, SecretEntry, SecretName, SecretValue, SecretVersion, SecretVersions,
 };
 use kiln_store::boundary::stored;
 use kiln_store::{
-    Holders, HostLock, OperationLog, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, Store,
-    StoreError, Sweeper,
+    Holders, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, Store, StoreError, Sweeper,
 };
 
-use super::told_secrets::open_log;
+use super::serve::Asker;
 use super::{LocalHost, failure};
-use crate::contract::Caller;
-use crate::core::Past;
+use crate::contract::{Caller, EventSink};
 use crate::project::Project;
-use crate::shelf::SystemClock;
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -55,21 +52,7 @@ impl LocalHost {
 
     /// Whether every secret version that a release holds is here, and opens.
     pub(crate) fn has_its_secrets(&self, release: &Release) -> Result<(), Failure> {
-        let id = release.id();
-        for (name, version) in release.secrets() {
-            self.store.secret(&release.app, name, version).map_err(|error| match error {
-                StoreError::NoSuchSecret { .. } => {
-                    let hint = format!(
-                        "set the value it had again: the same value is the same version; or `kiln import` it with its \
-                         secrets. {} needs it",
-                        id.short()
-                    );
-                    Failure::from_error(ExitCode::Spec, &error).hint(hint)
-                }
-                _ => failure::shut(&release.app, name, id.short(), &error),
-            })?;
-        }
-        Ok(())
+        open(&self.store, release, release.services.values())
     }
 
     pub(crate) fn secret_set(
@@ -96,9 +79,15 @@ impl LocalHost {
         Ok(Answer::Secret(answer))
     }
 
-    pub(crate) fn secret_list(&self, app: Option<AppName>) -> Result<Answer, Failure> {
+    pub(crate) fn secret_list(
+        &self,
+        app: Option<AppName>,
+        events: &dyn EventSink,
+    ) -> Result<Answer, Failure> {
         let app = self.app_of_secrets(app)?;
-        list(&self.store, &app, &self.state_of(&app)).map(Answer::Secrets)
+        let asker = Asker { events, clock: &self.clock };
+        let warn = &mut |warning| asker.tell(Event::Warned { warning });
+        list(&self.store, &app, &self.state_of(&app), warn).map(Answer::Secrets)
     }
 
     pub(crate) fn secret_remove(
@@ -142,7 +131,7 @@ impl LostKey {
         if new_key { Self::Replaced } else { Self::Missed }
     }
 
-    fn see_to(self, store: &Store) -> kiln_store::Result<()> {
+    pub(super) fn see_to(self, store: &Store) -> kiln_store::Result<()> {
         match self {
             Self::Missed => Ok(()),
             Self::Replaced => store.replace_lost_key().map(drop),
@@ -150,78 +139,30 @@ impl LostKey {
     }
 }
 
-/// A state directory on which no host runs, for as long as its secrets are worked on.
-pub struct Offline {
-    store: Store,
-    log: OperationLog,
-    past: Past,
-    _held: HostLock,
+/// Whether every secret version is here, and opens, that these services of a release need.
+pub(super) fn open<'a>(
+    store: &Store,
+    release: &Release,
+    services: impl Iterator<Item = &'a ReleaseService>,
+) -> Result<(), Failure> {
+    let id = release.id();
+    for (name, pinned) in services.flat_map(|service| &service.secrets) {
+        store.secret(&release.app, name, &pinned.version).map_err(|error| match error {
+            StoreError::NoSuchSecret { .. } => {
+                let hint = format!(
+                    "set the value it had again: the same value is the same version; or `kiln import` it with its secrets. \
+                     {} needs it",
+                    id.short()
+                );
+                Failure::from_error(ExitCode::Spec, &error).hint(hint)
+            }
+            _ => failure::shut(&release.app, name, id.short(), &error),
+        })?;
+    }
+    Ok(())
 }
 
-impl Offline {
-    /// Takes the place of a host.
-    ///
-    /// # Errors
-    /// If one runs there, or the directory cannot be used.
-    pub fn open(store: Store) -> Result<Self, Failure> {
-        let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
-        let (log, past) = open_log(&store, &held)?;
-        Ok(Self { store, log, past, _held: held })
-    }
-
-    /// As `kiln secret set`.
-    ///
-    /// # Errors
-    /// If it cannot be written or sealed.
-    pub fn set(
-        &mut self,
-        app: AppName,
-        name: SecretName,
-        value: &SecretValue,
-        lost_key: LostKey,
-        by: &Caller,
-    ) -> Result<SecretAnswer, Failure> {
-        let (at, by) = (SystemClock.now(), by.author());
-        lost_key.see_to(&self.store).map_err(|e| failure::store(&e))?;
-        let answer = set(self.store.set_secret(&app, &name, value, at, &by.name))?;
-        if answer.changed {
-            let version = answer.entry.version.clone();
-            self.note(&Record::SecretSet { at, by, app, name, version })?;
-        }
-        Ok(answer)
-    }
-
-    /// As `kiln secret list`.
-    ///
-    /// # Errors
-    /// If one does not read.
-    pub fn list(&self, app: &AppName) -> Result<Vec<SecretEntry>, Failure> {
-        list(&self.store, app, &self.past.state_of(app))
-    }
-
-    /// As `kiln secret rm`.
-    ///
-    /// # Errors
-    /// If a release that is kept needs it, or there is none.
-    pub fn remove(
-        &mut self,
-        app: AppName,
-        name: SecretName,
-        version: Option<SecretVersion>,
-        by: &Caller,
-    ) -> Result<(), Failure> {
-        let state = self.past.state_of(&app);
-        let (removal, _nobody_deploys) = removal(&self.store, &app, &name, version.as_ref(), &state)?;
-        self.note(&Record::SecretRemoved { at: SystemClock.now(), by: by.author(), app, name, version })?;
-        removal.carry_out().map(drop).map_err(|e| not_removed(&e))
-    }
-
-    fn note(&mut self, record: &Record) -> Result<(), Failure> {
-        self.log.append(record).map(drop).map_err(|e| failure::store(&e))
-    }
-}
-
-fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, Failure> {
+pub(super) fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, Failure> {
     let (record, changed) = kept.map_err(|e| failure::store(&e))?;
     let app = &record.app.clone();
     let setting = SecretSetting {
@@ -233,11 +174,25 @@ fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, F
     Ok(SecretAnswer { changed, entry: entry(app, setting, true, Vec::new()) })
 }
 
-/// The secrets of an app in a store, by name, the present version of each first.
-fn list(store: &Store, app: &AppName, state: &AppState) -> Result<Vec<SecretEntry>, Failure> {
+/// The secrets of an app in a store, by name, the present version of each first. Which of them a release needs that does not
+/// read is not known, which is warned of.
+pub(super) fn list(
+    store: &Store,
+    app: &AppName,
+    state: &AppState,
+    warn: &mut dyn FnMut(String),
+) -> Result<Vec<SecretEntry>, Failure> {
     let mut settings = store.secret_settings(app).map_err(|e| failure::store(&e))?;
-    let holders = Holders::These(state.held());
-    let used = store.secrets_in_use(app, &holders).map_err(|e| failure::store(&e))?;
+    let mut held = state.held();
+    held.retain(|release| match store.release(release) {
+        Err(error @ (StoreError::Damaged { .. } | StoreError::NoSuchRelease(_))) => {
+            warn(format!("which secrets release {} needs is not known: {error}", release.short()));
+            false
+        }
+        // What else may be wrong is told below.
+        _ => true,
+    });
+    let used = store.secrets_in_use(app, &Holders::These(held)).map_err(|e| failure::store(&e))?;
     settings.reverse();
     settings.sort_by(|a, b| a.name.cmp(&b.name));
     let mut present = BTreeMap::new();
@@ -252,7 +207,7 @@ fn list(store: &Store, app: &AppName, state: &AppState) -> Result<Vec<SecretEntr
 }
 
 /// What goes, and what keeps everybody from needing it meanwhile. What holds a version is what `kiln gc` would keep.
-fn removal(
+pub(super) fn removal(
     store: &Store,
     app: &AppName,
     name: &SecretName,
@@ -272,7 +227,7 @@ fn removal(
     Ok((removal, nobody_deploys))
 }
 
-fn not_removed(error: &StoreError) -> Failure {
+pub(super) fn not_removed(error: &StoreError) -> Failure {
     failure::store(error)
         .hint("the log says that it is removed: run it again, or start the host again, which does it")
 }

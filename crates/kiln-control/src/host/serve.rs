@@ -9,7 +9,7 @@ use kiln_model::{
     OperationKind, Release, ReleaseId, Stamped,
 };
 
-use super::{LocalHost, failure, preflight};
+use super::{LocalHost, failure, preflight, secrets};
 use crate::contract::{Caller, EventSink, Presence};
 use crate::core::{News, Precedence, Refusal, Request};
 use crate::sync::lock;
@@ -135,6 +135,12 @@ impl LocalHost {
         limits: u64,
         kind: OperationKind,
     ) -> Result<Option<String>, Failure> {
+        // Whoever goes back to what is still up needs no key for it.
+        secrets::open(
+            &self.store,
+            release,
+            preflight::new_services(release, state).map(|(_, service)| service),
+        )?;
         preflight::images::check(release, state, &self.store)?;
         let doubt = preflight::check(release, state, limits, &self.store, &*self.engine)?;
         preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;

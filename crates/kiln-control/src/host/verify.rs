@@ -10,15 +10,18 @@
 //!
 //! Instances of one image share one root mount; a mount is compared once, however many see it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use kiln_bake::inspect::{Ids, differences};
-use kiln_model::{Answer, DamageEntry, Failure, ImageDigest, ReleaseService, VerifiedInstance, VerifyAnswer};
-use kiln_store::{Damage, Needing, Store};
+use kiln_model::{
+    Answer, AppName, AppState, DamageEntry, Failure, ImageDigest, ReleaseId, ReleaseService,
+    VerifiedInstance, VerifyAnswer,
+};
+use kiln_store::{Damage, Needing, OperationLog, Store, StoreError};
 
 use super::{LocalHost, failure};
-use crate::core::InstanceReport;
+use crate::core::{InstanceReport, Past};
 use crate::running::Running;
 use crate::sync::lock;
 
@@ -27,7 +30,8 @@ const EVERYWHERE: [&str; 4] = ["/proc", "/dev", "/sys", "/run/secrets"];
 
 impl LocalHost {
     pub(crate) fn verify(&self, repair: bool) -> Result<Answer, Failure> {
-        let mut answer = store(&self.store, repair)?;
+        let apps = lock(&self.driver.core).apps().clone();
+        let mut answer = store(&self.store, &apps, repair)?;
         let instances: Vec<(InstanceReport, ReleaseService)> = {
             let core = lock(&self.driver.core);
             let with_service = |i: InstanceReport| {
@@ -50,12 +54,26 @@ impl LocalHost {
     }
 }
 
-/// The store's part of it, which needs no host. With `repair`, damaged files that can be made again are removed.
+/// What of it needs no host. With `repair`, damaged files that can be made again are removed.
 ///
 /// # Errors
 /// What the system refused.
-pub fn store(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
-    let (looked_at, damage) = store.verify_counted().map_err(|e| failure::store(&e))?;
+pub fn without_host(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
+    let mut past = Past::default();
+    let read = OperationLog::look(store, &mut |record| past.learn(&record));
+    let mut answer = self::store(store, past.apps(), repair)?;
+    match read {
+        Ok(()) => {}
+        Err(StoreError::Damaged { path, problem }) => answer.damage.push(DamageEntry::of(path, problem)),
+        Err(error) => return Err(failure::store(&error)),
+    }
+    Ok(answer)
+}
+
+/// The store's part, held against what the log says of apps.
+fn store(store: &Store, apps: &BTreeMap<AppName, AppState>, repair: bool) -> Result<VerifyAnswer, Failure> {
+    let (looked_at, mut damage) = store.verify_counted().map_err(|e| failure::store(&e))?;
+    damage.extend(gone(store, apps).map_err(|e| failure::store(&e))?);
     // Before any of it is removed.
     let needing = if damage.is_empty() {
         Vec::new()
@@ -72,10 +90,27 @@ pub fn store(store: &Store, repair: bool) -> Result<VerifyAnswer, Failure> {
     }
     let damage = damage.into_iter().zip(needing).map(|(damage, needing)| {
         let (Damage { path, problem }, Needing { images, releases }) = (damage, needing);
-        DamageEntry { path, problem, images, releases, instances: BTreeSet::new() }
+        DamageEntry { images, releases, ..DamageEntry::of(path, problem) }
     });
     let damage = damage.collect();
     Ok(VerifyAnswer { looked_at, damage, removed, instances: Vec::new() })
+}
+
+/// The releases that the log says can serve, and that are not there.
+fn gone(store: &Store, apps: &BTreeMap<AppName, AppState>) -> kiln_store::Result<Vec<Damage>> {
+    let there: BTreeSet<ReleaseId> = store.releases()?.into_iter().collect();
+    let mut gone = Vec::new();
+    for (app, state) in apps {
+        for release in state.held().difference(&there) {
+            let whose = match state.traffic.live() == Some(release) {
+                true => format!("serves app {app}"),
+                false => format!("can serve app {app} again"),
+            };
+            let problem = format!("it is missing, and the log says that it {whose}");
+            gone.push(Damage { path: store.release_path(release), problem });
+        }
+    }
+    Ok(gone)
 }
 
 /// What was found out about root mounts so far.

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use kiln_model::{Answer, AppName, AuditAnswer, AuditEntry, Command, Failure, PackageRule, ReleaseState};
+use kiln_model::{
+    Answer, AppName, AuditAnswer, AuditEntry, Command, Failure, PackageRule, ReleaseId, ReleaseState,
+};
 
 use crate::context::{Context, unexpected};
 use crate::table::table;
-use crate::words;
+use crate::{output, words};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +32,13 @@ pub(crate) struct Audit {
 pub(crate) fn run(args: &Audit, context: &Context) -> Result<(), Failure> {
     let command = Command::Audit { app: args.app.clone(), package: args.package.clone() };
     match context.ask(&command)? {
-        Answer::Audit(audit) => context.output.result(&audit, || words_for(&audit)),
+        Answer::Audit(audit) => {
+            let told = |(release, damage): (&ReleaseId, &String)| {
+                format!("nothing can be said of release {}: {damage}", release.short())
+            };
+            output::warn(&audit.damaged.iter().map(told).collect::<Vec<_>>());
+            context.output.result(&audit, || words_for(&audit))
+        }
         other => Err(unexpected(&other)),
     }
 }

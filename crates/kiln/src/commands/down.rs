@@ -24,8 +24,8 @@ pub(crate) fn run(_: &Down, context: &Context) -> Result<(), Failure> {
     };
     if let Some(why) = &unrecorded {
         output::warn(&[format!(
-            "the operation log says nothing of this ({}): the next control plane that can read it brings up again what \
-             served; `kiln log --repair` makes it readable",
+            "the operation log says nothing of this ({}): the next control plane that can start brings up again what \
+             served; `kiln serve` says what it takes for that",
             why.message
         )]);
     }

@@ -5,15 +5,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kiln_api::this_process;
+use kiln_control::Offline;
 use kiln_model::{Answer, Command, ExitCode, Failure, ImportAnswer, SecretName, SecretValue};
 
-use crate::context::{Context, unexpected};
+use crate::context::{Context, require_root, unexpected};
+use crate::offline;
 
 const EXAMPLES: &str = "\
 Examples:
   kiln import hello.kiln                           a release, its images and packages
   kiln import hello.kiln --identity key.txt        and its secrets, which were encrypted to that key
-  kiln import hello.kiln --without-secrets         and leave them where they are";
+  kiln import hello.kiln --without-secrets         and leave them where they are
+
+Without a running host the state directory is worked on directly (--root, else the machine's): a host that does not start
+because a release is damaged starts again when that has been imported.";
 
 /// A release from a file that `kiln export` wrote; needs no network
 #[derive(Debug, Args)]
@@ -34,10 +40,23 @@ pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
         Failure::new(ExitCode::Usage, format!("`{}` is no path", args.file.display())).because(e.to_string())
     })?;
     let identity = args.identity.as_deref().map(identity).transpose()?;
-    match context.ask(&Command::Import { file, identity, without_secrets: args.without_secrets })? {
-        Answer::Imported(done) => context.output.result(&done, || words_for(&done)),
-        other => Err(unexpected(&other)),
-    }
+    let done = match context.client() {
+        Ok(_) => {
+            let command = Command::Import { file, identity, without_secrets: args.without_secrets };
+            match context.ask(&command)? {
+                Answer::Imported(done) => done,
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Err(unreachable) => {
+            // Only where there is a state directory: one that a host is to be started on, or that keeps it from starting.
+            let root = context.root_without_host().filter(|root| root.join("version").is_file());
+            let store = offline::store(&root.ok_or(unreachable)?)?;
+            require_root("kiln import")?;
+            Offline::open(store)?.import(&file, identity.as_ref(), args.without_secrets, &this_process())?
+        }
+    };
+    context.output.result(&done, || words_for(&done))
 }
 
 /// The text of a file of identities.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_api::this_process;
-use kiln_control::secrets::{LostKey, Offline};
+use kiln_control::{LostKey, Offline};
 use kiln_model::{
     Answer, AppName, Command, ExitCode, Failure, SecretAnswer, SecretEntry, SecretName, SecretValue,
     SecretVersion,
@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use crate::app;
 use crate::args::Named;
 use crate::context::{Context, require_root, unexpected};
-use crate::offline;
 use crate::table::table;
 use crate::words::moment;
+use crate::{offline, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,7 +91,7 @@ pub(crate) fn run(args: Secret, context: &Context) -> Result<(), Failure> {
 /// From the host, or, where none runs, from the state directory itself.
 fn answer(command: Command, context: &Context) -> Result<Answer, Failure> {
     let unreachable = match context.client() {
-        Ok(client) => return client.run(&command, &mut |_| {}),
+        Ok(_) => return context.ask(&command),
         Err(failure) => failure,
     };
     let Some(root) = context.root_without_host() else { return Err(unreachable) };
@@ -103,7 +103,10 @@ fn answer(command: Command, context: &Context) -> Result<Answer, Failure> {
             let (app, lost_key) = (named(app)?, LostKey::of(new_key));
             Offline::open(store)?.set(app, name, &value, lost_key, &by).map(Answer::Secret)
         }
-        Command::SecretList { app } => Offline::open(store)?.list(&named(app)?).map(Answer::Secrets),
+        Command::SecretList { app } => {
+            let warn = &mut |warning| output::warn(&[warning]);
+            Offline::open(store)?.list(&named(app)?, warn).map(Answer::Secrets)
+        }
         Command::SecretRemove { app, name, version } => {
             Offline::open(store)?.remove(named(app)?, name, version, &by).map(|()| Answer::Done)
         }

@@ -83,19 +83,50 @@ fn damaged(damage: &DamageEntry) -> String {
     format!("{}: {}{needing}", damage.path.display(), damage.problem)
 }
 
-fn hint(answer: &VerifyAnswer, repaired: bool) -> &'static str {
-    let is_of_release =
-        |damage: &DamageEntry| damage.path.parent().is_some_and(|dir| dir.ends_with("releases"));
-    if !answer.damage.is_empty() && answer.damage.iter().all(is_of_release) {
-        return "a release is written again by `kiln import` of an export of it, or by a deploy of the spec and the lock \
-                it was made from; no bake does";
+/// What kinds of damage there are, in the order of the hints about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Log,
+    Release,
+    Secret,
+    Made,
+}
+
+impl Kind {
+    fn of(damage: &DamageEntry) -> Self {
+        // The key of secrets is in their directory itself, a value three further down.
+        let is_in =
+            |part: &str, depth| damage.path.ancestors().nth(depth).is_some_and(|dir| dir.ends_with(part));
+        let kinds = [("log", 1, Self::Log), ("releases", 1, Self::Release)];
+        let secrets = [("secrets", 1, Self::Secret), ("secrets", 3, Self::Secret)];
+        let found = kinds.into_iter().chain(secrets).find(|(part, depth, _)| is_in(part, *depth));
+        found.map_or(Self::Made, |(_, _, kind)| kind)
     }
-    match (answer.damage.is_empty(), repaired) {
-        (true, _) => "an instance that differs is replaced when it ends: `kiln instances` has its process",
-        (false, true) => "run `kiln bake` for what was removed to be made again, then `kiln verify`",
-        (false, false) => {
-            "`kiln verify --repair` removes objects, images and packages that are damaged, and the next `kiln bake` of \
-             what needs them makes them again"
+
+    fn hint(self, repaired: bool) -> &'static str {
+        match (self, repaired) {
+            (Self::Log, _) => "`kiln log --repair` puts the log together again",
+            (Self::Release, _) => {
+                "a release is written again by `kiln import` of an export of it, or by a deploy of the spec and the lock \
+                 it was made from; no bake does"
+            }
+            (Self::Secret, _) => {
+                "`kiln secret set NAME` of what `kiln secret list` marks seals the value again, where the key is gone with \
+                 --new-key; a key from a backup opens what was sealed with it"
+            }
+            (Self::Made, true) => "run `kiln bake` for what was removed to be made again, then `kiln verify`",
+            (Self::Made, false) => {
+                "`kiln verify --repair` removes objects, images and packages that are damaged, and the next `kiln bake` of \
+                 what needs them makes them again"
+            }
         }
     }
+}
+
+fn hint(answer: &VerifyAnswer, repaired: bool) -> String {
+    let kinds: BTreeSet<Kind> = answer.damage.iter().map(Kind::of).collect();
+    if kinds.is_empty() {
+        return "an instance that differs is replaced when it ends: `kiln instances` has its process".into();
+    }
+    kinds.into_iter().map(|kind| kind.hint(repaired)).collect::<Vec<_>>().join("; ")
 }

@@ -16,6 +16,7 @@ mod commit;
 mod contents;
 mod damaged_image;
 mod damaged_log;
+mod damaged_release;
 mod deploys;
 mod disks;
 mod edges;

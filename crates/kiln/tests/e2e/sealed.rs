@@ -109,3 +109,31 @@ fn a_damaged_secret_is_told_of_and_set_again_and_the_others_are_as_ever() {
     assert!(removed.status.success(), "{}", said(&removed));
     assert_eq!(place.listed(), [("API_KEY".into(), true)]);
 }
+
+/// Whoever goes back has no time to look for a backup: what is up needs no key, what is not says so before it is made.
+#[test]
+fn going_back_needs_no_key_while_the_release_is_up() {
+    let place = Place::new();
+    let first = place.host.deploy(&place.project);
+    place.project.say("newer");
+    let newer = place.host.deploy(&place.project);
+    let key = place.path("key");
+    let away = place.path("away");
+    fs::rename(&key, &away).unwrap();
+    let back = place.host.kiln(&["rollback"]);
+    assert!(back.status.success(), "{}", said(&back));
+    assert_eq!(place.host.live(), first);
+    fs::rename(&away, &key).unwrap();
+    place.project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    place.host.deploy(&place.project);
+    let is_gone = |release: &str| {
+        let now = place.host.json(&["instances"]);
+        now.as_array().unwrap().iter().all(|i| i["release"] != release)
+    };
+    place.host.wait_until("the first fleet is gone", || is_gone(&first) && is_gone(&newer));
+    fs::rename(&key, &away).unwrap();
+    let refused = place.host.kiln(&["rollback", &first]);
+    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
+    assert!(said(&refused).contains(key.to_str().unwrap()) && is_gone(&first), "{}", said(&refused));
+    fs::rename(&away, &key).unwrap();
+}

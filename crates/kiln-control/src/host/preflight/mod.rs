@@ -70,7 +70,7 @@ pub(super) fn limits<'a>(
 }
 
 /// The services of a release that have no fleet yet.
-fn new_services<'a>(
+pub(super) fn new_services<'a>(
     release: &'a Release,
     state: &'a AppState,
 ) -> impl Iterator<Item = (&'a ServiceName, &'a ReleaseService)> {
