@@ -2,7 +2,8 @@
 //!
 //! The first of these that is there: the file that `KILN_SECRETS_KEY_FILE` names, the credential `kiln-secrets-key` a
 //! service manager has passed (`$CREDENTIALS_DIRECTORY`), the file `secrets/key` of the state directory, which is
-//! made with the first secret. One that is gone is not made again by itself: it would open nothing of what is there. With one of the first two, whoever copies the state directory has copied no secret.
+//! made with the first secret. One that is gone is not made again by itself: it would open nothing of what is there.
+//! With one of the first two, whoever copies the state directory has copied no secret.
 
 use std::env;
 use std::fs;
