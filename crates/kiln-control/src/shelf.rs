@@ -47,7 +47,11 @@ impl StoredHistory {
         kiln_store::boundary::refuse("append to the operation log", || "log/operations.jsonl".into())?;
         let mut log = lock(&self.0);
         match record {
-            Record::Replaced { .. } => log.append_in_need(record),
+            // What keeps running what runs, and what makes room.
+            Record::Replaced { .. }
+            | Record::Reinforced { .. }
+            | Record::Renumbered { .. }
+            | Record::Collected { .. } => log.append_in_need(record),
             _ => log.append(record),
         }
         .map(drop)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 
 use crate::failing_disk::{FailingDisk, beginning, forget};
 use crate::host::{KILN, TestHost, said};
@@ -93,13 +94,18 @@ fn a_disk_that_fills_up_during_a_deploy_holds_it_up_and_nothing_else() {
     is_held_up_and_no_more(TestHost::start_in(disk.path()), || disk.fill(), "no space left");
 }
 
-/// Nobody can deploy; who dies is replaced all the same, again and again.
+/// Nobody can deploy; who dies is replaced all the same, again and again, and old releases can be let go.
 #[test]
 fn a_disk_that_is_full_lets_nobody_stay_dead() {
     let disk = SmallDisk::mount();
     let host = TestHost::start_in(disk.path());
-    let live = host.deploy(&Project::example("hello"));
-    let load = host.load();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    let releases = ["one", "two", "three"].map(|page| {
+        project.say(page);
+        host.deploy(&project)
+    });
+    let (live, load) = (host.live(), host.load());
     let full = disk.fill();
     let refused =
         (0..100).map(|n| host.kiln(&[["pin", "unpin"][n % 2], &live])).find(|o| !o.status.success());
@@ -115,6 +121,7 @@ fn a_disk_that_is_full_lets_nobody_stay_dead() {
             well.filter(|i| i["id"] != dies["id"]).count() == 4
         });
     }
+    assert_eq!(host.json(&["gc", "--keep", "0"])["releases"], json!([releases[0]]));
     drop(full);
     assert!(host.kiln(&["pin", &live]).status.success());
     assert_eq!(load.stop().failures, []);

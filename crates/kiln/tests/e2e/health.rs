@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
-const PROBE: &str = r#"health    = { exec = ["/bin/sh", "-c", "test -e /tmp/ready || exit 9; test ! -e /tmp/sick || { echo the disk is sad >&2; exit 7; }"], interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
+/// Whoever is ready serves, too: a script says that it is before the server it executes listens (port 8080 is 1F90).
+const PROBE: &str = r#"health    = { exec = ["/bin/sh", "-c", "test -e /tmp/ready || exit 9; grep -q :1F90.00000000:0000.0A /proc/net/tcp || exit 8; test ! -e /tmp/sick || { echo the disk is sad >&2; exit 7; }"], interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
 
 const PORT: &str = r#"health    = { tcp = true, interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
 
