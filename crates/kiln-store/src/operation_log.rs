@@ -111,7 +111,9 @@ impl OperationLog {
     /// [`StoreError::Damaged`] if somebody else has written to it; otherwise what the system refused. The entry is not in
     /// the log then.
     pub fn append(&mut self, entry: &impl Serialize) -> Result<u64> {
-        self.put(entry, Self::hold_back)
+        self.is_as_it_was_left()?;
+        self.hold_back()?;
+        self.put(entry)
     }
 
     /// The same for what keeps running what runs: there is room for it on a disk that is full, too.
@@ -119,20 +121,18 @@ impl OperationLog {
     /// # Errors
     /// As [`OperationLog::append`].
     pub fn append_in_need(&mut self, entry: &impl Serialize) -> Result<u64> {
-        self.put(entry, |log| {
-            let _ = log.hold_back();
-            Ok(())
-        })
+        self.is_as_it_was_left()?;
+        // If there is no more, what is held back must do.
+        let _ = self.hold_back();
+        self.put(entry)
     }
 
-    fn put(&mut self, entry: &impl Serialize, prepare: impl Fn(&mut Self) -> Result<()>) -> Result<u64> {
+    fn put(&mut self, entry: &impl Serialize) -> Result<u64> {
         let line = Line { seq: self.end.seq + 1, prev: self.end.hash, entry };
         let mut bytes = serde_json::to_vec(&line)
             .map_err(|source| StoreError::Encode { path: self.path.clone(), source })?;
         let hash = Sha256::of(&bytes);
         bytes.push(b'\n');
-        self.is_as_it_was_left()?;
-        prepare(self)?;
         if let Err(e) = self.write_at_end(&bytes) {
             // What is left of it would count as an entry if its newline got to disk after all. If it cannot be cut off
             // now, that is tried again: by `mend`, by the next append.

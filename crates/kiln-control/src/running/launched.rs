@@ -51,9 +51,12 @@ impl Launched {
         if self.arguments == expected {
             return self.environment(env, given);
         }
-        let title = self.length == expected.len() as u64 && self.is_title();
-        let renamed = words.first().is_none_or(|name| self.name() != name);
-        if title || renamed && !self.is_title() || matches!(started, Started::Script(_)) {
+        let is_its_own_doing = match started {
+            Started::Script(_) => true,
+            Started::Program(_) if self.is_title() => self.length == expected.len() as u64,
+            Started::Program(_) => words.first().is_none_or(|name| self.name() != name),
+        };
+        if is_its_own_doing {
             return Vec::new();
         }
         vec![
