@@ -12,6 +12,7 @@ use crate::failing_disk::{FailingDisk, beginning, forget};
 use crate::host::{KILN, TestHost, said};
 use crate::luck::SmallDisk;
 use crate::project::Project;
+use crate::trace::hears;
 
 fn log_of(host: &TestHost) -> PathBuf {
     host.root.path().join("log/operations.jsonl")
@@ -35,15 +36,6 @@ fn newer(host: &TestHost, old: &str) -> Vec<Pid> {
     let new = instances.as_array().unwrap().iter().filter(|i| i["release"] != old);
     let pid = |i: &serde_json::Value| Pid::from_raw(i32::try_from(i["pid"].as_i64()?).ok()?);
     new.map(|i| pid(i).expect("its process")).collect()
-}
-
-/// Whether a process has a handler for `signal`; what pid 1 of a namespace has none for is lost.
-fn hears(pid: &Pid, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let caught =
-        status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("the signals it catches");
-    let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
-    caught & (1 << (signal.as_raw() - 1)) != 0
 }
 
 fn without_checks(project: &Project) {
@@ -71,7 +63,7 @@ fn is_held_up_and_no_more<T>(mut host: TestHost, spoiled: impl FnOnce() -> T, sa
     let refused = refused.expect("it cannot be written");
     assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
     let new = newer(&host, &old);
-    host.wait_until("they can be told", || new.iter().all(|pid| hears(pid, Signal::USR1)));
+    host.wait_until("they can be told", || new.iter().all(|pid| hears(*pid, Signal::USR1)));
     new.iter().for_each(|pid| kill_process(*pid, Signal::USR1).expect("it runs"));
     host.wait_until("it waits for the disk", || waits(says));
     assert_eq!(host.live(), old);

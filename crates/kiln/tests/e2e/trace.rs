@@ -101,3 +101,12 @@ fn cgroups() -> BTreeSet<String> {
     }
     found
 }
+
+/// Whether a process has a handler for `signal`; what pid 1 of a namespace has none for is lost.
+pub(crate) fn hears(pid: Pid, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught =
+        status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("the signals it catches");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
+    caught & (1 << (signal.as_raw() - 1)) != 0
+}

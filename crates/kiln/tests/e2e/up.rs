@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{KILN, address, baked_root, lines, said};
 use crate::project::Project;
-use crate::trace::Traces;
+use crate::trace::{Traces, hears};
 
 struct Up {
     child: Child,
@@ -95,12 +95,12 @@ fn ctrl_c_at_any_moment_leaves_nothing_behind() {
         while begun.elapsed() < Duration::from_millis(moment) {
             let _ = up.lines.recv_timeout(Duration::from_millis(moment).saturating_sub(begun.elapsed()));
         }
+        let hears = hears(Pid::from_child(&up.child), Signal::INT);
         up.interrupt();
         let status = up.child.wait().unwrap();
-        assert!(
-            status.code().is_some() || moment == 0,
-            "it was ended by a signal after {moment} ms: {status}"
-        );
+        // What has not come as far as to have a handler, which on a busy machine may be after any of these moments,
+        // has made nothing yet.
+        assert!(status.code().is_some() || !hears, "it was ended by a signal after {moment} ms: {status}");
         traces.assert_none(root.path());
     }
     let mut up = Up::start(&project, root.path());
