@@ -113,9 +113,7 @@ impl Peer {
     }
 
     fn believe(&self, said: &Said, trust: &Trust) -> Origin {
-        // The last one that somebody trusted saw and that is not trusted itself; what is before it may be invented.
-        let chain: Vec<IpAddr> = said.chain.iter().map_while(|node| forwarded::address(node)).collect();
-        let ip = chain.iter().find(|ip| !trust.covers(**ip)).or(chain.last()).copied().unwrap_or(self.ip);
+        let ip = client_among(&said.chain, trust).map_or(self.ip, |(_, ip)| ip);
         let scheme = match said.proto.as_deref() {
             Some("https") => Scheme::Https,
             Some("http") => Scheme::Http,
@@ -166,12 +164,34 @@ impl Said {
             chain => chain,
         };
         let of_the_client = |what| forwarded::of_the_client(&elements, trust, what);
-        let proto = headers.get(FORWARDED_PROTO).and_then(|v| v.to_str().ok()).map(str::to_ascii_lowercase);
+        let proto = proto_of_the_client(headers, &chain, trust);
         let proto = proto.or_else(|| of_the_client(|e| e.proto.as_ref()).map(|p| p.to_ascii_lowercase()));
         let host = of_the_client(|e| e.host.as_ref()).filter(|_| !headers.contains_key(FORWARDED_HOST));
         let host = host.filter(|host| host.bytes().all(|byte| is_of_a_host(&byte)));
         Self { chain, proto, host: host.and_then(|host| HeaderValue::from_str(host).ok()) }
     }
+}
+
+/// Who of a chain is the client, and where in it: the last one that somebody trusted saw and that is not trusted itself.
+/// What is before it may be invented.
+fn client_among(chain: &[String], trust: &Trust) -> Option<(usize, IpAddr)> {
+    let seen = chain.iter().map_while(|node| forwarded::address(node)).enumerate();
+    let mut last = None;
+    for (place, ip) in seen {
+        last = Some((place, ip));
+        if !trust.covers(ip) {
+            break;
+        }
+    }
+    last
+}
+
+/// How the client asked by `X-Forwarded-Proto`, in which each proxy may have set the only element or added its own: that
+/// of the proxy that saw the client, which has the client's place.
+fn proto_of_the_client(headers: &HeaderMap, chain: &[String], trust: &Trust) -> Option<String> {
+    let said = listed(headers, &FORWARDED_PROTO);
+    let place = client_among(chain, trust).map_or(0, |(place, _)| place);
+    said.get(place).or(said.last()).map(|proto| proto.to_ascii_lowercase())
 }
 
 /// Who asked, in the words of `X-Forwarded-For`.
@@ -244,6 +264,27 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 192.0.2.9, 10.1.1.1, 10.0.0.1");
         assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn how_the_client_asked_is_found_where_each_proxy_adds_how_it_was_asked() {
+        let seen = "6.6.6.6, 192.0.2.9, 10.1.1.1";
+        for (said, scheme) in [
+            (&["https, http"][..], "https"),
+            (&["http, https"], "http"),
+            // Before the client anything may be invented, in a line of its own or not.
+            (&["https, http, http"], "http"),
+            (&["https", "http", "http"], "http"),
+            (&["HTTPS"], "https"),
+            (&["https, gopher"], "https"),
+            (&[""], "http"),
+        ] {
+            let mut fields = vec![("x-forwarded-for", seen)];
+            fields.extend(said.iter().map(|said| ("x-forwarded-proto", *said)));
+            let (ip, found, headers) = introduced("10.0.0.1", &fields);
+            assert_eq!((ip.as_str(), found), ("192.0.2.9", scheme), "{said:?}");
+            assert_eq!(headers.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), [scheme], "{said:?}");
+        }
     }
 
     #[test]
