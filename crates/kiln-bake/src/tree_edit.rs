@@ -35,6 +35,14 @@ impl TreeEdit {
         &self.tree
     }
 
+    /// All names of all files that have several.
+    pub(crate) fn shared_names(&self) -> Vec<Vec<u8>> {
+        further_names(&self.tree)
+            .into_iter()
+            .flat_map(|(first, others)| [first].into_iter().chain(others))
+            .collect()
+    }
+
     /// What is at `path`, to change its attributes.
     pub(crate) fn node_mut(&mut self, path: &[u8]) -> Option<&mut Node> {
         self.tree.get_mut(path)

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{baked, locked, order, printed};
-use kiln_model::{LockedPackage, Sha256};
+use kiln_model::{ImageHandle, LockedPackage, Sha256};
 use kiln_store::Store;
 use tar::EntryType;
 
@@ -38,11 +38,11 @@ const PREINST: &str = "#!/bin/sh\nset -e\necho $0 $* $DPKG_MAINTSCRIPT_PACKAGE >
                        rm postinst\n";
 
 /// A package whose members are compressed with zstd.
-fn deb(script: &str, data: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
+fn deb(preinst: &str, script: &str, data: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
     let control = [
         (EntryType::Regular, "./control", 0o644, "", CONTROL),
         (EntryType::Regular, "./postinst", 0o755, "", script),
-        (EntryType::Regular, "./preinst", 0o644, "", PREINST),
+        (EntryType::Regular, "./preinst", 0o644, "", preinst),
     ];
     let mut out = ar::Builder::new(Vec::new());
     for (name, bytes) in [
@@ -55,13 +55,33 @@ fn deb(script: &str, data: &[(EntryType, &str, u32, &str, &str)]) -> Vec<u8> {
     out.into_inner().unwrap()
 }
 
+/// An image of the base and the package.
+fn installed(deb: &[u8], store: &Store) -> ImageHandle {
+    let mut lock = locked(&order(Path::new("/"), &[]), store);
+    let package = LockedPackage {
+        name: "handmade".into(),
+        version: "1".into(),
+        architecture: "all".into(),
+        suite: "bookworm".into(),
+        path: "pool/handmade.deb".into(),
+        size: deb.len() as u64,
+        sha256: Sha256::of(deb),
+    };
+    store.put_package(&package.sha256, &mut &*deb).unwrap();
+    let order = order(Path::new("/"), &["handmade"]);
+    let image = lock.images.get_mut(&order.image).unwrap();
+    image.packages.push(package);
+    image.packages.sort_by(|a, b| a.name.cmp(&b.name));
+    image.request = order.lock_request();
+    let record = baked(&order, &lock, store).record;
+    store.handle(&record.digest).unwrap()
+}
+
 #[test]
 fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_tree() {
     // Where images keep what they hold: what is below /tmp is not kept.
     let (state, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/opt").unwrap());
     let store = Store::open(state.path()).unwrap();
-    let base = order(Path::new("/"), &[]);
-    let mut lock = locked(&base, &store);
     // A shell's date; in Perl time(2), and gettimeofday(2) itself.
     let script = "#!/bin/sh\nset -e\ndate +%s >/etc/now\nsleep 1\ndate +%s >>/etc/now\n\
                   perl -e 'print time, \"\\n\"' >>/etc/now\n\
@@ -69,6 +89,7 @@ fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_t
                   echo $SOURCE_DATE_EPOCH >>/etc/now\n";
     let (up, out) = ("../../../../../..", outside.path().to_str().unwrap());
     let bytes = deb(
+        PREINST,
         script,
         &[
             (EntryType::Symlink, "./srv/out", 0o777, out, ""),
@@ -77,23 +98,7 @@ fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_t
             (EntryType::Regular, "./srv/up/climbed", 0o644, "", "x"),
         ],
     );
-    let package = LockedPackage {
-        name: "handmade".into(),
-        version: "1".into(),
-        architecture: "all".into(),
-        suite: "bookworm".into(),
-        path: "pool/handmade.deb".into(),
-        size: bytes.len() as u64,
-        sha256: Sha256::of(&bytes),
-    };
-    store.put_package(&package.sha256, &mut bytes.as_slice()).unwrap();
-    let order = order(Path::new("/"), &["handmade"]);
-    let image = lock.images.get_mut(&order.image).unwrap();
-    image.packages.push(package);
-    image.packages.sort_by(|a, b| a.name.cmp(&b.name));
-    image.request = order.lock_request();
-    let record = baked(&order, &lock, &store).record;
-    let handle = store.handle(&record.digest).unwrap();
+    let handle = installed(&bytes, &store);
     let told = printed(&handle, &["/bin/cat", "/etc/now"]);
     let times: Vec<&str> = told.lines().collect();
     assert!(times.len() == 5 && times.iter().all(|time| *time == times[4]), "{told}");
@@ -111,4 +116,45 @@ fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_t
     // And not where the same names lead on the host.
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     assert!(!Path::new("/climbed").exists());
+}
+
+/// As under dpkg, which unpacks a package after its `preinst`.
+#[test]
+fn what_comes_with_a_package_is_not_there_when_its_preinst_runs() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let preinst = "#!/bin/sh\nset -e\nmkdir -m 700 /usr/share/handmade\necho before >/usr/share/handmade/before\n\
+                   dpkg-divert --package handmade --add --rename --divert /etc/issue.aside /etc/issue\n";
+    let script = "#!/bin/sh\nset -e\ntest -e /usr/share/handmade/data\n";
+    let deb = deb(
+        preinst,
+        script,
+        &[
+            (EntryType::Regular, "./etc/issue", 0o644, "", "ours"),
+            (EntryType::Directory, "./usr/share/handmade", 0o755, "", ""),
+            (EntryType::Regular, "./usr/share/handmade/data", 0o644, "", "data"),
+        ],
+    );
+    let image = installed(&deb, &store);
+    let files = ["/etc/issue", "/usr/share/handmade/before", "/usr/share/handmade/data"];
+    assert_eq!(printed(&image, &[&["/bin/cat"], &files[..]].concat()), "oursbefore\ndata");
+    assert!(printed(&image, &["/bin/cat", "/etc/issue.aside"]).contains("Debian"));
+    // A directory that is there already stays as it is.
+    assert_eq!(printed(&image, &["/bin/stat", "-c", "%a", "/usr/share/handmade"]), "700\n");
+    // The package has no list of digests, so of its own files there is nothing to say.
+    assert_eq!(printed(&image, &["/usr/bin/dpkg", "--verify"]), "");
+}
+
+/// Of Debian's own packages: one that diverts six programs of gzip's, with their pages of the manual.
+#[test]
+fn what_a_package_diverts_is_there_under_its_other_name() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = order(Path::new("/"), &["zutils"]);
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let image = store.handle(&record.digest).unwrap();
+    assert_eq!(printed(&image, &["/usr/bin/dpkg", "--verify"]), "");
+    assert_eq!(printed(&image, &["/usr/bin/dpkg-divert", "--truename", "/bin/zcat"]), "/bin/zcat.gzip\n");
+    assert!(printed(&image, &["/bin/zcat.gzip", "--version"]).contains("(gzip)"));
+    assert!(printed(&image, &["/bin/zcat", "--version"]).contains("zutils"));
 }

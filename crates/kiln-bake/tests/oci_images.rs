@@ -158,6 +158,53 @@ fn files_users_links_dirs_and_a_build_go_over_it() {
     assert!(shown(&store, &record).iter().any(|line| line.starts_with("/usr/lib/data 700 100:100 dir")));
 }
 
+/// Whichever of its names it is changed by, and whatever happens to the others.
+#[test]
+fn a_file_with_several_names_stays_one_when_a_build_changes_it() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut layer = Layer::new().dir("t", 0o755).dir("bin", 0o755).program("bin/busybox", &busybox());
+    for file in ["content", "mode", "moved", "gone", "apart", "both", "as-it-was"] {
+        let (first, second) = (format!("t/{file}-1"), format!("t/{file}-2"));
+        layer = layer.file(&first, &[b'x'; 300]).hardlink(&second, &first);
+    }
+    let run = json!({"Entrypoint": ["/bin/busybox"]});
+    Image::of(&[layer.symlink("bin/sh", "busybox").done()], run).layout(&project.path().join("base"), "x");
+    let mut order = from_oci(project.path(), "./base");
+    let build =
+        "set -e; b=/bin/busybox; cd /t; echo two >>content-1; $b cat content-2 >/seen; $b chmod 600 mode-2
+$b mv moved-1 moved-3; echo three >>moved-3; $b rm gone-1; echo two >>gone-2
+echo new >new; $b mv new apart-1; echo 1 >>both-1; echo 2 >>both-2";
+    order.build = vec![BuildStep::Line(build.into())];
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let image = store.handle(&record.digest).unwrap();
+    // Each name, how many its file has, its mode and size; the same number at the end is the same file.
+    let stat = ["/bin/busybox", "sh", "-c", "cd /t; /bin/busybox stat -c '%n %h %a %s %i' * /seen"];
+    let told = printed(&image, &stat);
+    let lines: Vec<(&str, &str)> = told.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    let name = |line: &str| line.split(' ').next().unwrap().to_owned();
+    let first = |inode: &str| name(lines.iter().find(|(_, other)| *other == inode).unwrap().0);
+    let told: Vec<String> = lines.iter().map(|(line, inode)| format!("{line} {}", first(inode))).collect();
+    let expected = [
+        "apart-1 1 644 4 apart-1",
+        "apart-2 1 644 300 apart-2",
+        "as-it-was-1 2 644 300 as-it-was-1",
+        "as-it-was-2 2 644 300 as-it-was-1",
+        "both-1 2 644 304 both-1",
+        "both-2 2 644 304 both-1",
+        "content-1 2 644 304 content-1",
+        "content-2 2 644 304 content-1",
+        "gone-2 1 644 304 gone-2",
+        "mode-1 2 600 300 mode-1",
+        "mode-2 2 600 300 mode-1",
+        "moved-2 2 644 306 moved-2",
+        "moved-3 2 644 306 moved-2",
+        // The build itself saw it so.
+        "/seen 1 644 304 /seen",
+    ];
+    assert_eq!(told, expected);
+}
+
 #[test]
 fn what_is_wrong_with_an_image_is_said_and_nothing_is_kept() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

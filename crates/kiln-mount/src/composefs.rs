@@ -84,6 +84,8 @@ pub fn composefs_with_upper<'a>(
     let place = layer::clone_of(parent)?;
     overlay.set_fd("upperdir", open_inside(&place, upper_dir)?)?;
     overlay.set_fd("workdir", open_inside(&place, work_dir)?)?;
+    // A file stays one file whichever of its names it is changed by.
+    overlay.set("index", "on")?;
     overlay.flag("volatile")?;
     overlay.mount(INERT)
 }

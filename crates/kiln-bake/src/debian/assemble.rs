@@ -49,6 +49,8 @@ pub(crate) struct Assembly<'a> {
     owners: HashMap<Vec<u8>, usize>,
     /// Directories that were there before: as they are.
     settled: HashSet<Vec<u8>>,
+    /// All directories, while somebody else has the tree.
+    known: HashSet<Vec<u8>>,
     diversions: Diversions,
     epoch: i64,
 }
@@ -66,6 +68,7 @@ impl<'a> Assembly<'a> {
             old: 0,
             owners: HashMap::new(),
             settled: HashSet::new(),
+            known: HashSet::new(),
             diversions: Diversions::default(),
             epoch,
         };
@@ -81,8 +84,7 @@ impl<'a> Assembly<'a> {
         epoch: i64,
         store: &Store,
     ) -> Result<Self, AssembleError> {
-        let settled =
-            before.iter().filter(|(_, node)| node.is_directory()).map(|(p, _)| p.to_vec()).collect();
+        let settled = directories(&before);
         let diversions = Diversions::of(&before, store)?;
         let mut assembly = Self {
             edit: TreeEdit::new(before),
@@ -90,6 +92,7 @@ impl<'a> Assembly<'a> {
             old: old.len(),
             owners: HashMap::new(),
             settled,
+            known: HashSet::new(),
             diversions,
             epoch,
         };
@@ -102,14 +105,24 @@ impl<'a> Assembly<'a> {
         Ok(assembly)
     }
 
-    /// The tree as it is, for whoever changes it and gives it back with [`Assembly::resume`].
+    /// The tree, when all is in it.
     pub(crate) fn take_tree(&mut self) -> Tree {
         std::mem::replace(&mut self.edit, TreeEdit::new(Tree::new())).into_tree()
     }
 
-    /// Goes on with `tree`, in which files may have been diverted.
+    /// The tree as it is, for whoever changes it and gives it back with [`Assembly::resume`].
+    pub(crate) fn lend_tree(&mut self) -> Tree {
+        let tree = self.take_tree();
+        self.known = directories(&tree);
+        tree
+    }
+
+    /// Goes on with `tree`, in which files may have been diverted; directories that are new in it were there before the
+    /// packages to come.
     pub(crate) fn resume(&mut self, tree: Tree, store: &Store) -> Result<(), AssembleError> {
         self.diversions = Diversions::of(&tree, store)?;
+        let known = std::mem::take(&mut self.known);
+        self.settled.extend(directories(&tree).into_iter().filter(|path| !known.contains(path)));
         self.edit = TreeEdit::new(tree);
         Ok(())
     }
@@ -220,4 +233,8 @@ impl<'a> Assembly<'a> {
     pub(crate) fn packages(&self) -> (&[Package<'a>], &[Package<'a>]) {
         self.packages.split_at(self.old)
     }
+}
+
+fn directories(tree: &Tree) -> HashSet<Vec<u8>> {
+    tree.iter().filter(|(_, node)| node.is_directory()).map(|(path, _)| path.to_vec()).collect()
 }

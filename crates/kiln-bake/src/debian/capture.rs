@@ -2,7 +2,8 @@
 //!
 //! A character device 0:0 says that a path is gone; a directory with the xattr `trusted.overlay.opaque` hides what
 //! the image has below it. Contents are read through the mount, because a file whose attributes alone changed has
-//! none in the upper directory.
+//! none in the upper directory. Of a file with several names only those are there that it was changed by; which others are
+//! its own as well, the mount knows (`index=on`).
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -42,8 +43,11 @@ fn on<'a, E: Into<io::Error>>(attempted: &'static str, path: &'a Path) -> impl F
 
 /// `tree`, the image's own, with everything that was written at `place`. New contents go to `batch`.
 pub(crate) fn captured(place: &Workplace, tree: Tree, batch: &Batch) -> Result<Tree, CaptureError> {
-    let mut capture = Capture { place, batch, edit: TreeEdit::new(tree), names: HashMap::new() };
+    let edit = TreeEdit::new(tree);
+    let shared = edit.shared_names();
+    let mut capture = Capture { place, batch, edit, names: HashMap::new(), changed: HashMap::new() };
     capture.directory(&place.upper, Path::new("/"))?;
+    capture.other_names(&shared)?;
     Ok(capture.edit.into_tree())
 }
 
@@ -70,8 +74,10 @@ struct Capture<'a> {
     place: &'a Workplace,
     batch: &'a Batch,
     edit: TreeEdit,
-    /// Where a file with several names was met first.
+    /// Where a file with several names was met first, by its inode in the upper directory.
     names: HashMap<(u64, u64), Vec<u8>>,
+    /// The same by its inode in the mount.
+    changed: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl Capture<'_> {
@@ -97,8 +103,15 @@ impl Capture<'_> {
             self.edit.clear(path);
         }
         let node = self.node(upper, inside, meta)?;
-        let bad = |e| CaptureError { attempted: "keep", path: inside.into(), source: io::Error::other(e) };
-        self.edit.put(path, node).map_err(bad)
+        self.put(path, node)
+    }
+
+    fn put(&mut self, path: &[u8], node: Node) -> Result<(), CaptureError> {
+        self.edit.put(path, node).map_err(|e| CaptureError {
+            attempted: "keep",
+            path: OsStr::from_bytes(path).into(),
+            source: io::Error::other(e),
+        })
     }
 
     fn node(&mut self, upper: &Path, inside: &Path, stat: &Metadata) -> Result<Node, CaptureError> {
@@ -129,6 +142,26 @@ impl Capture<'_> {
         })
     }
 
+    /// Lets the names in `shared` that nobody touched, but whose file was changed by another name, be names of that.
+    fn other_names(&mut self, shared: &[Vec<u8>]) -> Result<(), CaptureError> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        for name in shared {
+            let is_untouched = self.edit.tree().get(name).is_some()
+                && fs::symlink_metadata(below(&self.place.upper, name)).is_err();
+            if !is_untouched {
+                continue;
+            }
+            let merged = below(&self.place.root, name);
+            let seen = fs::symlink_metadata(&merged).map_err(on("look at", &merged))?;
+            if let Some(first) = self.changed.get(&(seen.dev(), seen.ino())) {
+                self.put(name, Node::Hardlink(first.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
     fn file(&mut self, inside: &Path, stat: &Metadata, meta: Meta) -> Result<Node, CaptureError> {
         let path = inside.as_os_str().as_bytes();
         if stat.nlink() > 1 {
@@ -137,11 +170,20 @@ impl Capture<'_> {
                 return Ok(Node::Hardlink(first.clone()));
             }
         }
-        let merged = self.place.root.join(inside.strip_prefix("/").unwrap_or(inside));
+        let merged = below(&self.place.root, path);
         let mut file = File::open(&merged).map_err(on("open", &merged))?;
+        if stat.nlink() > 1 {
+            let seen = file.metadata().map_err(on("look at", &merged))?;
+            self.changed.insert((seen.dev(), seen.ino()), path.to_vec());
+        }
         let content = self.batch.keep(&mut file, stat.len()).map_err(on("keep the content of", &merged))?;
         Ok(Node::File(meta, content))
     }
+}
+
+/// `path` below `top`.
+fn below(top: &Path, path: &[u8]) -> PathBuf {
+    top.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
 }
 
 /// The id inside the tree. Programs in the sandbox run with ids of the host, and whether a file system keeps those or

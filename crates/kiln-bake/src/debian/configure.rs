@@ -86,21 +86,21 @@ impl ConfigureError {
 pub(crate) struct Unpacked<'a> {
     /// Those to be configured.
     pub(crate) packages: &'a [Package<'a>],
-    /// Those of them whose `preinst` has its turn before their own files are there.
-    pub(crate) diverting: &'a [usize],
+    /// Those of them whose files are laid after their `preinst` has had its turn.
+    pub(crate) late: &'a [usize],
     /// "Now".
     pub(crate) epoch: i64,
 }
 
-/// `tree` with what the `preinst` of the diverting packages wrote, whose files are not there yet.
-pub(crate) fn diverted(
+/// `tree` with what the `preinst` of the late packages wrote, whose files are not there yet.
+pub(crate) fn before_their_files(
     unpacked: &Unpacked<'_>,
     tree: Tree,
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let steps = unpacked.diverting.iter().map(|i| preinst(&unpacked.packages[*i], unpacked.epoch));
-    let steps = steps.collect::<std::io::Result<Vec<_>>>().map_err(ConfigureError::Step)?;
+    let steps =
+        steps(unpacked, &plan(unpacked.packages, unpacked.late).before).map_err(ConfigureError::Step)?;
     written_by(&steps, &[], unpacked.epoch, tree, store, report)
 }
 
@@ -111,7 +111,8 @@ pub(crate) fn configured(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let steps = steps(unpacked).map_err(ConfigureError::Step)?;
+    let steps =
+        steps(unpacked, &plan(unpacked.packages, unpacked.late).after).map_err(ConfigureError::Step)?;
     written_by(&steps, unpacked.packages, unpacked.epoch, tree, store, report)
 }
 
@@ -156,7 +157,7 @@ fn judged(
     }
 }
 
-fn steps(unpacked: &Unpacked<'_>) -> std::io::Result<Vec<Step>> {
+fn steps(unpacked: &Unpacked<'_>, plan: &[Doing]) -> std::io::Result<Vec<Step>> {
     let (packages, epoch) = (unpacked.packages, unpacked.epoch);
     let step = |doing: &Doing| match doing {
         Doing::Preinst(i) => preinst(&packages[*i], epoch),
@@ -164,7 +165,7 @@ fn steps(unpacked: &Unpacked<'_>) -> std::io::Result<Vec<Step>> {
         Doing::Configure(some) => dpkg(&[], packages, some, epoch),
         Doing::ConfigureTheRest => dpkg(&["--pending"], packages, &[], epoch),
     };
-    plan(packages, unpacked.diverting).iter().map(step).collect()
+    plan.iter().map(step).collect()
 }
 
 fn dpkg(options: &[&str], packages: &[Package<'_>], some: &[usize], epoch: i64) -> std::io::Result<Step> {

@@ -11,16 +11,22 @@ use crate::content;
 
 const DPKG: &str = "/var/lib/dpkg";
 
-/// Enters the new packages of `assembly`, beside those that are installed.
-pub(crate) fn enter(assembly: &mut Assembly<'_>, store: &Store, batch: &Batch) -> Result<(), AssembleError> {
+/// Enters `some` of the new packages of `assembly`, beside those that are installed or entered already.
+pub(crate) fn enter(
+    assembly: &mut Assembly<'_>,
+    some: &[usize],
+    store: &Store,
+    batch: &Batch,
+) -> Result<(), AssembleError> {
     for dir in ["alternatives", "parts", "updates", "triggers", "info"] {
         assembly.ensure_directory(&format!("{DPKG}/{dir}"))?;
     }
     let (old, new) = assembly.packages();
+    let entered: Vec<Package<'_>> = some.iter().map(|i| new[*i].clone()).collect();
     let (old, new) = (old.to_vec(), new.to_vec());
-    new.iter().try_for_each(|package| info(assembly, package, batch))?;
+    entered.iter().try_for_each(|package| info(assembly, package, batch))?;
     let mut status = content::read(assembly.tree(), &format!("{DPKG}/status"), store)?;
-    new.iter().for_each(|package| status.extend_from_slice(status_stanza(package).as_bytes()));
+    entered.iter().for_each(|package| status.extend_from_slice(status_stanza(package).as_bytes()));
     assembly.file(&format!("{DPKG}/status"), 0o644, &status, batch)?;
     assembly.file(&format!("{DPKG}/info/format"), 0o644, b"1\n", batch)?;
     for empty in ["available", "diversions"] {
@@ -29,8 +35,9 @@ pub(crate) fn enter(assembly: &mut Assembly<'_>, store: &Store, batch: &Batch) -
             assembly.file(&path, 0o644, b"", batch)?;
         }
     }
-    let unincorporated = activated(&old, &new);
-    assembly.file(&format!("{DPKG}/triggers/Unincorp"), 0o644, unincorporated.as_bytes(), batch)?;
+    let mut unincorporated = content::read(assembly.tree(), &format!("{DPKG}/triggers/Unincorp"), store)?;
+    unincorporated.extend_from_slice(activated(&old, &entered).as_bytes());
+    assembly.file(&format!("{DPKG}/triggers/Unincorp"), 0o644, &unincorporated, batch)?;
     for (file, text) in interests(old.iter().chain(&new)) {
         assembly.file(&format!("{DPKG}/triggers/{file}"), 0o644, text.as_bytes(), batch)?;
     }

@@ -1,9 +1,9 @@
 //! One step of installing packages: the tree of the step before, with some more packages in it, configured.
 
 use kiln_model::Tree;
-use kiln_store::{Batch, Store};
+use kiln_store::Store;
 
-use super::assemble::{AssembleError, Assembly};
+use super::assemble::Assembly;
 use super::configure::{self, Unpacked};
 use super::package::Package;
 use super::{database, normalise};
@@ -33,24 +33,36 @@ pub(crate) fn built(
         Some(before) => Assembly::over(before, step.old, step.new, step.epoch, store)?,
         None => Assembly::of_nothing(step.new, step.architecture, step.epoch)?,
     };
-    // In an empty tree there is nothing to divert, and nothing to run a script with.
-    let diverts = |i: &usize| !step.old.is_empty() && step.new[*i].may_divert();
-    let (diverting, others): (Vec<usize>, Vec<usize>) = (0..step.new.len()).partition(diverts);
-    others.iter().try_for_each(|i| assembly.lay(*i))?;
-    let batch = store.objects().batch()?;
-    enter(&mut assembly, store, &batch)?;
-    batch.commit()?;
-    let unpacked = Unpacked { packages: step.new, diverting: &diverting, epoch: step.epoch };
-    if !diverting.is_empty() {
-        let tree = configure::diverted(&unpacked, assembly.take_tree(), store, report)?;
+    let (late, others): (Vec<usize>, Vec<usize>) = (0..step.new.len()).partition(|i| is_late(step, *i));
+    unpack(&mut assembly, &others, store)?;
+    let unpacked = Unpacked { packages: step.new, late: &late, epoch: step.epoch };
+    if !late.is_empty() {
+        let tree = configure::before_their_files(&unpacked, assembly.lend_tree(), store, report)?;
         assembly.resume(tree, store)?;
-        diverting.iter().try_for_each(|i| assembly.lay(*i))?;
+        unpack(&mut assembly, &late, store)?;
     }
     let configured = configure::configured(&unpacked, assembly.take_tree(), store, report)?;
     normalise::normalised(configured, step.epoch, store)
 }
 
-fn enter(assembly: &mut Assembly<'_>, store: &Store, batch: &Batch) -> Result<(), AssembleError> {
-    database::enter(assembly, store, batch)?;
-    assembly.file(POLICY.0, 0o755, POLICY.1, batch)
+/// Whether a new package's own `preinst` must have run before its files are there, and before dpkg knows them for its own:
+/// it would not move aside what it takes for a file of the package that asks for it.
+fn is_late(step: &Step<'_>, new: usize) -> bool {
+    let package = &step.new[new];
+    let is_shared = |path: &[u8]| {
+        let others = step.old.iter().chain(step.new).filter(|other| other.name() != package.name());
+        others.into_iter().any(|other| other.data.get(path).is_some())
+    };
+    // In an empty tree there is nothing to run a script with.
+    !step.old.is_empty() && package.preinst_minds_its_files(&is_shared)
+}
+
+/// Lays the files of some of the new packages, and lets dpkg know them.
+fn unpack(assembly: &mut Assembly<'_>, some: &[usize], store: &Store) -> Result<(), BakeError> {
+    some.iter().try_for_each(|new| assembly.lay(*new))?;
+    let batch = store.objects().batch()?;
+    database::enter(assembly, some, store, &batch)?;
+    assembly.file(POLICY.0, 0o755, POLICY.1, &batch)?;
+    batch.commit()?;
+    Ok(())
 }

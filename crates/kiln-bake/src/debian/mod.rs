@@ -49,7 +49,7 @@ const LAYERS: &str = "debian-layers-1";
 /// Which of them is the tree of a lock, and "now" in it.
 const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 10";
+pub(crate) const RECIPE: &str = "kiln debian recipe 11";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 

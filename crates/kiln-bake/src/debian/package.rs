@@ -1,5 +1,7 @@
 //! One package of an image: what the lock says of it, and what is in it.
 
+use std::collections::HashSet;
+
 use memchr::memmem;
 
 use kiln_model::{Content, LockedPackage, Node, Tree};
@@ -93,9 +95,16 @@ impl<'a> Package<'a> {
         self.control_file("preinst").is_some()
     }
 
-    /// Whether what it wants done then may be to divert files of other packages: it must come before its own files.
-    pub(crate) fn may_divert(&self) -> bool {
-        self.control_file("preinst").is_some_and(|script| memmem::find(script, b"dpkg-divert").is_some())
+    /// Whether it matters to what it wants done then that its own files are not there yet: it may divert those of other
+    /// packages in their places, or names something that comes with it and, of directories, with nobody else.
+    pub(crate) fn preinst_minds_its_files(&self, is_shared: &dyn Fn(&[u8]) -> bool) -> bool {
+        let Some(script) = self.control_file("preinst").map(own_lines) else { return false };
+        let conffiles: HashSet<&str> = self.conffiles().collect();
+        let is_conffile = |path: &[u8]| std::str::from_utf8(path).is_ok_and(|path| conffiles.contains(path));
+        memmem::find(&script, b"dpkg-divert").is_some()
+            || self.data.iter().any(|(path, node)| {
+                is_named(&script, path) && !is_conffile(path) && !(node.is_directory() && is_shared(path))
+            })
     }
 
     /// The paths of its configuration files. Lines that begin with a flag speak of files to remove, of which a new
@@ -110,6 +119,30 @@ impl<'a> Package<'a> {
     pub(crate) fn replaces(&self, other: &Package<'_>) -> bool {
         relation::list(self.replaces).any(|r| r.name == other.name() && r.accepts(&other.locked.version))
     }
+}
+
+/// What a script does itself: without its comments, and without what it leaves to dpkg's own helper, which does nothing
+/// where the package was not installed before.
+fn own_lines(script: &[u8]) -> Vec<u8> {
+    let mut own = Vec::new();
+    let mut is_the_helpers = false;
+    for line in script.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.trim_ascii();
+        let continues = is_the_helpers;
+        is_the_helpers |= text.starts_with(b"dpkg-maintscript-helper");
+        if !is_the_helpers && !continues && !text.starts_with(b"#") {
+            own.extend_from_slice(line);
+        }
+        is_the_helpers &= text.ends_with(b"\\");
+    }
+    own
+}
+
+/// Whether `script` names `path`, and not only a longer one beside it.
+fn is_named(script: &[u8], path: &[u8]) -> bool {
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+-~".contains(byte);
+    path.len() > 1
+        && memmem::find_iter(script, path).any(|at| !script.get(at + path.len()).is_some_and(goes_on))
 }
 
 fn file<'a>(control: &'a Tree, name: &str) -> Option<&'a [u8]> {
@@ -148,5 +181,45 @@ pub(crate) mod testing {
     /// Adds a file to a part of a package.
     pub(crate) fn add(part: &mut Tree, path: &str, text: &str) {
         part.insert(path, Node::File(root_meta(0o755, 0), Content::Inline(text.into()))).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minds(preinst: &str) -> bool {
+        let (locked, mut deb) = testing::package("app", "");
+        for path in ["/etc", "/usr", "/usr/share", "/usr/share/app", "/usr/share/doc"] {
+            deb.data.insert(path, Node::Directory(crate::tree_edit::root_meta(0o755, 0))).unwrap();
+        }
+        for path in ["/etc/app.conf", "/usr/share/app/data"] {
+            testing::add(&mut deb.data, path, "");
+        }
+        testing::add(&mut deb.control, "/conffiles", "/etc/app.conf\n");
+        testing::add(&mut deb.control, "/preinst", preinst);
+        let is_shared = |path: &[u8]| path != b"/usr/share/app";
+        Package::new(&locked, &deb).unwrap().preinst_minds_its_files(&is_shared)
+    }
+
+    #[test]
+    fn whose_preinst_minds_its_files() {
+        for preinst in [
+            "dpkg-divert --add --rename /bin/x",
+            "rm -rf /usr/share/app",
+            "rm -rf \"/usr/share/app/\"",
+            "test -e /usr/share/app/data || true",
+            "dpkg-maintscript-helper rm_conffile /etc/x 1 \\\n -- \"$@\"\nrm -rf /usr/share/app\n",
+        ] {
+            assert!(minds(preinst), "{preinst}");
+        }
+        for preinst in [
+            "#!/bin/sh\nset -e\n# /usr/share/app is ours\nadduser app\n",
+            "mkdir -p /usr/share/doc/x /usr/share/application /usr/share/app-1",
+            "mv /etc/app.conf /etc/app.conf.old",
+            "dpkg-maintscript-helper symlink_to_dir /usr/share/app 1 \\\n  -- /usr/share/app\n",
+        ] {
+            assert!(!minds(preinst), "{preinst}");
+        }
     }
 }

@@ -20,20 +20,33 @@ pub(crate) enum Doing {
     ConfigureTheRest,
 }
 
-/// All there is to do for `packages`, in order; the `preinst` of some has been run.
-pub(crate) fn plan(packages: &[Package<'_>], has_run: &[usize]) -> Vec<Doing> {
+/// All there is to do for some packages, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// While the late ones' files are not there yet.
+    pub(crate) before: Vec<Doing>,
+    /// When all is there.
+    pub(crate) after: Vec<Doing>,
+}
+
+/// What there is to do for `packages`; the files of the `late` ones come after their `preinst`.
+pub(crate) fn plan(packages: &[Package<'_>], late: &[usize]) -> Plan {
     let count = packages.len();
     let mut planner = Planner {
         packages,
         names: names(packages),
-        begun: (0..count).map(|i| has_run.contains(&i)).collect(),
+        begun: vec![false; count],
+        laid: (0..count).map(|i| !late.contains(&i)).collect(),
         configured: vec![false; count],
         todo: Vec::new(),
     };
+    late.iter().for_each(|i| planner.preinst(*i));
+    let before = std::mem::take(&mut planner.todo);
+    planner.laid.fill(true);
     planner.base();
     (0..count).for_each(|i| planner.preinst(i));
     planner.todo.push(Doing::ConfigureTheRest);
-    planner.todo
+    Plan { before, after: planner.todo }
 }
 
 /// Who goes by a name, really or by providing it.
@@ -51,6 +64,8 @@ struct Planner<'p, 'a> {
     names: HashMap<&'a str, Vec<usize>>,
     /// Whose `preinst` has been taken care of.
     begun: Vec<bool>,
+    /// Whose files are there.
+    laid: Vec<bool>,
     configured: Vec<bool>,
     todo: Vec<Doing>,
 }
@@ -62,6 +77,7 @@ impl Planner<'_, '_> {
         if base.is_empty() {
             return;
         }
+        base.retain(|i| !self.configured[*i]);
         base.sort_by_key(|i| (self.packages[*i].name() != "base-passwd", *i));
         base.iter().for_each(|i| self.configured[*i] = true);
         base.iter().for_each(|i| self.preinst(*i));
@@ -75,7 +91,8 @@ impl Planner<'_, '_> {
         let before = self.with_all_needed(self.meant_by(self.packages[package].pre_depends));
         let before: Vec<usize> =
             before.into_iter().filter(|i| !self.configured[*i] && *i != package).collect();
-        if !before.is_empty() {
+        // What is not there cannot be configured: two that are late and need each other so have to do without.
+        if !before.is_empty() && before.iter().all(|i| self.laid[*i]) {
             before.iter().for_each(|i| self.preinst(*i));
             before.iter().for_each(|i| self.configured[*i] = true);
             self.todo.push(Doing::Configure(before));
@@ -137,14 +154,28 @@ mod tests {
             Doing::Preinst(3),
             Doing::ConfigureTheRest,
         ];
-        assert_eq!(plan(&packages, &[]), expected);
-        let without = [
-            Doing::Preinst(2),
-            Doing::Preinst(0),
-            Doing::ConfigureByForce(vec![2, 0, 4]),
-            Doing::Preinst(5),
-            Doing::ConfigureTheRest,
+        assert_eq!(plan(&packages, &[]), Plan { before: Vec::new(), after: expected.into() });
+    }
+
+    /// What a late one pre-depends on is configured before its `preinst`, and not again.
+    #[test]
+    fn a_preinst_that_comes_before_its_files_has_what_it_pre_depends_on() {
+        let all = [
+            package("adduser", "Depends: passwd\n", false),
+            package("app", "", true),
+            package("db", "Pre-Depends: adduser\n", true),
+            package("needy", "Pre-Depends: db\n", true),
+            package("passwd", "", true),
         ];
-        assert_eq!(plan(&packages, &[3]), without);
+        let packages: Vec<_> = all.iter().map(|(l, d)| Package::new(l, d).unwrap()).collect();
+        let before = vec![
+            Doing::Preinst(4),
+            Doing::Configure(vec![0, 4]),
+            Doing::Preinst(2),
+            // Nothing of db is there.
+            Doing::Preinst(3),
+        ];
+        let after = vec![Doing::Preinst(1), Doing::ConfigureTheRest];
+        assert_eq!(plan(&packages, &[2, 3]), Plan { before, after });
     }
 }
