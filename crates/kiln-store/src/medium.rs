@@ -51,8 +51,7 @@ pub trait Medium: fmt::Debug + Send + Sync {
     fn cut(&self, length: u64) -> io::Result<()>;
 }
 
-const NEXT: &str =
-    "put back the file that was there; or start the host again, which goes on from what is there then";
+const NEXT: &str = "put back the file that was there; or a copy of it, and start the host again";
 
 /// A real file.
 #[derive(Debug)]

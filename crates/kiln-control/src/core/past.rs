@@ -13,6 +13,8 @@ pub struct Past {
     pub(super) generation: Generation,
     /// What the ids of all fleets there ever were begin with.
     fleets: BTreeSet<String>,
+    /// Whether it was put together from what could be read, and nothing was planned since then.
+    is_repaired: bool,
 }
 
 impl Past {
@@ -23,8 +25,10 @@ impl Past {
             Record::SecretSet { .. } | Record::SecretRemoved { .. } => return,
             Record::Begun { plan, .. } => {
                 self.generation = self.generation.max(plan.generation);
+                self.is_repaired = false;
                 self.fleets.extend(plan.steps.iter().filter_map(|step| fleet_of(&step.action)));
             }
+            Record::Repaired { .. } => self.is_repaired = true,
             _ => {}
         }
         match self.apps.get_mut(record.app()) {
@@ -46,6 +50,13 @@ impl Past {
     /// Whether an instance was once a member of a fleet, or ran for a hook. Those of checks are neither.
     pub(super) fn had_member(&self, id: &InstanceId) -> bool {
         id.as_str().rsplit_once('-').is_some_and(|(fleet, _)| self.fleets.contains(fleet))
+    }
+
+    /// Whether an instance was made for a plan that is newer than all of these. Who repairs a log knows that entries are
+    /// missing.
+    pub(crate) fn ends_before(&self, id: &InstanceId) -> bool {
+        let generation = id.as_str().rsplit('-').nth(1).and_then(|part| part.parse().ok());
+        !self.is_repaired && generation.is_some_and(|generation| Generation(generation) > self.generation)
     }
 }
 

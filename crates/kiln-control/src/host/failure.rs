@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_model::{AppName, ExitCode, Failure, ReleaseId, SecretName};
+use kiln_model::{AppName, ExitCode, Failure, InstanceId, ReleaseId, SecretName};
 use kiln_store::{Store, StoreError};
 
 use crate::world::Trouble;
@@ -61,6 +61,18 @@ pub(crate) fn cannot_start(app: &AppName, release: &ReleaseId, root: &Path, erro
          file from a backup; until then what runs serves on, and `kiln down` ends it",
         root.display()
     ))
+}
+
+/// Of a host whose operation log lacks what was appended last: whatever was made since would be taken for nobody's.
+pub(crate) fn log_ends_before(instance: &InstanceId, more: usize, root: &Path) -> Failure {
+    let others = if more == 0 { "runs".into() } else { format!("and {more} more run") };
+    let log = root.join("log/operations.jsonl");
+    Failure::new(ExitCode::Host, "the host cannot go on: more runs than its operation log tells of")
+        .because(format!("{instance} {others}, and {} ends before that was planned", log.display()))
+        .hint(
+            "put back the file that was there, or what is missing at its end; until then what runs serves on, and `kiln down` \
+             ends it",
+        )
 }
 
 /// Whether a file of the store is in the part of it that is called so, so far down.

@@ -35,6 +35,7 @@ mod successors;
 mod told_secrets;
 pub(crate) mod verify;
 mod wait;
+mod what_runs;
 pub(crate) mod without_history;
 
 use std::net::SocketAddr;
@@ -113,7 +114,7 @@ impl LocalHost {
         failure::refuse_memory_disk(&store)?;
         let held = HostLock::take(&store).map_err(|e| failure::store(&e))?;
         let (log, past) = told_secrets::open_log(&store, &held)?;
-        needs_what_runs(&store, &past)?;
+        what_runs::is_described(&store, &past)?;
         let history = StoredHistory::of(log);
         let waker = Arc::new(Waker::default());
         let processes = Arc::new(Processes::start(&config, &store, waker.clone())?);
@@ -130,6 +131,7 @@ impl LocalHost {
         processes: Arc<Processes>,
     ) -> Result<Self, Failure> {
         let engine = processes.engine();
+        what_runs::is_in_the_log(&store, &*engine, &past)?;
         let (wake, clock) = (waker.clone(), SystemClock);
         let prober = Prober::start(engine.clone(), Arc::new(clock), move || wake.wake())
             .map_err(|e| failure::system("start the thread that asks instances how they are", &e))?;
@@ -316,17 +318,6 @@ impl LocalHost {
     pub(crate) fn each_record(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
         self.history.read(each).map_err(|e| failure::store(&e))
     }
-}
-
-/// Refuses to begin where a release is damaged that something runs of, before anything of that is touched.
-fn needs_what_runs(store: &Store, past: &Past) -> Result<(), Failure> {
-    for (app, state) in past.apps() {
-        for release in state.up() {
-            let cannot = |e| failure::cannot_start(app, &release, store.root(), &e);
-            store.release(&release).map_err(cannot)?;
-        }
-    }
-    Ok(())
 }
 
 /// What a thread does.

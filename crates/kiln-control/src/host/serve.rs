@@ -272,6 +272,6 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
         Refusal::NothingThere => Failure::new(ExitCode::Usage, refusal.to_string()),
         Refusal::Unsound(_) => Failure::new(ExitCode::Bug, refusal.to_string()),
         Refusal::Unrecorded(_) => Failure::new(ExitCode::Host, refusal.to_string())
-            .hint("is there space on the disk of the state directory?"),
+            .hint("nothing was begun; try again when what is in its way is gone"),
     }
 }

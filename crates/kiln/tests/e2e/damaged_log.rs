@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::host::{KILN, TestHost, said};
+use crate::host::{KILN, TestHost, in_time, said};
 use crate::project::Project;
 
 fn kiln(host: &TestHost, command: &[&str]) -> Output {
@@ -76,4 +76,51 @@ fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
     assert!(host.page().contains("newer"));
     let refused = kiln(&host, &["log", "--repair"]);
     assert_eq!(refused.status.code(), Some(9), "a control plane works with it: {}", said(&refused));
+}
+
+/// A log that is gone, or lacks its end, tells of nothing that runs: it is missed, and what serves is nobody's stray.
+#[test]
+fn a_host_whose_log_lacks_its_end_ends_nothing() {
+    let mut host = TestHost::start();
+    let project = Project::example("hello");
+    host.deploy(&project);
+    project.say("newer");
+    let live = host.deploy(&project);
+    let before = pids(&host);
+    let path = host.root.path().join("log/operations.jsonl");
+    host.leave_control();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let newest = whole.rfind("\"entry\":\"begun\"").unwrap();
+    let older = &whole[..=whole[..newest].rfind('\n').unwrap()];
+    let refused = |log: Option<&str>| {
+        match log {
+            Some(log) => std::fs::write(&path, log).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let mut serve = Command::new(KILN);
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--root"]).arg(host.root.path());
+        let refused = in_time(serve);
+        let text = said(&refused);
+        assert_eq!(refused.status.code(), Some(9), "{text}");
+        for says in ["more runs than its operation log tells of", path.to_str().unwrap(), "kiln down"] {
+            assert!(text.contains(says), "expected `{says}` in: {text}");
+        }
+        assert!(host.page().contains("newer"), "what runs serves on");
+    };
+    refused(Some(older));
+    refused(Some(""));
+    refused(None);
+    std::fs::write(&path, &whole).unwrap();
+    host.restart_control();
+    assert_eq!((host.live(), pids(&host)), (live, before), "nobody has noticed");
+
+    // Whoever has lost it can end everything, and begin anew.
+    host.leave_control();
+    std::fs::remove_file(&path).unwrap();
+    let down = kiln(&host, &["down"]);
+    assert!(down.status.success(), "{}", said(&down));
+    host.restart_elsewhere();
+    project.say("anew");
+    host.deploy(&project);
+    assert!(host.page().contains("anew"));
 }

@@ -15,6 +15,7 @@ use super::LocalHost;
 use super::serve::Asker;
 use crate::health::one_socket;
 use crate::probe;
+pub(in crate::host) use throwaway::is_throwaway;
 
 /// How often an instance that is starting is asked.
 const EAGER: Duration = Duration::from_millis(15);

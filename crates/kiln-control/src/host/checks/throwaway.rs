@@ -16,6 +16,9 @@ use crate::world::{Clock, Trouble};
 /// What one may use; generous, for a check is no place to run out of memory.
 const LIMITS: Limits = Limits { memory: ByteSize(1 << 30), cpu_millis: 2000, pids: 512, io: None };
 
+/// What the names of all of them begin with.
+const PREFIX: &str = "check-";
+
 /// How long the next keeper may take where one was killed with its holder.
 const NEXT_KEEPER: Duration = Duration::from_secs(10);
 
@@ -23,6 +26,13 @@ const NEXT_KEEPER: Duration = Duration::from_secs(10);
 pub(super) struct Throwaway<'a> {
     host: &'a LocalHost,
     id: InstanceId,
+}
+
+/// Whether an instance is one for a check. Of those that are not, none has a moment where its plan has a number.
+pub(in crate::host) fn is_throwaway(id: &InstanceId) -> bool {
+    let mut parts = id.as_str().rsplit('-').skip(1);
+    let is_moment = |part: &str| part.len() > "9999999999".len();
+    id.as_str().starts_with(PREFIX) && parts.next().is_some_and(is_moment)
 }
 
 impl LocalHost {
@@ -84,7 +94,7 @@ impl LocalHost {
     fn throwaway_id(&self, image: &ImageRecord) -> InstanceId {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let (moment, number) = (self.clock.now().0, MADE.fetch_add(1, Ordering::Relaxed));
-        format!("check-{}-{moment}-{number}", image.digest.short())
+        format!("{PREFIX}{}-{moment}-{number}", image.digest.short())
             .parse()
             .expect("letters, digits and dashes")
     }
