@@ -38,13 +38,21 @@ pub struct Keep {
     pub outputs: BTreeSet<InstanceId>,
     /// Images and packages that were written less than this ago stay: somebody may have baked one to deploy it next.
     pub grace: Duration,
+    /// Images that do not stay for that: they were deployed, and their releases go now.
+    pub served: BTreeSet<ImageDigest>,
     /// Whether caches go as well.
     pub caches: bool,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { releases: BTreeSet::new(), outputs: BTreeSet::new(), grace: GRACE, caches: false }
+        Self {
+            releases: BTreeSet::new(),
+            outputs: BTreeSet::new(),
+            grace: GRACE,
+            served: BTreeSet::new(),
+            caches: false,
+        }
     }
 }
 
@@ -83,7 +91,8 @@ impl Sweeper {
         }
         let named: BTreeSet<ImageDigest> = store.handmade()?.into_values().collect();
         for image in store.images()? {
-            if named.contains(&image) || is_young(&store.image_dir(&image).join("record.json"), keep.grace)? {
+            let is_young = || is_young(&store.image_dir(&image).join("record.json"), keep.grace);
+            if named.contains(&image) || (!keep.served.contains(&image) && is_young()?) {
                 marked.images.insert(image);
             }
         }
@@ -176,7 +185,7 @@ impl Store {
         for id in self.releases()?.into_iter().filter(|id| !keep.releases.contains(id)) {
             broom.release(self, &id)?;
         }
-        self.sweep_images(marked, keep.grace, &mut broom)?;
+        self.sweep_images(marked, keep, &mut broom)?;
         self.sweep_objects(marked, &mut broom)?;
         self.sweep_packages(marked, keep.grace, &mut broom)?;
         if let Some(needed) = &marked.packages {
@@ -239,11 +248,12 @@ impl Store {
         Ok(any.then_some(found))
     }
 
-    fn sweep_images(&self, marked: &Marked, grace: Duration, broom: &mut Broom) -> Result<()> {
+    fn sweep_images(&self, marked: &Marked, keep: &Keep, broom: &mut Broom) -> Result<()> {
         for name in names_in(&self.dir("images"), "")? {
             let Ok(digest) = name.parse::<ImageDigest>() else { continue };
             let dir = self.image_dir(&digest);
-            if !marked.images.contains(&digest) && !is_young(&dir, grace)? {
+            let has_served = keep.served.contains(&digest);
+            if !marked.images.contains(&digest) && (has_served || !is_young(&dir, keep.grace)?) {
                 let name = self.image(&digest)?.map(|record| record.name);
                 broom.swept.images.insert(digest, name);
                 broom.image(&dir)?;

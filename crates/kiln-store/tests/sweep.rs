@@ -130,6 +130,28 @@ fn an_image_that_was_just_baked_is_left_alone() {
     assert_eq!((store.images().unwrap(), objects(&store)), (vec![], 0));
 }
 
+/// Else the youngest releases would go first of all in vain: without them their images took as much room as before.
+#[test]
+fn an_image_goes_with_its_release_however_young() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((old, release), (new, _)) =
+        (sample::with_release(&store, "old"), sample::with_release(&store, "new"));
+    let keep = Keep { served: BTreeSet::from([old]), ..Keep::default() };
+    let sweeper = store.sweeper().unwrap();
+    let dry = sweeper.sweep(&keep, true).unwrap();
+    let swept = sweeper.sweep(&keep, false).unwrap();
+    assert_eq!(swept, dry, "a dry run tells the truth");
+    assert_eq!(swept.images.into_keys().collect::<Vec<_>>(), [old]);
+    assert_eq!((store.images().unwrap(), objects(&store)), (vec![new], 3));
+
+    // What another release needs stays, young or not.
+    let (image, kept) = sample::with_release(&store, "old");
+    assert_eq!((image, kept.id()), (old, release.id()));
+    let keep = Keep { releases: BTreeSet::from([kept.id()]), ..keep };
+    assert_eq!(sweeper.sweep(&keep, false).unwrap().images, Default::default());
+}
+
 #[test]
 fn a_handmade_image_stays_as_long_as_it_has_its_name() {
     let scratch = Scratch::new();

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Answer, AppName, AppState, ByteSize, Failure, GcAnswer, InstanceId, Millis, Record, ReleaseId, Swept,
-    Timestamp,
+    Answer, AppName, AppState, ByteSize, Failure, GcAnswer, ImageDigest, InstanceId, Millis, Record,
+    ReleaseId, Swept, Timestamp,
 };
 use kiln_store::boundary::stored;
 use kiln_store::{Keep, Sweeper};
@@ -33,6 +33,8 @@ struct Doomed {
     came: Timestamp,
     app: AppName,
     release: ReleaseId,
+    /// What it is made of; nothing where its document is damaged or gone.
+    images: BTreeSet<ImageDigest>,
 }
 
 impl LocalHost {
@@ -43,6 +45,10 @@ impl LocalHost {
         let mut doomed: Vec<Doomed> =
             apps.iter().flat_map(|(app, state)| doomed(app, state, wanted)).collect();
         doomed.sort_by_key(|d| d.came);
+        for one in &mut doomed {
+            let document = self.store.release(&one.release).ok();
+            one.images = document.iter().flat_map(|d| d.services.values()).map(|s| s.image).collect();
+        }
         let size = self.store.size().map_err(|e| failure::store(&e))?;
         let present = self.present(&apps)?;
         if let Some(limit) = wanted.bytes {
@@ -118,7 +124,8 @@ impl Present {
         };
         let outputs = self.outputs.iter().filter(is_kept).map(|(id, _)| id.clone()).collect();
         let grace = wanted.images_older_than.map_or(kiln_store::GRACE, Millis::duration);
-        Keep { releases, outputs, grace, caches: wanted.caches }
+        let served = doomed.iter().flat_map(|d| &d.images).copied().collect();
+        Keep { releases, outputs, grace, served, caches: wanted.caches }
     }
 }
 
@@ -151,6 +158,7 @@ fn doomed(app: &AppName, state: &AppState, wanted: &Wanted) -> Vec<Doomed> {
         came: s.came.at,
         app: app.clone(),
         release: s.release.clone(),
+        images: BTreeSet::new(),
     };
     older.filter(goes).map(doomed).collect()
 }
