@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_model::{AppName, ExitCode, Failure, InstanceId, ReleaseId, SecretName};
+use kiln_model::{AppName, ExitCode, Failure, InstanceId, ReleaseId, SecretName, ServiceName};
 use kiln_store::{Store, StoreError};
 
 use crate::world::Trouble;
@@ -89,6 +89,14 @@ pub(crate) fn shut(app: &AppName, name: &SecretName, whose: &str, error: &StoreE
     let failure = cause.causes.into_iter().fold(failure, Failure::because);
     let hint = cause.hint.unwrap_or_else(|| "`kiln secret list` tells more".into());
     failure.hint(format!("{}; nothing was made", hint.replace("NAME", name.as_str())))
+}
+
+/// Of a secret whose value is to be a variable as well, and has a byte that none can hold.
+pub(crate) fn no_variable(name: &SecretName, service: &ServiceName, variable: &str) -> Failure {
+    let message = format!("secret {name} cannot be the variable `{variable}` of service {service}");
+    Failure::new(ExitCode::Spec, message).because("its value has a NUL byte").hint(format!(
+        "its file /run/secrets/{name} holds any bytes: leave out `env` in kiln.toml; nothing was made"
+    ))
 }
 
 /// Of an operation log that cannot be continued: the host stays as it is until somebody decides.

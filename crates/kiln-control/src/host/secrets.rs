@@ -25,7 +25,7 @@ impl LocalHost {
         let PresentSecrets { versions, shut } =
             self.store.present_secrets(app).map_err(|e| failure::store(&e))?;
         let missing = project.spec.missing_secrets(&versions);
-        let Some(first) = missing.first() else { return Ok(versions) };
+        let Some(first) = missing.first() else { return self.fit_variables(project, versions) };
         if let Some((first, error)) = missing.iter().find_map(|m| Some((m, shut.get(&m.name)?))) {
             let whose = format!("service {}", first.service);
             return Err(failure::shut(app, &first.name, &whose, error));
@@ -39,6 +39,24 @@ impl LocalHost {
         let root = self.store.root().display();
         let command = format!("kiln secret set {} --app {app} --root {root} < FILE", first.name);
         Err(failure.hint(format!("`{command}` gives it one; nothing was made")))
+    }
+
+    /// The same, where each value that is to be a variable can be one: a variable ends at its first NUL, and no instance
+    /// could be started with it.
+    fn fit_variables(&self, project: &Project, versions: SecretVersions) -> Result<SecretVersions, Failure> {
+        let app = &project.spec.app;
+        for (service, needs) in &project.spec.services {
+            let variables =
+                needs.secrets.iter().filter_map(|(name, variable)| Some((name, variable.as_ref()?)));
+            for (name, variable) in variables {
+                let value = self.store.secret(app, name, &versions[name]);
+                let value = value.map_err(|e| failure::shut(app, name, &format!("service {service}"), &e))?;
+                if value.reveal().contains(&0) {
+                    return Err(failure::no_variable(name, service, variable));
+                }
+            }
+        }
+        Ok(versions)
     }
 
     /// Puts a release on the shelf, if the secret versions it holds still are there.

@@ -105,6 +105,24 @@ fn a_rollback_restores_the_secret_versions_of_its_release() {
     nobody_shows(&host, "first-value");
 }
 
+/// No instance could be started with it.
+#[test]
+fn a_value_that_no_variable_can_hold_is_refused_before_anything_is_made() {
+    let host = TestHost::start();
+    let project = project();
+    set(&host, "sesame\0open");
+    for command in ["plan", "deploy"] {
+        let refused = host.kiln(&[command, project.dir()]);
+        let text = said(&refused);
+        assert_eq!(refused.status.code(), Some(3), "{text}");
+        assert!(text.contains("API_KEY") && text.contains("`KEY`") && text.contains("a NUL byte"), "{text}");
+        assert!(!text.contains("sesame"), "{text}");
+    }
+    assert_eq!(host.json(&["instances", "--all"]), serde_json::json!([]), "nothing was made");
+    set(&host, "sesame");
+    host.deploy(&project);
+}
+
 fn nowhere_on_disk(dir: &Path, value: &str) {
     let found = std::process::Command::new("grep").args(["-rlaF", "--", value]).arg(dir).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the value is on the disk");
