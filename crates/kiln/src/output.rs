@@ -23,10 +23,21 @@ impl Output {
         value: &T,
         words: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let text = if self.json { json(value)? } else { words() };
-        // Whoever stops reading has seen enough.
-        let _ = line(&text);
-        Ok(())
+        all_of(&if self.json { json(value)? } else { words() })
+    }
+}
+
+/// Everything that was asked for, on stdout.
+///
+/// # Errors
+/// If not all of it could be written. Whoever stops reading has seen enough.
+pub(crate) fn all_of(text: &str) -> Result<(), Failure> {
+    match write(text) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            let message = "what was asked for could not be written to standard output";
+            Err(Failure::new(ExitCode::Host, message).because(e.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -37,12 +48,16 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
 
 /// One line (or several) on stdout.
 pub(crate) fn line(text: &str) -> Result<(), Closed> {
+    write(text).map_err(|_| Closed)
+}
+
+fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let text = text.trim_end_matches('\n');
     if text.is_empty() {
         return Ok(());
     }
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Closed)
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// What did not go well although the command did what it was asked.

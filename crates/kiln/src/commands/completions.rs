@@ -23,6 +23,5 @@ pub(crate) struct Completions {
 pub(crate) fn run(args: &Completions) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "kiln", &mut script);
-    let _ = output::line(&String::from_utf8_lossy(&script));
-    Ok(())
+    output::all_of(&String::from_utf8_lossy(&script))
 }

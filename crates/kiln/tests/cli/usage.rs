@@ -222,3 +222,24 @@ fn the_odds_as_a_picture() {
     assert!(place.kiln(&["odds", "--svg", "/dev/full"]).starts_with("status: 9\n"));
     assert!(place.kiln(&["odds", "--success", "101%"]).contains("`101%` is no probability"));
 }
+
+/// Exit code 0 says that all of it is there; whoever stops reading has seen enough.
+#[test]
+fn what_cannot_be_written_was_not_told() {
+    let place = Place::new();
+    let into = |file: &str, arguments: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        let output = place.process(arguments).stdout(full).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for arguments in [&["odds"][..], &["odds", "--json"], &["schema"], &["completions", "bash"]] {
+        let (code, told) = into("/dev/full", arguments);
+        assert_eq!(code, Some(9), "{arguments:?}: {told}");
+        assert!(told.contains("could not be written to standard output"), "{told}");
+        assert!(told.contains("No space left on device"), "{told}");
+    }
+    let (reading, writing) = rustix::pipe::pipe().unwrap();
+    drop(reading);
+    let output = place.process(&["odds"]).stdout(writing).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}
