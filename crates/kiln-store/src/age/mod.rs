@@ -37,6 +37,11 @@ pub enum AgeError {
     /// A text that is no recipient.
     #[error("`{0}` is no recipient: `age-keygen` prints one as `Public key: age1…`")]
     NotARecipient(String),
+    /// The key itself in place of whom it belongs to. It is not said again: messages are kept.
+    #[error(
+        "what was given is an identity, which is secret: `age-keygen -y FILE` prints the recipient it belongs to"
+    )]
+    AnIdentity,
     /// A file without an identity.
     #[error("there is no identity in it: `age-keygen -o FILE` writes one, as a line AGE-SECRET-KEY-1…")]
     NoIdentity,
@@ -61,9 +66,13 @@ impl FromStr for Recipient {
     type Err = AgeError;
 
     fn from_str(text: &str) -> Result<Self, AgeError> {
-        let decoded = bech32::decode(text.trim(), RECIPIENT);
+        let text = text.trim();
+        if text.get(..IDENTITY.len()).is_some_and(|start| start.eq_ignore_ascii_case(IDENTITY)) {
+            return Err(AgeError::AnIdentity);
+        }
+        let decoded = bech32::decode(text, RECIPIENT);
         let bytes = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-        bytes.map(Self).ok_or_else(|| AgeError::NotARecipient(text.trim().chars().take(80).collect()))
+        bytes.map(Self).ok_or_else(|| AgeError::NotARecipient(text.chars().take(80).collect()))
     }
 }
 
@@ -173,6 +182,12 @@ mod tests {
             ["", "age1", "age1ymc5u8d8d43zapyfmfvyv4yn5wjxj9xk0lu5ll7puzkgqq4rygwsd0vprx", "ssh-ed25519 AAAA"]
         {
             assert!(matches!(wrong.parse::<Recipient>(), Err(AgeError::NotARecipient(_))), "{wrong}");
+        }
+        let secret = KEYS.lines().last().unwrap();
+        for given in [secret.to_owned(), format!(" {}", secret.to_lowercase()), secret[..30].to_owned()] {
+            let refused = given.parse::<Recipient>().unwrap_err();
+            assert_eq!(refused, AgeError::AnIdentity);
+            assert!(!refused.to_string().contains(&secret[20..30]), "{refused}");
         }
     }
 
