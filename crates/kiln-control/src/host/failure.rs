@@ -58,8 +58,11 @@ pub(crate) fn cannot_start(app: &AppName, release: &ReleaseId, root: &Path, erro
     let failure = Failure::new(cause.code, message).because(cause.message);
     cause.causes.into_iter().fold(failure, Failure::because).hint(format!(
         "`kiln import FILE --root {}` of an export of the release writes its document again without a host, and so does the \
-         file from a backup; until then what runs serves on, and `kiln down` ends it",
-        root.display()
+         file from a backup. Where there is neither, deploy the same project with the same secrets on a host with another \
+         --root, by the kiln.toml and kiln.lock in {}: that makes the same release, to be exported there. Until then what runs \
+         serves on, and `kiln down` ends it",
+        root.display(),
+        root.join("releases").join(format!("{release}.documents")).display()
     ))
 }
 

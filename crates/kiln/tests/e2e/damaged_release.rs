@@ -131,3 +131,38 @@ fn a_host_whose_live_release_is_damaged_starts_again_after_an_import_without_it(
     assert_eq!((&log[0]["what"], &log[0]["to"]), (&"import".into(), &place.live.as_str().into()), "{log}");
     assert!(place.host.json(&["log", "--verify"])["entries"].as_u64().unwrap() > 5);
 }
+
+/// Same inputs, same release: another state directory makes the document that nobody has kept.
+#[test]
+fn a_live_release_of_which_there_is_no_export_is_made_again_elsewhere() {
+    let mut host = TestHost::start();
+    let project = Project::example("hello");
+    project.say("alone");
+    project.edit("kiln.toml", "instances = 4", "instances = 1");
+    let live = host.deploy(&project);
+    project.say("what was never deployed");
+    project.append("kiln.toml", "# edited since then");
+    host.leave_control();
+    let root = host.root.path().to_str().unwrap().to_owned();
+    let kept = host.root.path().join("releases").join(format!("{live}.documents"));
+    fs::remove_file(host.root.path().join("releases").join(format!("{live}.json"))).unwrap();
+    let alone = |command: &[&str]| {
+        Command::new(KILN).args(command).args(["--root", &root]).stdin(Stdio::null()).output().unwrap()
+    };
+    let says = ["another --root", kept.to_str().unwrap(), "the same release"];
+    refused(&alone(&["serve", "--listen", "127.0.0.1:0"]), &says);
+
+    project.say("alone");
+    for name in ["kiln.toml", "kiln.lock"] {
+        project.write(name, &fs::read_to_string(kept.join(name)).unwrap());
+    }
+    let other = TestHost::start();
+    assert_eq!(other.deploy(&project), live);
+    let file = other.root.path().join("again.kiln").to_str().unwrap().to_owned();
+    other.json(&["export", &live, "-o", &file]);
+    let imported = alone(&["import", &file]);
+    assert!(imported.status.success(), "{}", said(&imported));
+    host.restart_control();
+    assert_eq!(host.live(), live);
+    assert!(host.page().contains("alone"));
+}
