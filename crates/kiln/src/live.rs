@@ -1,9 +1,7 @@
 //! A picture of how things stand that is drawn again when they change: in place on a terminal, line by line
 //! elsewhere.
 
-use std::io::{IsTerminal, Write};
-
-use crate::output::Closed;
+use std::io::{self, IsTerminal, Write};
 
 /// How things stand.
 pub(crate) struct Picture {
@@ -39,7 +37,7 @@ impl Live {
 
     /// Shows a picture, if it is not what is shown already. Where pictures come one below the other, one that
     /// differs only in what changes all the time is not worth another.
-    pub(crate) fn show(&mut self, picture: Picture) -> Result<(), Closed> {
+    pub(crate) fn show(&mut self, picture: Picture) -> io::Result<()> {
         let text = if self.in_place { cut(&picture.text, width()) } else { picture.text };
         let seen = if self.in_place { text == self.shown } else { picture.steady == self.steady };
         if seen {
@@ -49,7 +47,7 @@ impl Live {
         let erased = if self.in_place { erase(&self.shown) } else { String::new() };
         let written = writeln!(self.out, "{erased}{text}").and_then(|()| self.out.flush());
         self.shown = text;
-        written.map_err(|_| Closed)
+        written
     }
 }
 

@@ -12,10 +12,6 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
 }
 
-/// Nobody reads stdout any more.
-#[derive(Debug)]
-pub(crate) struct Closed;
-
 impl Output {
     /// A result: `value` as JSON, or the words for it.
     pub(crate) fn result<T: Serialize>(
@@ -23,21 +19,8 @@ impl Output {
         value: &T,
         words: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        all_of(&if self.json { json(value)? } else { words() })
-    }
-}
-
-/// Everything that was asked for, on stdout.
-///
-/// # Errors
-/// If not all of it could be written. Whoever stops reading has seen enough.
-pub(crate) fn all_of(text: &str) -> Result<(), Failure> {
-    match write(text) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            let message = "what was asked for could not be written to standard output";
-            Err(Failure::new(ExitCode::Host, message).because(e.to_string()))
-        }
-        _ => Ok(()),
+        let text = if self.json { json(value)? } else { words() };
+        given(line(&text))
     }
 }
 
@@ -46,12 +29,22 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|e| Failure::from_error(ExitCode::Bug, &e))
 }
 
-/// One line (or several) on stdout.
-pub(crate) fn line(text: &str) -> Result<(), Closed> {
-    write(text).map_err(|_| Closed)
+/// Whether what was written on stdout has arrived, or nobody wants it: whoever stops reading has seen enough. What a full
+/// disk has not taken is missed by whoever looks there later, so nobody is told that all is well.
+pub(crate) fn given(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            let failure = Failure::new(ExitCode::Host, "the answer could not be written to standard output");
+            let hint =
+                "only the answer is lost: what was asked for is done; ask again where there is room for it";
+            Err(failure.because(e.to_string()).hint(hint))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn write(text: &str) -> io::Result<()> {
+/// One line (or several) on stdout.
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let text = text.trim_end_matches('\n');
     if text.is_empty() {

@@ -23,5 +23,5 @@ pub(crate) struct Completions {
 pub(crate) fn run(args: &Completions) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "kiln", &mut script);
-    output::all_of(&String::from_utf8_lossy(&script))
+    output::given(output::line(&String::from_utf8_lossy(&script)))
 }

@@ -30,7 +30,8 @@ Examples:
 ///
 /// The exit code is the command's; 128 and the number of the signal if one ended it; 127 if there is no such program in the
 /// instance, 126 if it cannot be executed. With nobody left to read its output (`kiln exec … | head`) it is ended, and the exit
-/// code is 141. If the session breaks off, or the instance is not there, it is one of Kiln's own: 9, or 2.
+/// code is 141. If the session breaks off, its output cannot be written here (a full disk), or the instance is not there, it
+/// is one of Kiln's own: 9, 9, or 2.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Exec {
@@ -74,9 +75,6 @@ pub(crate) fn run(args: Exec, context: &Context) -> Result<(), Failure> {
 
 /// Carries everything to and fro until the command has ended.
 fn converse(stream: &UnixStream, has_terminal: bool, json: bool) -> Result<Exit, Failure> {
-    let broken = |e: io::Error| {
-        Failure::new(ExitCode::Host, "the session broke off; the instance is replaced").because(e.to_string())
-    };
     let to = Arc::new(Mutex::new(stream.try_clone().map_err(broken)?));
     let typed = to.clone();
     thread::Builder::new().name("input".into()).spawn(move || carry_input(&typed)).map_err(broken)?;
@@ -88,7 +86,11 @@ fn converse(stream: &UnixStream, has_terminal: bool, json: bool) -> Result<Exit,
             }
         })?;
     }
-    hear(stream, json).map_err(broken)
+    hear(stream, json)
+}
+
+fn broken(e: io::Error) -> Failure {
+    Failure::new(ExitCode::Host, "the session broke off; the instance is replaced").because(e.to_string())
 }
 
 fn say(to: &Mutex<UnixStream>, part: &SessionPart) -> bool {
@@ -108,23 +110,27 @@ fn carry_input(to: &Mutex<UnixStream>) {
     say(to, &SessionPart::InputEnd);
 }
 
-fn hear(mut stream: &UnixStream, json: bool) -> io::Result<Exit> {
+fn hear(mut stream: &UnixStream, json: bool) -> Result<Exit, Failure> {
     let (mut parts, mut buffer) = (SessionParts::default(), vec![0; LONGEST_PART]);
     loop {
-        while let Some(part) = parts.next_part().map_err(io::Error::other)? {
+        while let Some(part) = parts.next_part().map_err(|e| broken(io::Error::other(e)))? {
             match part {
                 SessionPart::Output(stream, bytes) => {
-                    let shown = show(stream, &bytes, json);
-                    if nobody_reads(&shown) {
-                        return Ok(Exit::Signal { signal: rustix::process::Signal::PIPE.as_raw() });
+                    match show(stream, &bytes, json) {
+                        Ok(()) => {}
+                        // Who writes on then is ended by SIGPIPE, wherever it runs.
+                        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                            return Ok(Exit::Signal { signal: rustix::process::Signal::PIPE.as_raw() });
+                        }
+                        Err(e) => return Err(unwritten(stream, &e)),
                     }
                 }
                 SessionPart::End(exit) => return Ok(exit),
                 _ => {}
             }
         }
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        match stream.read(&mut buffer).map_err(broken)? {
+            0 => return Err(broken(io::ErrorKind::UnexpectedEof.into())),
             length => parts.arrived(&buffer[..length]),
         }
     }
@@ -136,16 +142,20 @@ fn show(from: OutputStream, bytes: &[u8], json: bool) -> io::Result<()> {
         _ if json => {
             let text = String::from_utf8_lossy(bytes);
             let event = json!({ "event": "output", "stream": from.as_str(), "text": text });
-            output::line(&event.to_string()).map_err(|output::Closed| io::ErrorKind::BrokenPipe.into())
+            output::line(&event.to_string())
         }
         OutputStream::Stdout => pass_on(&mut io::stdout()),
         OutputStream::Stderr => pass_on(&mut io::stderr()),
     }
 }
 
-/// Who writes on then is ended by SIGPIPE, wherever it runs; what cannot be shown for another reason is lost.
-fn nobody_reads(shown: &io::Result<()>) -> bool {
-    shown.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+/// A disk that is full, for example. Whoever looks there later would miss what is lost and not know it.
+fn unwritten(what: OutputStream, error: &io::Error) -> Failure {
+    let message = format!(
+        "the command's {} could not be written here; it is ended and the instance replaced",
+        what.as_str()
+    );
+    Failure::new(ExitCode::Host, message).because(error.to_string())
 }
 
 fn size() -> Option<TerminalSize> {

@@ -1,5 +1,6 @@
 //! `kiln logs`
 
+use std::io;
 use std::ops::ControlFlow;
 
 use clap::Args;
@@ -40,17 +41,18 @@ pub(crate) fn run(args: Logs, context: &Context) -> Result<(), Failure> {
     let Logs { service, instance, follow, tail, .. } = args;
     let command = Command::Logs { app, service, instance, follow, tail };
     // When nobody reads on, there is nothing left to ask for.
-    let mut to_the_reader = |stamped| match show(&stamped, context.output.json) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(output::Closed) => ControlFlow::Break(()),
+    let mut written = Ok(());
+    let mut to_the_reader = |stamped| {
+        written = show(&stamped, context.output.json);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     match context.client()?.run_while(&command, &mut to_the_reader)? {
-        Some(Answer::Done) | None => Ok(()),
+        Some(Answer::Done) | None => output::given(written),
         Some(other) => Err(unexpected(&other)),
     }
 }
 
-fn show(stamped: &Stamped, json: bool) -> Result<(), output::Closed> {
+fn show(stamped: &Stamped, json: bool) -> io::Result<()> {
     let Event::Output { release, written, instance, stream, line, .. } = &stamped.event else {
         return Ok(());
     };

@@ -20,5 +20,5 @@ pub(crate) struct Schema {}
 pub(crate) fn run(_: &Schema, _: &Context) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(kiln_model::spec::schema())
         .map_err(|e| Failure::from_error(ExitCode::Bug, &e))?;
-    output::all_of(&text)
+    output::given(output::line(&text))
 }

@@ -74,8 +74,8 @@ pub(crate) fn run(args: &Status, context: &Context) -> Result<(), Failure> {
         if let (false, Some(before)) = (context.output.json, before.replace(look)) {
             picture.text.push_str(&look.since(before));
         }
-        if live.show(picture).is_err() {
-            return Ok(());
+        if let Err(e) = live.show(picture) {
+            return output::given(Err(e));
         }
         thread::sleep(LOOK);
     }

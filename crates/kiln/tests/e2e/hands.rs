@@ -126,6 +126,31 @@ fn a_command_ends_with_who_reads_it_and_with_the_keeper() {
     assert!(said(&output).contains("the session broke off"), "{}", said(&output));
 }
 
+#[test]
+fn output_that_a_full_disk_does_not_take_ends_the_command_and_is_told() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (name, script) in [("stdout", "while :; do echo y; done"), ("stderr", "while :; do echo y >&2; done")]
+    {
+        let victim = first_instance(&host);
+        let mut command = host.command(&["exec", &victim, "--", "sh", "-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = match name {
+            "stdout" => command.stdout(full()).output().unwrap(),
+            _ => command.stderr(full()).output().unwrap(),
+        };
+        assert_eq!(output.status.code(), Some(9), "{}", said(&output));
+        if name == "stdout" {
+            assert!(said(&output).contains("stdout could not be written here"), "{}", said(&output));
+        }
+        host.wait_until("the touched instance is replaced", || is_replaced(&host, &victim));
+    }
+    let output = host.command(&["logs"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(9), "{}", said(&output));
+    assert!(said(&output).contains("No space left on device"), "{}", said(&output));
+}
+
 /// Everything that has come out of a terminal until something has.
 fn read_until(terminal: &mut std::fs::File, wanted: &str) -> String {
     let mut text = String::new();
