@@ -130,6 +130,24 @@ fn the_same_image_is_the_same_layers_and_another_shares_most() {
     assert!(after.difference(&before).count() <= 2 && !before.is_disjoint(&after), "{before:?} {after:?}");
 }
 
+/// Whoever unpacks such a layer would take `dir/.wh.page` for the news that `dir/page` is gone.
+#[test]
+fn a_name_that_says_in_a_layer_that_something_is_gone_is_in_no_layer() {
+    let place = Place::new();
+    let mut order = from_oci(place.project.path(), "./base");
+    write(place.project.path(), "page", "page");
+    let store = place.store();
+    for path in ["/usr/lib/.wh.page", "/usr/lib/.wh..wh..opq", "/usr/.wh.lib/page"] {
+        order.files = vec![file("page", path)];
+        let record = baked(&order, &locked(&order, &store), &store).record;
+        let failure = place.export(&record, "out", OciForm::Directory).unwrap_err();
+        assert!(failure.code == ExitCode::Bake && failure.message.contains("/.wh."), "{failure:?}");
+        assert!(!place.path("out").exists());
+        to_tar(&Stored::open(&store, &record.digest).unwrap(), &place.path("out.tar")).unwrap();
+        fs::remove_file(place.path("out.tar")).unwrap();
+    }
+}
+
 #[test]
 fn only_what_a_registry_lacks_is_pushed() {
     let place = Place::new();

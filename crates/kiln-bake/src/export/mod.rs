@@ -56,6 +56,11 @@ pub enum ExportError {
         /// What the system answered.
         source: io::Error,
     },
+    /// A path of it would say in a layer that something is gone.
+    #[error(
+        "the image holds {0}: in an OCI layer a name that begins with `.wh.` says that something is gone"
+    )]
+    SaysGone(String),
     /// Its tree makes no file system with contents.
     #[error("the image makes no file system of its own")]
     Tree(#[from] TreeError),
@@ -71,6 +76,10 @@ impl ExportError {
     /// The next step, if that can be said.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::SaysGone(_) => Some(
+                "leave it out of the image, or export that with --tar or --erofs, which hold every name"
+                    .into(),
+            ),
             Self::There(_) => Some("name another place, or remove it first".into()),
             Self::Registry(error) => error.hint(),
             _ => None,
@@ -95,6 +104,7 @@ impl From<ExportError> for Failure {
             ExportError::There(_) => ExitCode::Usage,
             ExportError::Image { .. }
             | ExportError::Registry(_)
+            | ExportError::SaysGone(_)
             | ExportError::Tree(_)
             | ExportError::Cancelled => ExitCode::Bake,
         };

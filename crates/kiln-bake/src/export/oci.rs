@@ -14,7 +14,7 @@ use sha2::Digest as _;
 
 use super::{ExportError, Stored, cut, tarball};
 use crate::oci::document::Descriptor;
-use crate::oci::written;
+use crate::oci::{layer, written};
 use crate::order::Report;
 use crate::report::Task;
 use crate::tree_file;
@@ -89,6 +89,9 @@ pub fn to_oci(
 
 /// Cuts the image into layers and describes them.
 pub(crate) fn make(image: &Stored<'_>, architecture: &str, report: &dyn Report) -> Result<Made, ExportError> {
+    if let Some((path, _)) = image.tree.iter().find(|(path, _)| layer::says_gone(path)) {
+        return Err(ExportError::SaysGone(String::from_utf8_lossy(path).into_owned()));
+    }
     let trees = cut::layers(image)?;
     let task = Task::new(report, "making OCI layers", "layers", Some(trees.len() as u64));
     let layer = |tree: Tree| {

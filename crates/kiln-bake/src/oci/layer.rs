@@ -24,6 +24,11 @@ const BOOKKEEPING: &[u8] = b".wh..wh.";
 /// Nothing that is packed is older than the epoch or as late as this: the year 2514.
 const LATEST: u64 = 1 << 34;
 
+/// Whether `path` in a layer says that something is gone, or is in a directory that does: there it cannot be itself.
+pub(crate) fn says_gone(path: &[u8]) -> bool {
+    path.split(|c| *c == b'/').any(|name| name.starts_with(WHITEOUT))
+}
+
 /// A layer that cannot be used, and where it goes wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
