@@ -8,8 +8,11 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     };
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |cells: [&str; N]| {
-        let padded: Vec<String> =
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        // Not by the formatter: its widths end at 65535.
+        let pad = |(cell, width): (&&str, usize)| {
+            (*cell).to_owned() + &" ".repeat(width.saturating_sub(cell.chars().count()))
+        };
+        let padded: Vec<String> = cells.iter().zip(widths).map(pad).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let heading = line(heading);
@@ -23,5 +26,14 @@ mod tests {
     fn columns_line_up_by_characters() {
         let rows = [["größe".to_owned(), "1".to_owned()], ["b".to_owned(), String::new()]];
         assert_eq!(super::table(["A", "NUMBER"], &rows), "A      NUMBER\ngröße  1\nb");
+    }
+
+    /// As what somebody ran inside an instance, in `kiln log`.
+    #[test]
+    fn a_cell_may_be_as_long_as_it_is() {
+        let long = "x".repeat(70_000);
+        let rows = [[long.clone(), long.clone()], ["b".to_owned(), "2".to_owned()]];
+        let text = super::table(["A", "B"], &rows);
+        assert!(text.contains(&format!("\n{long}  {long}\nb ")) && text.ends_with(" 2"), "{}", text.len());
     }
 }
