@@ -17,6 +17,32 @@ use crate::{Look, Moment, Result, Store, StoreError, Verity};
 /// 64 digits and the end of a line.
 const LINE: usize = 65;
 
+/// What is kept under the digest of inputs.
+enum Hint {
+    /// What was written before it was the whole record.
+    Digest(ImageDigest),
+    Record(Box<ImageRecord>),
+}
+
+impl Hint {
+    /// The hint at `path`; what is none, or is torn, counts as none.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = read(path)? else { return Ok(None) };
+        if let Ok(record) = serde_json::from_slice(&bytes) {
+            return Ok(Some(Self::Record(Box::new(record))));
+        }
+        let digest = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+        Ok(digest.map(Self::Digest))
+    }
+
+    fn digest(&self) -> ImageDigest {
+        match self {
+            Self::Digest(digest) => *digest,
+            Self::Record(record) => record.digest,
+        }
+    }
+}
+
 impl Store {
     /// Keeps an image that was made elsewhere. Nobody here has seen that its inputs give it, so no bake finds it by
     /// them: a hint that leads to it is of one that was here before, and goes.
@@ -62,12 +88,13 @@ impl Store {
         Ok((path, bytes))
     }
 
-    /// Lets the image be found by its inputs. That is a hint and not flushed: one torn by a crash leads nowhere, and
-    /// costs a bake.
+    /// Lets the image be found by its inputs, with what is recorded of it where it is made from those: others may give the
+    /// same image. That is a hint and not flushed: one torn by a crash leads nowhere, and costs a bake.
     pub(crate) fn put_inputs(&self, record: &ImageRecord) -> Result<()> {
+        let path = self.inputs_path(&record.inputs);
         let mut file = self.temp().file()?;
-        file.write(format!("{}\n", record.digest).as_bytes())?;
-        file.close().rename(&self.inputs_path(&record.inputs))
+        file.write(&encoded(&path, record)?)?;
+        file.close().rename(&path)
     }
 
     /// What is recorded of an image, if it is here.
@@ -90,8 +117,29 @@ impl Store {
     /// As [`Store::image`].
     pub fn image_by_inputs(&self, inputs: &Sha256) -> Result<Option<ImageRecord>> {
         // Only a hint: whatever does not lead to an image baked from these inputs counts as not known.
-        let Some(digest) = Self::hinted(&self.inputs_path(inputs))? else { return Ok(None) };
-        Ok(self.image(&digest)?.filter(|record| record.inputs == *inputs))
+        let Some(hint) = Hint::read(&self.inputs_path(inputs))? else { return Ok(None) };
+        let Some(last) = self.image(&hint.digest())? else { return Ok(None) };
+        let record = match hint {
+            Hint::Digest(_) => last,
+            Hint::Record(record) => *record,
+        };
+        let is_here = |document: &ObjectDigest| self.objects().path(document).is_file();
+        Ok(Some(record).filter(|r| r.inputs == *inputs && r.documents.values().all(is_here)))
+    }
+
+    /// What is recorded of each image where it was baked from other inputs, too: all that its hints say.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn image_records_by_inputs(&self) -> Result<Vec<ImageRecord>> {
+        let dir = self.dir("inputs");
+        let mut records = Vec::new();
+        for name in names_in(&dir, "")? {
+            if let Some(Hint::Record(record)) = Hint::read(&dir.join(name))? {
+                records.push(*record);
+            }
+        }
+        Ok(records)
     }
 
     /// What an engine needs to mount an image. The metadata file is compared with its digest each time (about a
@@ -214,8 +262,7 @@ impl Store {
 
     /// Which image the hint at `path` leads to, if it leads anywhere.
     pub(crate) fn hinted(path: &Path) -> Result<Option<ImageDigest>> {
-        let text = read(path)?.and_then(|text| String::from_utf8(text).ok());
-        Ok(text.and_then(|text| text.trim().parse().ok()))
+        Ok(Hint::read(path)?.map(|hint| hint.digest()))
     }
 
     fn inputs_path(&self, inputs: &Sha256) -> PathBuf {

@@ -62,6 +62,8 @@ pub struct Sweeper {
     store: Store,
     /// Images do not change, and a search for what has to go sweeps dry again and again.
     needs: RefCell<BTreeMap<ImageDigest, Needs>>,
+    /// The documents of images that were baked from several inputs.
+    documents: BTreeMap<ImageDigest, BTreeSet<ObjectDigest>>,
     _file: File,
 }
 
@@ -103,6 +105,7 @@ impl Sweeper {
                 Entry::Vacant(new) => new.insert(store.needs_of(image)?),
             };
             marked.objects.extend(&needs.objects);
+            marked.objects.extend(self.documents.get(image).into_iter().flatten());
             match (&mut marked.packages, &needs.packages) {
                 (Some(all), Some(more)) => all.extend(more),
                 // Where it is not known which packages an image needs, all stay.
@@ -143,7 +146,13 @@ impl Store {
     pub fn sweeper(&self) -> Result<Sweeper> {
         let (file, path) = self.use_lock()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Sweeper { store: self.clone(), needs: RefCell::default(), _file: file }),
+            Ok(()) => {
+                let mut documents: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+                for record in self.image_records_by_inputs()? {
+                    documents.entry(record.digest).or_default().extend(record.documents.into_values());
+                }
+                Ok(Sweeper { store: self.clone(), needs: RefCell::default(), documents, _file: file })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse),
             Err(e) => Err(on("lock", &path)(e.into())),
         }

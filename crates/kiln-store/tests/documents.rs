@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kiln_model::{ImageDigest, ImageFormat, ImageRecord, Millis, ObjectDigest, Release, RunSettings, Sha256};
-use kiln_store::{Store, StoreError, Verity};
+use kiln_store::{Keep, Store, StoreError, Verity};
 use serde_json::json;
 use support::Scratch;
 
@@ -63,6 +63,34 @@ fn put_image(
     let batch = store.objects().batch().unwrap();
     let staged = batch.stage_image(metadata, &objects.iter().copied().collect::<Vec<_>>()).unwrap();
     batch.commit_image(staged, record)
+}
+
+/// Two images of a spec may come to the same bytes; each keeps what is recorded of how it came to be.
+#[test]
+fn an_image_is_found_by_each_of_the_inputs_it_was_made_from() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let first = with_image(&store);
+    let document = store.objects().put_bytes(&[1; 5000]).unwrap().0;
+    let mut second = first.clone();
+    (second.name, second.inputs) = ("second".parse().unwrap(), Sha256::of(b"second"));
+    second.documents.insert(ImageRecord::SBOM.into(), document);
+    put_image(&store, METADATA, &second, &BTreeSet::new()).unwrap();
+    put_image(&store, METADATA, &first, &BTreeSet::new()).unwrap();
+    for record in [&first, &second] {
+        assert_eq!(store.image_by_inputs(&record.inputs).unwrap().as_ref(), Some(record));
+    }
+    // Its own document stays with the image, and without it the record is worth nothing.
+    let keep = Keep::default();
+    store.sweeper().unwrap().sweep(&keep, false).unwrap();
+    assert_eq!(store.image_by_inputs(&second.inputs).unwrap(), Some(second.clone()));
+    fs::remove_file(store.objects().path(&document)).unwrap();
+    assert_eq!(store.image_by_inputs(&second.inputs).unwrap(), None);
+    assert_eq!(store.image_by_inputs(&first.inputs).unwrap(), Some(first.clone()));
+    // What was written before hints were records.
+    let hint = scratch.root().join("inputs").join(first.inputs.hex());
+    fs::write(hint, format!("{}\n", first.digest)).unwrap();
+    assert_eq!(store.image_by_inputs(&first.inputs).unwrap(), Some(first));
 }
 
 #[test]

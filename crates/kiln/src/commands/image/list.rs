@@ -1,6 +1,6 @@
 //! `kiln image list`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use kiln_control::refused_by_store;
@@ -24,21 +24,25 @@ pub(crate) fn run(_: &List, context: &Context) -> Result<(), Failure> {
     }
     images.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     let handmade = store.handmade().map_err(failed)?;
-    let images: Vec<Named> = images.into_iter().map(|image| Named::of(image, &handmade)).collect();
+    let baked = store.image_records_by_inputs().map_err(failed)?;
+    let images: Vec<Named> = images.into_iter().map(|image| Named::of(image, &baked, &handmade)).collect();
     let value: Vec<_> = images.iter().map(summary).collect();
     context.output.result(&value, || words_for(&images))
 }
 
-/// An image with all its names: its own, and those people gave it who made it by hand.
+/// An image with all its names: its own, those of others that came to the same, and those people gave it who made it by
+/// hand.
 struct Named {
     image: ImageRecord,
     names: Vec<String>,
 }
 
 impl Named {
-    fn of(image: ImageRecord, handmade: &BTreeMap<ImageName, ImageDigest>) -> Self {
-        let given = handmade.iter().filter(|(name, digest)| **digest == image.digest && **name != image.name);
-        let names = [&image.name].into_iter().chain(given.map(|(name, _)| name)).map(ToString::to_string);
+    fn of(image: ImageRecord, baked: &[ImageRecord], handmade: &BTreeMap<ImageName, ImageDigest>) -> Self {
+        let same = baked.iter().filter(|other| other.digest == image.digest).map(|other| &other.name);
+        let given = handmade.iter().filter(|(_, digest)| **digest == image.digest).map(|(name, _)| name);
+        let others: BTreeSet<&ImageName> = same.chain(given).filter(|name| **name != image.name).collect();
+        let names = [&image.name].into_iter().chain(others).map(ToString::to_string);
         Self { names: names.collect(), image }
     }
 }
