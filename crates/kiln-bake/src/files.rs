@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::BakeError;
 use crate::debian::deb::Sink;
+use crate::erofs;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
 
@@ -71,6 +72,9 @@ pub enum FilesError {
         /// What the system answered.
         source: io::Error,
     },
+    /// It is larger than a file of an image can be.
+    #[error("{} is larger than 8 TiB, and no file of an image can be", .0.display())]
+    TooLarge(PathBuf),
     /// It was written to meanwhile.
     #[error("{} changed while it was read", .0.display())]
     Changed(PathBuf),
@@ -224,6 +228,9 @@ impl Walk<'_> {
             return Err(FilesError::Kind(path));
         }
         let (directory, size) = (kind.is_dir(), found.len());
+        if !erofs::may_be_a_file_of(size) {
+            return Err(FilesError::TooLarge(path));
+        }
         self.paths.push(Met { dst: dst.clone(), path: path.clone(), directory, size, spec });
         if kind.is_dir() {
             for name in names(&path).map_err(read)? {

@@ -168,6 +168,30 @@ fn what_cannot_be_put_into_an_image_is_refused_with_the_reason() {
     assert!(account.contains("user `app` cannot be added: there is no group `wheel`"), "{account}");
 }
 
+/// Before all of it has been read, which would take hours.
+#[test]
+fn a_file_larger_than_any_of_an_image_is_refused_at_once() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let said = |order: &BakeOrder| {
+        let failure = try_bake(order, &locked(order, &store), &store).unwrap_err();
+        format!("{} {:?}", failure.message, failure.causes)
+    };
+    let mut order = with_shell(project.path());
+    order.build = vec![line("/bin/busybox truncate -s 9895604649984 /sparse")];
+    let told = said(&order);
+    assert!(told.contains("/sparse") && told.contains("8 TiB"), "{told}");
+    order.build = vec![line("/bin/busybox truncate -s 1G /sparse; echo end >>/sparse")];
+    let image = image_of(&order, &store);
+    assert_eq!(printed(&image, &["/bin/stat", "-c", "%s", "/sparse"]), "1073741828\n");
+    write(project.path(), "sparse", "");
+    let sparse = fs::OpenOptions::new().write(true).open(project.path().join("sparse")).unwrap();
+    sparse.set_len(9 << 40).expect("a file system that can hold it, as ext4 and tmpfs");
+    order.files.push(file("sparse", "/more"));
+    let told = said(&order);
+    assert!(told.contains("/sparse is larger than 8 TiB"), "{told}");
+}
+
 #[test]
 fn a_volatile_path_is_where_its_links_lead_inside_the_image() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::LazyLock;
 
 use kiln_model::{ObjectDigest, Sha256};
 use sha2::Digest as _;
@@ -25,6 +26,10 @@ const BLOCK: usize = 4096;
 
 /// From this size on a second thread is worth its start.
 const LARGE: usize = 512 << 10;
+/// The hash of a block of zeroes, which files with holes have millions of.
+static OF_ZEROES: LazyLock<[u8; 32]> = LazyLock::new(|| sha2::Sha256::digest(ZEROES).into());
+static ZEROES: [u8; BLOCK] = [0; BLOCK];
+
 /// So much is read and hashed at once.
 const PART: usize = 64 << 10;
 
@@ -46,6 +51,11 @@ impl Level {
         self.filled = 0;
         sha2::Sha256::digest(self.block.as_slice()).into()
     }
+}
+
+/// The hash of a whole block.
+fn hash(block: &[u8]) -> [u8; 32] {
+    if block == ZEROES { *OF_ZEROES } else { sha2::Sha256::digest(block).into() }
 }
 
 /// Computes the digest that names an object, from its bytes in order. Uses 4 KiB per level: 20 KiB for a terabyte.
@@ -92,7 +102,7 @@ impl Verity {
         let whole = size.saturating_sub(1) / BLOCK * BLOCK;
         let hashes = |_: usize, start: &usize| -> Result<Vec<u8>, E> {
             let blocks = part(*start..whole.min(start + PART))?;
-            Ok(blocks.chunks(BLOCK).flat_map(|b| <[u8; 32]>::from(sha2::Sha256::digest(b))).collect())
+            Ok(blocks.chunks(BLOCK).flat_map(hash).collect())
         };
         let starts: Vec<usize> = (0..whole).step_by(PART).collect();
         let mut verity = Self::new();
@@ -126,7 +136,7 @@ impl Verity {
                 self.push(level + 1, &hash);
             } else if here.filled == 0 && bytes.len() > BLOCK {
                 // A whole block with more behind it need not be copied.
-                let hash: [u8; 32] = sha2::Sha256::digest(&bytes[..BLOCK]).into();
+                let hash = hash(&bytes[..BLOCK]);
                 bytes = &bytes[BLOCK..];
                 self.push(level + 1, &hash);
             } else {
@@ -196,6 +206,28 @@ mod tests {
         for (size, expected) in VECTORS {
             assert_eq!(Verity::of(&bytes(size)).hex(), expected, "{size} bytes");
         }
+    }
+
+    /// What `fsverity digest` prints for a file that is a hole.
+    #[test]
+    fn a_hole_has_the_digest_of_its_zeroes() {
+        let mut verity = Verity::new();
+        let zeroes = vec![0; 1 << 20];
+        (0..4).for_each(|_| verity.update(&zeroes));
+        let plain = |bytes: &[u8]| {
+            let mut level: Vec<u8> = bytes.to_vec();
+            while level.len() > 32 {
+                level.resize(level.len().next_multiple_of(BLOCK), 0);
+                level = level.chunks(BLOCK).flat_map(|b| <[u8; 32]>::from(sha2::Sha256::digest(b))).collect();
+            }
+            level
+        };
+        let mut descriptor = [0; 256];
+        descriptor[..3].copy_from_slice(&[1, 1, 12]);
+        descriptor[8..16].copy_from_slice(&(4_u64 << 20).to_le_bytes());
+        descriptor[16..48].copy_from_slice(&plain(&vec![0; 4 << 20]));
+        assert_eq!(verity.finish().0, Sha256::of(&descriptor));
+        assert_eq!(Verity::of(&vec![0; 4 << 20]).0, Sha256::of(&descriptor));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use rustix::fs::{lgetxattr, llistxattr, major, minor};
 use super::deb::Sink;
 use super::index::fields;
 use super::package::Package;
+use crate::erofs;
 use crate::sandbox::{HOST_IDS, Workplace};
 use crate::tree_edit::TreeEdit;
 
@@ -171,6 +172,11 @@ impl Capture<'_> {
             }
         }
         let merged = below(&self.place.root, path);
+        // Asked before all of it is read.
+        if !erofs::may_be_a_file_of(stat.len()) {
+            let source = io::Error::other("it is larger than 8 TiB, and no file of an image can be");
+            return Err(CaptureError { attempted: "keep", path: inside.into(), source });
+        }
         let mut file = File::open(&merged).map_err(on("open", &merged))?;
         if stat.nlink() > 1 {
             let seen = file.metadata().map_err(on("look at", &merged))?;

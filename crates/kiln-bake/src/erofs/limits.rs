@@ -53,6 +53,11 @@ pub(super) fn inline(content: &[u8]) -> Result<(), Problem> {
     }
 }
 
+/// Whether a file can have this size, for those who would read all of it first.
+pub(crate) fn may_be_a_file_of(size: u64) -> bool {
+    self::size(size).is_ok()
+}
+
 pub(super) fn size(size: u64) -> Result<(), Problem> {
     if size > MAX_SIZE { Err("the file is larger than 8 TiB") } else { Ok(()) }
 }

@@ -33,6 +33,7 @@ mod xattrs;
 use kiln_model::{ImageFormat, ObjectDigest, Tree, TreeError};
 
 use inode::{Inode, Kind};
+pub(crate) use limits::may_be_a_file_of;
 pub use read::{BadImage, read};
 
 /// A block, the unit in which EROFS addresses data.
