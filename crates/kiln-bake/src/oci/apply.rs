@@ -2,9 +2,10 @@
 //!
 //! First what a layer takes away, which concerns the layers below alone; then what it puts there; hard links last,
 //! because what they name may be in the same layer or below. Paths lead through the links of what is there, and
-//! never out: `..` at the root is the root.
+//! never out: `..` at the root is the root. Not through a link that the layer itself replaces: what it takes away below
+//! that would be taken away elsewhere, from where the link led.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{Node, Tree, TreeError};
 
@@ -16,16 +17,7 @@ const IMPLIED: i64 = 0;
 
 /// Lays `layer` over what is there.
 pub(crate) fn apply(edit: &mut TreeEdit, layer: &Layer) -> Result<(), TreeError> {
-    for path in &layer.gone {
-        let place = edit.resolve_parents(path);
-        if place != b"/" {
-            edit.remove(&place);
-        }
-    }
-    for dir in &layer.opaque {
-        let place = resolve(edit.tree(), dir, true);
-        edit.clear(&place);
-    }
+    take_away(edit, layer);
     let is_link = |node: &Node| matches!(node, Node::Hardlink(_));
     layer.tree.iter().filter(|(_, node)| !is_link(node)).try_for_each(|(path, node)| {
         let place = edit.resolve_parents(path);
@@ -33,6 +25,37 @@ pub(crate) fn apply(edit: &mut TreeEdit, layer: &Layer) -> Result<(), TreeError>
         edit.put(&place, node.clone())
     })?;
     layer.tree.iter().filter(|(_, node)| is_link(node)).try_for_each(|(path, node)| link(edit, path, node))
+}
+
+fn take_away(edit: &mut TreeEdit, layer: &Layer) {
+    // Directories before what is in them: a link that is gone leads nowhere.
+    let gone: BTreeSet<&[u8]> = layer.gone.iter().map(Vec::as_slice).collect();
+    for path in gone {
+        let place = edit.resolve_parents(path);
+        if place != b"/" && !is_replaced(edit, layer, parent(path)) {
+            edit.remove(&place);
+        }
+    }
+    for dir in &layer.opaque {
+        if !is_replaced(edit, layer, dir) {
+            let place = resolve(edit.tree(), dir, true);
+            edit.clear(&place);
+        }
+    }
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    &path[..path.iter().rposition(|c| *c == b'/').unwrap_or(0)]
+}
+
+/// Whether the layer has something of its own, and no link again, where the layers below have no directory at `dir` or
+/// above it: then there is nothing of theirs in it.
+fn is_replaced(edit: &TreeEdit, layer: &Layer, dir: &[u8]) -> bool {
+    let ends = (1..dir.len()).filter(|i| dir[*i] == b'/').chain([dir.len()]);
+    ends.map(|end| &dir[..end]).any(|path| {
+        let own = layer.tree.get(path).is_some_and(|node| !matches!(node, Node::Symlink(..)));
+        own && edit.tree().get(&edit.resolve_parents(path)).is_some_and(|below| !below.is_directory())
+    })
 }
 
 fn link(edit: &mut TreeEdit, path: &[u8], node: &Node) -> Result<(), TreeError> {
@@ -88,4 +111,53 @@ pub(crate) fn empty() -> Result<TreeEdit, TreeError> {
     let mut edit = TreeEdit::new(Tree::new());
     edit.put(b"/", crate::tree_edit::directory(0o755, IMPLIED))?;
     Ok(edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::Content;
+
+    use super::*;
+    use crate::tree_edit::{directory, root_meta};
+
+    fn tree(nodes: &[(&str, Node)]) -> Tree {
+        let mut edit = empty().unwrap();
+        nodes.iter().for_each(|(path, node)| edit.put(path.as_bytes(), node.clone()).unwrap());
+        edit.into_tree()
+    }
+
+    fn paths(below: &[(&str, Node)], gone: &[&str], opaque: &[&str], own: &[(&str, Node)]) -> Vec<String> {
+        let bytes = |paths: &[&str]| paths.iter().map(|p| p.as_bytes().to_vec()).collect();
+        let layer = Layer { gone: bytes(gone), opaque: bytes(opaque), tree: tree(own) };
+        let mut edit = TreeEdit::new(tree(below));
+        apply(&mut edit, &layer).unwrap();
+        edit.tree().iter().skip(1).map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_replaced_link_led_to_is_not_taken_away() {
+        let file = || Node::File(root_meta(0o644, 0), Content::Inline(Vec::new()));
+        let dir = || directory(0o755, 0);
+        let link = |to: &str| Node::Symlink(root_meta(0o777, 0), to.into());
+        let below = [
+            ("/d", dir()),
+            ("/d/cur", link("real")),
+            ("/d/real", dir()),
+            ("/d/real/in", dir()),
+            ("/d/real/in/keep", file()),
+        ];
+        let all = ["/d", "/d/cur", "/d/real", "/d/real/in", "/d/real/in/keep"];
+        let own = [("/d", dir()), ("/d/cur", dir())];
+        assert_eq!(paths(&below, &[], &["/d/cur"], &own), all);
+        assert_eq!(paths(&below, &["/d/cur/in"], &[], &own), all);
+        assert_eq!(paths(&below, &["/d/cur/in/keep"], &["/d/cur/in"], &own), all);
+        // The link itself may be taken away as well, and be said later than what is below it.
+        let implied = [("/d", dir()), ("/d/cur", dir()), ("/d/cur/new", file())];
+        let with_new = ["/d", "/d/cur", "/d/cur/new", "/d/real", "/d/real/in", "/d/real/in/keep"];
+        assert_eq!(paths(&below, &["/d/cur/in", "/d/cur"], &["/d/cur"], &implied), with_new);
+        // A link that stays is gone through, and a directory that stays is emptied.
+        assert_eq!(paths(&below, &["/d/cur/in"], &[], &[("/d", dir())]), ["/d", "/d/cur", "/d/real"]);
+        assert_eq!(paths(&below, &[], &["/d/cur"], &[("/d", dir())]), ["/d", "/d/cur", "/d/real"]);
+        assert_eq!(paths(&below, &[], &["/d"], &own), ["/d", "/d/cur"]);
+    }
 }

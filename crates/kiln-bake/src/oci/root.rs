@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::tree_file;
 
 /// Trees of whole images, under the digest of their manifest. The number changes with what is done here.
-const CACHE: &str = "oci-tree-2";
+const CACHE: &str = "oci-tree-3";
 /// Indexes in indexes.
 const DEEPEST: usize = 3;
 
