@@ -14,7 +14,7 @@ use crate::report::Task;
 use crate::sbom::Distribution;
 use crate::settings::Settings;
 use crate::tree_edit::TreeEdit;
-use crate::{BakeError, build, erofs, handmade, lock, machine_own, oci, provenance, sbom, skeleton};
+use crate::{BakeError, build, erofs, handmade, lock, machine_own, oci, provenance, sbom, skeleton, users};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
 const RECIPE: &str = "kiln bake 6";
@@ -180,6 +180,9 @@ fn start(
             let root = Root { tree: edit.into_tree(), epoch };
             return Ok(Start { root, settings, left_out, handmade: None });
         }
+            if let Some(words) = users::nobodys(edit.tree()) {
+                Task::new(report, words, "", None).finish();
+            }
         Base::Handmade(_) => {
             let (root, settings, base) = handmade::root(order, locked, store)?;
             let left_out = base.record.left_out.clone();

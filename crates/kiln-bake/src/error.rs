@@ -169,7 +169,7 @@ pub enum BakeError {
     /// Neither the spec nor the OCI image says what is to be run.
     #[error("neither the spec nor the OCI image that `{0}` starts from says what it runs")]
     NoProgram(ImageName),
-    /// A user of the spec is none of the image.
+    /// A user of the spec, or its own, is none that it can have.
     #[error("image `{image}` has no such user")]
     User {
         /// The image.

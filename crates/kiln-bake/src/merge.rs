@@ -209,7 +209,7 @@ fn run_settings(
 ) -> Result<RunSettings, BakeError> {
     // The project's files and the build may have brought users of their own.
     let users = Users::of(tree, store)?;
-    let user = users.user(settings.user.as_deref());
+    let user = users.user(settings.user.as_deref(), settings.lone_group);
     let user = user.map_err(|source| BakeError::User { image: order.image.clone(), source })?;
     settings.find_program(tree);
     check_program(order, &settings, tree)?;

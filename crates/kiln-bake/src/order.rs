@@ -37,7 +37,7 @@ pub struct BakeOrder {
     pub build_network: BuildNetwork,
     /// Program and arguments; the program is an absolute path inside the image. Empty: those of the OCI image.
     pub run: Vec<String>,
-    /// Who runs it: a name of the image's `/etc/passwd`, or `uid[:gid]`. If absent, that of the OCI image, or root.
+    /// Who runs it: a name of the image's `/etc/passwd`, or a number. If absent, that of the OCI image, or root.
     pub user: Option<String>,
     /// The image's environment.
     pub env: BTreeMap<String, String>,

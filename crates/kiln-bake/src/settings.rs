@@ -6,6 +6,7 @@ use kiln_model::{Node, Tree};
 
 use crate::order::BakeOrder;
 use crate::tree_edit::resolve;
+use crate::users::LoneGroup;
 
 const SIGTERM: i32 = 15;
 /// Where programs are looked for if the environment does not say, as OCI runtimes do.
@@ -17,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) argv: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) user: Option<String>,
+    pub(crate) lone_group: LoneGroup,
     pub(crate) workdir: Option<String>,
     pub(crate) stop_signal: Option<i32>,
 }
@@ -29,6 +31,7 @@ impl Settings {
         Self {
             argv: if order.run.is_empty() { base.argv } else { order.run.clone() },
             env,
+            lone_group: if order.user.is_some() { LoneGroup::Own } else { base.lone_group },
             user: order.user.clone().or(base.user),
             workdir: order.workdir.clone().or(base.workdir),
             stop_signal: order.stop_signal.or(base.stop_signal),

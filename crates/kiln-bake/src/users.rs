@@ -1,19 +1,46 @@
 //! The users of an image: names and numbers, from its own `/etc/passwd` and `/etc/group`.
 
-use kiln_model::Tree;
+use kiln_model::{INSTANCE_IDS, Node, Tree};
 use kiln_store::Store;
 
 use crate::content;
 use crate::nearest::{did_you_mean, nearest};
 
-/// A user or group that the image does not have.
+/// A user or group that an image cannot have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no {kind} `{name}` in the image's {file}{hint}")]
-pub struct UserError {
-    kind: &'static str,
-    name: String,
-    file: &'static str,
-    hint: String,
+pub enum UserError {
+    /// The image does not know it.
+    #[error("there is no {kind} `{name}` in the image's {file}{hint}")]
+    Unknown {
+        /// User or group.
+        kind: &'static str,
+        /// As it is asked for.
+        name: String,
+        /// Where it would be.
+        file: &'static str,
+        /// Names that may have been meant, or nothing.
+        hint: String,
+    },
+    /// No instance can have it.
+    #[error("{kind} {id} of `{name}` is beyond the numbers of an instance, which has those from 0 to {}", INSTANCE_IDS - 1)]
+    Beyond {
+        /// User or group.
+        kind: &'static str,
+        /// As it is asked for.
+        name: String,
+        /// Its number.
+        id: u32,
+    },
+}
+
+/// The group of a user who is a number alone, which the image does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum LoneGroup {
+    /// The group of the same number: who asks for a number in kiln.toml asks for nobody's rights but its own.
+    #[default]
+    Own,
+    /// Root's: OCI images are made for it, and let that group write what any user of theirs has to.
+    Root,
 }
 
 /// Everyone an image knows.
@@ -37,14 +64,21 @@ impl Users {
         Ok(Self { passwd: text(tree, "/etc/passwd", store)?, group: text(tree, "/etc/group", store)? })
     }
 
-    /// Who is meant by a name, or by `uid[:gid]`. Nobody in particular is root, who needs no line to be known.
-    pub(crate) fn user(&self, wanted: Option<&str>) -> Result<User, UserError> {
+    #[cfg(test)]
+    pub(crate) fn of_text(passwd: &str, group: &str) -> Self {
+        Self { passwd: passwd.into(), group: group.into() }
+    }
+
+    /// Who is meant by `user[:group]`, names or numbers. Nobody in particular is root, who needs no line to be known.
+    /// Further groups are those of a name that is known and comes without a group: who names one has that one alone.
+    pub(crate) fn user(&self, wanted: Option<&str>, lone: LoneGroup) -> Result<User, UserError> {
         let wanted = wanted.unwrap_or("0");
         let (name, group) = wanted.split_once(':').map_or((wanted, None), |(n, g)| (n, Some(g)));
+        let group = group.filter(|group| !group.is_empty());
         let known = lines(&self.passwd).find(|f| f.first() == Some(&name) || f.get(2) == Some(&name));
         let number = |fields: &[&str], i: usize| fields.get(i).and_then(|f| f.parse().ok());
-        let (name, uid, own_group) = match known {
-            Some(f) => (f[0].to_owned(), number(&f, 2), number(&f, 3)),
+        let (name, uid, own_group) = match &known {
+            Some(f) => (f[0].to_owned(), number(f, 2), number(f, 3)),
             None => {
                 let uid = if name == "root" { Some(0) } else { name.parse().ok() };
                 let name = if uid == Some(0) { "root" } else { name };
@@ -52,23 +86,32 @@ impl Users {
             }
         };
         let Some(uid) = uid else { return Err(self.no_user(&name)) };
-        let gid = match group {
-            Some(group) => self.group(group)?,
-            None => own_group.unwrap_or(uid),
+        let gid = match (group, lone) {
+            (Some(group), _) => self.group(group)?,
+            (None, LoneGroup::Root) => own_group.unwrap_or(0),
+            (None, LoneGroup::Own) => own_group.unwrap_or(uid),
         };
-        let groups = self.groups_of(&name, gid);
+        let implied = known.is_some() && group.is_none();
+        let groups = if implied { self.groups_of(&name, gid) } else { Vec::new() };
+        for (kind, id) in
+            [("user", uid), ("group", gid)].into_iter().chain(groups.iter().map(|g| ("group", *g)))
+        {
+            if id >= INSTANCE_IDS {
+                return Err(UserError::Beyond { kind, name: wanted.into(), id });
+            }
+        }
         Ok(User { name, uid, gid, groups })
     }
 
     /// The numbers of `user` or `user:group`; the group is the user's own if absent.
     pub(crate) fn owner(&self, wanted: &str) -> Result<(u32, u32), UserError> {
-        self.user(Some(wanted)).map(|u| (u.uid, u.gid))
+        self.user(Some(wanted), LoneGroup::Own).map(|u| (u.uid, u.gid))
     }
 
     fn group(&self, wanted: &str) -> Result<u32, UserError> {
         let known =
             lines(&self.group).find(|f| f.first() == Some(&wanted)).and_then(|f| f.get(2)?.parse().ok());
-        known.or_else(|| wanted.parse().ok()).ok_or_else(|| UserError {
+        known.or_else(|| wanted.parse().ok()).ok_or_else(|| UserError::Unknown {
             kind: "group",
             name: wanted.into(),
             file: "/etc/group",
@@ -89,13 +132,28 @@ impl Users {
     }
 
     fn no_user(&self, name: &str) -> UserError {
-        UserError {
+        UserError::Unknown {
             kind: "user",
             name: name.into(),
             file: "/etc/passwd",
             hint: did_you_mean(&nearest(name, lines(&self.passwd).filter_map(|f| f.first().copied()))),
         }
     }
+}
+
+/// Which paths belong to a user or group that no instance has, in words; nothing if none does.
+pub(crate) fn nobodys(tree: &Tree) -> Option<String> {
+    let beyond = |node: &Node| node.meta().is_some_and(|m| m.uid >= INSTANCE_IDS || m.gid >= INSTANCE_IDS);
+    let mut paths = tree.iter().filter(|(_, node)| beyond(node)).map(|(path, _)| path);
+    let first = String::from_utf8_lossy(paths.next()?).escape_debug().to_string();
+    let others = match paths.count() {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    Some(format!(
+        "{first}{others}: of users or groups above {}, which instances do not have: nobody's there",
+        INSTANCE_IDS - 1
+    ))
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -118,25 +176,63 @@ mod tests {
         }
     }
 
+    fn user(users: &Users, wanted: Option<&str>) -> Result<User, UserError> {
+        users.user(wanted, LoneGroup::Own)
+    }
+
     #[test]
     fn names_and_numbers() {
         let www = User { name: "www-data".into(), uid: 33, gid: 34, groups: vec![4, 110] };
-        assert_eq!(users().user(Some("www-data")), Ok(www.clone()));
-        assert_eq!(users().user(Some("33")), Ok(www));
-        assert_eq!(users().user(None).map(|u| (u.name, u.uid)), Ok(("root".into(), 0)));
-        let nobody = users().user(Some("1000")).unwrap();
+        assert_eq!(user(&users(), Some("www-data")), Ok(www.clone()));
+        assert_eq!(user(&users(), Some("33:")), Ok(www.clone()));
+        assert_eq!(user(&users(), Some("33")), Ok(www));
+        assert_eq!(user(&users(), None).map(|u| (u.name, u.uid)), Ok(("root".into(), 0)));
+        let nobody = user(&users(), Some("1000")).unwrap();
         assert_eq!((nobody.uid, nobody.gid), (1000, 1000));
         assert_eq!(users().owner("www-data:adm"), Ok((33, 4)));
-        let bare = Users { passwd: String::new(), group: String::new() };
+        let bare = Users { passwd: String::new(), group: "adm:x:4:root,1000\n".into() };
         for nobody in [None, Some("0"), Some("root"), Some("root:0")] {
-            assert_eq!(bare.user(nobody).map(|u| (u.name, u.uid, u.gid)), Ok(("root".into(), 0, 0)));
+            let root = User { name: "root".into(), uid: 0, gid: 0, groups: Vec::new() };
+            assert_eq!(user(&bare, nobody), Ok(root));
         }
-        assert!(bare.user(Some("rooot")).is_err());
+        assert!(user(&bare, Some("rooot")).is_err());
+    }
+
+    #[test]
+    fn a_number_that_an_oci_image_does_not_know_is_in_the_group_of_root() {
+        let of_image = |wanted| users().user(Some(wanted), LoneGroup::Root).map(|u| (u.uid, u.gid, u.groups));
+        assert_eq!(of_image("1000"), Ok((1000, 0, vec![])));
+        assert_eq!(of_image("1000:7"), Ok((1000, 7, vec![])));
+        assert_eq!(of_image("33"), Ok((33, 34, vec![4, 110])));
+    }
+
+    #[test]
+    fn who_names_a_group_has_that_one_alone() {
+        let of = |wanted| user(&users(), Some(wanted)).map(|u| (u.name, u.gid, u.groups));
+        assert_eq!(of("33:0"), Ok(("www-data".into(), 0, vec![])));
+        assert_eq!(of("www-data:www-data"), Ok(("www-data".into(), 34, vec![])));
+    }
+
+    #[test]
+    fn what_no_instance_can_have_is_refused() {
+        let bare = Users::of_text("big:x:70000:7::/:/bin/sh\nin:x:7:7::/:/bin/sh\n", "far:x:65536:in\n");
+        for (wanted, beyond) in [
+            ("65536", "user 65536 of `65536`"),
+            ("4294967295", "user 4294967295"),
+            ("1:65536", "group 65536 of `1:65536`"),
+            ("big", "user 70000 of `big`"),
+            ("in", "group 65536 of `in`"),
+        ] {
+            let said = user(&bare, Some(wanted)).unwrap_err().to_string();
+            assert!(said.starts_with(beyond) && said.ends_with("those from 0 to 65535"), "{said}");
+        }
+        assert_eq!(bare.owner("65535:65535"), Ok((65_535, 65_535)));
+        assert!(bare.owner("0:70000").is_err());
     }
 
     #[test]
     fn an_unknown_one_is_named_with_its_likes() {
-        let error = users().user(Some("ww-data")).unwrap_err().to_string();
+        let error = user(&users(), Some("ww-data")).unwrap_err().to_string();
         assert_eq!(error, "there is no user `ww-data` in the image's /etc/passwd (did you mean `www-data`?)");
         assert!(users().owner("root:amd").is_err());
     }

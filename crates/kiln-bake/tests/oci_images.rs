@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use common::{baked, file, locked, printed, try_bake, try_lock, write};
+use common::{Told, baked, file, locked, printed, try_bake, try_lock, write};
 use kiln_bake::BakeOrder;
 use kiln_model::spec::{BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageRecord};
@@ -391,4 +391,61 @@ fn what_belongs_to_one_machine_is_left_out_and_told() {
     assert!(has("/etc/ssh/sshd_config ") && !has("/etc/ssh/ssh_host_rsa_key"), "{lines:#?}");
     assert!(has("/etc/machine-id 0 0:0 link ../run/machine-id"), "{lines:#?}");
     assert_eq!(record.left_out.iter().map(|l| l.what.as_str()).collect::<Vec<_>>(), ["SSH host keys"]);
+}
+
+#[test]
+fn files_of_users_that_no_instance_has_are_kept_and_said() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let layer = Layer::new()
+        .program("bin/sh", &busybox())
+        .owned("far", 0o644, (70_000, 0), b"x")
+        .owned("farther", 0o644, (0, 65_536), b"x")
+        .owned("last", 0o644, (65_535, 65_535), b"x");
+    let run = json!({"Entrypoint": ["/bin/sh"], "User": "65535"});
+    Image::of(&[layer.done()], run).layout(&project.path().join("base"), "x");
+    let order = from_oci(project.path(), "./base");
+    let told = Told::default();
+    let record = kiln_bake::bake(&order, &locked(&order, &store), &store, &told).unwrap().record;
+    assert!(shown(&store, &record).iter().any(|line| line.starts_with("/far 644 70000:0")));
+    let told = told.tasks();
+    assert!(
+        told.iter().any(|t| t.starts_with("/far and 1 more: of users or groups above 65535")),
+        "{told:?}"
+    );
+    // Nobody can be its user who is none of an instance's.
+    let layer = Layer::new().program("bin/sh", &busybox());
+    let run = json!({"Entrypoint": ["/bin/sh"], "User": "70000"});
+    Image::of(&[layer.done()], run).layout(&project.path().join("beyond"), "x");
+    let order = from_oci(project.path(), "./beyond");
+    let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+    assert!(failure.causes.join(" ").contains("user 70000 of `70000` is beyond"), "{failure:?}");
+}
+
+#[test]
+fn its_user_is_whom_others_run_it_as() {
+    let layer = || {
+        Layer::new()
+            .program("bin/sh", &busybox())
+            .file("etc/passwd", b"root:x:0:0::/:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n")
+            .file("etc/group", b"root:x:0:\nadm:x:4:bob\nbob:x:1000:\n")
+            .done()
+    };
+    for (user, gid, groups) in
+        [("2000", 0, vec![]), ("2000:7", 7, vec![]), ("1000", 1000, vec![4]), ("1000:0", 0, vec![])]
+    {
+        let project = tempfile::tempdir().unwrap();
+        let run = json!({"Entrypoint": ["/bin/sh"], "User": user});
+        Image::of(&[layer()], run).layout(&project.path().join("base"), "x");
+        let ours = bake_one(project.path(), "./base").run;
+        assert_eq!((ours.gid, &ours.groups), (gid, &groups), "{user}");
+        let bundle = project.path().join("bundle");
+        let reference = format!("{}:x", project.path().join("base").display());
+        tool("umoci", &["unpack", "--image", &reference, bundle.to_str().unwrap()]);
+        let theirs = fs::read(bundle.join("config.json")).unwrap();
+        let theirs = serde_json::from_slice::<serde_json::Value>(&theirs).unwrap()["process"]["user"].take();
+        let further = theirs["additionalGids"].as_array().cloned().unwrap_or_default();
+        assert_eq!((&theirs["uid"], &theirs["gid"]), (&json!(ours.uid), &json!(ours.gid)), "{user}");
+        assert_eq!(json!(further), json!(ours.groups), "{user}");
+    }
 }

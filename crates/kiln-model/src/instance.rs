@@ -10,6 +10,9 @@ use crate::{
     SecretOrder, ServiceName, Timestamp, Volatile,
 };
 
+/// How many users and groups an instance has: those from 0 on.
+pub const INSTANCE_IDS: u32 = 65_536;
+
 /// The most an instance may use. Zero never means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {

@@ -84,8 +84,8 @@ pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};
 pub use image::{ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Volatile};
 pub use instance::{
-    ExecOrder, Exit, InstanceOrder, InstanceState, InstanceStatus, IoLimits, Limits, OutputStream,
-    bytes_of_texts,
+    ExecOrder, Exit, INSTANCE_IDS, InstanceOrder, InstanceState, InstanceStatus, IoLimits, Limits,
+    OutputStream, bytes_of_texts,
 };
 pub use kept::{History, KeptRelease, Occasion};
 pub use lock::{BadLock, Lock, LockRequest, LockedImage, LockedIndex, LockedOci, LockedPackage};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_model::{ImageRecord, LockedImage, Volatile};
+use kiln_model::{ImageRecord, LockedImage, RunSettings, Volatile};
 use kiln_store::{Store, StoreError};
 
 use super::commit::epoch_of;
@@ -11,6 +11,7 @@ use crate::debian::Root;
 use crate::export::Stored;
 use crate::order::BakeOrder;
 use crate::settings::Settings;
+use crate::users::{LoneGroup, Users};
 
 /// A handmade image, or one baked over it, that another starts from.
 pub(crate) struct Foundation {
@@ -33,10 +34,12 @@ pub(crate) fn root(
         source => BakeError::HandmadeUnreadable { image: order.image.clone(), source },
     })?;
     let run = record.run.clone();
+    let user = user(&run, &Users::of(&tree, store)?);
     let settings = Settings {
         argv: run.argv,
         env: run.env,
-        user: Some(run.user),
+        user: Some(user),
+        lone_group: LoneGroup::Own,
         workdir: Some(run.workdir),
         stop_signal: Some(run.stop_signal),
     };
@@ -44,6 +47,15 @@ pub(crate) fn root(
     let below = |path: &String| tree.below(path.as_bytes()).map(|(p, _)| p.to_vec()).collect::<Vec<_>>();
     let by_hand = kept.flat_map(below).collect();
     Ok((Root { epoch: epoch_of(&tree), tree }, settings, Foundation { record, by_hand }))
+}
+
+/// Whom the image is run as, in words that mean just that: a name alone means its own group and all further ones.
+fn user(run: &RunSettings, users: &Users) -> String {
+    let alone = users.user(Some(&run.user), LoneGroup::Own);
+    match alone.is_ok_and(|user| (user.gid, &user.groups) == (run.gid, &run.groups)) {
+        true => run.user.clone(),
+        false => format!("{}:{}", run.user, run.gid),
+    }
 }
 
 /// The order with what is volatile in the image it starts from.
@@ -79,4 +91,30 @@ pub(crate) fn check_hides_nothing(
         order.from
     );
     Err(BakeError::Place { image: order.image.clone(), path: volatile.path.clone(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_stays_who_it_is() {
+        // Of an OCI image, whose words for it a name is not always enough for.
+        let users = Users::of_text("bob:x:1000:1000::/:/bin/sh\n", "adm:x:4:bob\nbob:x:1000:\n");
+        for wanted in ["bob", "bob:0", "bob:bob", "1000:4", "2000", "2000:7", "root"] {
+            let whom = users.user(Some(wanted), LoneGroup::Root).unwrap();
+            let run = RunSettings {
+                user: whom.name.clone(),
+                uid: whom.uid,
+                gid: whom.gid,
+                groups: whom.groups.clone(),
+                workdir: "/".into(),
+                stop_signal: 15,
+                argv: Vec::new(),
+                env: Default::default(),
+                stop_grace: kiln_model::Millis(0),
+            };
+            assert_eq!(users.user(Some(&user(&run, &users)), LoneGroup::Own), Ok(whom), "{wanted}");
+        }
+    }
 }

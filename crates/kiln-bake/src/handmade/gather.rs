@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use kiln_model::{ByteSize, Content, InstanceId, Meta, Node, NotKept, Xattrs};
+use kiln_model::{ByteSize, Content, INSTANCE_IDS, InstanceId, Meta, Node, NotKept, Xattrs};
 use kiln_store::{Batch, Verity};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatvfs, openat2, readlinkat};
 
@@ -16,8 +16,6 @@ use crate::merge::time_of;
 
 /// How often it is tried to read what stays the same meanwhile.
 const ATTEMPTS: u32 = 3;
-/// How many ids an instance has.
-const IDS: u32 = 65_536;
 
 /// What volatile paths are read for.
 pub(super) struct Gatherer<'a> {
@@ -120,7 +118,7 @@ impl Gatherer<'_> {
 
     fn meta(&self, seen: &Seen, path: &str) -> Result<Meta, HandmadeError> {
         let inside = |id: u32| {
-            let inside = id.checked_sub(self.base_id).filter(|id| *id < IDS);
+            let inside = id.checked_sub(self.base_id).filter(|id| *id < INSTANCE_IDS);
             inside.ok_or_else(|| HandmadeError::Stranger { path: path.to_owned(), user: id })
         };
         let (uid, gid) = (inside(seen.uid)?, inside(seen.gid)?);

@@ -9,6 +9,7 @@ use kiln_model::{Sha256, signal};
 use serde::Deserialize;
 
 use crate::settings::Settings;
+use crate::users::LoneGroup;
 
 /// The largest manifest or index that is read: what registries accept.
 pub(crate) const LARGEST_MANIFEST: u64 = 4 << 20;
@@ -213,6 +214,7 @@ fn settings(run: RawRun) -> Result<Settings, BadDocument> {
         argv,
         env: env.iter().filter_map(pair).filter(|(name, _)| !name.is_empty()).collect(),
         user: given(run.user),
+        lone_group: LoneGroup::Root,
         workdir,
         stop_signal: given(run.stop_signal).map(|text| stop_signal(&text)).transpose()?,
     })
@@ -348,7 +350,8 @@ mod tests {
         assert_eq!(config.settings.env["A"], "b=c");
         assert_eq!((config.settings.env.len(), config.settings.stop_signal), (2, Some(37)));
         let null = r#"{"rootfs":{},"config":{"Env":null,"Cmd":null,"User":""}}"#;
-        assert_eq!(Config::parse(null.as_bytes()).unwrap().settings, Settings::default());
+        let nothing = Settings { lone_group: LoneGroup::Root, ..Settings::default() };
+        assert_eq!(Config::parse(null.as_bytes()).unwrap().settings, nothing);
         assert_eq!([stop_signal("quit"), stop_signal("9")], [Ok(3), Ok(9)]);
         assert!(stop_signal("SIGRTMIN+2147483647").is_err() && stop_signal("0").is_err());
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::thread;
 
 use kiln_bake::{BakeOrder, Baked, Base, FileSpec, Report, Sources, Update, bake, lock};
@@ -28,6 +29,26 @@ pub(crate) struct Quiet;
 
 impl Report for Quiet {
     fn progress(&self, _: Progress) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Remembers every task it is told of.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    /// Each as often as it was told of.
+    pub(crate) fn tasks(self) -> Vec<String> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+impl Report for Told {
+    fn progress(&self, progress: Progress) {
+        self.0.lock().unwrap().push(progress.task);
+    }
     fn cancelled(&self) -> bool {
         false
     }

@@ -95,6 +95,20 @@ fn what_is_put_into_images_is_looked_at_one_by_one() {
         kiln.toml:5:51: `a:b:c` is no owner; expected `user` or `user:group`, like `www-data:adm`
             at |"a:b:c"|
         "#);
+    assert_snapshot!(with("run ", "user = \"65536\"\ndirs = [{ path = \"/x\", owner = \"65535:4294967296\" }]\nrun "), @r#"
+        kiln.toml:5:8: no instance has a user or group 65536; expected a name, or 0 to 65535
+            at |"65536"|
+        kiln.toml:6:32: no instance has a user or group 4294967296; expected a name, or 0 to 65535
+            at |"65535:4294967296"|
+        "#);
+    assert_snapshot!(with("run ", "files = [{ src = \"a\", dst = \"/sys/x/\" }]\ndirs = [\"/proc\", \"/devices\", \"/dev/shm/x\"]\nlinks = [{ path = \"/proc/self\", to = \"x\" }]\nrun "), @r#"
+        kiln.toml:5:29: no instance sees `/sys/x`: what is in `/sys` comes from the kernel
+            at |"/sys/x/"|
+        kiln.toml:6:30: no instance sees `/dev/shm/x`: what is in `/dev` comes from the kernel
+            at |"/dev/shm/x"|
+        kiln.toml:7:19: no instance sees `/proc/self`: what is in `/proc` comes from the kernel
+            at |"/proc/self"|
+        "#);
     assert_snapshot!(with("run ", "links = [{ path = \"/\", to = \"\" }]\nrun "), @r#"
         kiln.toml:5:19: the root of an image is a directory
             at |"/"|

@@ -2,7 +2,7 @@
 
 use super::{Place, Problems, image, parse, paths};
 use crate::spec::{CheckFile, FileCheckFile, HttpCheckFile, PackageCheckFile, VersionedPackageFile};
-use crate::{Check, HttpProbe, Millis};
+use crate::{Check, HttpProbe, INSTANCE_IDS, Millis};
 
 const KINDS: &str = "exactly one of `run`, `http`, `port`, `file`, `package`";
 
@@ -116,6 +116,16 @@ pub(super) fn mode(text: &str, place: &Place, problems: &mut Problems<'_, '_>) -
         problems.value(place, format!("`{text}` is not a mode")).expected("octal digits like `0644`");
     }
     mode
+}
+
+/// A user or a group, which is a number that instances have if it is one.
+pub(super) fn id(text: &str, place: &Place, problems: &mut Problems<'_, '_>) {
+    let is_number = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if is_number && !text.parse().is_ok_and(|id: u32| id < INSTANCE_IDS) {
+        problems
+            .value(place, format!("no instance has a user or group {text}"))
+            .expected(format!("a name, or 0 to {}", INSTANCE_IDS - 1));
+    }
 }
 
 fn package(file: &PackageCheckFile, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Check> {

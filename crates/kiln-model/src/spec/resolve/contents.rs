@@ -148,3 +148,4 @@ fn owner(text: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) 
     }
     Some(text.clone())
 }
+    text.split(':').for_each(|id| check::id(id, &place.key("owner"), problems));

@@ -144,6 +144,7 @@ fn user(
     let name = file.user.as_deref().or((!over_image).then_some("root"))?;
     if name.is_empty() || name.contains([':', '/', '\n', '\0', ' ']) {
         problems
+    check::id(name, place, problems);
             .value(place, format!("`{}` is not the name of a user", name.escape_debug()))
             .expected("a name from the image's own /etc/passwd, like `www-data`");
     }
