@@ -8,6 +8,11 @@ use crate::content;
 use crate::tree_edit::{TreeEdit, resolve, root_meta};
 use crate::users;
 
+/// The home of users who are given none.
+const NO_HOME: &str = "/nonexistent";
+/// The shell of users who are given none.
+const NO_SHELL: &str = "/usr/sbin/nologin";
+
 /// Numbers that are given to those who ask for none: first those of services, then those of people.
 const FREE: [std::ops::RangeInclusive<u32>; 2] = [100..=999, 1000..=59_999];
 
@@ -79,18 +84,16 @@ struct Accounts {
 impl Accounts {
     fn add(&mut self, user: &UserSpec) -> Result<(), String> {
         match find(&self.passwd, &user.name) {
-            Some(line) => {
-                if user.uid.is_some_and(|uid| number(line) != Some(uid)) {
-                    return Err(format!("the image has it as number {}", field(line, 2)));
-                }
-            }
+            Some(line) => is_as_wanted(line, user)?,
             None => self.new_user(user)?,
         }
         user.groups.iter().try_for_each(|group| self.join(&user.name, group))
     }
 
     fn new_user(&mut self, user: &UserSpec) -> Result<(), String> {
-        let UserSpec { name, home, shell, .. } = user;
+        let name = &user.name;
+        let home = user.home.as_deref().unwrap_or(NO_HOME);
+        let shell = user.shell.as_deref().unwrap_or(NO_SHELL);
         let uid = self.uid(user)?;
         let gid = self.gid(user, uid)?;
         self.passwd.push(format!("{name}:x:{uid}:{gid}::{home}:{shell}"));
@@ -136,6 +139,24 @@ impl Accounts {
         }
         Ok(())
     }
+}
+
+/// Whether the user of this line is the one who is wanted, in all that is said of that one.
+fn is_as_wanted(line: &str, user: &UserSpec) -> Result<(), String> {
+    let has = |what: &str, index| Err(format!("the image has it{what} {}", field(line, index)));
+    if user.uid.is_some_and(|uid| number(line) != Some(uid)) {
+        return has(" as number", 2);
+    }
+    if user.gid.is_some_and(|gid| field(line, 3).parse::<u32>() != Ok(gid)) {
+        return has(" in the group with number", 3);
+    }
+    if user.home.as_ref().is_some_and(|home| field(line, 5) != home) {
+        return has(" with the home directory", 5);
+    }
+    if user.shell.as_ref().is_some_and(|shell| field(line, 6) != shell) {
+        return has(" with the shell", 6);
+    }
+    Ok(())
 }
 
 fn add_member(line: &mut String, user: &str) {
@@ -196,8 +217,8 @@ mod tests {
             uid,
             gid: None,
             groups: groups.iter().map(|g| (*g).to_owned()).collect(),
-            home: "/srv".into(),
-            shell: "/bin/sh".into(),
+            home: Some("/srv".into()),
+            shell: Some("/bin/sh".into()),
         }
     }
 
@@ -220,6 +241,8 @@ mod tests {
         assert_eq!(all.gshadow[1], "adm:*::app");
         all.add(&user("app", Some(102), &["adm"])).unwrap();
         assert_eq!((all.passwd.len(), all.group[1].as_str()), (3, "adm:x:4:app"));
+        all.add(&UserSpec { home: None, shell: None, ..user("bare", Some(103), &[]) }).unwrap();
+        assert_eq!(all.passwd[3], "bare:x:103:103::/nonexistent:/usr/sbin/nologin");
     }
 
     #[test]
@@ -228,6 +251,19 @@ mod tests {
         assert_eq!(said(user("app", Some(100), &[])), "number 100 is that of user `_apt`");
         assert!(said(user("app", Some(4), &[])).starts_with("number 4 is that of group `adm`"));
         assert_eq!(said(user("root", Some(5), &[])), "the image has it as number 0");
+        let root = || UserSpec { home: None, shell: None, ..user("root", Some(0), &[]) };
+        assert_eq!(said(UserSpec { gid: Some(7), ..root() }), "the image has it in the group with number 0");
+        assert_eq!(
+            said(UserSpec { home: Some("/x".into()), ..root() }),
+            "the image has it with the home directory /root"
+        );
+        assert_eq!(
+            said(UserSpec { shell: Some("/x".into()), ..root() }),
+            "the image has it with the shell /bin/sh"
+        );
+        let all =
+            UserSpec { gid: Some(0), home: Some("/root".into()), shell: Some("/bin/sh".into()), ..root() };
+        assert!([root(), all].iter().all(|same| accounts().add(same).is_ok()));
         assert_eq!(said(user("app", None, &["wheel"])), "there is no group `wheel`");
     }
 }

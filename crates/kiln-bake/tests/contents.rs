@@ -17,7 +17,7 @@ fn line(text: &str) -> BuildStep {
 }
 
 fn user(name: &str, uid: Option<u32>) -> UserSpec {
-    let (home, shell) = ("/srv/app".into(), "/bin/sh".into());
+    let (home, shell) = (Some("/srv/app".into()), Some("/bin/sh".into()));
     UserSpec { name: name.into(), uid, gid: None, groups: Vec::new(), home, shell }
 }
 

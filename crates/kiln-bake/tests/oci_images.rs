@@ -140,7 +140,7 @@ fn files_users_links_dirs_and_a_build_go_over_it() {
     write(project.path(), "page", "page");
     let mut order: BakeOrder = from_oci(project.path(), "./base");
     order.files = vec![file("page", "/srv/page")];
-    let (home, shell) = ("/srv".into(), "/bin/sh".into());
+    let (home, shell) = (Some("/srv".into()), Some("/bin/sh".into()));
     order.users =
         vec![UserSpec { name: "app".into(), uid: None, gid: None, groups: vec!["log".into()], home, shell }];
     order.user = Some("app".into());

@@ -144,7 +144,7 @@ pub struct LinkSpec {
     pub to: String,
 }
 
-/// A user of an image.
+/// A user of an image. One that the image has already must be as it is said here; what is absent may be anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserSpec {
     /// Its name: a valid one.
@@ -155,10 +155,10 @@ pub struct UserSpec {
     pub gid: Option<u32>,
     /// Further groups.
     pub groups: Vec<String>,
-    /// Its home directory.
-    pub home: String,
-    /// Its shell.
-    pub shell: String,
+    /// Its home directory; none that exists if absent.
+    pub home: Option<String>,
+    /// Its shell; one that lets nobody in if absent.
+    pub shell: Option<String>,
 }
 
 /// What a build can reach.

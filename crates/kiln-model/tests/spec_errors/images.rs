@@ -125,6 +125,10 @@ fn what_is_put_into_images_is_looked_at_one_by_one() {
         kiln.toml:5:64: `x` is not an absolute path; expected an absolute path without `..`
             at |"x"|
         "#);
+    assert_snapshot!(with("run ", "users = [{ name = \"a\" }, { name = \"a\", uid = 7 }]\nrun "), @r#"
+        kiln.toml:5:35: the user `a` is named twice
+            at |"a"|
+        "#);
     assert_snapshot!(with("run ", "build = [\" \", [\"make\"], 3]\nrun "), @r#"
         kiln.toml:5:25: `image.web.build[2]` is an integer; expected a string like `"make -C /usr/src/app install"` or a list like `["/usr/bin/make","install"]`
             at |3|

@@ -58,7 +58,8 @@ pub struct LinkFile {
     pub to: String,
 }
 
-/// A user of the image.
+/// A user of the image. One that the image has already (from a package, or where it starts from) must be as it is said
+/// here, and is put into `groups`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserFile {

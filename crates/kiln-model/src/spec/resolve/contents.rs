@@ -20,6 +20,7 @@ pub(super) struct Contents {
 }
 
 pub(super) fn contents(file: &ImageFile, place: &Place, problems: &mut Problems<'_, '_>) -> Contents {
+    each_user_once(&file.users, &place.key("users"), problems);
     Contents {
         files: each(&file.files, &place.key("files"), problems, copy),
         dirs: each(&file.dirs, &place.key("dirs"), problems, dir),
@@ -91,20 +92,30 @@ fn user(file: &UserFile, place: &Place, problems: &mut Problems<'_, '_>) -> User
             problems.value(&place.key(key), "an image has no such number").expected("0 to 65534");
         }
     }
-    let path = |text: &Option<String>, default: &str, key: &str, problems: &mut Problems<'_, '_>| {
-        let path = paths::absolute(text.as_deref().unwrap_or(default), &place.key(key), problems);
+    let path = |text: &Option<String>, key: &str, problems: &mut Problems<'_, '_>| {
+        let path = paths::absolute(text.as_deref()?, &place.key(key), problems);
         if path.contains([':', '\n']) {
             problems.value(&place.key(key), "passwd has no room for `:` or a line break");
         }
-        path
+        Some(path)
     };
     UserSpec {
         name: file.name.clone(),
         uid: file.uid,
         gid: file.gid,
         groups: file.groups.clone(),
-        home: path(&file.home, "/nonexistent", "home", problems),
-        shell: path(&file.shell, "/usr/sbin/nologin", "shell", problems),
+        home: path(&file.home, "home", problems),
+        shell: path(&file.shell, "shell", problems),
+    }
+}
+
+/// Of two lines for one name only the first would count.
+fn each_user_once(users: &[UserFile], place: &Place, problems: &mut Problems<'_, '_>) {
+    for (i, user) in users.iter().enumerate() {
+        if users[..i].iter().any(|earlier| earlier.name == user.name) {
+            let message = format!("the user `{}` is named twice", user.name.escape_debug());
+            problems.value(&place.item(i).key("name"), message);
+        }
     }
 }
 
