@@ -210,6 +210,56 @@ fn podman_runs_what_we_export() {
     let place = Place::new();
     let busybox = fs::read("/bin/busybox").expect("busybox-static is needed: cargo xtask setup");
     let layer = Layer::new()
+/// Every directory below `root` with its time.
+fn directory_times(root: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        let time = fs::metadata(&dir).unwrap().mtime();
+        found.push(format!("/{} {time}", dir.strip_prefix(root).unwrap().display()));
+        let entries = fs::read_dir(&dir).unwrap().map(Result::unwrap);
+        todo.extend(entries.filter(|e| e.file_type().unwrap().is_dir()).map(|e| e.path()));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_tar_archive_gives_directories_the_times_of_the_image() {
+    let place = Place::new();
+    // Names before and behind a slash, links in both directions, of which the image has now one, now the other first.
+    let layer = Layer::new()
+        .dir("a/", 0o755)
+        .file("a/in", b"in")
+        .dir("a/deep/", 0o755)
+        .file("a/deep/in", b"in")
+        .dir("a-b/", 0o755)
+        .file("a-b/in", b"in")
+        .dir("a.b/", 0o755)
+        .file("a.b/in", b"in")
+        .hardlink("a/of-a.b", "a.b/in")
+        .hardlink("a0", "a/in")
+        .dir("z/", 0o500)
+        .hardlink("z/of-a", "a/deep/in")
+        .symlink("z/up", "../../..")
+        .symlink("a/abs", "/z")
+        .program("bin/sh", b"#!/nothing\n")
+        .done();
+    Image::of(&[layer], json!({"Entrypoint": ["/bin/sh"]})).layout(&place.path("order"), "x");
+    let record = place.bake("./order");
+    let store = place.store();
+    let handle = store.handle(&record.digest).unwrap();
+    to_tar(&Stored::open(&store, &record.digest).unwrap(), &place.path("root.tar")).unwrap();
+    let root = place.path("root");
+    fs::create_dir(&root).unwrap();
+    tool("tar", &["-xpf", place.path("root.tar").to_str().unwrap(), "-C", root.to_str().unwrap()]);
+    let look = |root: &Path| (listing(root), directory_times(root));
+    let (ours, times) = std::thread::scope(|scope| scope.spawn(|| mounted(&handle, look)).join().unwrap());
+    assert_eq!(differences(&times, &directory_times(&root)), [""; 0]);
+    assert_eq!(differences(&ours, &listing(&root)), [""; 0]);
+}
+
         .program("bin/busybox", &busybox)
         .hardlink("bin/sh", "bin/busybox")
         .file("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/srv:/bin/sh\n")

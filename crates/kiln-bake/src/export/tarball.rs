@@ -1,8 +1,18 @@
 //! Trees as tar archives. The same tree gives the same bytes: paths in order, nothing of the moment or the machine.
 //!
+//! | archive | order | hard links |
+//! |---|---|---|
+//! | a whole image | each directory followed by all that is in it: `a`, `a/b`, `a.b` | among the others |
+//! | a layer of one | of the bytes of paths: `a`, `a.b`, `a/b`. Another one would give every layer another digest | at the end |
+//!
+//! tar sets the time of a directory as soon as a path is not below it, and whatever is written there later changes it
+//! again. A layer holds its directories with a time of no meaning; the one that holds their times holds nothing else.
+//!
 //! Headers are GNU's, with pax records for what does not fit there: long names, xattrs. Sockets have no form in tar
 //! and are left out, as every tool does.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -21,9 +31,41 @@ const SHORT: usize = 100;
 pub fn to_tar(image: &Stored<'_>, path: &Path) -> Result<u64, ExportError> {
     super::oci::new_file(path, |file: &mut File| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
-        write(image, &image.tree, &mut out)?;
+        write_whole(image, &mut out)?;
         out.flush()
     })
+}
+
+fn write_whole(image: &Stored<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let tree = &image.tree;
+    let mut archive = Archive { image, tree, builder: tar::Builder::new(out) };
+    let mut entries: Vec<(&[u8], &Node)> = tree.iter().collect();
+    // No name has a NUL byte: what is in a directory comes right behind it.
+    entries.sort_by_cached_key(|(path, _)| {
+        path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect::<Vec<u8>>()
+    });
+    // Which of a file's names the archive has first; the tree may have another one first.
+    let mut first_names: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+    for (path, node) in entries {
+        if node.is_directory() {
+            archive.node(path, node)?;
+            continue;
+        }
+        let own = if let Node::Hardlink(first) = node { first.as_slice() } else { path };
+        let file = tree.get(own).ok_or_else(to_nothing)?;
+        match first_names.entry(own) {
+            Entry::Vacant(entry) => {
+                entry.insert(path);
+                archive.node(path, file)?;
+            }
+            Entry::Occupied(entry) => archive.link(path, entry.get(), file)?,
+        }
+    }
+    archive.builder.into_inner().map(drop)
+}
+
+fn to_nothing() -> io::Error {
+    io::Error::other("a hard link to nothing")
 }
 
 /// Writes `tree`, a part of the tree of `image`.
@@ -60,10 +102,10 @@ impl<W: Write> Archive<'_, W> {
             }
             Node::Fifo(meta) => self.entry(EntryType::Fifo, path, meta, b"", None),
             Node::Socket(_) => Ok(()),
-            Node::Hardlink(first) => match self.tree.get(first).and_then(Node::meta) {
-                Some(meta) => self.entry(EntryType::Link, path, &meta.clone(), first, None),
-                None => Err(io::Error::other("a hard link to nothing")),
-            },
+            Node::Hardlink(first) => {
+                let file = self.tree.get(first).ok_or_else(to_nothing)?;
+                self.link(path, first, file)
+            }
             Node::File(meta, content) => {
                 let image = self.image;
                 image.content(content, &mut |reader, size| {
@@ -74,6 +116,12 @@ impl<W: Write> Archive<'_, W> {
                 })
             }
         }
+    }
+
+    /// `path` as another name of `file`, which the archive has as `first`.
+    fn link(&mut self, path: &[u8], first: &[u8], file: &Node) -> io::Result<()> {
+        let meta = file.meta().ok_or_else(to_nothing)?;
+        self.entry(tar::EntryType::Link, path, meta, first, None)
     }
 
     fn entry(
