@@ -28,8 +28,8 @@ const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) -> Result<Baked, BakeError> {
     let begun = Instant::now();
     let locked = lock::answer(order, lock)?;
-    let found =
-        files::find(order).map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let found = files::find(order, store.root())
+        .map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
     let inputs = inputs(order, locked, &found);
     let (record, reused) = match unchanged(&inputs, store)? {
         Some(record) => (record, true),
@@ -56,8 +56,8 @@ fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
 /// If the project's files cannot be read, or the system refuses; a lock that does not answer is no error.
 pub fn baked_before(order: &BakeOrder, lock: &Lock, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
     let Ok(locked) = lock::answer(order, lock) else { return Ok(None) };
-    let found =
-        files::find(order).map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let found = files::find(order, store.root())
+        .map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
     unchanged(&inputs(order, locked, &found), store)
 }
 

@@ -16,7 +16,7 @@ use crate::erofs;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
 
-/// Directories in directories, at most: beyond it links lead in circles.
+/// Directories in directories, at most.
 const DEEPEST: usize = 64;
 /// To start threads takes longer than to read so few files with so little in them.
 const FEW: usize = 64;
@@ -40,7 +40,7 @@ pub enum FilesError {
     /// It is not inside the project.
     #[error("`{src}` leads out of the project, to {}", to.display())]
     Outside {
-        /// As the spec has it.
+        /// As the spec has it; of what is in a directory, from the project's on.
         src: String,
         /// Where it leads.
         to: PathBuf,
@@ -61,6 +61,17 @@ pub enum FilesError {
         /// What is in the way.
         problem: String,
     },
+    /// A link in a directory leads to one that it is in itself.
+    #[error("`{src}` leads in a circle: it is below {}, to which it leads", to.display())]
+    Circle {
+        /// The link, from the project's directory on.
+        src: String,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// It is deeper than any project.
+    #[error("{} has more than {DEEPEST} directories in one another", .0.display())]
+    TooDeep(PathBuf),
     /// It is neither a file nor a directory.
     #[error("{} is neither a file nor a directory", .0.display())]
     Kind(PathBuf),
@@ -97,8 +108,9 @@ pub(crate) enum What {
     File { path: PathBuf, executable: bool, digest: ObjectDigest, size: u64 },
 }
 
-/// All that `order.files` name, in order; of two at one place the later counts.
-pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
+/// All that `order.files` name, in order; of two at one place the later counts. `state`, the store's own directory, is
+/// never among what is in another.
+pub(crate) fn find(order: &BakeOrder, state: &Path) -> Result<Vec<Found>, FilesError> {
     if order.files.is_empty() {
         return Ok(Vec::new());
     }
@@ -106,7 +118,8 @@ pub(crate) fn find(order: &BakeOrder) -> Result<Vec<Found>, FilesError> {
         .project
         .canonicalize()
         .map_err(|source| FilesError::Read { path: order.project.clone(), source })?;
-    let mut walk = Walk { project: &project, paths: Vec::new() };
+    let state = state.canonicalize().ok();
+    let mut walk = Walk { project: &project, state: state.as_deref(), paths: Vec::new(), within: Vec::new() };
     for (i, spec) in order.files.iter().enumerate() {
         walk.spec(i, spec)?;
     }
@@ -152,7 +165,7 @@ fn kept_one(path: &Path, digest: ObjectDigest, size: u64, batch: &Batch) -> Resu
 
 /// The first of `order.files` that names nothing, by its place among them, and what is wrong.
 pub fn missing_file(order: &BakeOrder) -> Option<(usize, FilesError)> {
-    let walk = Walk { project: &order.project, paths: Vec::new() };
+    let walk = Walk { project: &order.project, state: None, paths: Vec::new(), within: Vec::new() };
     let is_missing = |spec: &FileSpec| order.project.join(&spec.src).symlink_metadata().is_err();
     let (index, spec) = order.files.iter().enumerate().find(|(_, spec)| is_missing(spec))?;
     Some((index, walk.missing(spec)))
@@ -169,7 +182,10 @@ struct Met {
 
 struct Walk<'a> {
     project: &'a Path,
+    state: Option<&'a Path>,
     paths: Vec<Met>,
+    /// The directories that are being walked, each in the one before it.
+    within: Vec<PathBuf>,
 }
 
 impl Walk<'_> {
@@ -184,10 +200,10 @@ impl Walk<'_> {
             return Err(self.missing(spec));
         }
         let dst = destination(spec)?;
-        let is_directory = self.inside(&path, &spec.src)?.is_dir();
-        let into = spec.dst.ends_with('/') && !is_directory;
+        let real = self.inside(&path)?;
+        let into = spec.dst.ends_with('/') && !real.is_dir();
         let dst = if into { join(&dst, path.file_name().unwrap_or_default().as_bytes()) } else { dst };
-        self.add(index, &spec.src, path, dst, 0)
+        self.add(index, real, dst)
     }
 
     fn missing(&self, spec: &FileSpec) -> FilesError {
@@ -203,44 +219,62 @@ impl Walk<'_> {
     }
 
     /// What `path` leads to, which must be inside the project.
-    fn inside(&self, path: &Path, src: &str) -> Result<PathBuf, FilesError> {
+    fn inside(&self, path: &Path) -> Result<PathBuf, FilesError> {
         let real = path.canonicalize().map_err(|source| FilesError::Read { path: path.into(), source })?;
         if real.starts_with(self.project) {
             Ok(real)
         } else {
-            Err(FilesError::Outside { src: src.into(), to: real })
+            Err(FilesError::Outside { src: self.shown(path), to: real })
         }
     }
 
-    fn add(
-        &mut self,
-        spec: usize,
-        src: &str,
-        path: PathBuf,
-        dst: Vec<u8>,
-        depth: usize,
-    ) -> Result<(), FilesError> {
-        let path = if path.is_symlink() { self.inside(&path, src)? } else { path };
+    /// As a spec would have it.
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.project).unwrap_or(path).display().to_string()
+    }
+
+    fn add(&mut self, spec: usize, path: PathBuf, dst: Vec<u8>) -> Result<(), FilesError> {
+        let path = if path.is_symlink() { self.followed(&path)? } else { path };
         let read = |source| FilesError::Read { path: path.clone(), source };
         let found = path.symlink_metadata().map_err(read)?;
         let kind = found.file_type();
-        if !(kind.is_dir() || kind.is_file()) || depth > DEEPEST {
+        if !(kind.is_dir() || kind.is_file()) {
             return Err(FilesError::Kind(path));
+        }
+        if self.within.len() > DEEPEST {
+            return Err(FilesError::TooDeep(path));
         }
         let (directory, size) = (kind.is_dir(), found.len());
         if !erofs::may_be_a_file_of(size) {
             return Err(FilesError::TooLarge(path));
         }
         self.paths.push(Met { dst: dst.clone(), path: path.clone(), directory, size, spec });
-        if kind.is_dir() {
-            for name in names(&path).map_err(read)? {
-                if path == self.project && name == OWN_STATE {
-                    continue;
+        if directory {
+            let names = names(&path).map_err(read)?;
+            self.within.push(path.clone());
+            for name in names {
+                let below = path.join(&name);
+                if !self.is_own_state(&below) {
+                    self.add(spec, below, join(&dst, name.as_bytes()))?;
                 }
-                self.add(spec, src, path.join(&name), join(&dst, name.as_bytes()), depth + 1)?;
             }
+            self.within.pop();
         }
         Ok(())
+    }
+
+    /// What a link in a directory leads to.
+    fn followed(&self, link: &Path) -> Result<PathBuf, FilesError> {
+        let to = self.inside(link)?;
+        if self.within.contains(&to) {
+            return Err(FilesError::Circle { src: self.shown(link), to });
+        }
+        Ok(to)
+    }
+
+    /// Whether Kiln keeps its state there, as `kiln up` does beside the spec, or as it is told to.
+    fn is_own_state(&self, path: &Path) -> bool {
+        self.state == Some(path) || path.strip_prefix(self.project).is_ok_and(|p| p == Path::new(OWN_STATE))
     }
 }
 

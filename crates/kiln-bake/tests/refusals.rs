@@ -51,6 +51,43 @@ fn files_stay_inside_the_project() {
 }
 
 #[test]
+fn a_link_in_a_directory_that_cannot_be_followed_is_named() {
+    let refused = |link: &str, to: &str| {
+        let failure = refused(|order| {
+            fs::create_dir_all(order.project.join("src/deep")).unwrap();
+            symlink(to, order.project.join(link)).unwrap();
+            order.files.push(file("src/", "/x"));
+        });
+        said(&failure)
+    };
+    let outside = refused("src/abs", "/etc/passwd");
+    assert!(outside.contains("`src/abs` leads out of the project, to /etc/passwd"), "{outside}");
+    for (link, to) in [("src/a", "."), ("src/deep/a", ".."), ("src/deep/a", "../../src/deep/../../src")] {
+        let circle = refused(link, to);
+        assert!(circle.contains(&format!("`{link}` leads in a circle")), "{circle}");
+    }
+    let deep = said(&self::refused(|order| {
+        fs::create_dir_all(order.project.join(format!("src/{}", "d/".repeat(70)))).unwrap();
+        order.files.push(file("src/", "/x"));
+    }));
+    assert!(deep.contains("more than 64 directories in one another"), "{deep}");
+}
+
+#[test]
+fn the_state_of_kiln_is_no_file_of_the_project() {
+    let project = tempfile::tempdir().unwrap();
+    let store = Store::open(&project.path().join("deep/state")).unwrap();
+    let mut order = scratch(project.path());
+    write(project.path(), "deep/page", "x");
+    write(project.path(), ".kiln/secret", "x");
+    order.files.push(file(".", "/srv"));
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let image = kiln_bake::export::Stored::open(&store, &record.digest).unwrap();
+    let below: Vec<_> = image.tree.below(b"/srv").map(|(path, _)| String::from_utf8_lossy(path)).collect();
+    assert_eq!(below, ["/srv/deep", "/srv/deep/page", "/srv/program"]);
+}
+
+#[test]
 fn a_directory_of_the_image_is_not_replaced_by_a_file() {
     let failure = refused(|order| order.files.push(file("program", "/etc")));
     assert!(said(&failure).contains("it is a directory in the image"), "{}", said(&failure));
