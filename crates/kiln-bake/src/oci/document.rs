@@ -220,16 +220,12 @@ fn settings(run: RawRun) -> Result<Settings, BadDocument> {
     })
 }
 
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-2`.
 fn stop_signal(text: &str) -> Result<i32, BadDocument> {
-    const RTMIN: i32 = 34;
     let upper = text.to_ascii_uppercase();
-    let real_time = upper.strip_prefix("SIG").unwrap_or(&upper).strip_prefix("RTMIN");
-    let number = match real_time {
-        Some("") => Some(RTMIN),
-        Some(plus) => {
-            plus.strip_prefix('+').and_then(|n| n.parse::<i32>().ok()).map(|n| RTMIN.saturating_add(n))
-        }
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number = match name.strip_prefix("RT") {
+        Some(name) => real_time(name),
         None => text.parse().ok().or_else(|| signal::number(text)),
     };
     match number {
@@ -238,19 +234,26 @@ fn stop_signal(text: &str) -> Result<i32, BadDocument> {
     }
 }
 
-/// The one manifest of an index that is for this architecture.
-pub(crate) fn choose<'a>(index: &'a [Descriptor], architecture: &str) -> Result<&'a Descriptor, BadDocument> {
-    let fits = |d: &&Descriptor| match &d.platform {
-        Some(p) => {
-            p.os == "linux"
-                && p.architecture == architecture
-                && matches!(p.variant.as_str(), "" | "v8" | "v1")
-        }
-        None => false,
+/// What is behind `SIGRT`: one end of the signals that have no names, or counted from there.
+fn real_time(name: &str) -> Option<i32> {
+    const MIN: i32 = 34;
+    const MAX: i32 = 64;
+    let digits = |text: &str| text.parse::<u8>().ok().filter(|_| !text.starts_with('+')).map(i32::from);
+    let number = match name.split_at_checked(3)? {
+        (_, "") => Some(if name == "MIN" { MIN } else { MAX }),
+        ("MIN", more) => more.strip_prefix('+').and_then(digits).map(|n| MIN + n),
+        (_, less) => less.strip_prefix('-').and_then(digits).map(|n| MAX - n),
     };
-    let mut fitting = index.iter().filter(fits);
-    if let Some(first) = fitting.next() {
-        return Ok(first);
+    number.filter(|n| matches!(&name[..3], "MIN" | "MAX") && (MIN..=MAX).contains(n))
+}
+
+/// The one manifest of an index that is for this architecture; of several the one that runs on the most CPUs, whatever
+/// this machine's is: the same index gives the same image everywhere.
+pub(crate) fn choose<'a>(index: &'a [Descriptor], architecture: &str) -> Result<&'a Descriptor, BadDocument> {
+    let fits = |p: &Platform| p.os == "linux" && p.architecture == architecture;
+    let fitting = index.iter().filter_map(|d| d.platform.as_ref().filter(|p| fits(p)).map(|p| (needs(p), d)));
+    if let Some((_, least)) = fitting.min_by_key(|(needs, _)| *needs) {
+        return Ok(least);
     }
     match index {
         // The only one of a layout says nothing; its configuration will.
@@ -265,6 +268,25 @@ pub(crate) fn choose<'a>(index: &'a [Descriptor], architecture: &str) -> Result<
             bad(format!("it is not offered for linux/{architecture}, but for {offered}"))
         }
     }
+}
+
+/// What an image asks of a CPU beyond what all of its architecture have, to compare: nothing, or the number of its
+/// variant.
+fn needs(platform: &Platform) -> Option<u32> {
+    match platform.variant.as_str() {
+        "" | "v1" | "v8" => None,
+        variant => {
+            let number = variant.trim_start_matches('v').split('.').map(|n| n.parse::<u16>());
+            let mut parts = number.map(|n| n.map_or(u32::from(u16::MAX), u32::from));
+            let (major, minor) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+            Some((major << 16) | minor)
+        }
+    }
+}
+
+/// The platform, if not every CPU of its architecture runs what is made for it.
+pub(crate) fn demanding(chosen: &Descriptor) -> Option<String> {
+    chosen.platform.as_ref().filter(|platform| needs(platform).is_some()).map(words)
 }
 
 pub(crate) fn words(platform: &Platform) -> String {
@@ -320,9 +342,11 @@ mod tests {
     fn the_platform_is_chosen() {
         let index = |platforms: &[&str]| {
             let one = |p: &&str| {
-                let (os, architecture) = p.split_once('/').unwrap();
+                let mut parts = p.splitn(3, '/');
+                let (os, architecture) = (parts.next().unwrap(), parts.next().unwrap());
+                let variant = parts.next().map_or(String::new(), |v| format!(r#","variant":"{v}""#));
                 format!(
-                    r#"{{"digest":"{A}","size":1,"platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#
+                    r#"{{"digest":"{A}","size":1,"platform":{{"os":"{os}","architecture":"{architecture}"{variant}}}}}"#
                 )
             };
             let all: Vec<_> = platforms.iter().map(one).collect();
@@ -334,6 +358,20 @@ mod tests {
         };
         let several = index(&["linux/arm64", "unknown/unknown", "linux/amd64"]);
         assert_eq!(choose(&several, "amd64").unwrap().platform.as_ref().unwrap().architecture, "amd64");
+        let chosen = |platforms: &[&str], architecture| {
+            let index = index(platforms);
+            let chosen = choose(&index, architecture).unwrap();
+            (words(chosen.platform.as_ref().unwrap()), demanding(chosen).is_some())
+        };
+        let levels = ["linux/amd64/v3", "linux/arm64/v8", "linux/amd64/v2", "linux/amd64/v4"];
+        assert_eq!(chosen(&levels, "amd64"), ("linux/amd64/v2".into(), true));
+        assert_eq!(chosen(&levels, "arm64"), ("linux/arm64/v8".into(), false));
+        assert_eq!(chosen(&["linux/amd64/v3", "linux/amd64"], "amd64"), ("linux/amd64".into(), false));
+        assert_eq!(
+            chosen(&["linux/arm64/v9", "linux/arm64/v8.2"], "arm64"),
+            ("linux/arm64/v8.2".into(), true)
+        );
+        assert_eq!(chosen(&["linux/amd64/odd", "linux/amd64/v9"], "amd64"), ("linux/amd64/v9".into(), true));
         let said = choose(&index(&["windows/amd64", "unknown/unknown"]), "amd64").unwrap_err().to_string();
         assert_eq!(said, "it is not offered for linux/amd64, but for windows/amd64");
     }
@@ -353,7 +391,24 @@ mod tests {
         let nothing = Settings { lone_group: LoneGroup::Root, ..Settings::default() };
         assert_eq!(Config::parse(null.as_bytes()).unwrap().settings, nothing);
         assert_eq!([stop_signal("quit"), stop_signal("9")], [Ok(3), Ok(9)]);
-        assert!(stop_signal("SIGRTMIN+2147483647").is_err() && stop_signal("0").is_err());
+        assert_eq!(
+            ["SIGRTMIN", "rtmin+30", "SIGRTMAX", "RTMAX-2"].map(stop_signal),
+            [Ok(34), Ok(64), Ok(64), Ok(62)]
+        );
+        for none in [
+            "SIGRTMIN+2147483647",
+            "RTMIN+31",
+            "RTMAX-31",
+            "RTMAX+1",
+            "RTMIN-1",
+            "RTMIN++1",
+            "RTMED",
+            "RT",
+            "RTé",
+            "0",
+        ] {
+            assert!(stop_signal(none).is_err(), "{none}");
+        }
     }
 
     proptest::proptest! {

@@ -7,7 +7,7 @@ use std::thread;
 use kiln_model::{LockedImage, LockedOci, OciReference, Sha256, Tree};
 use kiln_store::Store;
 
-use super::document::{Config, Descriptor, LARGEST_CONFIG, Manifest, Top, choose, words};
+use super::document::{Config, Descriptor, LARGEST_CONFIG, Manifest, Top, choose, demanding, words};
 use super::error::OciError;
 use super::layer::Layer;
 use super::source::{self, Source};
@@ -111,6 +111,10 @@ impl Image<'_> {
                 Top::Index(index) => index,
             };
             let chosen = choose(&index, &self.order.architecture).map_err(self.document("index"))?;
+            if let Some(platform) = demanding(chosen) {
+                let name = format!("{} is for {platform} alone, which older CPUs do not run", self.reference);
+                Task::new(self.report, name, "", None).finish();
+            }
             bytes = source.manifest(chosen)?;
             self.check("manifest", chosen, &bytes)?;
         }
