@@ -64,7 +64,7 @@ pub(crate) fn finished(
     machine_own::check(edit.tree())
         .map_err(|source| BakeError::MachineOwn { image: order.image.clone(), source })?;
     machine_own::link_machine_id(&mut edit, epoch)?;
-    let volatile = make_volatile(&mut edit, &order.volatile, epoch)?;
+    let volatile = make_volatile(&mut edit, order, epoch)?;
     if let Some(base) = over {
         handmade::check_hides_nothing(order, base, &volatile)?;
     }
@@ -186,10 +186,15 @@ fn check_mount_points(order: &BakeOrder, tree: &Tree) -> Result<(), BakeError> {
 }
 
 /// Each where it really is: an instance mounts over the place a link leads to, never over one that leads elsewhere.
-fn make_volatile(edit: &mut TreeEdit, wanted: &[Volatile], epoch: i64) -> Result<Vec<Volatile>, BakeError> {
+fn make_volatile(edit: &mut TreeEdit, order: &BakeOrder, epoch: i64) -> Result<Vec<Volatile>, BakeError> {
     let mut volatile = BTreeMap::new();
-    for one in wanted {
-        edit.ensure_directory(one.path.as_bytes(), epoch)?;
+    for one in &order.volatile {
+        if let Err(TreeError { path, .. }) = edit.ensure_directory(one.path.as_bytes(), epoch) {
+            let there = String::from_utf8_lossy(&path);
+            let problem =
+                format!("it is volatile, so a directory, and what the image has at {there} is none");
+            return Err(BakeError::Place { image: order.image.clone(), path: one.path.clone(), problem });
+        }
         let place = resolve(edit.tree(), one.path.as_bytes(), true);
         let path = String::from_utf8(place).map_err(|e| TreeError {
             path: e.into_bytes(),
@@ -228,7 +233,7 @@ fn run_settings(
 
 /// A program that is not there would only show when an instance starts.
 fn check_program(order: &BakeOrder, settings: &Settings, tree: &Tree) -> Result<(), BakeError> {
-    let Some(program) = settings.argv.first() else {
+    let Some(program) = settings.argv.first().filter(|program| !program.is_empty()) else {
         return Err(BakeError::NoProgram(order.image.clone()));
     };
     if is_program(tree, program) {

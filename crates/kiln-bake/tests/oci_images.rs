@@ -344,12 +344,14 @@ fn what_is_no_image_or_leaves_open_which_is_said_with_what_there_is() {
     let failure = try_lock(&foreign, &store).and_then(|lock| try_bake(&foreign, &lock, &store)).unwrap_err();
     assert!(failure.causes.join(" ").contains("it is for linux/amd64, not linux/arm64"), "{failure:?}");
     // Nothing to run.
-    let none = Image::of(&layers(), json!({}));
-    none.layout(&project.path().join("none"), "x");
-    let order = from_oci(project.path(), "./none");
-    let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
-    assert_eq!(failure.code, ExitCode::Spec);
-    assert!(failure.hint.unwrap_or_default().contains("add `run`"));
+    for (name, run) in [("none", json!({})), ("unnamed", json!({"Entrypoint": [""], "Cmd": ["x"]}))] {
+        Image::of(&layers(), run).layout(&project.path().join(name), "x");
+        let order = from_oci(project.path(), &format!("./{name}"));
+        let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Spec, "{failure:?}");
+        assert!(failure.message.contains("says what it runs"), "{failure:?}");
+        assert!(failure.hint.unwrap_or_default().contains("add `run`"));
+    }
 }
 
 #[test]

@@ -96,6 +96,17 @@ fn a_directory_of_the_image_is_not_replaced_by_a_file() {
 }
 
 #[test]
+fn what_is_in_the_way_of_a_volatile_path_is_named_with_it() {
+    for (path, at) in [("/program", "/program"), ("/program/x", "/program")] {
+        let failure = refused(|order| order.volatile = vec![Volatile::new(path, ByteSize(4096))]);
+        let problem = format!(
+            "cannot have {path}: it is volatile, so a directory, and what the image has at {at} is none"
+        );
+        assert!(said(&failure).contains(&problem), "{}", said(&failure));
+    }
+}
+
+#[test]
 fn users_and_programs_must_be_there() {
     let failure = refused(|order| order.user = Some("www-data".into()));
     assert!(said(&failure).contains("no user `www-data`"), "{}", said(&failure));
