@@ -8,6 +8,7 @@ use kiln_store::Store;
 
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
+use crate::hidden::hidden;
 use crate::merge::{self, Inputs};
 use crate::order::{BakeOrder, Baked, Base, Report};
 use crate::report::Task;
@@ -117,6 +118,7 @@ fn make(
     let packages = sbom::installed(&built, store)?;
     let distribution = Distribution::of(&built, store)?;
     let merged = merge::finished(order, settings, (built, epoch), handmade.as_ref(), store)?;
+    let hidden = hidden(order, &merged.tree, &merged.volatile);
     let batch = store.objects().batch()?;
     let mut written = erofs::write(&merged.tree)?;
     let staged = batch.stage_image(&written.bytes, &written.objects)?;
@@ -149,7 +151,8 @@ fn make(
     batch.commit_image(staged, &record)?;
     task.finish();
     // Each a task that is done with saying it.
-    record.left_out.iter().for_each(|left_out| Task::new(report, left_out.to_string(), "", None).finish());
+    let left_out = record.left_out.iter().map(ToString::to_string);
+    left_out.chain(hidden).for_each(|words| Task::new(report, words, "", None).finish());
     Ok(record)
 }
 
@@ -177,12 +180,12 @@ fn start(
             let (Root { tree, epoch }, settings) = oci::root(reference, order, locked, store, report)?;
             let mut edit = TreeEdit::new(tree);
             let left_out = machine_own::taken_out(&mut edit);
-            let root = Root { tree: edit.into_tree(), epoch };
-            return Ok(Start { root, settings, left_out, handmade: None });
-        }
             if let Some(words) = users::nobodys(edit.tree()) {
                 Task::new(report, words, "", None).finish();
             }
+            let root = Root { tree: edit.into_tree(), epoch };
+            return Ok(Start { root, settings, left_out, handmade: None });
+        }
         Base::Handmade(_) => {
             let (root, settings, base) = handmade::root(order, locked, store)?;
             let left_out = base.record.left_out.clone();

@@ -41,6 +41,7 @@ pub mod export;
 mod fetch;
 mod files;
 mod handmade;
+mod hidden;
 pub mod inspect;
 pub mod listing;
 mod lock;

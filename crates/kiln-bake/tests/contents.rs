@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 
-use common::{baked, file, locked, printed, scratch, try_bake, write};
+use common::{Told, baked, file, locked, printed, scratch, try_bake, write};
 use kiln_bake::BakeOrder;
 use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageHandle};
@@ -190,6 +190,33 @@ fn a_file_larger_than_any_of_an_image_is_refused_at_once() {
     order.files.push(file("sparse", "/more"));
     let told = said(&order);
     assert!(told.contains("/sparse is larger than 8 TiB"), "{told}");
+}
+
+#[test]
+fn what_no_instance_sees_of_the_spec_is_said() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = with_shell(project.path());
+    let volatile = |path| kiln_model::Volatile::new(path, kiln_model::ByteSize(4096));
+    order.volatile = vec![volatile("/run"), volatile("/srv/data")];
+    order.files.extend(["/run/app.conf", "/runner"].map(|dst| file("busybox", dst)));
+    let dir = |path: &str| DirSpec { path: path.into(), mode: None, owner: None };
+    order.dirs = vec![dir("/srv/data"), dir("/srv/data/deep"), dir("/srv/other")];
+    order.links.push(LinkSpec { path: "/run/link".into(), to: "x".into() });
+    let told = Told::default();
+    kiln_bake::bake(&order, &locked(&order, &store), &store, &told).unwrap();
+    let mut told = told.tasks();
+    told.retain(|task| task.contains("no instance sees it"));
+    told.dedup();
+    let of = |key: &str, path: &str, top: &str| {
+        format!("`{key}` has {path}, and no instance sees it: {top} is volatile, and empty there")
+    };
+    let expected = [
+        of("files", "/run/app.conf", "/run"),
+        of("links", "/run/link", "/run"),
+        of("dirs", "/srv/data/deep", "/srv/data"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -50,17 +50,29 @@ fn copy(file: &CopyFile, place: &Place, problems: &mut Problems<'_, '_>) -> Copy
 
 /// A slash at the end says that it is a directory, into which a file is put.
 fn destination(dst: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
-    let path = paths::absolute(dst, place, problems);
+    let path = seen(paths::absolute(dst, place, problems), place, problems);
     if dst.ends_with('/') && !path.ends_with('/') { path + "/" } else { path }
+}
+
+/// What the kernel's own is mounted over in every instance would be put there for nobody.
+fn seen(path: String, place: &Place, problems: &mut Problems<'_, '_>) -> String {
+    if let Some(top) = paths::of_the_kernel(&path) {
+        problems.value(place, format!("no instance sees `{path}`: what is in `{top}` comes from the kernel"));
+    }
+    path
+}
+
+/// One that exists to be mounted over may be asked for.
+fn directory(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
+    let path = paths::absolute(path, place, problems);
+    if paths::of_the_kernel(&path) == Some(path.as_str()) { path } else { seen(path, place, problems) }
 }
 
 fn dir(file: &DirFile, place: &Place, problems: &mut Problems<'_, '_>) -> DirSpec {
     match file {
-        DirFile::Path(path) => {
-            DirSpec { path: paths::absolute(path, place, problems), mode: None, owner: None }
-        }
+        DirFile::Path(path) => DirSpec { path: directory(path, place, problems), mode: None, owner: None },
         DirFile::Owned(OwnedDirFile { path, mode: bits, owner: name }) => DirSpec {
-            path: paths::absolute(path, &place.key("path"), problems),
+            path: directory(path, &place.key("path"), problems),
             mode: mode(bits.as_ref(), place, problems),
             owner: owner(name.as_ref(), place, problems),
         },
@@ -74,7 +86,7 @@ fn link(file: &LinkFile, place: &Place, problems: &mut Problems<'_, '_>) -> Link
             .value(&place.key("to"), "nothing can lead there")
             .expected("a path of 1 to 4095 bytes without a NUL byte");
     }
-    let path = paths::absolute(&file.path, &place.key("path"), problems);
+    let path = seen(paths::absolute(&file.path, &place.key("path"), problems), &place.key("path"), problems);
     if path == "/" {
         problems.value(&place.key("path"), "the root of an image is a directory");
     }
@@ -157,6 +169,6 @@ fn owner(text: Option<&String>, place: &Place, problems: &mut Problems<'_, '_>) 
             .value(&place.key("owner"), format!("`{}` is no owner", text.escape_debug()))
             .expected("`user` or `user:group`, like `www-data:adm`");
     }
+    text.split(':').for_each(|id| check::id(id, &place.key("owner"), problems));
     Some(text.clone())
 }
-    text.split(':').for_each(|id| check::id(id, &place.key("owner"), problems));

@@ -15,9 +15,6 @@ const ALWAYS_VOLATILE: [(&str, u64); 3] = [("/tmp", 16 * MIB), ("/run", 4 * MIB)
 const LEAST_VOLATILE: ByteSize = ByteSize(4 << 10);
 const MOST_VOLATILE: ByteSize = ByteSize(1 << 40);
 
-/// What the engine puts in place itself.
-const OF_THE_ENGINE: [&str; 3] = ["/proc", "/sys", "/dev"];
-
 /// An image; `port` is where instances of it listen, if the services made from it agree.
 pub(super) fn image(
     file: &ImageFile,
@@ -144,10 +141,10 @@ fn user(
     let name = file.user.as_deref().or((!over_image).then_some("root"))?;
     if name.is_empty() || name.contains([':', '/', '\n', '\0', ' ']) {
         problems
-    check::id(name, place, problems);
             .value(place, format!("`{}` is not the name of a user", name.escape_debug()))
             .expected("a name from the image's own /etc/passwd, like `www-data`");
     }
+    check::id(name, place, problems);
     Some(name.to_owned())
 }
 
@@ -200,10 +197,9 @@ fn size_of(written: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Byt
 
 fn path_of(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
     let path = paths::absolute(path, place, problems);
-    let is_within = |top: &&&str| path == ***top || path.starts_with(&format!("{top}/"));
     if path == "/" {
         problems.value(place, "the root of an image cannot be volatile").expected("a directory below it");
-    } else if let Some(top) = OF_THE_ENGINE.iter().find(is_within) {
+    } else if let Some(top) = paths::of_the_kernel(&path) {
         problems
             .value(place, format!("`{path}` cannot be volatile: what is in `{top}` comes from the kernel"));
     }

@@ -21,6 +21,13 @@ pub(super) fn absolute(path: &str, place: &Place, problems: &mut Problems<'_, '_
     format!("/{}", parts.join("/"))
 }
 
+/// The directory that `path` is, or is in, if what is there comes from the kernel in every instance.
+pub(super) fn of_the_kernel(path: &str) -> Option<&'static str> {
+    let rest =
+        |top: &&&str| path.strip_prefix(**top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    ["/proc", "/sys", "/dev"].iter().find(rest).copied()
+}
+
 /// A path of the project: relative to `kiln.toml`, and not leading out of its directory.
 pub(super) fn of_project(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {
     let wrong = if path.is_empty() {
