@@ -54,14 +54,24 @@ pub(crate) fn choose(
     let why = reasons(&stanzas, &asked, &base);
     let mut packages = chosen
         .into_iter()
-        .map(|p| locked(universe.stanza(p), archive, &order.image))
+        .map(|p| locked(universe.stanza(p), archive, (&order.image, &order.architecture)))
         .collect::<Result<Vec<_>, _>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((packages, why))
 }
 
-fn locked(stanza: &Stanza<'_>, archive: &Archive, image: &ImageName) -> Result<LockedPackage, BakeError> {
+fn locked(
+    stanza: &Stanza<'_>,
+    archive: &Archive,
+    (image, wanted): (&ImageName, &str),
+) -> Result<LockedPackage, BakeError> {
     let suite = archive.indexes[stanza.source].suite.clone();
+    if ![wanted, "all"].contains(&stanza.architecture) {
+        let Stanza { name, architecture, .. } = stanza;
+        let problem =
+            format!("package `{name}` of image `{image}` is for {architecture}, in a list for {wanted}");
+        return Err(ArchiveError::Damaged { suite, problem }.into());
+    }
     let sha256 = stanza.sha256.parse().map_err(|_| ArchiveError::Damaged {
         suite: suite.clone(),
         problem: format!("package `{}` of image `{image}` has no usable sha256", stanza.name),
@@ -187,6 +197,8 @@ impl Preference for Wishes<'_> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_model::{LockedIndex, Sha256};
+
     use super::*;
 
     #[test]
@@ -196,5 +208,23 @@ mod tests {
         assert_eq!(wish("nginx=1.22.*").demand, Demand::Version("1.22.*"));
         assert_eq!(wish("curl/bookworm-backports").demand, Demand::Suite("bookworm-backports"));
         assert_eq!(wish("a=1/2").demand, Demand::Version("1/2"));
+    }
+
+    #[test]
+    fn a_package_for_another_machine_is_refused() {
+        let index = LockedIndex { suite: "bookworm".into(), date: String::new(), sha256: Sha256([0; 32]) };
+        let archive = Archive { texts: Vec::new(), indexes: vec![index], sources: Vec::new() };
+        let image = "web".parse().unwrap();
+        let digest = "0".repeat(64);
+        let of = |architecture| {
+            let stanza = Stanza { name: "x", architecture, sha256: &digest, ..Stanza::default() };
+            locked(&stanza, &archive, (&image, "amd64")).map(|p| p.architecture).map_err(|e| e.to_string())
+        };
+        assert_eq!([of("amd64"), of("all")], [Ok("amd64".into()), Ok("all".into())]);
+        let foreign = of("i386").unwrap_err();
+        assert!(
+            foreign.ends_with("package `x` of image `web` is for i386, in a list for amd64"),
+            "{foreign}"
+        );
     }
 }
