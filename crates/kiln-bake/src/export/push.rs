@@ -89,8 +89,15 @@ impl Pusher<'_> {
     }
 
     fn has(&self, digest: &Sha256) -> Result<bool, ExportError> {
-        let url = self.http.url(&format!("blobs/sha256:{}", digest.hex()));
-        let send = |agent: &Agent, authorization: Option<&str>| with(agent.head(&url), authorization).call();
+        self.is_there(&format!("blobs/sha256:{}", digest.hex()))
+    }
+
+    fn is_there(&self, what: &str) -> Result<bool, ExportError> {
+        let url = self.http.url(what);
+        let send = |agent: &Agent, authorization: Option<&str>| {
+            // A registry may hide a manifest from who does not read its type; of a blob it does not ask.
+            with(agent.head(&url), authorization).header(header::ACCEPT, written::MANIFEST).call()
+        };
         let response = self.http.ask(&format!("HEAD {url}"), &[404], &send)?;
         Ok(response.status() == 200)
     }
@@ -128,15 +135,19 @@ impl Pusher<'_> {
     }
 
     fn manifest(&self, tag: &str) -> Result<(), ExportError> {
-        let url = self.http.url(&format!("manifests/{tag}"));
         let bytes = self.made.manifest.as_slice();
+        let is_new = !self.is_there(&format!("manifests/sha256:{}", Sha256::of(bytes).hex()))?;
+        // Also one that is there already: it may have another tag, or the tag may be another's.
+        let url = self.http.url(&format!("manifests/{tag}"));
         let send = |agent: &Agent, authorization: Option<&str>| {
             let request = with(agent.put(&url), authorization);
             request.header(header::CONTENT_TYPE, written::MANIFEST).send(bytes)
         };
         self.http.ask(&format!("PUT {url}"), &[], &send)?;
         self.task.add(bytes.len() as u64);
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if is_new {
+            self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
