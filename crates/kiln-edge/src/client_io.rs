@@ -231,11 +231,16 @@ impl ClientIo {
         }
     }
 
-    /// Gives back what was read with [`Self::poll_fill`].
+    /// Gives back what was read without taking note.
     pub(crate) fn give_back(&mut self, bytes: Vec<u8>) {
         // Of the heads that are looked at twice it is the first.
         self.marks.heads.store(0, Relaxed);
         self.again = bytes;
+    }
+
+    /// Takes what was given back.
+    pub(crate) fn given_back(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.again)
     }
 
     /// Reads without taking note, behind what `buffer` has.

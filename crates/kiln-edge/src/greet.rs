@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -20,8 +19,6 @@ use crate::worker::Worker;
 
 /// What a client of HTTP/2 that needs no negotiation begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long to wait for the rest of something that came in pieces before looking again.
-const PIECES: Duration = Duration::from_millis(5);
 
 /// A connection whose first request can be read.
 pub(crate) enum Greeted {
@@ -80,36 +77,42 @@ pub(crate) async fn greet(
 /// The client's address as a trusted peer gives it; none if the peer speaks for itself.
 async fn proxied(stream: &mut TcpStream, marks: &Marks) -> io::Result<Option<SocketAddr>> {
     marks.expect();
-    let mut seen = vec![0; proxy_header::ENOUGH];
+    let (mut seen, mut read) = (vec![0; proxy_header::ENOUGH], 0);
     loop {
-        let length = stream.peek(&mut seen).await?;
-        match proxy_header::parse(&seen[..length]) {
+        let there = read + look(stream, &mut seen[read..]).await?;
+        match proxy_header::parse(&seen[..there]) {
             ProxyHeader::Complete(length, source) => {
-                stream.read_exact(&mut seen[..length]).await?;
+                stream.read_exact(&mut seen[read..length]).await?;
                 marks.settled();
                 return Ok(source);
             }
-            ProxyHeader::Partial if length > 0 => tokio::time::sleep(PIECES).await,
-            _ => return Err(io::ErrorKind::InvalidData.into()),
+            ProxyHeader::Partial => read += stream.read_exact(&mut seen[read..there]).await?,
+            ProxyHeader::Malformed => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
 
-async fn plain(stream: TcpStream, marks: &Arc<Marks>) -> io::Result<Greeted> {
+async fn plain(mut stream: TcpStream, marks: &Arc<Marks>) -> io::Result<Greeted> {
+    let (mut seen, mut read) = ([0; PREFACE.len()], 0);
     loop {
-        let mut seen = [0; PREFACE.len()];
-        let length = stream.peek(&mut seen).await?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if seen[..length] == PREFACE[..] {
-            return Ok(Greeted::Http2(ClientIo::plain(stream, marks.clone())));
-        }
-        if !PREFACE.starts_with(&seen[..length]) {
-            return Ok(Greeted::Http1(ClientIo::plain(stream, marks.clone())));
+        let there = read + look(&stream, &mut seen[read..]).await?;
+        let is_h2 = seen[..there] == PREFACE[..];
+        if is_h2 || !PREFACE.starts_with(&seen[..there]) {
+            let mut io = ClientIo::plain(stream, marks.clone());
+            io.give_back(seen[..read].to_vec());
+            return Ok(if is_h2 { Greeted::Http2(io) } else { Greeted::Http1(io) });
         }
         marks.bytes_came();
-        tokio::time::sleep(PIECES).await;
+        read += stream.read_exact(&mut seen[read..there]).await?;
+    }
+}
+
+/// What there is to be read, without reading it. What does not say enough has to be read before the next look: that waits
+/// for what is new then, and sees the end.
+async fn look(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    match stream.peek(room).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        length => Ok(length),
     }
 }
 

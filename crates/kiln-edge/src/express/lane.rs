@@ -38,8 +38,9 @@ pub(super) enum Next {
 }
 
 impl Lane {
-    pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>, io: ClientIo) -> Self {
-        Self { worker, connection, io, ahead: Vec::new() }
+    pub(super) fn new(worker: Rc<Worker>, connection: Rc<Connection>, mut io: ClientIo) -> Self {
+        let ahead = io.given_back();
+        Self { worker, connection, io, ahead }
     }
 
     /// Waits for the next request.

@@ -10,6 +10,9 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 
+/// What a client begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// The fields of a request for http://a/.
 pub const GET: [u8; 6] = [0x82, 0x84, 0x86, 0x41, 1, b'a'];
 
@@ -30,7 +33,7 @@ pub fn next(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
 /// A connection on which everything has been said that comes before the first request.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
-    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    client.write_all(PREFACE).unwrap();
     client.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
     client
 }

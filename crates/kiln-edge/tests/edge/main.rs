@@ -12,6 +12,7 @@ mod control;
 mod drain;
 mod early_answers;
 mod express;
+mod first_bytes;
 mod forwarding;
 mod frames;
 mod h2;
