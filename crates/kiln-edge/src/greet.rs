@@ -13,8 +13,9 @@ use crate::inside::Caller;
 use crate::metrics::Reason;
 use crate::origin::{Peer, Scheme};
 use crate::proofs::ALPN;
-use crate::proxy_header::{self, ProxyHeader};
+use crate::proxy_header::{self, ProxyHeader, Source};
 use crate::sockets::Door;
+use crate::trust::Trust;
 use crate::worker::Worker;
 
 /// What a client of HTTP/2 that needs no negotiation begins with.
@@ -53,18 +54,19 @@ pub(crate) async fn greet(
     }
     // Whoever wants figures comes himself, and not by the way of clients.
     let is_sent = door != Door::Metrics && worker.reads_proxy_headers && worker.trust.covers(peer.ip());
-    let peer = match is_sent {
-        true => match proxied(&mut stream, marks).await {
-            Ok(source) => source.unwrap_or(peer),
-            Err(error) => {
-                worker.registry.turned_away.count(Reason::NoProxyHeader);
-                return Err(error);
-            }
-        },
-        false => peer,
+    let source = match is_sent {
+        true => proxied(&mut stream, marks).await.inspect_err(|_| {
+            worker.registry.turned_away.count(Reason::NoProxyHeader);
+        })?,
+        false => Source::Peer,
     };
     let scheme = if door == Door::Https { Scheme::Https } else { Scheme::Http };
-    connection.is_from(Peer::new(peer, scheme, &worker.trust));
+    connection.is_from(match source {
+        Source::Peer => Peer::new(peer, scheme, &worker.trust),
+        Source::Client(client) => Peer::new(client, scheme, &worker.trust),
+        // Whoever it is, it is not the peer that is trusted.
+        Source::Unknown => Peer::new(peer, scheme, &Trust::default()),
+    });
     match door {
         Door::Http | Door::Inside(_) => plain(stream, marks).await,
         Door::Metrics => Ok(Greeted::Metrics(ClientIo::plain(stream, marks.clone()))),
@@ -74,8 +76,8 @@ pub(crate) async fn greet(
     }
 }
 
-/// The client's address as a trusted peer gives it; none if the peer speaks for itself.
-async fn proxied(stream: &mut TcpStream, marks: &Marks) -> io::Result<Option<SocketAddr>> {
+/// For whom a trusted peer says that it speaks.
+async fn proxied(stream: &mut TcpStream, marks: &Marks) -> io::Result<Source> {
     marks.expect();
     let (mut seen, mut read) = (vec![0; proxy_header::ENOUGH], 0);
     loop {

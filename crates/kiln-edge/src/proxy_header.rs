@@ -21,10 +21,21 @@ pub const ENOUGH: usize = 16 + LONGEST_V2;
 pub enum ProxyHeader {
     /// Too few to tell.
     Partial,
-    /// A header of so many bytes; the client is at that address, or is the peer itself.
-    Complete(usize, Option<SocketAddr>),
+    /// A header of so many bytes, and who asks.
+    Complete(usize, Source),
     /// No such header, or a malformed one.
     Malformed,
+}
+
+/// For whom a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// For a client at that address.
+    Client(SocketAddr),
+    /// For a client of whom it has no address.
+    Unknown,
+    /// For itself: about its own health, for instance.
+    Peer,
 }
 
 /// Reads the header at the beginning of `bytes`.
@@ -48,19 +59,16 @@ fn version_1(bytes: &[u8]) -> ProxyHeader {
     };
     let Ok(line) = std::str::from_utf8(&seen[..end]) else { return ProxyHeader::Malformed };
     let words: Vec<&str> = line.split(' ').collect();
-    let source = match words.as_slice() {
-        ["PROXY", "UNKNOWN", ..] => None,
-        ["PROXY", "TCP4", from, to, port, to_port] => source::<Ipv4Addr>(from, to, port, to_port),
-        ["PROXY", "TCP6", from, to, port, to_port] => source::<Ipv6Addr>(from, to, port, to_port),
+    let client = match words.as_slice() {
+        ["PROXY", "UNKNOWN", ..] => return ProxyHeader::Complete(end + 2, Source::Unknown),
+        ["PROXY", "TCP4", from, to, port, to_port] => client::<Ipv4Addr>(from, to, port, to_port),
+        ["PROXY", "TCP6", from, to, port, to_port] => client::<Ipv6Addr>(from, to, port, to_port),
         _ => return ProxyHeader::Malformed,
     };
-    if source.is_none() && words[1] != "UNKNOWN" {
-        return ProxyHeader::Malformed;
-    }
-    ProxyHeader::Complete(end + 2, source)
+    client.map_or(ProxyHeader::Malformed, |client| ProxyHeader::Complete(end + 2, Source::Client(client)))
 }
 
-fn source<A: std::str::FromStr + Into<IpAddr>>(
+fn client<A: std::str::FromStr + Into<IpAddr>>(
     from: &str,
     to: &str,
     port: &str,
@@ -79,21 +87,22 @@ fn version_2(bytes: &[u8]) -> ProxyHeader {
     }
     let Some(body) = bytes.get(16..16 + length) else { return ProxyHeader::Partial };
     let whole = |source| ProxyHeader::Complete(16 + length, source);
+    let client = |client| whole(Source::Client(client));
     match (command & 0x0f, family) {
-        // LOCAL: the balancer itself asks, about its own health for instance.
-        (0, _) => whole(None),
+        // LOCAL.
+        (0, _) => whole(Source::Peer),
         (1, 0x11) if length >= 12 => {
             let ip = Ipv4Addr::new(body[0], body[1], body[2], body[3]);
-            whole(Some(SocketAddr::from((ip, u16::from_be_bytes([body[8], body[9]])))))
+            client(SocketAddr::from((ip, u16::from_be_bytes([body[8], body[9]]))))
         }
         (1, 0x21) if length >= 36 => {
             let mut ip = [0; 16];
             ip.copy_from_slice(&body[..16]);
-            whole(Some(SocketAddr::from((ip, u16::from_be_bytes([body[32], body[33]])))))
+            client(SocketAddr::from((ip, u16::from_be_bytes([body[32], body[33]]))))
         }
         (1, 0x11 | 0x21) => ProxyHeader::Malformed,
         // Of a kind that has no address for us.
-        (1, _) => whole(None),
+        (1, _) => whole(Source::Unknown),
         _ => ProxyHeader::Malformed,
     }
 }
@@ -113,15 +122,26 @@ mod tests {
 
     #[test]
     fn both_versions_name_the_client() {
-        let client = "192.0.2.1:56324".parse().unwrap();
+        let client = Source::Client("192.0.2.1:56324".parse().unwrap());
         let line = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\nGET /";
-        assert_eq!(parse(line), ProxyHeader::Complete(line.len() - 5, Some(client)));
+        assert_eq!(parse(line), ProxyHeader::Complete(line.len() - 5, client));
         let line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n";
-        assert_eq!(parse(line), ProxyHeader::Complete(line.len(), Some("[2001:db8::1]:1".parse().unwrap())));
+        let other = Source::Client("[2001:db8::1]:1".parse().unwrap());
+        assert_eq!(parse(line), ProxyHeader::Complete(line.len(), other));
         let bytes = v2(1, 0x11, &[192, 0, 2, 1, 198, 51, 100, 1, 220, 4, 1, 187, 9, 9]);
-        assert_eq!(parse(&bytes), ProxyHeader::Complete(bytes.len(), Some(client)));
-        assert_eq!(parse(&v2(0, 0, &[])), ProxyHeader::Complete(16, None));
-        assert_eq!(parse(b"PROXY UNKNOWN what ever\r\n"), ProxyHeader::Complete(25, None));
+        assert_eq!(parse(&bytes), ProxyHeader::Complete(bytes.len(), client));
+    }
+
+    #[test]
+    fn who_speaks_for_itself_is_told_from_who_does_not_know_the_client() {
+        assert_eq!(parse(&v2(0, 0, &[])), ProxyHeader::Complete(16, Source::Peer));
+        assert_eq!(parse(&v2(0, 0x11, &[1; 12])), ProxyHeader::Complete(28, Source::Peer));
+        let unknown = |length| ProxyHeader::Complete(length, Source::Unknown);
+        assert_eq!(parse(b"PROXY UNKNOWN what ever\r\n"), unknown(25));
+        // Unspecified, over UDP, over a socket of Unix.
+        for family in [0, 0x12, 0x22, 0x31] {
+            assert_eq!(parse(&v2(1, family, &[1; 36])), unknown(52), "{family:x}");
+        }
     }
 
     #[test]
@@ -129,7 +149,7 @@ mod tests {
         let line = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n".to_vec();
         for whole in [line, v2(1, 0x21, &[1; 40])] {
             assert!((0..whole.len()).all(|n| parse(&whole[..n]) == ProxyHeader::Partial));
-            assert!(matches!(parse(&whole), ProxyHeader::Complete(n, Some(_)) if n == whole.len()));
+            assert!(matches!(parse(&whole), ProxyHeader::Complete(n, Source::Client(_)) if n == whole.len()));
         }
     }
 

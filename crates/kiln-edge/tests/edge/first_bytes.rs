@@ -92,3 +92,28 @@ fn a_header_of_a_balancer_may_come_in_pieces() {
     }
     assert!(instance.seen().iter().all(|m| m.header("x-forwarded-for") == Some("192.0.2.7")));
 }
+
+/// Nobody knows who asks then: the balancer does not ask itself, and its word is not what is heard.
+#[test]
+fn whom_a_balancer_does_not_know_is_not_believed() {
+    let edge = Edge::with_settings(patient(), 1, behind_a_balancer());
+    let instance = Instance::saying("hi");
+    edge.serve(&[&instance]);
+    let v2 =
+        |command: u8, family: u8| [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family, 0, 0][..]].concat();
+    let unknown = b"PROXY UNKNOWN\r\n".to_vec();
+    for (header, chain) in [
+        (unknown, "127.0.0.1"),
+        (v2(1, 0), "127.0.0.1"),
+        (v2(1, 0x31), "127.0.0.1"),
+        (v2(1, 0x12), "127.0.0.1"),
+        // It speaks for itself.
+        (v2(0, 0), "6.6.6.6, 127.0.0.1"),
+    ] {
+        let mut client = edge.connect();
+        client.send(&header).send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n");
+        assert_eq!(client.read().text(), "hi");
+        let seen = instance.seen().pop().unwrap();
+        assert_eq!(seen.header("x-forwarded-for"), Some(chain), "{header:?}");
+    }
+}
