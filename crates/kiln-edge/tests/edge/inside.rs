@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use kiln_edge::{EdgeSettings, Limits, Trust};
 use kiln_model::{EdgeFleet, EdgeNeed, InstanceId, RouteTable, Target};
 
 use crate::harness::{Edge, fleet_id};
@@ -60,6 +61,28 @@ fn each_caller_reaches_the_services_of_its_own_release() {
     let metrics = edge.client.metrics().unwrap();
     let line = metrics.lines().find(|l| l.starts_with("kiln_requests_total") && l.contains("2xx")).unwrap();
     assert!(line.contains("route=\"web -> api\"") && line.ends_with(" 21"), "{line}");
+}
+
+/// Every instance has a 127.0.0.1 of its own, and whatever runs in one asks from there.
+#[test]
+fn whom_the_host_trusts_is_nobody_inside_an_instance() {
+    let trust = Trust(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = EdgeSettings { trust, ..EdgeSettings::default() };
+    let edge = Edge::with_settings(Limits::default(), 1, settings);
+    let api = Instance::saying("api");
+    let fleet = edge.fleet(1, &[&api]);
+    let (caller, door) = caller(&edge, 2, "api", to(&fleet));
+    edge.set_table(RouteTable { fleets: vec![fleet, caller], ..RouteTable::default() });
+    // On both ways.
+    for connection in ["keep-alive", "close"] {
+        let said = format!("X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nConnection: {connection}");
+        let mut client = Client::new(TcpStream::connect(door).unwrap());
+        client.send(format!("GET / HTTP/1.1\r\nHost: api\r\n{said}\r\n\r\n"));
+        assert_eq!(client.read().text(), "api");
+        let seen = api.seen().pop().unwrap();
+        let heard = (seen.header("x-forwarded-for"), seen.header("x-real-ip"));
+        assert_eq!(heard, (Some("127.0.0.1"), None), "{connection}");
+    }
 }
 
 #[test]
