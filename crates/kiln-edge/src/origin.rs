@@ -158,10 +158,18 @@ struct Said {
 
 impl Said {
     fn by(headers: &HeaderMap, trust: &Trust) -> Self {
-        let elements = forwarded::elements(headers);
+        let mut elements = forwarded::elements(headers);
         let chain = match listed(headers, &FORWARDED_FOR) {
             chain if chain.is_empty() => elements.iter().map(node).collect(),
-            chain => chain,
+            chain => {
+                // A proxy that knows only the one field passes on whatever its client has written in the other.
+                let theirs: Vec<String> = elements.iter().map(node).collect();
+                let client = |chain: &[String]| client_among(chain, trust).map(|(_, ip)| ip);
+                if client(&theirs) != client(&chain) {
+                    elements.clear();
+                }
+                chain
+            }
         };
         let of_the_client = |what| forwarded::of_the_client(&elements, trust, what);
         let proto = proto_of_the_client(headers, &chain, trust);
@@ -340,6 +348,24 @@ mod tests {
             ("proto=https", &[("x-forwarded-for", "unknown"), ("x-forwarded-proto", "https")]),
         ] {
             assert_eq!(outcome(&[("forwarded", said)]), outcome(same), "{said}");
+        }
+    }
+
+    /// A proxy that writes `X-Forwarded-For` alone passes on what its client says in `Forwarded`.
+    #[test]
+    fn what_forwarded_says_of_somebody_else_is_not_believed() {
+        for (said, scheme, asked) in [
+            ("for=8.8.8.8;proto=https;host=q", "http", "example.com"),
+            ("proto=https;host=q", "http", "example.com"),
+            ("for=9.9.9.9, for=8.8.8.8;proto=https;host=q", "http", "example.com"),
+            ("for=9.9.9.9;proto=https;host=a.com", "https", "a.com"),
+            // Not every proxy on the way says it.
+            ("for=9.9.9.9;proto=https;host=a.com, for=10.1.1.1", "https", "a.com"),
+        ] {
+            let fields = [("x-forwarded-for", "9.9.9.9"), ("forwarded", said)];
+            let (ip, found, headers) = introduced("10.0.0.1", &fields);
+            assert_eq!((ip.as_str(), found), ("9.9.9.9", scheme), "{said}");
+            assert_eq!(headers["x-forwarded-host"], asked, "{said}");
         }
     }
 
