@@ -64,7 +64,7 @@ fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
     };
     let marks = Marks::new(worker.epoch);
     let local = stream.local_addr().unwrap_or(peer);
-    let connection = Rc::new(Connection::new(marks, local));
+    let connection = Rc::new(Connection::new(marks, local, admitted));
     let listed = worker.connections.list(connection.clone());
     let (key, connections) = (listed.key(), worker.connections.clone());
     let worker = worker.clone();
@@ -73,7 +73,7 @@ fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
         if let Ok(greeted) = greet::greet(&worker, door, &connection, stream, peer).await {
             serve::serve(worker, connection, greeted).await;
         }
-        drop((listed, admitted));
+        drop(listed);
     });
     connections.ended_by(key, task.abort_handle());
 }

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::Limits;
 use crate::client_io::Marks;
+use crate::clients::Admitted;
 use crate::counts::Totals;
 use crate::cut::Ticket;
 use crate::inside::Caller;
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     was_retired: Cell<bool>,
     /// What it waits for.
     pub(crate) pause: Cell<Pause>,
+    /// Counts as one of its client's for as long as anything of it is there, the tunnel above all.
+    _admitted: Admitted,
 }
 
 /// What a connection waits for, as far as that says how it may be ended.
@@ -52,7 +55,7 @@ pub(crate) enum Pause {
 }
 
 impl Connection {
-    pub(crate) fn new(marks: Arc<Marks>, local: SocketAddr) -> Self {
+    pub(crate) fn new(marks: Arc<Marks>, local: SocketAddr, admitted: Admitted) -> Self {
         Self {
             marks,
             peer: OnceCell::new(),
@@ -65,6 +68,7 @@ impl Connection {
             retired: Notify::new(),
             was_retired: Cell::new(false),
             pause: Cell::new(Pause::Within),
+            _admitted: admitted,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Streams whose fleet's time is up: websockets are told that it goes away, events just end.
 
+use kiln_edge::Limits;
 use kiln_model::EdgeCounts;
 
 use crate::harness::{Edge, route};
@@ -55,6 +56,21 @@ fn both_sides_of_a_websocket_are_told_that_it_goes_away() {
     assert_eq!(rest(&mut client), b"\x88\x02\x03\xe9", "1001");
     let heard = heard.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
     assert_eq!(heard, b"\x88\x82\0\0\0\0\x03\xe9");
+}
+
+/// What a connection has become is still its client's.
+#[test]
+fn tunnels_are_among_the_connections_that_one_client_may_have() {
+    let (instance, _heard) = talking(b"");
+    let edge = Edge::with(Limits { client_connections: 2, ..Limits::default() }, 1);
+    edge.serve(&[&instance]);
+    let (first, second) = (opened(&edge), opened(&edge));
+    assert!(edge.connect().is_at_end());
+    edge.tells("kiln_edge_refused_connections_total{cause=\"too_many\"} 1");
+    drop(first);
+    edge.tells("kiln_edge_connections 1");
+    drop(opened(&edge));
+    drop(second);
 }
 
 #[test]
