@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::SignatureScheme;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -24,34 +25,40 @@ pub(crate) struct Certificates {
 /// Certificates by the names they are for.
 #[derive(Debug, Default)]
 struct ByName {
-    names: HashMap<String, Arc<CertifiedKey>>,
-    /// For those who ask for a name that nobody has, or for none.
-    first: Option<Arc<CertifiedKey>>,
+    names: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// All of them, for those who ask for a name that nobody has, or for none.
+    all: Vec<Arc<CertifiedKey>>,
 }
 
 impl ByName {
-    /// The one for `name` itself, else the one for all names beside it.
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let named = name.and_then(|name| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let wildcard = || name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
-            self.names.get(&name).or_else(wildcard).cloned()
-        });
-        named.or_else(|| self.first.clone())
+    /// The first for `name` itself that can be checked by one of `schemes`, else the first for all names beside it. A
+    /// client that can check none of them is shown the first, and says what it thinks of that.
+    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let beside =
+            name.as_deref().and_then(|name| name.split_once('.')).map(|(_, rest)| format!("*.{rest}"));
+        let of = |name: Option<String>| name.and_then(|name| self.names.get(&name)).into_iter().flatten();
+        let named = of(name).chain(of(beside));
+        let among = if named.clone().next().is_some() { [].iter() } else { self.all.iter() };
+        let mut shown = named.chain(among);
+        let is_of_use = |shown: &&Arc<CertifiedKey>| shown.key.choose_scheme(schemes).is_some();
+        let first = shown.clone().next();
+        shown.find(is_of_use).or(first).cloned()
     }
 }
 
 impl Certificates {
-    /// Puts these in force, all of them or none, and says what they are. Of two for the same name the first is shown.
+    /// Puts these in force, all of them or none, and says what they are. Of several for the same name the first is shown
+    /// whose kind of key the client knows.
     pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<Vec<Details>, String> {
         let (mut by_name, mut all) = (ByName::default(), Vec::new());
         for certificate in certificates {
             let (key, details) = usable(certificate)?;
             let key = Arc::new(key);
-            by_name.first.get_or_insert_with(|| key.clone());
             for name in &details.names {
-                by_name.names.entry(name.clone()).or_insert_with(|| key.clone());
+                by_name.names.entry(name.clone()).or_default().push(key.clone());
             }
+            by_name.all.push(key);
             all.push(details);
         }
         *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name);
@@ -71,7 +78,7 @@ impl ResolvesServerCert for Certificates {
             return self.proofs.certificate(hello.server_name());
         }
         let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone();
-        by_name.find(hello.server_name())
+        by_name.find(hello.server_name(), hello.signature_schemes())
     }
 }
 

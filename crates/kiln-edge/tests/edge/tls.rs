@@ -6,8 +6,12 @@ use std::sync::Arc;
 
 use kiln_edge::{Certificate, Door, EdgeSettings, Limits, Listener, Trust};
 use kiln_model::{EdgeRoute, HttpsRule};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion,
+};
 
 use crate::harness::{Edge, route};
 use crate::instance::Instance;
@@ -30,7 +34,10 @@ impl Authority {
     }
 
     pub fn certify(&self, names: &[&str]) -> Certificate {
-        let key = rcgen::KeyPair::generate().unwrap();
+        self.certify_with(rcgen::KeyPair::generate().unwrap(), names)
+    }
+
+    fn certify_with(&self, key: rcgen::KeyPair, names: &[&str]) -> Certificate {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let params = rcgen::CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -43,8 +50,19 @@ impl Authority {
         name: &str,
         alpn: &[&[u8]],
     ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        self.try_connect_as(edge, name, alpn, rustls::crypto::ring::default_provider(), rustls::ALL_VERSIONS)
+    }
+
+    fn try_connect_as(
+        &self,
+        edge: &Edge,
+        name: &str,
+        alpn: &[&[u8]],
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions);
         let mut config = builder.unwrap().with_root_certificates(self.roots.clone()).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -84,6 +102,51 @@ fn clients_are_shown_the_certificate_for_the_name_they_ask_for() {
     assert!(authority.try_connect(&edge, "elsewhere.example.com", &[]).is_err());
     assert_eq!(instance.seen()[0].header("x-forwarded-proto"), Some("https"));
     assert_eq!(edge.drained().failed, 0);
+}
+
+/// Somebody who checks signatures of this kind alone.
+fn knowing(scheme: SignatureScheme) -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let WebPkiSupportedAlgorithms { all, mapping } = provider.signature_verification_algorithms;
+    let known = mapping.iter().filter(|(kind, _)| *kind == scheme).copied().collect::<Vec<_>>();
+    let mapping: &'static [_] = known.leak();
+    provider.signature_verification_algorithms = WebPkiSupportedAlgorithms { all, mapping };
+    provider
+}
+
+/// Old clients know RSA alone, new ones are quicker with other keys: hosts have both.
+#[test]
+fn of_several_keys_for_a_name_each_client_is_shown_one_that_it_knows() {
+    let edge = Edge::serving(&[&Instance::saying("hi")]);
+    let authority = Authority::new();
+    let one = |kind, name: &str| authority.certify_with(rcgen::KeyPair::generate_for(kind).unwrap(), &[name]);
+    let (p256, ed25519) = (&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519);
+    let all = [
+        one(p256, "a.example.com"),
+        one(ed25519, "a.example.com"),
+        one(p256, "b.example.com"),
+        one(ed25519, "*.example.com"),
+    ];
+    edge.client.set_certificates(&all).unwrap();
+    for (scheme, name, shown) in [
+        (SignatureScheme::ECDSA_NISTP256_SHA256, "a.example.com", 0),
+        (SignatureScheme::ED25519, "a.example.com", 1),
+        (SignatureScheme::ECDSA_NISTP256_SHA256, "b.example.com", 2),
+        (SignatureScheme::ED25519, "b.example.com", 3),
+        (SignatureScheme::ED25519, "c.example.com", 3),
+    ] {
+        for version in rustls::ALL_VERSIONS {
+            let stream = authority.try_connect_as(&edge, name, &[], knowing(scheme), &[version]);
+            let stream = stream.unwrap_or_else(|e| panic!("{scheme:?} {name} {version:?}: {e}"));
+            let expected = CertificateDer::from_pem_slice(all[shown].chain.as_bytes()).unwrap();
+            let certificates = stream.conn.peer_certificates().unwrap();
+            assert_eq!(certificates[0], expected, "{scheme:?} {name} {version:?}");
+        }
+    }
+    // One who asks for a name that nobody has is shown something all the same, and does not take it.
+    let stranger = knowing(SignatureScheme::ED25519);
+    let refused = authority.try_connect_as(&edge, "elsewhere.test", &[], stranger, rustls::ALL_VERSIONS);
+    assert!(refused.unwrap_err().to_string().contains("not valid for name"));
 }
 
 #[test]
