@@ -243,7 +243,9 @@ impl Exchange {
         upstream: &Upstream,
     ) -> Result<Answered, Miss> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Answered::Upgraded(response));
+            let is_answer = tunnel::is_asked_for(self.inbound.upgrade.as_ref(), response.headers());
+            let garbage = Miss { refusal: Refusal::Garbage, again: Again::No };
+            return if is_answer { Ok(Answered::Upgraded(response)) } else { Err(garbage) };
         }
         if !hygiene::is_plainly_coded(response.headers()) {
             return Err(Miss { refusal: Refusal::Garbage, again: Again::No });

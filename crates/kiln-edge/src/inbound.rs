@@ -6,7 +6,6 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Version};
 use kiln_model::Protocol;
 
@@ -17,6 +16,7 @@ use crate::hygiene;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
 use crate::trace;
+use crate::tunnel::Switch;
 use crate::worker::Worker;
 
 /// A request as instances get it, and what has to be remembered of it.
@@ -32,7 +32,7 @@ pub(crate) struct Inbound {
     pub(crate) id: HeaderValue,
     pub(crate) progress: Rc<Progress>,
     /// The protocol it asks to go over to, and the client's side of that.
-    pub(crate) upgrade: Option<OnUpgrade>,
+    pub(crate) upgrade: Option<Switch>,
     pub(crate) origin: Origin,
     /// The trace it is part of, if somebody wants to know.
     pub(crate) trace: Option<String>,
@@ -76,7 +76,8 @@ impl Inbound {
         // Who speaks HTTP/1.0 cannot ask for another protocol (RFC 9110, 7.8).
         let protocol = hygiene::upgrade_asked(request.headers());
         let protocol = protocol.filter(|_| request.version() == Version::HTTP_11);
-        let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+        let upgrade =
+            protocol.clone().map(|asked| Switch { asked, client: hyper::upgrade::on(&mut request) });
         let (mut head, body) = request.into_parts();
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let (version, trailers) = (head.version, hygiene::takes_trailers(&head.headers));

@@ -1,8 +1,9 @@
 //! Upgraded connections (websockets and the like): bytes both ways until either side ends. In flight all the while.
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
@@ -15,16 +16,35 @@ use crate::pump::{self, Ended, Talk};
 use crate::refusal::Refusal;
 use crate::worker::Worker;
 
+/// A wish to leave HTTP behind.
+pub(crate) struct Switch {
+    /// The protocols that would do.
+    pub(crate) asked: HeaderValue,
+    /// The client's side of what follows.
+    pub(crate) client: OnUpgrade,
+}
+
+/// Whether an answer of 101 is one: to a request that asked for it, and with nothing that it did not ask for
+/// (RFC 9110, 7.8).
+pub(crate) fn is_asked_for(switch: Option<&Switch>, headers: &HeaderMap) -> bool {
+    let (Some(switch), Some(chosen)) = (switch, hygiene::upgrade_asked(headers)) else { return false };
+    let is_asked = |one: &[u8]| protocols(&switch.asked).any(|asked| asked.eq_ignore_ascii_case(one));
+    protocols(&chosen).all(is_asked)
+}
+
+fn protocols(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    field.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
 /// Passes an instance's 101 on and joins the two connections once both have left HTTP behind.
 pub(crate) fn open(
     worker: &Worker,
-    client: Option<OnUpgrade>,
+    switch: Option<Switch>,
     mut response: Response<Incoming>,
     mut place: Place,
 ) -> Response<ResponseBody> {
     let protocol = hygiene::upgrade_asked(response.headers());
-    let (Some(client), Some(protocol)) = (client, protocol) else {
-        // Nobody asked for it, or it does not say what to.
+    let (Some(Switch { client, .. }), Some(protocol)) = (switch, protocol) else {
         place.fail();
         return Refusal::Garbage.response();
     };
@@ -43,7 +63,7 @@ pub(crate) fn open(
     switching(response, protocol)
 }
 
-fn switching(response: Response<Incoming>, protocol: hyper::header::HeaderValue) -> Response<ResponseBody> {
+fn switching(response: Response<Incoming>, protocol: HeaderValue) -> Response<ResponseBody> {
     let (mut head, _) = response.into_parts();
     hygiene::strip_hop_by_hop(&mut head.headers);
     hygiene::ask_upgrade(&mut head.headers, protocol);

@@ -58,6 +58,41 @@ fn both_sides_of_a_websocket_are_told_that_it_goes_away() {
     assert_eq!(heard, b"\x88\x82\0\0\0\0\x03\xe9");
 }
 
+/// Bytes of a protocol that the client does not speak are none for the client, and those after a 101 that nobody asked
+/// for are no HTTP.
+#[test]
+fn an_instance_that_goes_over_to_something_else_has_not_answered() {
+    let asking = |protocol: &str| format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
+    for (asked, switches, status) in [
+        (asking("websocket"), asking("foo"), 502),
+        (asking("websocket"), asking("websocket, foo"), 502),
+        (asking("websocket"), "Connection: Upgrade\r\n".into(), 502),
+        // Nobody asked, on both ways.
+        (String::new(), asking("websocket"), 502),
+        ("Connection: close\r\n".into(), asking("websocket"), 502),
+        (asking("foo, websocket"), asking("WebSocket"), 101),
+        (asking("foo/1"), asking("foo/1"), 101),
+    ] {
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{switches}\r\n");
+        let instance = Instance::raw(move |connection| {
+            connection.read_head();
+            connection.send(&answer);
+            while connection.line().is_some() {}
+        });
+        let edge = Edge::serving(&[&instance]);
+        let mut client = edge.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{asked}\r\n"));
+        assert_eq!(client.read_head().unwrap().status(), status, "{asked:?} {switches:?}");
+        drop(client);
+        let (class, failed) = if status == 101 { ("1xx", 0) } else { ("5xx", 1) };
+        assert_eq!(edge.drained().failed, failed);
+        edge.tells(&format!("kiln_edge_refused_requests_total{{cause=\"garbage\"}} {failed}"));
+        let told = edge.client.metrics().unwrap();
+        let counted = told.lines().find(|l| l.starts_with("kiln_requests_total") && l.ends_with(" 1"));
+        assert!(counted.is_some_and(|line| line.contains(class)), "{asked:?} {switches:?}\n{told}");
+    }
+}
+
 /// What a connection has become is still its client's.
 #[test]
 fn tunnels_are_among_the_connections_that_one_client_may_have() {
