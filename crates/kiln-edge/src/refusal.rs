@@ -194,5 +194,7 @@ fn over_https(port: u16, host: &str, path: &str) -> Option<HeaderValue> {
         0 | 443 => String::new(),
         port => format!(":{port}"),
     };
+    // What is asked of the server as a whole has no path (RFC 9112, 3.2.4).
+    let path = if path == "*" { "" } else { path };
     HeaderValue::try_from(format!("https://{name}{port}{path}")).ok()
 }

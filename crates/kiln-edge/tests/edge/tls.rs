@@ -250,6 +250,9 @@ fn requests_without_tls_are_told_to_come_again() {
     assert_eq!(answer.status(), 308);
     let expected = format!("https://a.example.com:{}/a?b=c", edge.https.port());
     assert_eq!(answer.header("location"), Some(expected.as_str()));
+    let answer = edge.connect().send("OPTIONS * HTTP/1.1\r\nHost: a.example.com:8080\r\n\r\n").read();
+    let expected = format!("https://a.example.com:{}", edge.https.port());
+    assert_eq!((answer.status(), answer.header("location")), (308, Some(expected.as_str())));
     let authority = Authority::new();
     edge.client.set_certificates(&[authority.certify(&["a.example.com"])]).unwrap();
     assert!(get(&mut authority.connect(&edge, "a.example.com"), "a.example.com").contains("200 OK"));
