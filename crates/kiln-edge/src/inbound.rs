@@ -56,6 +56,10 @@ pub(crate) fn judge(
     if request.headers().len() > limits.header_count || weight(request) > limits.header_bytes {
         return Err(Refusal::TooManyFields);
     }
+    // That form is for CONNECT alone (RFC 9112, 3.2.3).
+    if request.uri().path_and_query().is_none() {
+        return Err(Refusal::Malformed("the target is not a path"));
+    }
     if connection.marks.was_ambiguous() {
         return Err(Refusal::Malformed("it says its length in two ways"));
     }

@@ -31,6 +31,8 @@ fn malformed_requests_are_refused_and_go_nowhere() {
         "GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+        "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
         "\u{1}\u{2}\u{3}\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
