@@ -95,12 +95,15 @@ pub(crate) fn gather_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The request's id, as the client gave it (if it is fit to be logged), else a new one; it is in `headers` then.
+/// The request's id, as the client gave it (if it is fit to be logged), else a new one; it alone is in `headers` then.
 pub(crate) fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> String) -> HeaderValue {
-    if let Some(given) = given_id(headers) {
-        return given;
+    let given = given_id(headers);
+    if let Some(given) = &given
+        && headers.get_all(REQUEST_ID).iter().nth(1).is_none()
+    {
+        return given.clone();
     }
-    let id = id(new().as_bytes());
+    let id = given.unwrap_or_else(|| id(new().as_bytes()));
     headers.insert(REQUEST_ID, id.clone());
     id
 }

@@ -109,6 +109,19 @@ fn every_request_has_an_id() {
     assert_eq!(answer.header("x-request-id"), Some(id));
 }
 
+/// What an instance writes down is what the log says and the client is told.
+#[test]
+fn a_request_has_one_id() {
+    for other in ["b", "b c d"] {
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\r\nX-Request-Id: {other}\r\n\r\n");
+        let (seen, answer) = pass(&request, OK);
+        let ids: Vec<_> = seen.headers.iter().filter(|(name, _)| name == "x-request-id").collect();
+        assert_eq!(ids.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["a"], "{other}");
+        assert_eq!(answer.header("x-request-id"), Some("a"), "{other}");
+    }
+}
+
 #[test]
 fn a_head_request_gets_a_head() {
     let instance = Instance::new(|_, connection| {
