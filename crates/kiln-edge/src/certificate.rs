@@ -6,7 +6,7 @@ use std::fmt;
 
 use kiln_model::{Timestamp, Validity};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
@@ -69,17 +69,31 @@ pub(crate) fn usable(certificate: &Certificate) -> Result<(CertifiedKey, Details
 pub(crate) fn made_ready(certificate: &Certificate) -> Result<CertifiedKey, String> {
     let chain = chain(&certificate.chain)?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes())
-        .map_err(|e| format!("the private key cannot be read: {e}"))?;
+        .map_err(|e| format!("the private key cannot be read: {}", words(&e)))?;
     let key =
         ring::sign::any_supported_type(&key).map_err(|e| format!("the private key is of no use: {e}"))?;
     Ok(CertifiedKey::new(chain, key))
+}
+
+/// What is wrong with a file. The library shows lines as the numbers of their bytes; and a line may be of a key.
+fn words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let what = String::from_utf8_lossy(end_marker);
+            format!("it ends before its line `-----END {what}-----`: is the file whole?")
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins with `-----BEGIN` does not end with `-----`".into()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The certificates of a file, one at least.
 fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        .map_err(|e| format!("the certificate cannot be read: {}", words(&e)))?;
     if chain.is_empty() {
         return Err("the file has no certificate in it".into());
     }
@@ -129,6 +143,21 @@ mod tests {
             let Validity { from: first, until: last } = details.validity;
             assert_eq!(first.to_string(), format!("{from}-01-01T00:00:00.000Z"));
             assert_eq!(last.to_string(), format!("{until}-01-01T00:00:00.000Z"));
+        }
+    }
+
+    #[test]
+    fn a_torn_file_is_told_of_in_words() {
+        let whole = made(&["a.example.com"], 2020, 2021);
+        let torn = |text: &str| text[..text.find("-----END").unwrap()].to_owned();
+        let missing = |what: &str| format!("it ends before its line `-----END {what}-----`");
+        for (chain, key, expected) in [
+            (torn(&whole.chain), whole.key.clone(), missing("CERTIFICATE")),
+            (whole.chain.clone(), torn(&whole.key), missing("PRIVATE KEY")),
+            ("-----BEGIN CERT\n".into(), whole.key.clone(), "does not end with `-----`".into()),
+        ] {
+            let error = Certificate { chain, key }.inspect().unwrap_err();
+            assert!(error.contains(&expected) && !error.contains('['), "{error}");
         }
     }
 
