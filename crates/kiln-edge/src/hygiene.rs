@@ -37,6 +37,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes a length beside a transfer coding, which overrides it. To whom the coding is not passed on the length would be
+/// all there is to believe (RFC 9112, 6.3).
+pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
 /// The fields `Connection` says are about the connection; those that frame or address the message never are.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
