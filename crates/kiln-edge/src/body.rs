@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::express::Tail;
 use crate::lease::Lease;
 use crate::refusal::Refusal;
+use crate::trailers;
 
 /// How a request's body is getting on, for those who wait for the answer meanwhile.
 pub(crate) struct Progress {
@@ -62,7 +63,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self::Streamed(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
-        let frame = Pin::new(&mut *incoming).poll_frame(cx);
+        let frame = Pin::new(&mut *incoming).poll_frame(cx).map(trailers::passed_on);
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
             progress.broken.set(frame.as_ref().and_then(|frame| Some(spoilt_by(frame.as_ref().err()?))));
@@ -146,7 +147,7 @@ impl Opened {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+            None => Pin::new(&mut self.rest).poll_frame(cx).map(trailers::passed_on),
         }
     }
 

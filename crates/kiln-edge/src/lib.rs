@@ -80,6 +80,7 @@ mod terse;
 mod tls;
 mod told;
 mod trace;
+mod trailers;
 mod trust;
 mod tunnel;
 mod unread;

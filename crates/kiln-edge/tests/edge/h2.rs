@@ -55,6 +55,14 @@ async fn text(response: Response<Incoming>) -> String {
 /// An instance that speaks HTTP/2: it gives back what it is sent, says in a header what it was asked, and in a
 /// trailer how it went.
 pub fn grpc() -> Instance {
+    h2c(echo)
+}
+
+/// An instance that speaks HTTP/2 and answers so.
+pub fn h2c<F>(answer: fn(Request<Incoming>) -> F) -> Instance
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -64,7 +72,7 @@ pub fn grpc() -> Instance {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let service = hyper::service::service_fn(echo);
+                let service = hyper::service::service_fn(answer);
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
             }

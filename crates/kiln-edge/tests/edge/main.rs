@@ -29,6 +29,7 @@ mod smuggling;
 mod streams;
 mod succession;
 mod tls;
+mod trailers;
 mod watch;
 mod websockets;
 mod wire;

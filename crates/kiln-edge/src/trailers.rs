@@ -1,0 +1,34 @@
+//! Fields that follow a body: the same for both directions, and for all versions of HTTP.
+
+use hyper::body::{Bytes, Frame};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER};
+
+use crate::hygiene;
+
+/// A piece of a body as it goes on. Trailers of which nothing may go on are no piece at all.
+pub(crate) fn passed_on<E>(piece: Option<Result<Frame<Bytes>, E>>) -> Option<Result<Frame<Bytes>, E>> {
+    let mut piece = piece;
+    if let Some(Ok(frame)) = &mut piece
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        clean(trailers);
+        if trailers.is_empty() {
+            return None;
+        }
+    }
+    piece
+}
+
+/// Leaves out what has no meaning behind a body, and would be given one by somebody: what is about a connection, frames or
+/// addresses the message, or says where it came from (RFC 9110, 6.5.1). HTTP/2 would refuse to send the first of it.
+fn clean(trailers: &mut HeaderMap) {
+    hygiene::strip_hop_by_hop(trailers);
+    for name in [CONTENT_LENGTH, HOST, TRAILER] {
+        trailers.remove(name);
+    }
+    let about_origin = |name: &&HeaderName| hygiene::is_about_origin(name.as_str());
+    let about_origin: Vec<HeaderName> = trailers.keys().filter(about_origin).cloned().collect();
+    for name in about_origin {
+        trailers.remove(name);
+    }
+}
