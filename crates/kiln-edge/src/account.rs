@@ -118,6 +118,14 @@ impl Account {
         Self { begun: Instant::now(), meter: None, status: 0, bytes: 0, stage: Stage::Waits, story: None }
     }
 
+    /// No fleet has let it in, and this one answers for it.
+    pub(crate) fn is_meant_for(&mut self, fleet: &FleetId, meter: Option<Arc<Meter>>) {
+        self.meter = meter;
+        if let Some(story) = &mut self.story {
+            story.fleet = Some(fleet.clone());
+        }
+    }
+
     /// It is to be counted and written down elsewhere.
     pub(crate) fn forget(&mut self) {
         (self.meter, self.story, self.stage) = (None, None, Stage::Ended);

@@ -56,6 +56,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) blamed: &'a Cell<bool>,
 }
 
+/// A fleet that answers for a request that is let in nowhere.
+pub(crate) struct Answerable {
+    pub(crate) tally: Arc<Tally>,
+    /// Where that is counted, if it is a request.
+    pub(crate) meter: Option<Arc<Meter>>,
+}
+
 /// Why a request goes nowhere.
 pub(crate) enum NoPick {
     /// No route takes it.
@@ -63,11 +70,11 @@ pub(crate) enum NoPick {
     /// Its route takes it only over HTTPS.
     OnlyHttps,
     /// It is to wait for another table, so long at most; the first of its targets, if there is one, answers for it.
-    Held(Duration, Option<Arc<Tally>>),
+    Held(Duration, Option<Answerable>),
     /// Its route has no target with a share.
     NoTarget,
     /// Its targets have no instance that may receive requests; the first of them takes the blame.
-    NoInstance(Arc<Tally>),
+    NoInstance(Answerable),
     /// Every instance there is has been tried for this request.
     AllTried,
 }
@@ -128,10 +135,10 @@ impl Balance {
         if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
             return Err(NoPick::OnlyHttps);
         }
-        if let Some(wait) = hold {
-            return Err(NoPick::Held(wait.duration(), self.first(targets)));
-        }
         let meters = self.table.meters(route);
+        if let Some(wait) = hold {
+            return Err(NoPick::Held(wait.duration(), self.first(targets, meters)));
+        }
         let picked = self.among(targets, meters, &self.shares[route], ask.tried, ask.random)?;
         let by_chance = match audience {
             Audience::Everybody => None,
@@ -230,12 +237,13 @@ impl Balance {
                 Ok(Pick { tally, upstream, meter, by_chance: None, circuit })
             }
             None if !tried.is_empty() => Err(NoPick::AllTried),
-            None => Err(self.first(targets).map_or(NoPick::NoTarget, NoPick::NoInstance)),
+            None => Err(self.first(targets, meters).map_or(NoPick::NoTarget, NoPick::NoInstance)),
         }
     }
 
-    fn first(&self, targets: &[(FleetIndex, u32)]) -> Option<Arc<Tally>> {
-        targets.first().map(|(fleet, _)| self.table.fleets[*fleet].tally.clone())
+    fn first(&self, targets: &[(FleetIndex, u32)], meters: &[Arc<Meter>]) -> Option<Answerable> {
+        let tally = self.table.fleets[targets.first()?.0].tally.clone();
+        Some(Answerable { tally, meter: meters.first().cloned() })
     }
 }
 

@@ -10,10 +10,11 @@ use hyper::header::HeaderValue;
 use kiln_model::Circuit;
 use tokio::time::{Instant, timeout_at};
 
-use crate::balance::{Ask, NoPick};
+use crate::balance::{Answerable, Ask, NoPick};
 use crate::counts::{Ending, InFlight, Queued, Tally, Totals, Turn};
 use crate::cut::Ticket;
 use crate::lease::{Place, Reply};
+use crate::metrics::Meter;
 use crate::origin::Scheme;
 use crate::random::Random;
 use crate::refusal::Refusal;
@@ -219,6 +220,7 @@ impl Course {
             Ok(pick) => {
                 let circuit = pick.circuit.unwrap_or(self.worker.limits.circuit());
                 let Some(flight) = self.enter(&pick.tally, circuit) else {
+                    self.is_meant_for(&pick.tally, pick.meter);
                     return Ok(Placed::Full(pick.tally, circuit));
                 };
                 self.queued = None;
@@ -237,13 +239,28 @@ impl Course {
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
             Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
-            Err(NoPick::Held(at_most, tally)) => Ok(Placed::Held(at_most, tally)),
+            Err(NoPick::Held(at_most, first)) => {
+                let tally = first.map(|Answerable { tally, meter }| {
+                    self.is_meant_for(&tally, meter);
+                    tally
+                });
+                Ok(Placed::Held(at_most, tally))
+            }
             Err(NoPick::NoTarget) => Err(Refusal::NoTarget),
-            Err(NoPick::NoInstance(tally)) => {
+            Err(NoPick::NoInstance(Answerable { tally, meter })) => {
+                self.is_meant_for(&tally, meter);
                 self.count_at(InFlight::at(tally));
                 Err(Refusal::NoInstance)
             }
             Err(NoPick::AllTried) => Err(self.last.unwrap_or(Refusal::Unreachable)),
+        }
+    }
+
+    /// Notes the fleet that answers for it if it is let in nowhere.
+    fn is_meant_for(&mut self, tally: &Tally, meter: Option<Arc<Meter>>) {
+        // One that was let in somewhere before is counted there.
+        if self.flight.is_none() {
+            self.reply.account.is_meant_for(tally.fleet(), meter);
         }
     }
 

@@ -5,10 +5,11 @@ use std::io::{Read, Seek};
 use std::time::{Duration, Instant};
 
 use kiln_edge::{EdgeSettings, Limits};
+use kiln_model::{Circuit, EdgeFleet, EdgeRoute, Millis};
 use serde_json::Value;
 
 use crate::h2;
-use crate::harness::Edge;
+use crate::harness::{Edge, route};
 use crate::instance::Instance;
 
 /// An edge that keeps an access log, and that log.
@@ -196,5 +197,26 @@ fn who_stays_is_not_said_to_have_left() {
             drop(client);
             assert_eq!(told(&logged.line()), (Some("GET"), Some(path), Some(200), cause));
         }
+    }
+}
+
+/// Nobody has to guess for which fleet one was meant that was let in nowhere.
+#[test]
+fn who_is_refused_in_the_place_of_a_fleet_is_told_with_it() {
+    let instance = Instance::saying("here");
+    let mut logged = Logged::serving(&instance);
+    let whole = logged.edge.fleet(1, &[&instance]);
+    let circuit = Some(Circuit { in_flight: 0, queue: 0, queue_time: Millis(0) });
+    let full = EdgeFleet { circuit, ..whole.clone() };
+    let empty = EdgeFleet { instances: vec![], ..whole.clone() };
+    for (fleet, hold, cause) in
+        [(full, None, "overloaded"), (whole, Some(Millis(1)), "paused"), (empty, None, "no_instance")]
+    {
+        let route = EdgeRoute { hold, ..route(None, "/", &[(&fleet.id, 1)]) };
+        logged.edge.set(vec![route], vec![fleet]);
+        assert_eq!(logged.edge.connect().get("/x").status(), 503);
+        let line = logged.line();
+        assert_eq!(told(&line), (Some("GET"), Some("/x"), Some(503), Some(cause)));
+        assert_eq!(line["fleet"].as_str(), Some("hello/web@1"), "{cause}");
     }
 }

@@ -203,6 +203,25 @@ fn a_pause_has_an_end_for_everybody() {
     assert!(two.iter_mut().all(|client| client.read().text() == "here"));
     let count = edge.drained();
     assert_eq!((count.served, count.failed), (4, 2), "what waited in vain is answered for");
+    assert_eq!(figure(&edge, &answered("5xx")), 2, "at its route, too");
+}
+
+/// The figure of what is answered at the only route.
+fn answered(status: &str) -> String {
+    let labels = "app=\"hello\",service=\"web\",release=\"\",generation=\"1\",route=\"*/\"";
+    format!("kiln_requests_total{{{labels},status=\"{status}\"}}")
+}
+
+#[test]
+fn who_is_refused_for_want_of_room_or_of_instances_is_counted_at_its_route() {
+    let instance = Instance::saying("here");
+    let edge = Edge::start();
+    limited(&edge, &instance, 0, 0, 0);
+    assert_eq!(edge.connect().get("/").status(), 503);
+    assert_eq!(figure(&edge, &answered("5xx")), 1);
+    edge.serve(&[]);
+    assert_eq!(edge.connect().get("/").status(), 503);
+    assert_eq!(figure(&edge, &answered("5xx")), 2);
 }
 
 #[test]
