@@ -4,6 +4,7 @@
 //! gone. Everything is counted where it happens, with one addition; text is made only when somebody asks for it.
 
 mod by_cause;
+mod stores;
 mod tls;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use kiln_model::{FleetCount, FleetId, ReleaseId};
 use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
 pub(crate) use by_cause::{ByCause, Cause, Flaw, Reason};
+use stores::Stores;
 use tls::TlsFigures;
 
 /// Upper bounds of the buckets of durations, in microseconds.
@@ -84,6 +86,7 @@ pub(crate) struct Registry {
     /// Requests that no instance answered, by cause.
     pub(crate) causes: Causes,
     pub(crate) tls: TlsFigures,
+    pub(crate) stores: Stores,
     /// Connections of clients.
     pub(crate) turned_away: ByCause<Reason>,
     /// Answers of instances.
@@ -130,6 +133,7 @@ impl Registry {
         let help = "Connections not let in, or ended for what their client did.";
         self.turned_away.text(&mut text, turned_away, help);
         self.flaws.text(&mut text, flaws, "Answers that broke off, or went on beyond their end.");
+        self.stores.text(&mut text);
         self.tls.text(&mut text);
         text
     }

@@ -12,9 +12,11 @@ use crate::counts::Turn;
 use crate::inside::Caller;
 use crate::lease::Reply;
 use crate::pump::{self, Talk};
+use crate::refusal::Refusal;
 use crate::worker::Worker;
 
-/// Passes an instance's connection on. If the store does not answer, it is reset, and counted as failed.
+/// Passes an instance's connection on. If the store does not answer, it is reset, and counted as failed with who
+/// needed it.
 ///
 /// It is in flight at no fleet: a connection to a database stays open for as long as its instance lives, and nobody
 /// waits for its end.
@@ -25,14 +27,19 @@ pub(crate) async fn pass(
     stream: TcpStream,
 ) {
     let turn = Turn::begin(worker.totals.clone());
-    match timeout(worker.limits.connect, reach(worker, caller)).await {
-        Ok(Ok(store)) => {
+    let reached = match timeout(worker.limits.connect, reach(worker, caller)).await {
+        Ok(reached) => reached.map_err(|_| Refusal::Unreachable),
+        Err(_) => Err(Refusal::ConnectTimeout),
+    };
+    match reached {
+        Ok(store) => {
             drop(turn);
             let reply = Reply::begin(worker.clone(), connection.clone(), hyper::Version::HTTP_11);
             pump::join(stream, store, Talk::Opaque, reply.ticket()).await;
         }
-        Ok(Err(_)) | Err(_) => {
+        Err(why) => {
             turn.failed();
+            worker.registry.stores.failed(caller, why);
             // A reset is what nobody mistakes for an answer.
             let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
         }

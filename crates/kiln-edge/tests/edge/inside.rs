@@ -122,6 +122,8 @@ fn a_store_gets_bytes_as_they_are_and_one_that_is_down_resets() {
     refused.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert!(refused.read(&mut [0]).is_err(), "neither an answer nor a proper end");
     assert_eq!(edge.client.stats().unwrap().failed, before + 1);
+    let who = "app=\"hello\",service=\"web\",need=\"db\",cause=\"unreachable\"";
+    edge.tells(&format!("kiln_edge_failed_stores_total{{{who}}} 1"));
 }
 
 #[test]
