@@ -45,6 +45,24 @@ pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
     }
 }
 
+/// Says a length once that an answer says several times, in a list or in fields of their own (RFC 9110, 8.6): that it is
+/// the same each time whoever has framed the answer has seen to.
+pub(crate) fn say_length_once(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let (first, second) = (lengths.next(), lengths.next());
+    let Some(first) = first.filter(|first| second.is_some() || first.as_bytes().contains(&b',')) else {
+        return;
+    };
+    if let Ok(one) = HeaderValue::from_bytes(first_of_list(first.as_bytes())) {
+        headers.insert(CONTENT_LENGTH, one);
+    }
+}
+
+/// The first element of a list.
+pub(crate) fn first_of_list(list: &[u8]) -> &[u8] {
+    list.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()
+}
+
 /// The fields `Connection` says are about the connection; those that frame or address the message never are.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use httparse::{Header, ParserConfig};
 
-use super::field::{Kind, kind, length};
+use super::field::{Kind, kind, length_of_answer};
 use super::request::line;
+use crate::hygiene;
 
 /// Header fields of an answer for which there is room.
 pub const FIELDS: usize = 128;
@@ -82,6 +83,8 @@ pub fn parse<'h, 'b>(
     };
     let framing = match (fields.is_chunked, fields.length) {
         _ if method == "HEAD" || matches!(status, 204 | 304) => Framing::Nothing,
+        // Who knows only HTTP/1.0 knows no coding: whoever stands in between may take it otherwise (RFC 9112, 6.1).
+        (true, _) if version == 0 => return Parsed::Garbage,
         (true, _) => Framing::Chunks,
         (false, Some(0)) => Framing::Nothing,
         (false, Some(length)) => Framing::Length(length),
@@ -110,7 +113,7 @@ fn fields(all: &[Header<'_>]) -> Option<Fields> {
     for field in all {
         match kind(field.name) {
             Kind::ContentLength => {
-                let length = length(field.value)?;
+                let length = length_of_answer(field.value)?;
                 if said.length.replace(length).is_some_and(|before| before != length) {
                     return None;
                 }
@@ -156,7 +159,7 @@ impl Answer<'_, '_> {
         head.push(b' ');
         head.extend_from_slice(self.reason.as_bytes());
         head.extend_from_slice(b"\r\n");
-        self.passed_on().for_each(|field| line(head, field));
+        self.passed_on().for_each(|field| line(head, &field));
         if !self.has_date {
             date(head);
         }
@@ -167,14 +170,15 @@ impl Answer<'_, '_> {
     }
 
     /// The fields that go on.
-    pub(crate) fn passed_on(&self) -> impl Iterator<Item = &Header<'_>> {
+    pub(crate) fn passed_on(&self) -> impl Iterator<Item = Header<'_>> {
         let mut says_length = matches!(self.framing, Framing::Chunks | Framing::Close) || self.status == 204;
-        self.fields.iter().filter(move |field| match kind(field.name) {
-            Kind::HopByHop | Kind::Connection | Kind::TransferEncoding => false,
+        self.fields.iter().filter_map(move |field| match kind(field.name) {
+            Kind::HopByHop | Kind::Connection | Kind::TransferEncoding => None,
             // Once.
-            Kind::ContentLength => !std::mem::replace(&mut says_length, true),
-            Kind::Date | Kind::RequestId => true,
-            _ => !self.is_named(field.name),
+            Kind::ContentLength if std::mem::replace(&mut says_length, true) => None,
+            Kind::ContentLength => Some(Header { value: hygiene::first_of_list(field.value), ..*field }),
+            Kind::Date | Kind::RequestId => Some(*field),
+            _ => (!self.is_named(field.name)).then_some(*field),
         })
     }
 

@@ -55,6 +55,15 @@ pub(super) fn length(value: &[u8]) -> Option<u64> {
     if is_one { std::str::from_utf8(value).ok()?.parse().ok() } else { None }
 }
 
+/// The length that an answer says, in a list perhaps, of which all elements are the same (RFC 9112, 6.3).
+pub(super) fn length_of_answer(value: &[u8]) -> Option<u64> {
+    length(value).or_else(|| {
+        let mut all = value.split(|byte| *byte == b',').map(|one| length(one.trim_ascii()));
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then_some(first)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +79,15 @@ mod tests {
         assert_eq!(kind("x-hop"), Kind::Other);
         for name in ["Forwarded", "X-Forwarded-For", "x-real-ip", "x_forwarded_proto", "X-Forwarded-User"] {
             assert_eq!(kind(name), Kind::Forwarded, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_lengths_is_one_if_all_are_the_same() {
+        for (list, length) in
+            [("4", Some(4)), ("4, 4", Some(4)), ("4,04 ,4", Some(4)), ("4, 5", None), ("4,", None)]
+        {
+            assert_eq!(length_of_answer(list.as_bytes()), length, "{list}");
         }
     }
 

@@ -81,6 +81,7 @@ pub fn answers() -> Vec<Vec<u8>> {
          Content-Length: 1\r\n\r\nx"
             .into(),
         "HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx".into(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 4, 4\r\nContent-Length: 4\r\n\r\nfour".into(),
         "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n".into(),
         "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".into(),
         "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into(),
@@ -133,7 +134,7 @@ fn the_pieces_a_request_comes_in_do_not_matter() {
 
 #[test]
 fn the_pieces_an_answer_comes_in_do_not_matter() {
-    for answer in [answers().swap_remove(0), answers().swap_remove(6), answers().swap_remove(12)] {
+    for answer in [answers().swap_remove(0), answers().swap_remove(7), answers().swap_remove(13)] {
         let whole = carried("GET / HTTP/1.1\r\nHost: a\r\nX-Written: So\r\n\r\n", &answer, true).1.body;
         let bytes = answer.clone();
         let instance = Instance::new(move |request, connection| {
@@ -225,4 +226,21 @@ fn an_instance_that_dies_between_head_and_body_has_not_answered() {
     let edge = Edge::serving(&[&dying]);
     let answer = edge.connect().send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").read();
     assert_eq!(answer.status(), 502);
+}
+
+/// Before HTTP/1.1 there were no codings, and whoever stands in between may have taken it otherwise (RFC 9112, 6.1).
+#[test]
+fn an_answer_of_http_1_0_in_chunks_is_none_on_either_way() {
+    for coded in ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 15"] {
+        let instance = Instance::new(move |_, connection| {
+            connection.send(format!("HTTP/1.0 200 OK\r\n{coded}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
+            false
+        });
+        let edge = Edge::serving(&[&instance]);
+        for connection in ["keep-alive", "close"] {
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            assert_eq!(edge.connect().send(request).read().status(), 502, "{coded} {connection}");
+        }
+        edge.tells("kiln_edge_refused_requests_total{cause=\"garbage\"} 2");
+    }
 }
