@@ -122,6 +122,48 @@ fn a_websocket_in_the_middle_of_a_message_is_not_lied_to() {
     assert_eq!(rest, b"");
 }
 
+/// What it has begun to say is no reason not to tell it why it cannot go on.
+#[test]
+fn a_client_in_the_middle_of_a_message_is_told_that_it_goes_away() {
+    let (heard, hear) = std::sync::mpsc::channel();
+    let heard = std::sync::Mutex::new(heard);
+    let instance = Instance::raw(move |connection| {
+        connection.read_head();
+        connection
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        std::io::Read::read_exact(&mut connection.reader, &mut [0; 8]).unwrap();
+        connection.send(b"\x81\x05hello");
+        let mut all = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut connection.reader, &mut all);
+        let _ = heard.lock().unwrap().send(all);
+    });
+    let edge = Edge::serving(&[&instance]);
+    let (mut client, _) = opened(&edge);
+    // Two bytes of ten.
+    client.send(b"\x81\x8a\0\0\0\0be");
+    std::io::Read::read_exact(&mut client.reader, &mut [0; 7]).unwrap();
+    assert_eq!(retire(&edge).gone[0].in_flight, 0);
+    assert_eq!(rest(&mut client), b"\x88\x02\x03\xe9", "1001");
+    // The instance would take it for the message.
+    assert_eq!(hear.recv_timeout(std::time::Duration::from_secs(10)).unwrap(), b"");
+}
+
+#[test]
+fn a_websocket_whose_instance_has_died_is_not_in_flight_for_ever() {
+    let instance = Instance::raw(|connection| {
+        connection.read_head();
+        connection
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    });
+    let edge = Edge::serving(&[&instance]);
+    let (mut client, _) = opened(&edge);
+    assert_eq!(rest(&mut client), b"");
+    // The client does not close.
+    let count = edge.drained();
+    assert_eq!((count.served, count.failed), (1, 0));
+    drop(client);
+}
+
 #[test]
 fn a_stream_of_events_just_ends() {
     let instance = Instance::raw(|connection| {
