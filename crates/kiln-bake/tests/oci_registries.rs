@@ -272,10 +272,12 @@ fn pull_and_push(host: &str) {
     let record = baked(&order, &locked(&order, &place.store()), &place.store()).record;
     let store = place.store();
     let image = Stored::open(&store, &record.digest).unwrap();
-    let Ok(OciReference::Registry(to)) = format!("{host}/team/back:2").parse() else { panic!("{host}") };
+    // A place that nobody else has pushed to: all of it is new there.
+    let back = format!("{host}/team/back-{}:2", std::process::id());
+    let Ok(OciReference::Registry(to)) = back.parse() else { panic!("{back}") };
     let pushed = push(&image, &to, "amd64", &Quiet).unwrap_or_else(|e| panic!("{:?}", Failure::from(e)));
     assert!(pushed.new_bytes > 0);
-    let back = from_oci(place.project.path(), &format!("{host}/team/back:2"));
+    let back = from_oci(place.project.path(), &back);
     assert_eq!(baked(&back, &locked(&back, &store), &store).record.digest, record.digest);
 }
 
