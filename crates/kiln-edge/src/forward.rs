@@ -228,8 +228,7 @@ impl Exchange {
             Answered::Begun(head, body, channel) => (head, body, channel),
         };
         head.version = Version::HTTP_11;
-        hygiene::drop_overridden_length(&mut head.headers);
-        hygiene::say_length_once(&mut head.headers);
+        hygiene::settle_length(&mut head.headers);
         hygiene::strip_hop_by_hop(&mut head.headers);
         let shape = if is_events(&head) { Shape::Events } else { Shape::Whole };
         let lease = Lease::new(channel, self.worker.limits.upstream_idle_count, place);

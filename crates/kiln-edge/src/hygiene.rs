@@ -37,17 +37,15 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes a length beside a transfer coding, which overrides it. To whom the coding is not passed on the length would be
-/// all there is to believe (RFC 9112, 6.3).
-pub(crate) fn drop_overridden_length(headers: &mut HeaderMap) {
+/// Leaves of an answer's lengths what is true for whoever it is passed on to. One beside a transfer coding goes: the coding
+/// overrides it and goes no further, and the length would be all there is to believe (RFC 9112, 6.3). One that is said
+/// several times, in a list or in fields of their own (RFC 9110, 8.6), is said once: that it is the same each time whoever has
+/// framed the answer has seen to.
+pub(crate) fn settle_length(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
+        return;
     }
-}
-
-/// Says a length once that an answer says several times, in a list or in fields of their own (RFC 9110, 8.6): that it is
-/// the same each time whoever has framed the answer has seen to.
-pub(crate) fn say_length_once(headers: &mut HeaderMap) {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let (first, second) = (lengths.next(), lengths.next());
     let Some(first) = first.filter(|first| second.is_some() || first.as_bytes().contains(&b',')) else {

@@ -6,8 +6,7 @@ use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRAILER};
 use crate::hygiene;
 
 /// A piece of a body as it goes on. Trailers of which nothing may go on are no piece at all.
-pub(crate) fn passed_on<E>(piece: Option<Result<Frame<Bytes>, E>>) -> Option<Result<Frame<Bytes>, E>> {
-    let mut piece = piece;
+pub(crate) fn passed_on<E>(mut piece: Option<Result<Frame<Bytes>, E>>) -> Option<Result<Frame<Bytes>, E>> {
     if let Some(Ok(frame)) = &mut piece
         && let Some(trailers) = frame.trailers_mut()
     {

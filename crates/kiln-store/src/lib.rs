@@ -9,7 +9,7 @@
 //! │   ├── record.json             ImageRecord
 //! │   ├── objects                 the objects it needs, its SBOM and provenance among them, one digest a line
 //! │   └── checks/<key>.json       results of its checks
-//! ├── inputs/<sha256>             a digest of inputs → the image baked from them (may be lost: it costs a bake)
+//! ├── inputs/<sha256>             a digest of inputs → the record of the image baked from them (may be lost: it costs a bake)
 //! ├── packages/<sha256>.deb       packages as the mirror served them
 //! ├── blobs/<sha256>              parts of OCI images as registries served them; `.draft`: on its way
 //! ├── releases/<release id>.json  releases in their canonical encoding: the id is its hash

@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// What `fsverity digest` prints for a file that is a hole.
+    /// Against the definition, with each block hashed.
     #[test]
     fn a_hole_has_the_digest_of_its_zeroes() {
         let mut verity = Verity::new();

@@ -46,7 +46,7 @@ fn on<'a, E: Into<io::Error>>(attempted: &'static str, path: &'a Path) -> impl F
 pub(crate) fn captured(place: &Workplace, tree: Tree, batch: &Batch) -> Result<Tree, CaptureError> {
     let edit = TreeEdit::new(tree);
     let shared = edit.shared_names();
-    let mut capture = Capture { place, batch, edit, names: HashMap::new(), changed: HashMap::new() };
+    let mut capture = Capture { place, batch, edit, names: HashMap::new() };
     capture.directory(&place.upper, Path::new("/"))?;
     capture.other_names(&shared)?;
     Ok(capture.edit.into_tree())
@@ -75,10 +75,8 @@ struct Capture<'a> {
     place: &'a Workplace,
     batch: &'a Batch,
     edit: TreeEdit,
-    /// Where a file with several names was met first, by its inode in the upper directory.
+    /// Where a file with several names was met first, by its inode in the mount.
     names: HashMap<(u64, u64), Vec<u8>>,
-    /// The same by its inode in the mount.
-    changed: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl Capture<'_> {
@@ -145,7 +143,7 @@ impl Capture<'_> {
 
     /// Lets the names in `shared` that nobody touched, but whose file was changed by another name, be names of that.
     fn other_names(&mut self, shared: &[Vec<u8>]) -> Result<(), CaptureError> {
-        if self.changed.is_empty() {
+        if self.names.is_empty() {
             return Ok(());
         }
         for name in shared {
@@ -156,7 +154,7 @@ impl Capture<'_> {
             }
             let merged = below(&self.place.root, name);
             let seen = fs::symlink_metadata(&merged).map_err(on("look at", &merged))?;
-            if let Some(first) = self.changed.get(&(seen.dev(), seen.ino())) {
+            if let Some(first) = self.names.get(&(seen.dev(), seen.ino())) {
                 self.put(name, Node::Hardlink(first.clone()))?;
             }
         }
@@ -165,22 +163,19 @@ impl Capture<'_> {
 
     fn file(&mut self, inside: &Path, stat: &Metadata, meta: Meta) -> Result<Node, CaptureError> {
         let path = inside.as_os_str().as_bytes();
+        let merged = below(&self.place.root, path);
+        let mut file = File::open(&merged).map_err(on("open", &merged))?;
         if stat.nlink() > 1 {
-            let first = self.names.entry((stat.dev(), stat.ino())).or_insert_with(|| path.to_vec());
+            let seen = file.metadata().map_err(on("look at", &merged))?;
+            let first = self.names.entry((seen.dev(), seen.ino())).or_insert_with(|| path.to_vec());
             if first != path {
                 return Ok(Node::Hardlink(first.clone()));
             }
         }
-        let merged = below(&self.place.root, path);
         // Asked before all of it is read.
         if !erofs::may_be_a_file_of(stat.len()) {
             let source = io::Error::other("it is larger than 8 TiB, and no file of an image can be");
             return Err(CaptureError { attempted: "keep", path: inside.into(), source });
-        }
-        let mut file = File::open(&merged).map_err(on("open", &merged))?;
-        if stat.nlink() > 1 {
-            let seen = file.metadata().map_err(on("look at", &merged))?;
-            self.changed.insert((seen.dev(), seen.ino()), path.to_vec());
         }
         let content = self.batch.keep(&mut file, stat.len()).map_err(on("keep the content of", &merged))?;
         Ok(Node::File(meta, content))

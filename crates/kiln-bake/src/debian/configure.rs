@@ -15,7 +15,7 @@ use kiln_store::Store;
 
 use super::capture;
 use super::package::Package;
-use super::plan::{Doing, plan};
+use super::plan::{Doing, Plan};
 use crate::order::Report;
 use crate::report::Task;
 use crate::sandbox::{Given, Job, Network, Outcome, Step, Workplace};
@@ -86,8 +86,8 @@ impl ConfigureError {
 pub(crate) struct Unpacked<'a> {
     /// Those to be configured.
     pub(crate) packages: &'a [Package<'a>],
-    /// Those of them whose files are laid after their `preinst` has had its turn.
-    pub(crate) late: &'a [usize],
+    /// In which order.
+    pub(crate) plan: &'a Plan,
     /// "Now".
     pub(crate) epoch: i64,
 }
@@ -99,8 +99,7 @@ pub(crate) fn before_their_files(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let steps =
-        steps(unpacked, &plan(unpacked.packages, unpacked.late).before).map_err(ConfigureError::Step)?;
+    let steps = steps(unpacked, &unpacked.plan.before).map_err(ConfigureError::Step)?;
     written_by(&steps, &[], unpacked.epoch, tree, store, report)
 }
 
@@ -111,8 +110,7 @@ pub(crate) fn configured(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Tree, ConfigureError> {
-    let steps =
-        steps(unpacked, &plan(unpacked.packages, unpacked.late).after).map_err(ConfigureError::Step)?;
+    let steps = steps(unpacked, &unpacked.plan.after).map_err(ConfigureError::Step)?;
     written_by(&steps, unpacked.packages, unpacked.epoch, tree, store, report)
 }
 

@@ -6,6 +6,7 @@ use kiln_store::Store;
 use super::assemble::Assembly;
 use super::configure::{self, Unpacked};
 use super::package::Package;
+use super::plan::plan;
 use super::{database, normalise};
 use crate::BakeError;
 use crate::order::Report;
@@ -35,7 +36,7 @@ pub(crate) fn built(
     };
     let (late, others): (Vec<usize>, Vec<usize>) = (0..step.new.len()).partition(|i| is_late(step, *i));
     unpack(&mut assembly, &others, store)?;
-    let unpacked = Unpacked { packages: step.new, late: &late, epoch: step.epoch };
+    let unpacked = Unpacked { packages: step.new, plan: &plan(step.new, &late), epoch: step.epoch };
     if !late.is_empty() {
         let tree = configure::before_their_files(&unpacked, assembly.lend_tree(), store, report)?;
         assembly.resume(tree, store)?;

@@ -11,12 +11,18 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgra
 
 /// Switches to websockets and sends this; tells what it hears at the end.
 fn talking(bytes: &'static [u8]) -> (Instance, std::sync::mpsc::Receiver<Vec<u8>>) {
+    answering(0, bytes)
+}
+
+/// The same, which waits until it has heard so many bytes; they are not told.
+fn answering(heard_first: usize, bytes: &'static [u8]) -> (Instance, std::sync::mpsc::Receiver<Vec<u8>>) {
     let (heard, hear) = std::sync::mpsc::channel();
     let heard = std::sync::Mutex::new(heard);
     let instance = Instance::raw(move |connection| {
         connection.read_head();
         connection
             .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        std::io::Read::read_exact(&mut connection.reader, &mut vec![0; heard_first]).unwrap();
         connection.send(bytes);
         let mut all = Vec::new();
         let _ = std::io::Read::read_to_end(&mut connection.reader, &mut all);
@@ -125,18 +131,7 @@ fn a_websocket_in_the_middle_of_a_message_is_not_lied_to() {
 /// What it has begun to say is no reason not to tell it why it cannot go on.
 #[test]
 fn a_client_in_the_middle_of_a_message_is_told_that_it_goes_away() {
-    let (heard, hear) = std::sync::mpsc::channel();
-    let heard = std::sync::Mutex::new(heard);
-    let instance = Instance::raw(move |connection| {
-        connection.read_head();
-        connection
-            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-        std::io::Read::read_exact(&mut connection.reader, &mut [0; 8]).unwrap();
-        connection.send(b"\x81\x05hello");
-        let mut all = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut connection.reader, &mut all);
-        let _ = heard.lock().unwrap().send(all);
-    });
+    let (instance, hear) = answering(8, b"\x81\x05hello");
     let edge = Edge::serving(&[&instance]);
     let (mut client, _) = opened(&edge);
     // Two bytes of ten.

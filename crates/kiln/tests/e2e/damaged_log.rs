@@ -27,14 +27,19 @@ fn pids(host: &TestHost) -> Vec<Value> {
     instances.as_array().unwrap().iter().map(|i| i["pid"].clone()).collect()
 }
 
-#[test]
-fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
-    let mut host = TestHost::start();
+/// Deploys twice; the project, the release that is live then, and the processes of its instances.
+fn deployed_twice(host: &TestHost) -> (Project, String, Vec<Value>) {
     let project = Project::example("hello");
     host.deploy(&project);
     project.say("newer");
     let live = host.deploy(&project);
-    let before = pids(&host);
+    (project, live, pids(host))
+}
+
+#[test]
+fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
+    let mut host = TestHost::start();
+    let (_project, live, before) = deployed_twice(&host);
     host.leave_control();
     // No entry at all any more, but for one letter.
     let damaged = edit(&host, "provision", "Provision");
@@ -82,11 +87,7 @@ fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
 #[test]
 fn a_host_whose_log_lacks_its_end_ends_nothing() {
     let mut host = TestHost::start();
-    let project = Project::example("hello");
-    host.deploy(&project);
-    project.say("newer");
-    let live = host.deploy(&project);
-    let before = pids(&host);
+    let (project, live, before) = deployed_twice(&host);
     let path = host.root.path().join("log/operations.jsonl");
     host.leave_control();
     let whole = std::fs::read_to_string(&path).unwrap();

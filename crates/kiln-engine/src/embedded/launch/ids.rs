@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use kiln_model::{AppName, Sha256};
+use kiln_model::{AppName, INSTANCE_IDS, Sha256};
 use kiln_mount::IdRange;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub(crate) struct AppIds {
 
 impl AppIds {
     /// How many ids an image can use.
-    pub(crate) const COUNT: u32 = 65_536;
+    pub(crate) const COUNT: u32 = INSTANCE_IDS;
     const FIRST: u32 = 0x1000_0000;
     const RANGES: u32 = 0x4000;
 
