@@ -25,7 +25,7 @@ use crate::routes::{Door, bug, refused, status_of, usage};
 use crate::wire::Line;
 
 const PROTOCOL: &str = "kiln-session";
-/// The longest request: a command line.
+/// The longest request, in bytes: a command line, as JSON.
 const LONGEST: usize = 1 << 20;
 
 /// Answers a request for a session.
@@ -79,12 +79,15 @@ impl Client {
     /// Begins a command inside an instance: a stream of parts in both directions.
     ///
     /// # Errors
-    /// The host's own failure, or that it could not be reached.
+    /// The host's own failure, that it could not be reached, or a command of more than a mebibyte.
     pub fn exec(&self, request: &ExecRequest) -> Result<UnixStream, Failure> {
         let lost = |e: io::Error| unreachable(self.socket(), e);
         let reach = Reach::to(self.socket()).map_err(lost)?;
         let mut stream = UnixStream::connect(reach.path()).map_err(lost)?;
         let body = serde_json::to_vec(request).expect("a request is made of plain data");
+        if body.len() > LONGEST {
+            return Err(too_long(body.len()));
+        }
         let from = started_from().filter(|from| from.is_ascii());
         let from = from.map_or_else(String::new, |from| format!("{SAYS}: {from}\r\n"));
         let head = format!(
@@ -99,6 +102,13 @@ impl Client {
         }
         Err(read_failure(&mut stream, &head).unwrap_or_else(|e| left(&e)))
     }
+}
+
+/// The host would hang up in the middle of it.
+fn too_long(length: usize) -> Failure {
+    usage("the command is too long to be passed on")
+        .because(format!("with its arguments it takes {length} bytes, and may take {LONGEST}"))
+        .hint("give the command what is long on its standard input; no instance was touched")
 }
 
 /// Byte by byte: what comes after it belongs to the session.

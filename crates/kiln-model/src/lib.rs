@@ -37,6 +37,7 @@ mod plan;
 mod planner;
 mod portable;
 mod probe;
+mod program_start;
 mod progress;
 mod release;
 mod release_difference;
@@ -106,6 +107,7 @@ pub use portable::{
     Amount, ExportAnswer, GcAnswer, ImportAnswer, LogEntry, LogVerifiedAnswer, PinAnswer, Swept,
 };
 pub use probe::{Check, HttpProbe, Probe};
+pub use program_start::{STACK_LIMIT, TooLong, can_start};
 pub use progress::Progress;
 pub use release::{
     BadRelease, CertificatePaths, PassedCheck, Release, ReleaseRoute, ReleaseService, ReleaseTcpRoute,

@@ -201,10 +201,12 @@ impl Action {
     }
 }
 
-fn names(fleets: &[FleetId]) -> String {
+/// The services that fleets are of, and what a word about them ends with.
+fn names<'a>(fleets: &[FleetId], [one, several]: [&'a str; 2]) -> (String, &'a str) {
     // A service may have two fleets that drain.
     let services: BTreeSet<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
-    services.into_iter().collect::<Vec<_>>().join(", ")
+    let word = if services.len() == 1 { one } else { several };
+    (services.into_iter().collect::<Vec<_>>().join(", "), word)
 }
 
 impl fmt::Display for Action {
@@ -222,30 +224,34 @@ impl fmt::Display for Action {
                 write!(f, "run `{run}` of {service} {when}, at most {within}")
             }
             Self::AwaitHealthy { fleets, within } => {
-                write!(f, "wait until {} is healthy, at most {within}", names(fleets))
+                let (services, are) = names(fleets, ["is", "are"]);
+                write!(f, "wait until {services} {are} healthy, at most {within}")
             }
             Self::Shift { release, share, .. } => {
                 write!(f, "send {share} of the users to {}", release.short())
             }
             Self::Observe { fleets, share, terms } => {
                 let Terms { hold, within, .. } = terms;
+                let (services, _) = names(fleets, [""; 2]);
                 write!(
                     f,
-                    "observe {} with {share} of the users, {hold} at least and {within} at most",
-                    names(fleets)
+                    "observe {services} with {share} of the users, {hold} at least and {within} at most"
                 )
             }
             Self::Switch { release, .. } => write!(f, "switch all traffic to {}", release.short()),
             Self::AwaitDrained { fleets, within } => {
-                write!(f, "drain the old fleet of {}, at most {within}", names(fleets))
+                let (services, fleets) = names(fleets, ["fleet", "fleets"]);
+                write!(f, "drain the old {fleets} of {services}, at most {within}")
             }
             Self::KeepWarm { fleets, span } => {
-                write!(f, "keep the old fleet of {} warm for {span}", names(fleets))
+                let (services, fleets) = names(fleets, ["fleet", "fleets"]);
+                write!(f, "keep the old {fleets} of {services} warm for {span}")
             }
             Self::Unroute => write!(f, "take the routes away"),
             Self::Retire { fleets } => {
                 let ids: Vec<String> = fleets.iter().map(ToString::to_string).collect();
-                write!(f, "remove the fleet {}", ids.join(", "))
+                let noun = if ids.len() == 1 { "fleet" } else { "fleets" };
+                write!(f, "remove the {noun} {}", ids.join(", "))
             }
         }
     }

@@ -118,6 +118,10 @@ fn take_in(store: &Store, wanted: &Wanted<'_>) -> Result<Imported, Failure> {
     let opened = File::open(file).map_err(|e| {
         Failure::new(ExitCode::Usage, format!("could not open {}", file.display())).because(e.to_string())
     })?;
+    if opened.metadata().is_ok_and(|found| found.is_dir()) {
+        let message = format!("could not import {}, which is a directory", file.display());
+        return Err(Failure::new(ExitCode::Usage, message).hint("give the file that `kiln export` wrote"));
+    }
     let mut from = BufReader::with_capacity(1 << 20, opened);
     let import = || store.import_release(&mut from, file, secrets, &kiln_bake::objects_of_foreign);
     stored(|| store.root().join("objects"), import).map_err(|e| refused(&e))

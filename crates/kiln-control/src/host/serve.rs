@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kiln_model::{
     Answer, AppName, AppState, DeployedAnswer, Event, ExitCode, Failure, Generation, InstanceId,
-    OperationKind, Release, ReleaseId, Stamped,
+    OperationKind, Release, ReleaseId, RouteConflict, Stamped,
 };
 
 use super::{LocalHost, failure, preflight, secrets};
@@ -113,13 +113,14 @@ impl LocalHost {
         schema: Option<u32>,
     ) -> Result<Vec<String>, Failure> {
         let core = lock(&self.driver.core);
-        core.conflict(release).map_err(|e| refused(Refusal::Conflict(e)))?;
+        core.conflict(release).map_err(|e| conflict(e, kind))?;
         let apps = core.apps().clone();
         let limits = preflight::limits(core.apps(), |id| core.release(id));
         drop(core);
         let state = apps.get(&release.app).cloned().unwrap_or_default();
         release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
         let mut doubts = preflight::certificates::doubts(&release.certificates);
+        doubts.extend(preflight::needs::doubts(release));
         doubts.extend(self.processes.doubt(release));
         if state.traffic.live() != Some(&release.id()) {
             doubts.extend(self.preflight(release, &state, limits, kind)?);
@@ -260,6 +261,17 @@ impl LocalHost {
         let (release, step) = (stage.release, stage.step);
         asker.tell(Event::Failed { release, serving, step, cause, failure: failure.clone() });
         failure
+    }
+}
+
+/// Nothing in kiln.toml changes what is gone back to.
+fn conflict(conflict: RouteConflict, kind: OperationKind) -> Failure {
+    let failure = refused(Refusal::Conflict(conflict));
+    match kind {
+        OperationKind::Rollback => failure.hint(
+            "go back to a release without that route (`kiln releases` lists them), or first deploy the other app without it",
+        ),
+        _ => failure,
     }
 }
 

@@ -210,7 +210,7 @@ fn services_come_up_in_the_order_of_what_they_need() {
     assert!(steps[0].ends_with("needed by web"), "{steps:#?}");
     begins(1, "wait until api is healthy");
     begins(2, "provision 3 × web");
-    begins(3, "wait until api, web is healthy");
+    begins(3, "wait until api, web are healthy");
     begins(4, "switch all traffic");
     world.run(&plan);
     assert_eq!(world.state.traffic.live(), Some(&release.id()));

@@ -102,6 +102,18 @@ fn what_cannot_be_run_is_told() {
     let output = host.kiln(&["exec", &victim, "--", "/etc/passwd"]);
     assert_eq!(output.status.code(), Some(126), "{}", said(&output));
     assert!(said(&output).contains("could not execute /etc/passwd"), "{}", said(&output));
+    host.wait_until("the touched instance is replaced", || is_replaced(&host, &victim));
+    let victim = first_instance(&host);
+    let output = host.kiln(&["exec", &victim, "--", ""]);
+    assert_eq!(output.status.code(), Some(127), "{}", said(&output));
+    assert!(said(&output).contains("could not execute a program without a name"), "{}", said(&output));
+    host.wait_until("the touched instance is replaced", || is_replaced(&host, &victim));
+    // Short enough for the kernel, and as JSON too long for the host's door.
+    let (victim, long) = (first_instance(&host), "\u{1}".repeat(100_000));
+    let output = host.kiln(&["exec", &victim, "--", "true", &long, &long]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("standard input"), "{}", said(&output));
+    assert_eq!(victim, first_instance(&host), "it was not touched");
 }
 
 #[test]

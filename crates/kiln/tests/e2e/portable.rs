@@ -77,6 +77,9 @@ fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
     let at = whole.windows(11).rposition(|w| w == b"\"format\":2,").expect("the release");
     flipped[at + 9] = b'3';
     refused(&flipped, "member `release.json`");
+    let output = host.kiln(&["import", there.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("which is a directory"), "{}", said(&output));
 }
 
 /// Secrets travel with a release when asked, to the owner of one key and to nobody else.

@@ -140,3 +140,21 @@ fn going_back_brings_back_all_of_a_release_before_any_traffic() {
         whole_before_the_switch(&host);
     }
 }
+
+/// What was gone back to cannot be edited: the way out is another one.
+#[test]
+fn going_back_into_routes_of_another_app_is_refused_with_a_way_out() {
+    let host = TestHost::start();
+    let (project, other) = (Project::example("hello"), Project::example("hello"));
+    let first = host.deploy(&project);
+    project.edit("kiln.toml", "[route.web]", "[route.web]\nhost = \"hello.example.com\"");
+    let second = host.deploy(&project);
+    other.edit("kiln.toml", "app = \"hello\"", "app = \"other\"");
+    host.deploy(&other);
+    let refused = host.kiln(&["rollback", "--app", "hello", &first]);
+    let text = said(&refused);
+    assert_eq!(refused.status.code(), Some(3), "{text}");
+    assert!(text.contains("app other") && text.contains("go back to a release without that route"), "{text}");
+    assert!(!text.contains("kiln.toml"), "{text}");
+    assert_eq!(host.json(&["status", "--app", "hello"])["live"], second.as_str());
+}

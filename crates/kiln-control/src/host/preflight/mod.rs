@@ -3,6 +3,7 @@
 
 pub(super) mod certificates;
 pub(super) mod images;
+pub(super) mod needs;
 pub(super) mod ports;
 pub(super) mod stores;
 mod texts;

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use kiln_model::STACK_LIMIT;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: u64 = 1 << 20;
@@ -20,7 +21,7 @@ const USUAL: [(Resource, Option<u64>, Option<u64>); 13] = [
     (Resource::Locks, None, None),
     (Resource::Nproc, None, None),
     (Resource::Rttime, None, None),
-    (Resource::Stack, Some(8 * MIB), None),
+    (Resource::Stack, Some(STACK_LIMIT), None),
     (Resource::Memlock, Some(8 * MIB), Some(8 * MIB)),
     (Resource::Msgqueue, Some(819_200), Some(819_200)),
     (Resource::Rtprio, Some(0), Some(0)),

@@ -44,6 +44,9 @@ fn hidden(script: &Script, path: &Path) -> Option<String> {
 
 /// The kernel answers ENOENT also for a missing loader, and EACCES for much: the file itself tells more.
 fn of_execution(root: Option<&OwnedFd>, script: &Script, source: io::Error) -> LaunchError {
+    if script.programs.iter().any(|program| program.is_empty()) {
+        return LaunchError::new(format!("{} a program without a name", Step::Execute.words()), source);
+    }
     let places: Vec<PathBuf> = script.programs.iter().map(|program| path_of(program)).collect();
     let is_there = |path: &&PathBuf| root.is_some_and(|root| open_in(root, path, OFlags::PATH).is_ok());
     let there = places.iter().find(is_there);

@@ -293,7 +293,7 @@ fn environment<'a>(
 /// What has no slash in it is looked for on the PATH, as shells do.
 fn programs(order: &ExecOrder) -> Result<Vec<CString>, NulError> {
     let name = order.argv.first().map_or("", String::as_str);
-    if name.contains('/') {
+    if name.is_empty() || name.contains('/') {
         return Ok(vec![CString::new(name)?]);
     }
     let path = order.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);

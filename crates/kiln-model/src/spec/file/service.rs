@@ -46,7 +46,8 @@ pub struct ServiceFile {
     /// Secrets it may read, as files under /run/secrets. `kiln secret set` gives them values.
     #[serde(default)]
     pub secrets: Vec<SecretFile>,
-    /// Stores and services it may reach, by name. Nothing else can be reached.
+    /// Stores and services it may reach, by name: `db` is there at its own port, `api` as `http://api/` and at its port.
+    /// On the service's own port its instances reach themselves. Nothing else can be reached.
     #[serde(default)]
     pub needs: Vec<String>,
     /// Commands that are run once when a release takes over by a deploy.
