@@ -1,11 +1,10 @@
 //! What keeps an image from being baked, and what that means to who asked for it.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_model::{BadLock, ExitCode, Failure, ImageName, TreeError};
-use kiln_store::{Damage, StoreError};
+use kiln_store::{Damage, StoreError, has_no_space};
 
 use crate::accounts::AccountError;
 use crate::build::BuildError;
@@ -317,6 +316,9 @@ impl BakeError {
     }
 
     fn hint(&self) -> Option<String> {
+        if has_no_space(self) {
+            return Some(StoreError::ON_NO_SPACE.into());
+        }
         let hint = match self {
             Self::BadLock { .. } => {
                 "restore kiln.lock from version control, or delete it and run `kiln lock`"
@@ -368,22 +370,6 @@ impl BakeError {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<_> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Whether a full disk is behind it, however deep.
-fn has_no_space(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if matches!(error.downcast_ref(), Some(StoreError::NoSpace { .. })) {
-            return true;
-        }
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 impl From<BakeError> for Failure {

@@ -94,4 +94,6 @@ fn assert_says_no_space(failure: &Failure) {
     assert_eq!(failure.code, ExitCode::Host, "{failure:?}");
     let text = format!("{} {}", failure.message, failure.causes.join(" "));
     assert!(text.contains("no space left to") || text.contains("No space left"), "{text}");
+    let hint = failure.hint.as_deref().unwrap_or_default();
+    assert!(["free space", "`kiln gc`", "--root"].iter().all(|way| hint.contains(way)), "{failure:?}");
 }

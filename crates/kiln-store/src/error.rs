@@ -1,6 +1,7 @@
 //! What went wrong in the state directory.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -164,6 +165,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What is to be done about a full disk, whoever met it.
+    pub const ON_NO_SPACE: &str = "free space on the disk of the state directory (`kiln gc` removes what no release needs), or \
+                                   name a directory on another disk with --root, then try again; nothing was lost";
+
     /// Whether more space would help.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
@@ -174,17 +179,35 @@ impl StoreError {
     }
 }
 
+/// Whether a disk or a quota that is full is behind `error`, however deep.
+pub fn has_no_space(error: &(dyn Error + 'static)) -> bool {
+    let is_full = |error: &(dyn Error + 'static)| {
+        let full = error.downcast_ref::<io::Error>().is_some_and(|e| is_no_space(e.kind()));
+        full || error.downcast_ref::<StoreError>().is_some_and(StoreError::is_no_space)
+    };
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if is_full(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn is_no_space(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What is attempted where the bytes for a file come from somebody else: what fails is not the store's.
 pub(crate) const READ_GIVEN: &str = "read what should be written to";
 
 /// `attempted` on `path`, as the context of an error of the system.
 pub(crate) fn on(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::NoSpace { attempted, path, source }
-        }
-        _ => StoreError::Io { attempted, path, source },
+    move |source| match is_no_space(source.kind()) {
+        true => StoreError::NoSpace { attempted, path, source },
+        false => StoreError::Io { attempted, path, source },
     }
 }
 

@@ -74,7 +74,7 @@ mod verity;
 
 pub use batch::Batch;
 pub use blobs::BlobDraft;
-pub use error::StoreError;
+pub use error::{StoreError, has_no_space};
 pub use export::{Imported, SecretsOfImport, Sound};
 pub use host_lock::HostLock;
 pub use layout::Store;

@@ -14,7 +14,7 @@ pub fn store(error: &StoreError) -> Failure {
     }
     let failure = Failure::from_error(ExitCode::Host, error);
     if error.is_no_space() {
-        failure.hint("free space on the disk of the state directory, then try again; nothing was lost")
+        failure.hint(StoreError::ON_NO_SPACE)
     } else if matches!(error, StoreError::Foreign { .. }) {
         failure.hint("give --root a directory that is empty, or one that is not there yet")
     } else {
