@@ -24,7 +24,7 @@ use crate::sandboxed::SandboxError;
 use crate::users::UserError;
 
 /// A lock that does not answer an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockProblem {
     /// It does not know the image.
     #[error("kiln.lock has no entry for it")]
@@ -32,6 +32,16 @@ pub enum LockProblem {
     /// It answers another request.
     #[error("kiln.lock answers an earlier form of its spec")]
     Stale,
+    /// It names a package for other machines, as earlier versions of Kiln could choose one.
+    #[error("kiln.lock names `{package}` for {architecture}, and the image is for {wanted}")]
+    Foreign {
+        /// The package.
+        package: String,
+        /// What it is for.
+        architecture: String,
+        /// What the image is for.
+        wanted: String,
+    },
 }
 
 /// An image that was not baked, or a lock that was not made. Nothing half-done is left behind.
@@ -322,6 +332,9 @@ impl BakeError {
         let hint = match self {
             Self::BadLock { .. } => {
                 "restore kiln.lock from version control, or delete it and run `kiln lock`"
+            }
+            Self::Lock { problem: LockProblem::Foreign { .. }, .. } => {
+                "run `kiln lock --update`, which chooses packages of this architecture, and commit kiln.lock"
             }
             Self::Lock { .. } => "run `kiln lock`, and commit kiln.lock",
             Self::ScratchWithPackages(_) => "write `from = \"debian:bookworm\"`, or leave `packages` out",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use kiln_model::{ImageName, Lock, LockRequest, LockedImage};
+use kiln_model::{ImageName, Lock, LockRequest, LockedImage, LockedPackage};
 use kiln_store::Store;
 
 use crate::debian::archive::{Archive, ArchiveError, Opener};
@@ -21,7 +21,8 @@ use crate::{BakeError, LockProblem, oci};
 /// and the archive still offers them.
 ///
 /// # Errors
-/// If a request cannot be met, or the archive's indexes cannot be had or trusted.
+/// If a request cannot be met, the archive's indexes cannot be had or trusted, or what would be taken over has packages
+/// for other machines.
 pub fn lock(
     orders: &[BakeOrder],
     old: Option<&Lock>,
@@ -78,13 +79,23 @@ pub fn lock_with_reasons(
 /// The answer of `lock` to `order`.
 ///
 /// # Errors
-/// If it has none, or one to another request.
+/// If it has none, one to another request, or one with packages for other machines.
 pub(crate) fn answer<'l>(order: &BakeOrder, lock: &'l Lock) -> Result<&'l LockedImage, BakeError> {
     let problem = match lock.images.get(&order.image) {
         None => LockProblem::Missing,
         Some(locked) if !locked.request.asks_the_same(&order.lock_request()) => LockProblem::Stale,
-        Some(locked) => return Ok(locked),
+        Some(locked) => return of_one_architecture(order, locked).map(|()| locked),
     };
+    Err(BakeError::Lock { image: order.image.clone(), problem })
+}
+
+/// Refuses packages that no machine of the order's architecture can run, whatever chose them.
+fn of_one_architecture(order: &BakeOrder, locked: &LockedImage) -> Result<(), BakeError> {
+    let wanted = order.architecture.as_str();
+    let foreign = locked.packages.iter().find(|p| ![wanted, "all"].contains(&p.architecture.as_str()));
+    let Some(LockedPackage { name, architecture, .. }) = foreign else { return Ok(()) };
+    let (package, architecture) = (name.clone(), architecture.clone());
+    let problem = LockProblem::Foreign { package, architecture, wanted: wanted.into() };
     Err(BakeError::Lock { image: order.image.clone(), problem })
 }
 
@@ -113,6 +124,7 @@ impl<'a> Locker<'a> {
         let request = order.lock_request();
         let old = self.old.and_then(|lock| lock.images.get(&order.image));
         if let Some(old) = old.filter(|o| o.request.asks_the_same(&request) && self.stays(order, o)) {
+            of_one_architecture(order, old)?;
             return Ok(Ok(old.clone()));
         }
         match &order.from {

@@ -5,8 +5,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{baked, file, locked, order, scratch, try_bake, try_lock, write};
-use kiln_bake::{BakeOrder, Sources};
+use common::{Quiet, baked, file, locked, order, scratch, try_bake, try_lock, write};
+use kiln_bake::{BakeOrder, Sources, Update};
 use kiln_model::{ByteSize, ExitCode, Failure, Lock, LockedPackage, Sha256, Volatile};
 use kiln_store::Store;
 
@@ -130,6 +130,46 @@ fn a_lock_must_answer_the_order() {
     assert!(said(&try_bake(&order, &stale, &store).unwrap_err()).contains("an earlier form"));
 }
 
+/// Earlier versions could choose one for another machine.
+#[test]
+fn a_lock_with_a_package_for_other_machines_is_refused_before_anything_is_fetched() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = order(project.path(), &["hello"]);
+    // Nothing listens there: whatever is fetched fails with other words.
+    order.sources = Sources { mirror: Some("http://127.0.0.1:9/debian".into()), check_valid_until: None };
+    let mut old = locked(&scratch(project.path()), &store);
+    let image = old.images.get_mut(&order.image).unwrap();
+    (image.request, image.packages) = (order.lock_request(), vec![hello("i386")]);
+    let orders = std::slice::from_ref(&order);
+    let lock = |update: &Update| {
+        Failure::from(kiln_bake::lock(orders, Some(&old), update, &store, &Quiet).unwrap_err())
+    };
+    for failure in [try_bake(&order, &old, &store).unwrap_err(), lock(&Update::Nothing)] {
+        assert_eq!(failure.code, ExitCode::Spec, "{failure:?}");
+        let names = "kiln.lock names `hello` for i386, and the image is for amd64";
+        assert!(said(&failure).contains(names), "{}", said(&failure));
+        assert!(failure.hint.clone().unwrap_or_default().contains("`kiln lock --update`"), "{failure:?}");
+    }
+    // That one asks the mirror, and so does one of the package alone.
+    for update in [Update::All, Update::Packages(vec!["hello".into()])] {
+        assert!(lock(&update).message.contains("index of `bookworm`"), "{:?}", lock(&update));
+    }
+}
+
+/// A package that no mirror has.
+fn hello(architecture: &str) -> LockedPackage {
+    LockedPackage {
+        name: "hello".into(),
+        version: "1".into(),
+        architecture: architecture.into(),
+        suite: "bookworm".into(),
+        path: "pool/hello.deb".into(),
+        size: 1,
+        sha256: Sha256::of(b"x"),
+    }
+}
+
 #[test]
 fn a_mirror_that_is_down_is_said_with_what_needs_none() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -141,18 +181,9 @@ fn a_mirror_that_is_down_is_said_with_what_needs_none() {
     assert_eq!(failure.code, ExitCode::Bake);
     assert!(failure.message.contains("index of `bookworm`") && failure.hint.is_some(), "{failure:?}");
 
-    let package = LockedPackage {
-        name: "hello".into(),
-        version: "1".into(),
-        architecture: "amd64".into(),
-        suite: "bookworm".into(),
-        path: "pool/hello.deb".into(),
-        size: 1,
-        sha256: Sha256::of(b"x"),
-    };
     let mut lock = locked(&scratch(project.path()), &store);
     let image = lock.images.get_mut(&order.image).unwrap();
-    (image.request, image.packages) = (order.lock_request(), vec![package]);
+    (image.request, image.packages) = (order.lock_request(), vec![hello("amd64")]);
     let failure = try_bake(&order, &lock, &store).unwrap_err();
     let hint = failure.hint.clone().unwrap_or_default();
     assert!(failure.message.contains("`hello`") && hint.contains("need no network"), "{failure:?}");
