@@ -58,12 +58,46 @@ fn reference(text: &str) -> Result<RegistryReference, Failure> {
 }
 
 fn words_for(pushed: &Pushed, reference: &RegistryReference) -> String {
+    let sent = match pushed.new_bytes {
+        0 => "nothing to send, the registry had all of it".into(),
+        all if all == pushed.bytes => "all of it sent".into(),
+        some => format!("{} sent, the registry had the rest", words::bytes(some)),
+    };
     format!(
-        "image {} is {reference} with manifest {}\n{} in {} layers, {} of it new there",
+        "image {} is now {reference}, manifest {}\n{} in {}: {sent}",
         pushed.image.short(),
         pushed.manifest,
         words::bytes(pushed.bytes),
-        pushed.layers,
-        words::bytes(pushed.new_bytes)
+        words::count(pushed.layers as u64, "layer"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use kiln_model::{ImageDigest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_said_plainly() {
+        let reference = reference("registry.example.com/team/web:1.0").unwrap();
+        let words = |layers, new_bytes| {
+            let image = ImageDigest(Sha256([0x5d; 32]));
+            let manifest = "sha256:0c".to_owned();
+            words_for(&Pushed { image, manifest, layers, bytes: 3 << 20, new_bytes }, &reference)
+        };
+        assert_snapshot!(words(5, 3 << 20), @r"
+        image 5d5d5d5d5d5d is now registry.example.com/team/web:1.0, manifest sha256:0c
+        3.0 MiB in 5 layers: all of it sent
+        ");
+        assert_snapshot!(words(5, 1536), @r"
+        image 5d5d5d5d5d5d is now registry.example.com/team/web:1.0, manifest sha256:0c
+        3.0 MiB in 5 layers: 1.5 KiB sent, the registry had the rest
+        ");
+        assert_snapshot!(words(1, 0), @r"
+        image 5d5d5d5d5d5d is now registry.example.com/team/web:1.0, manifest sha256:0c
+        3.0 MiB in 1 layer: nothing to send, the registry had all of it
+        ");
+    }
 }
