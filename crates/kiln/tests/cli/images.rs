@@ -1,5 +1,6 @@
 //! `kiln image`, on images from scratch. Needs root, as `kiln bake` does.
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 
 use kiln_model::Answer;
@@ -69,6 +70,38 @@ fn images_are_listed_looked_into_and_compared() {
     assert_eq!(diff["paths"][0]["what"], serde_json::json!(["content", "time"]));
     let words = place.told(&run(&place, &["image", "diff", "web", "web"]));
     assert!(words.contains("they are the same image"), "{words}");
+}
+
+/// Whoever reads the JSON can have the name again, and whoever reads the words sees which bytes it has.
+#[test]
+fn names_that_are_no_utf_8_are_told_byte_by_byte() {
+    let place = Place::new();
+    let before = baked("one", &place);
+    let odd = std::ffi::OsStr::from_bytes(b"gr\xf6\xdfe");
+    std::fs::create_dir_all(place.path().join("dir").join(odd)).unwrap();
+    std::fs::write(place.path().join("dir").join(odd).join("plain"), "x").unwrap();
+    let more = "files = [{ src = \"dir/\", dst = \"/dir\" }, ";
+    place.write("kiln.toml", &SPEC.replace("files = [", more));
+    json(&place, &["bake"]);
+    let tree = json(&place, &["image", "tree", "web", "/dir"]);
+    assert_eq!((&tree[0]["path"], tree[0].get("path_hex")), (&"/dir".into(), None));
+    assert_eq!(
+        (&tree[1]["path"], &tree[1]["path_hex"]),
+        (&"/dir/gr\u{fffd}\u{fffd}e".into(), &"2f6469722f6772f6df65".into())
+    );
+    let words = place.told(&run(&place, &["image", "tree", "web", "/dir"]));
+    assert!(words.contains("/dir/gr\\366\\337e/plain\n"), "{words}");
+    // It can be asked for as well.
+    let below = std::path::Path::new("/dir").join(odd);
+    let output =
+        place.process(&["image", "tree", "web", "--json", "--root", "state"]).arg(below).output().unwrap();
+    let below: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", place.told(&output)));
+    assert_eq!(below.as_array().unwrap().len(), 2, "{below}");
+    let diff = json(&place, &["image", "diff", &before["sha256:".len()..], "web"]);
+    let hex: Vec<&Value> =
+        diff["paths"].as_array().unwrap().iter().filter_map(|p| p.get("path_hex")).collect();
+    assert_eq!(hex, ["2f6469722f6772f6df65", "2f6469722f6772f6df652f706c61696e"]);
 }
 
 #[test]

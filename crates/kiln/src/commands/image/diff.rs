@@ -8,7 +8,7 @@ use kiln_model::{Failure, ImageRecord};
 use serde_json::{Value, json};
 
 use super::changes::{Change, between, in_what};
-use super::{AppDirectory, find, tree};
+use super::{AppDirectory, find, name, tree};
 use crate::context::Context;
 
 const EXAMPLES: &str = "\
@@ -17,6 +17,9 @@ Examples:
   kiln image diff 5d0c 91aa --json | jq .packages";
 
 /// What differs between two images: packages, how they are run, paths
+///
+/// Bytes of a path that are no UTF-8 are shown as `\ooo` (octal); --json then has all bytes in hexadecimal as
+/// `path_hex` beside `path`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Diff {
@@ -73,14 +76,13 @@ fn settings(a: &ImageRecord, b: &ImageRecord) -> Vec<&'static str> {
 }
 
 fn path(change: &Change<'_>) -> Value {
-    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    match change {
-        Change::Added(path, _) => json!({ "path": text(path), "change": "added" }),
-        Change::Removed(path, _) => json!({ "path": text(path), "change": "removed" }),
-        Change::Changed(path, old, new) => {
-            json!({ "path": text(path), "change": "changed", "what": in_what(old, new) })
-        }
-    }
+    let (path, mut entry) = match change {
+        Change::Added(path, _) => (path, json!({ "change": "added" })),
+        Change::Removed(path, _) => (path, json!({ "change": "removed" })),
+        Change::Changed(path, old, new) => (path, json!({ "change": "changed", "what": in_what(old, new) })),
+    };
+    name::set(&mut entry, "path", path);
+    entry
 }
 
 fn words_for(

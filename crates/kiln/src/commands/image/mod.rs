@@ -6,6 +6,7 @@ mod export;
 mod find;
 mod inspect;
 mod list;
+mod name;
 mod push;
 mod tree;
 

@@ -1,10 +1,13 @@
 //! `kiln image tree`
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
 use clap::Args;
 use kiln_model::{Content, ExitCode, Failure, Meta, Node};
 use serde_json::{Value, json};
 
-use super::{AppDirectory, Wanted, find};
+use super::{AppDirectory, Wanted, find, name};
 use crate::context::Context;
 
 const EXAMPLES: &str = "\
@@ -13,6 +16,9 @@ Examples:
   kiln image tree web /etc/nginx    only those in a directory";
 
 /// What is in an image, path by path
+///
+/// Bytes of a path, or of the target of a link, that are no UTF-8 are shown as `\ooo` (octal); --json then has all
+/// bytes in hexadecimal as `path_hex` or `to_hex` beside `path` or `to`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tree {
@@ -20,7 +26,7 @@ pub(crate) struct Tree {
     wanted: Wanted,
     /// Only this path and what is below it
     #[arg(value_name = "PATH", default_value = "/")]
-    path: String,
+    path: OsString,
     #[command(flatten)]
     app: AppDirectory,
 }
@@ -28,15 +34,13 @@ pub(crate) struct Tree {
 pub(crate) fn run(args: &Tree, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
     let image = find::open(&args.wanted.image, &args.app.directory, &store)?;
-    let path = format!("/{}", args.path.trim_matches('/'));
-    if image.tree.get(path.as_bytes()).is_none() {
-        let message = format!("image {} has no {path}", image.record.digest.short());
+    let path = absolute(args.path.as_bytes());
+    if image.tree.get(&path).is_none() {
+        let message = format!("image {} has no {}", image.record.digest.short(), name::shown(&path));
         return Err(Failure::new(ExitCode::Usage, message));
     }
     let within = |p: &[u8]| {
-        path == "/"
-            || p == path.as_bytes()
-            || p.strip_prefix(path.as_bytes()).is_some_and(|rest| rest[0] == b'/')
+        path == b"/" || p.strip_prefix(&path[..]).is_some_and(|rest| rest.first().is_none_or(|c| *c == b'/'))
     };
     let nodes: Vec<(&[u8], &Node)> = image.tree.iter().filter(|(p, _)| within(p)).collect();
     let value: Vec<Value> = nodes.iter().map(|(path, node)| entry(path, node)).collect();
@@ -46,9 +50,21 @@ pub(crate) fn run(args: &Tree, context: &Context) -> Result<(), Failure> {
     })
 }
 
+/// With one slash in front and none behind.
+fn absolute(path: &[u8]) -> Vec<u8> {
+    let is_slash = |c: &u8| *c == b'/';
+    let begin = path.iter().position(|c| !is_slash(c)).unwrap_or(path.len());
+    let end = path.iter().rposition(|c| !is_slash(c)).map_or(begin, |last| last + 1);
+    [b"/", &path[begin..end]].concat()
+}
+
 /// A path and what is there, as an object; what is not known of a kind is absent.
 fn entry(path: &[u8], node: &Node) -> Value {
-    let mut entry = json!({ "path": String::from_utf8_lossy(path), "kind": kind(node).1 });
+    let mut entry = json!({ "kind": kind(node).1 });
+    name::set(&mut entry, "path", path);
+    if let Node::Symlink(_, to) | Node::Hardlink(to) = node {
+        name::set(&mut entry, "to", to);
+    }
     let mut set = |key: &str, value: Value| entry[key] = value;
     if let Some(Meta { mode, uid, gid, mtime, .. }) = node.meta() {
         set("mode", format!("{mode:04o}").into());
@@ -63,7 +79,6 @@ fn entry(path: &[u8], node: &Node) -> Value {
                 set("object", digest.hex().into());
             }
         }
-        Node::Symlink(_, to) | Node::Hardlink(to) => set("to", String::from_utf8_lossy(to).into()),
         Node::CharDevice(_, major, minor) | Node::BlockDevice(_, major, minor) => {
             set("device", format!("{major}:{minor}").into());
         }
@@ -94,7 +109,6 @@ pub(super) fn size(content: &Content) -> u64 {
 
 /// One line: kind, mode, owner, size, path, and where it leads. Names are shown so that no terminal obeys them.
 pub(super) fn line(path: &[u8], node: &Node) -> String {
-    let shown = |bytes: &[u8]| crate::words::shown(&String::from_utf8_lossy(bytes));
     let (mode, owner) = match node.meta() {
         Some(meta) => (format!("{:04o}", meta.mode), format!("{}:{}", meta.uid, meta.gid)),
         None => ("-".into(), "-".into()),
@@ -104,9 +118,9 @@ pub(super) fn line(path: &[u8], node: &Node) -> String {
         _ => "-".into(),
     };
     let to = match node {
-        Node::Symlink(_, to) => format!(" -> {}", shown(to)),
-        Node::Hardlink(first) => format!(" = {}", shown(first)),
+        Node::Symlink(_, to) => format!(" -> {}", name::shown(to)),
+        Node::Hardlink(first) => format!(" = {}", name::shown(first)),
         _ => String::new(),
     };
-    format!("{}{mode} {owner:>11} {size:>10} {}{to}", kind(node).0, shown(path))
+    format!("{}{mode} {owner:>11} {size:>10} {}{to}", kind(node).0, name::shown(path))
 }
