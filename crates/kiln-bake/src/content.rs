@@ -1,5 +1,6 @@
 //! Contents of files on their way into the store.
 
+use std::fs::File;
 use std::io::{self, Read};
 
 use kiln_model::{Content, Node, Tree};
@@ -20,6 +21,20 @@ pub(crate) fn of_bytes(batch: &Batch, bytes: &[u8]) -> Result<Content, StoreErro
     }
     let (digest, size) = batch.put_bytes(bytes)?;
     Ok(Content::Object { digest, size })
+}
+
+/// The content of a file outside of the store, `size` bytes. The holes of a large one are not read.
+pub(crate) fn of_file(batch: &Batch, file: &File, size: u64) -> io::Result<Content> {
+    if size <= IN_MEMORY {
+        return batch.keep(&mut &*file, size);
+    }
+    let (digest, found) = batch.put_file(file).map_err(io::Error::other)?;
+    if found == size { Ok(Content::Object { digest, size }) } else { Err(not_all(found, size)) }
+}
+
+/// Of a file that is shorter or longer than it was.
+fn not_all(found: u64, size: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{found} of {size} bytes"))
 }
 
 /// What the file at `path` holds, links followed; nothing if there is none.
@@ -45,19 +60,17 @@ pub(crate) fn bytes_of(content: &Content, store: &Store) -> Result<Vec<u8>, Stor
 
 impl Sink for Batch {
     fn keep(&self, content: &mut dyn Read, size: u64) -> io::Result<Content> {
-        let short =
-            |found: u64| io::Error::new(io::ErrorKind::UnexpectedEof, format!("{found} of {size} bytes"));
         if size <= IN_MEMORY {
             let mut bytes = Vec::with_capacity(size as usize);
             content.take(size).read_to_end(&mut bytes)?;
             if bytes.len() as u64 != size {
-                return Err(short(bytes.len() as u64));
+                return Err(not_all(bytes.len() as u64, size));
             }
             return of_bytes(self, &bytes).map_err(io::Error::other);
         }
         let (digest, found) = self.put_reader(&mut content.take(size)).map_err(io::Error::other)?;
         if found != size {
-            return Err(short(found));
+            return Err(not_all(found, size));
         }
         Ok(Content::Object { digest, size })
     }

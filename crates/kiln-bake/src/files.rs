@@ -1,7 +1,7 @@
 //! The project's own files: found, kept inside the project, and known by their content.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -10,11 +10,10 @@ use kiln_model::{Content, ObjectDigest};
 use kiln_store::{Batch, Store, Verity};
 use rayon::prelude::*;
 
-use crate::BakeError;
-use crate::debian::deb::Sink;
 use crate::erofs;
 use crate::nearest::{did_you_mean, nearest};
 use crate::order::{BakeOrder, FileSpec};
+use crate::{BakeError, content};
 
 /// Directories in directories, at most.
 const DEEPEST: usize = 64;
@@ -155,7 +154,7 @@ pub(crate) fn kept(
 
 fn kept_one(path: &Path, digest: ObjectDigest, size: u64, batch: &Batch) -> Result<Content, FilesError> {
     let read = |source| FilesError::Read { path: path.into(), source };
-    let content = batch.keep(&mut File::open(path).map_err(read)?, size).map_err(read)?;
+    let content = content::of_file(batch, &File::open(path).map_err(read)?, size).map_err(read)?;
     let found = match &content {
         Content::Inline(bytes) => Verity::of(bytes),
         Content::Object { digest, .. } => *digest,
@@ -313,16 +312,8 @@ fn known(met: Met) -> Result<Found, FilesError> {
 
 fn file(path: PathBuf) -> Result<What, FilesError> {
     let read = |source| FilesError::Read { path: path.clone(), source };
-    let mut file = File::open(&path).map_err(read)?;
+    let file = File::open(&path).map_err(read)?;
     let executable = file.metadata().map_err(read)?.permissions().mode() & 0o111 != 0;
-    let mut verity = Verity::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer).map_err(read)? {
-            0 => break,
-            n => verity.update(&buffer[..n]),
-        }
-    }
-    let size = verity.size();
-    Ok(What::File { executable, digest: verity.finish(), size, path })
+    let (digest, size) = Verity::of_sparse(&file).map_err(read)?;
+    Ok(What::File { executable, digest, size, path })
 }

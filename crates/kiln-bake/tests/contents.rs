@@ -5,12 +5,13 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use common::{Told, baked, file, locked, printed, scratch, try_bake, write};
 use kiln_bake::BakeOrder;
 use kiln_model::spec::{BuildNetwork, BuildStep, DirSpec, LinkSpec, UserSpec};
 use kiln_model::{ExitCode, ImageHandle};
-use kiln_store::Store;
+use kiln_store::{Store, Verity};
 
 fn line(text: &str) -> BuildStep {
     BuildStep::Line(text.into())
@@ -169,6 +170,47 @@ fn what_cannot_be_put_into_an_image_is_refused_with_the_reason() {
 }
 
 /// Before all of it has been read, which would take hours.
+/// The project's own: with a hole it is the file that it is without, and takes no more room in the store than there.
+#[test]
+fn a_hole_in_a_file_of_the_project_is_its_zeroes() {
+    const SIZE: u64 = 64 << 20;
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = scratch(project.path());
+    order.files.push(file("disk", "/disk"));
+    let disk = project.path().join("disk");
+    let write_at = |at: u64| {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&disk).unwrap();
+        file.write_all_at(b"some bytes", at).unwrap();
+    };
+    [0, 9_999_999, SIZE - 10].into_iter().for_each(write_at);
+    let sparse = baked(&order, &locked(&order, &store), &store).record;
+    let object = store.objects().path(&Verity::of(&fs::read(&disk).unwrap()));
+    let room = fs::metadata(object).expect("the object of the file's bytes").blocks() * 512;
+    assert!(room < SIZE / 16, "{room} bytes for a file that is a hole but for three stretches");
+    fs::write(&disk, fs::read(&disk).unwrap()).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let full = baked(&order, &locked(&order, &store), &store).record;
+    assert_eq!((sparse.digest, sparse.inputs), (full.digest, full.inputs));
+}
+
+/// One that would take very long to read, were it read.
+#[test]
+fn a_hole_of_a_terabyte_costs_nothing() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = scratch(project.path());
+    write(project.path(), "disk", "begin");
+    let disk = fs::OpenOptions::new().write(true).open(project.path().join("disk")).unwrap();
+    disk.write_all_at(b"end", 1 << 40).expect("a file system that can hold it, as ext4 and tmpfs");
+    order.files.push(file("disk", "/disk"));
+    let image = image_of(&order, &store);
+    let image = kiln_bake::export::Stored::open(&store, &image.digest).unwrap();
+    assert_eq!(image.tree.get(b"/disk").unwrap().size(), (1 << 40) + 3);
+    assert_eq!(store.verify().unwrap(), []);
+}
+
 #[test]
 fn a_file_larger_than_any_of_an_image_is_refused_at_once() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -17,7 +17,7 @@ use rustix::fs::syncfs;
 use crate::error::on;
 use crate::flush::flush_together;
 use crate::images::object_lines;
-use crate::temp::{TempPath, made_dir};
+use crate::temp::{TempFile, TempPath, made_dir};
 use crate::{Objects, Result, StagedImage, Store, StoreError, Verity};
 
 /// So few files are flushed by themselves: the rest of the filesystem may have much more to flush.
@@ -58,7 +58,21 @@ impl Batch {
     /// # Errors
     /// What the system refused, or what reading came to.
     pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(ObjectDigest, u64)> {
-        let (file, digest, size) = self.objects().receive(reader)?;
+        self.put_received(self.objects().receive(reader)?)
+    }
+
+    /// The same for a file that lies elsewhere. Its holes are not read, and are holes here as well.
+    ///
+    /// # Errors
+    /// What the system refused, or what reading came to.
+    pub fn put_file(&self, file: &File) -> Result<(ObjectDigest, u64)> {
+        self.put_received(self.objects().receive_file(file)?)
+    }
+
+    fn put_received(
+        &self,
+        (file, digest, size): (TempFile, ObjectDigest, u64),
+    ) -> Result<(ObjectDigest, u64)> {
         if !self.is_staged(&digest) && !self.objects().is_intact(&digest, size)? {
             self.stage(digest, file.close());
         }

@@ -65,6 +65,7 @@ mod releases;
 mod secrets;
 mod shelves;
 mod side_by_side;
+mod sparse;
 mod staged_image;
 mod sweep;
 mod sweep_blobs;

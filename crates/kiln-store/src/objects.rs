@@ -1,12 +1,13 @@
 //! The contents of files, each under its fs-verity digest.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kiln_model::ObjectDigest;
 
 use crate::error::{READ_GIVEN, if_present, on};
+use crate::sparse::{SparseFile, Stretch};
 use crate::temp::{TempFile, ensure_dir};
 use crate::{Batch, Result, Store, StoreError, Verity};
 
@@ -96,21 +97,38 @@ impl<'a> Objects<'a> {
 
     /// Writes what `reader` yields to a file that has no name yet.
     pub(crate) fn receive(&self, reader: &mut dyn Read) -> Result<(TempFile, ObjectDigest, u64)> {
+        self.receive_each(|buffer| {
+            let n = reader.read(buffer)?;
+            Ok((n > 0).then_some(Stretch::Bytes(&buffer[..n])))
+        })
+    }
+
+    /// The same for a file that lies elsewhere, whose holes are not read.
+    pub(crate) fn receive_file(&self, file: &File) -> Result<(TempFile, ObjectDigest, u64)> {
+        let mut sparse = None;
+        self.receive_each(|buffer| match &mut sparse {
+            Some(sparse) => SparseFile::next(sparse, buffer),
+            new => new.insert(SparseFile::new(file)?).next(buffer),
+        })
+    }
+
+    fn receive_each(
+        &self,
+        mut next: impl for<'b> FnMut(&'b mut [u8]) -> io::Result<Option<Stretch<'b>>>,
+    ) -> Result<(TempFile, ObjectDigest, u64)> {
         let mut file = self.0.temp().file()?;
         let mut verity = Verity::new();
         let mut buffer = vec![0; CHUNK];
-        loop {
-            let n = reader.read(&mut buffer).map_err(on(READ_GIVEN, file.path()))?;
-            if n == 0 {
-                let size = verity.size();
-                return Ok((file, verity.finish(), size));
-            }
-            verity.update(&buffer[..n]);
-            match is_zero(&buffer[..n]) {
-                true => file.skip(n)?,
-                false => file.write(&buffer[..n])?,
+        while let Some(stretch) = next(&mut buffer).map_err(on(READ_GIVEN, file.path()))? {
+            verity.take(stretch);
+            match stretch {
+                Stretch::Bytes(bytes) if !is_zero(bytes) => file.write(bytes)?,
+                Stretch::Bytes(zeroes) => file.skip(zeroes.len() as u64)?,
+                Stretch::Zeroes(zeroes) => file.skip(zeroes)?,
             }
         }
+        let size = verity.size();
+        Ok((file, verity.finish(), size))
     }
 
     /// Whether the object is there with exactly these bytes; cheaper than hashing it.
@@ -154,17 +172,12 @@ fn is_zero(chunk: &[u8]) -> bool {
 
 /// The fs-verity digest of the file at `path`.
 pub(crate) fn digest_of(path: &Path) -> Result<ObjectDigest> {
-    digest_in(&mut File::open(path).map_err(on("open", path))?, path)
+    digest_in(&File::open(path).map_err(on("open", path))?, path)
 }
 
 /// The fs-verity digest of a file that is open.
-pub(crate) fn digest_in(file: &mut File, path: &Path) -> Result<ObjectDigest> {
-    let mut verity = Verity::new();
-    any_chunk(file, path, CHUNK, |chunk| {
-        verity.update(chunk);
-        false
-    })?;
-    Ok(verity.finish())
+pub(crate) fn digest_in(file: &File, path: &Path) -> Result<ObjectDigest> {
+    Verity::of_sparse(file).map(|(digest, _)| digest).map_err(on("read", path))
 }
 
 /// The fs-verity digest of a metadata file: somebody waits for it, so that a large one is read by several threads.

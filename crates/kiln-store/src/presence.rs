@@ -212,10 +212,10 @@ impl Store {
     /// opens it meanwhile is given an error, where it would be given wrong bytes.
     fn is_whole_or_gone(&self, digest: &ObjectDigest) -> Result<bool> {
         let path = self.objects().path(digest);
-        let Some(mut file) = if_present(File::open(&path)).map_err(on("open", &path))? else {
+        let Some(file) = if_present(File::open(&path)).map_err(on("open", &path))? else {
             return Ok(false);
         };
-        if digest_in(&mut file, &path)? == *digest {
+        if digest_in(&file, &path)? == *digest {
             return Ok(true);
         }
         if_present(fs::remove_file(&path)).map_err(on("remove the damaged object", &path))?;

@@ -199,7 +199,7 @@ impl TempFile {
     }
 
     /// As many zeroes, without a place on the disk for them.
-    pub(crate) fn skip(&mut self, zeroes: usize) -> Result<()> {
+    pub(crate) fn skip(&mut self, zeroes: u64) -> Result<()> {
         let mut skip = || {
             let end = self.file.seek(SeekFrom::Current(zeroes as i64))?;
             self.file.set_len(end)

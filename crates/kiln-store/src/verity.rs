@@ -21,6 +21,7 @@ use kiln_model::{ObjectDigest, Sha256};
 use sha2::Digest as _;
 
 use crate::side_by_side::each;
+use crate::sparse::{SparseFile, Stretch};
 
 const BLOCK: usize = 4096;
 
@@ -83,6 +84,19 @@ impl Verity {
         digest
     }
 
+    /// The digest of a file and its size. Its holes are not read.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn of_sparse(file: &File) -> io::Result<(ObjectDigest, u64)> {
+        let (mut verity, mut sparse, mut buffer) = (Self::new(), SparseFile::new(file)?, vec![0; PART]);
+        while let Some(stretch) = sparse.next(&mut buffer)? {
+            verity.take(stretch);
+        }
+        let size = verity.size();
+        Ok((verity.finish(), size))
+    }
+
     /// The digest of a file of `size` bytes.
     pub(crate) fn of_file(file: &File, size: u64) -> io::Result<ObjectDigest> {
         let size = usize::try_from(size).map_err(io::Error::other)?;
@@ -123,6 +137,43 @@ impl Verity {
     pub fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.push(0, bytes);
+    }
+
+    /// Takes the next part of the file. A hole costs no more than its length has digits.
+    pub(crate) fn take(&mut self, stretch: Stretch<'_>) {
+        match stretch {
+            Stretch::Bytes(bytes) => self.update(bytes),
+            Stretch::Zeroes(zeroes) => {
+                self.size += zeroes;
+                self.push_alike(0, &[0], zeroes);
+            }
+        }
+    }
+
+    /// As `push` of `count` times `unit`, of which a whole number makes a block.
+    fn push_alike(&mut self, level: usize, unit: &[u8], mut count: u64) {
+        if self.levels.len() == level {
+            self.levels.push(Level::new());
+        }
+        let per_block = (BLOCK / unit.len()) as u64;
+        while count > 0 {
+            let here = &mut self.levels[level];
+            if here.filled == BLOCK {
+                let hash = here.take_hash();
+                self.push(level + 1, &hash);
+            } else if here.filled == 0 && count > per_block {
+                // All but the last block are whole and alike, and so are their hashes.
+                let blocks = (count - 1) / per_block;
+                let hash = hash(&unit.repeat(BLOCK / unit.len()));
+                self.push_alike(level + 1, &hash, blocks);
+                count -= blocks * per_block;
+            } else {
+                let n = count.min(((BLOCK - here.filled) / unit.len()) as u64) as usize;
+                here.block[here.filled..here.filled + n * unit.len()].copy_from_slice(&unit.repeat(n));
+                here.filled += n * unit.len();
+                count -= n as u64;
+            }
+        }
     }
 
     fn push(&mut self, level: usize, mut bytes: &[u8]) {
@@ -228,6 +279,30 @@ mod tests {
         descriptor[16..48].copy_from_slice(&plain(&vec![0; 4 << 20]));
         assert_eq!(verity.finish().0, Sha256::of(&descriptor));
         assert_eq!(Verity::of(&vec![0; 4 << 20]).0, Sha256::of(&descriptor));
+    }
+
+    #[test]
+    fn a_hole_that_is_passed_over_is_its_zeroes() {
+        const MOST: usize = 128 * BLOCK;
+        for (before, hole, behind) in [
+            (0, 1, 0),
+            (0, BLOCK, 0),
+            (0, BLOCK + 1, 0),
+            (0, MOST, 1),
+            (1, MOST, 0),
+            (BLOCK, 2 * MOST - BLOCK, BLOCK),
+            (BLOCK - 1, MOST + 3, 5),
+            (3 * BLOCK, 3 * MOST + 7, 2 * MOST),
+        ] {
+            let (mut verity, mut plain) = (Verity::new(), Verity::new());
+            let bytes = bytes(before.max(behind));
+            verity.take(Stretch::Bytes(&bytes[..before]));
+            verity.take(Stretch::Zeroes(hole as u64));
+            verity.take(Stretch::Bytes(&bytes[..behind]));
+            [&bytes[..before], &vec![0; hole], &bytes[..behind]].into_iter().for_each(|b| plain.update(b));
+            assert_eq!(verity.size(), plain.size());
+            assert_eq!(verity.finish(), plain.finish(), "{before}, {hole}, {behind}");
+        }
     }
 
     #[test]
