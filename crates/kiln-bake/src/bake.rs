@@ -29,8 +29,8 @@ const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 pub fn bake(order: &BakeOrder, lock: &Lock, store: &Store, report: &dyn Report) -> Result<Baked, BakeError> {
     let begun = Instant::now();
     let locked = lock::answer(order, lock)?;
-    let found = files::find(order, store.root())
-        .map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let found = files::find(order, store.root(), &|| report.cancelled())
+        .map_err(|error| BakeError::of_files(order, error))?;
     let inputs = inputs(order, locked, &found);
     let (record, reused) = match unchanged(&inputs, store)? {
         Some(record) => (record, true),
@@ -57,8 +57,8 @@ fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
 /// If the project's files cannot be read, or the system refuses; a lock that does not answer is no error.
 pub fn baked_before(order: &BakeOrder, lock: &Lock, store: &Store) -> Result<Option<ImageRecord>, BakeError> {
     let Ok(locked) = lock::answer(order, lock) else { return Ok(None) };
-    let found = files::find(order, store.root())
-        .map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let found =
+        files::find(order, store.root(), &|| false).map_err(|error| BakeError::of_files(order, error))?;
     unchanged(&inputs(order, locked, &found), store)
 }
 
@@ -99,7 +99,7 @@ fn make(
 ) -> Result<ImageRecord, BakeError> {
     // The project's files go to the disk while the tree they are laid over is read or made.
     let (start, contents) = thread::scope(|scope| {
-        let contents = scope.spawn(|| files::kept(order, found, store));
+        let contents = scope.spawn(|| files::kept(order, found, store, &|| report.cancelled()));
         let start = start(order, locked, store, report);
         (start, contents.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });

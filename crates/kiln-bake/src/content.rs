@@ -23,12 +23,18 @@ pub(crate) fn of_bytes(batch: &Batch, bytes: &[u8]) -> Result<Content, StoreErro
     Ok(Content::Object { digest, size })
 }
 
-/// The content of a file outside of the store, `size` bytes. The holes of a large one are not read.
-pub(crate) fn of_file(batch: &Batch, file: &File, size: u64) -> io::Result<Content> {
+/// The content of a file outside of the store, `size` bytes. The holes of a large one are not read, and `look` is asked before
+/// each part of it whether to go on.
+pub(crate) fn of_file(
+    batch: &Batch,
+    file: &File,
+    size: u64,
+    look: &dyn Fn() -> io::Result<()>,
+) -> io::Result<Content> {
     if size <= IN_MEMORY {
         return batch.keep(&mut &*file, size);
     }
-    let (digest, found) = batch.put_file(file).map_err(io::Error::other)?;
+    let (digest, found) = batch.put_file(file, look).map_err(io::Error::other)?;
     if found == size { Ok(Content::Object { digest, size }) } else { Err(not_all(found, size)) }
 }
 

@@ -20,6 +20,7 @@ use crate::fetch::FetchError;
 use crate::files::FilesError;
 use crate::machine_own::MachineOwn;
 use crate::oci::OciError;
+use crate::order::BakeOrder;
 use crate::sandboxed::SandboxError;
 use crate::users::UserError;
 
@@ -264,6 +265,14 @@ impl From<OciError> for BakeError {
 impl BakeError {
     pub(crate) fn io(attempted: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { attempted, path: path.into(), source }
+    }
+
+    /// Of the files of `order`.
+    pub(crate) fn of_files(order: &BakeOrder, error: FilesError) -> Self {
+        match error {
+            FilesError::Cancelled => Self::Cancelled,
+            source => Self::Files { image: order.image.clone(), source },
+        }
     }
 
     /// The part of the store that is damaged, if that is behind it and a further attempt makes it again. A handmade image

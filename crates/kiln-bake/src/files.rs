@@ -26,6 +26,9 @@ const OWN_STATE: &str = ".kiln";
 /// A file of the spec that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
+    /// It was called off.
+    #[error("called off")]
+    Cancelled,
     /// It does not exist.
     #[error("there is no `{src}` in {}{hint}", project.display())]
     Missing {
@@ -90,6 +93,9 @@ pub enum FilesError {
     Changed(PathBuf),
 }
 
+/// Whether the work is no longer wanted.
+type Cancelled<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// Something of the project that goes into the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -108,8 +114,12 @@ pub(crate) enum What {
 }
 
 /// All that `order.files` name, in order; of two at one place the later counts. `state`, the store's own directory, is
-/// never among what is in another.
-pub(crate) fn find(order: &BakeOrder, state: &Path) -> Result<Vec<Found>, FilesError> {
+/// never among what is in another. Large files are read for as long as it is not `cancelled`.
+pub(crate) fn find(
+    order: &BakeOrder,
+    state: &Path,
+    cancelled: Cancelled<'_>,
+) -> Result<Vec<Found>, FilesError> {
     if order.files.is_empty() {
         return Ok(Vec::new());
     }
@@ -124,37 +134,46 @@ pub(crate) fn find(order: &BakeOrder, state: &Path) -> Result<Vec<Found>, FilesE
     }
     let (count, bytes) = (walk.paths.len(), walk.paths.iter().map(|met| met.size).sum::<u64>());
     if count <= FEW && bytes <= LITTLE {
-        return walk.paths.into_iter().map(known).collect();
+        return walk.paths.into_iter().map(|met| known(met, cancelled)).collect();
     }
-    walk.paths.into_par_iter().map(known).collect()
+    walk.paths.into_par_iter().map(|met| known(met, cancelled)).collect()
 }
 
 /// Brings the contents of what was found into the store; of each file its content, in order.
 ///
 /// # Errors
-/// [`FilesError::Changed`] if one is not what was found any more; otherwise what the system refused.
+/// [`FilesError::Changed`] if one is not what was found any more; otherwise what the system refused, or that it was
+/// called off.
 pub(crate) fn kept(
     order: &BakeOrder,
     found: &[Found],
     store: &Store,
+    cancelled: Cancelled<'_>,
 ) -> Result<Vec<Option<Content>>, BakeError> {
     let batch = store.objects().batch()?;
     let keep = |found: &Found| match &found.what {
         What::Directory => Ok(None),
-        What::File { path, digest, size, .. } => kept_one(path, *digest, *size, &batch).map(Some),
+        What::File { path, digest, size, .. } => kept_one(path, *digest, *size, &batch, cancelled).map(Some),
     };
     let contents: Result<_, FilesError> = match found.len() <= FEW {
         true => found.iter().map(keep).collect(),
         false => found.par_iter().map(keep).collect(),
     };
-    let contents = contents.map_err(|source| BakeError::Files { image: order.image.clone(), source })?;
+    let contents = contents.map_err(|error| BakeError::of_files(order, error))?;
     batch.commit()?;
     Ok(contents)
 }
 
-fn kept_one(path: &Path, digest: ObjectDigest, size: u64, batch: &Batch) -> Result<Content, FilesError> {
-    let read = |source| FilesError::Read { path: path.into(), source };
-    let content = content::of_file(batch, &File::open(path).map_err(read)?, size).map_err(read)?;
+fn kept_one(
+    path: &Path,
+    digest: ObjectDigest,
+    size: u64,
+    batch: &Batch,
+    cancelled: Cancelled<'_>,
+) -> Result<Content, FilesError> {
+    let read = |source| not_read(path, source, cancelled);
+    let file = File::open(path).map_err(read)?;
+    let content = content::of_file(batch, &file, size, &|| still_wanted(cancelled)).map_err(read)?;
     let found = match &content {
         Content::Inline(bytes) => Verity::of(bytes),
         Content::Object { digest, .. } => *digest,
@@ -305,15 +324,25 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     [dir, b"/", name].concat()
 }
 
-fn known(met: Met) -> Result<Found, FilesError> {
-    let what = if met.directory { What::Directory } else { file(met.path)? };
+fn known(met: Met, cancelled: Cancelled<'_>) -> Result<Found, FilesError> {
+    let what = if met.directory { What::Directory } else { file(met.path, cancelled)? };
     Ok(Found { dst: met.dst, what, spec: met.spec })
 }
 
-fn file(path: PathBuf) -> Result<What, FilesError> {
-    let read = |source| FilesError::Read { path: path.clone(), source };
+fn file(path: PathBuf, cancelled: Cancelled<'_>) -> Result<What, FilesError> {
+    let read = |source| not_read(&path, source, cancelled);
     let file = File::open(&path).map_err(read)?;
     let executable = file.metadata().map_err(read)?.permissions().mode() & 0o111 != 0;
-    let (digest, size) = Verity::of_sparse(&file).map_err(read)?;
+    let (digest, size) = Verity::of_sparse(&file, &|| still_wanted(cancelled)).map_err(read)?;
     Ok(What::File { executable, digest, size, path })
+}
+
+/// Ends the reading of a file that nobody waits for any more.
+fn still_wanted(cancelled: Cancelled<'_>) -> io::Result<()> {
+    if cancelled() { Err(io::Error::other("called off")) } else { Ok(()) }
+}
+
+/// What is said of a file that was not read to its end.
+fn not_read(path: &Path, source: io::Error, cancelled: Cancelled<'_>) -> FilesError {
+    if cancelled() { FilesError::Cancelled } else { FilesError::Read { path: path.into(), source } }
 }

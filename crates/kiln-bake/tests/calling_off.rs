@@ -3,10 +3,10 @@
 mod common;
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{baked, locked, order};
-use kiln_bake::{BakeError, Report, bake};
+use common::{baked, file, locked, order, scratch};
+use kiln_bake::{BakeError, BakeOrder, Report, bake};
 use kiln_model::Progress;
 use kiln_store::Store;
 
@@ -43,6 +43,42 @@ fn sandboxed() -> usize {
         .filter(|pid| parent(pid).as_deref() == Some(&me))
         .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != ours))
         .count()
+}
+
+/// Calls off when it has been asked so often whether it does.
+struct Patient {
+    patience: AtomicUsize,
+}
+
+impl Report for Patient {
+    fn progress(&self, _: Progress) {}
+
+    fn cancelled(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        self.patience.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+    }
+}
+
+/// While it is read for its digest, while it is copied, and while what the store has of it is read again.
+#[test]
+fn a_large_file_of_the_project_is_read_no_further() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut order = scratch(project.path());
+    fs::write(project.path().join("large"), vec![7; 16 << 20]).unwrap();
+    order.files.push(file("large", "/large"));
+    let lock = locked(&order, &store);
+    let called_off_after = |order: &BakeOrder, patience: usize| {
+        let result = bake(order, &lock, &store, &Patient { patience: patience.into() });
+        assert!(matches!(result, Err(BakeError::Cancelled)), "{patience}: {result:?}");
+    };
+    // It is read in parts of at most 128 KiB.
+    [100, 300].iter().for_each(|patience| called_off_after(&order, *patience));
+    assert_eq!(store.images().unwrap().len(), 0);
+    assert!(!baked(&order, &lock, &store).reused);
+    order.env.insert("ANOTHER".into(), "image".into());
+    called_off_after(&order, 450);
+    assert_eq!(store.verify().unwrap(), []);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -58,22 +58,24 @@ impl Batch {
     /// # Errors
     /// What the system refused, or what reading came to.
     pub fn put_reader(&self, reader: &mut dyn Read) -> Result<(ObjectDigest, u64)> {
-        self.put_received(self.objects().receive(reader)?)
+        self.put_received(self.objects().receive(reader)?, &|| Ok(()))
     }
 
-    /// The same for a file that lies elsewhere. Its holes are not read, and are holes here as well.
+    /// The same for a file that lies elsewhere. Its holes are not read, and are holes here as well. `look` is asked before
+    /// each part whether to go on.
     ///
     /// # Errors
-    /// What the system refused, or what reading came to.
-    pub fn put_file(&self, file: &File) -> Result<(ObjectDigest, u64)> {
-        self.put_received(self.objects().receive_file(file)?)
+    /// What the system refused, or what `look` came to.
+    pub fn put_file(&self, file: &File, look: &dyn Fn() -> io::Result<()>) -> Result<(ObjectDigest, u64)> {
+        self.put_received(self.objects().receive_file(file, look)?, look)
     }
 
     fn put_received(
         &self,
         (file, digest, size): (TempFile, ObjectDigest, u64),
+        look: &dyn Fn() -> io::Result<()>,
     ) -> Result<(ObjectDigest, u64)> {
-        if !self.is_staged(&digest) && !self.objects().is_intact(&digest, size)? {
+        if !self.is_staged(&digest) && !self.objects().is_intact_unless(&digest, size, look)? {
             self.stage(digest, file.close());
         }
         Ok((digest, size))

@@ -103,12 +103,19 @@ impl<'a> Objects<'a> {
         })
     }
 
-    /// The same for a file that lies elsewhere, whose holes are not read.
-    pub(crate) fn receive_file(&self, file: &File) -> Result<(TempFile, ObjectDigest, u64)> {
+    /// The same for a file that lies elsewhere, whose holes are not read; `look` is asked before each part.
+    pub(crate) fn receive_file(
+        &self,
+        file: &File,
+        look: &dyn Fn() -> io::Result<()>,
+    ) -> Result<(TempFile, ObjectDigest, u64)> {
         let mut sparse = None;
-        self.receive_each(|buffer| match &mut sparse {
-            Some(sparse) => SparseFile::next(sparse, buffer),
-            new => new.insert(SparseFile::new(file)?).next(buffer),
+        self.receive_each(|buffer| {
+            look()?;
+            match &mut sparse {
+                Some(sparse) => SparseFile::next(sparse, buffer),
+                new => new.insert(SparseFile::new(file)?).next(buffer),
+            }
         })
     }
 
@@ -150,7 +157,22 @@ impl<'a> Objects<'a> {
 
     /// Whether the object is there and its content is the one its name promises.
     pub(crate) fn is_intact(&self, digest: &ObjectDigest, size: u64) -> Result<bool> {
-        Ok(self.contains(digest, size)? && digest_of(&self.path(digest))? == *digest)
+        self.is_intact_unless(digest, size, &|| Ok(()))
+    }
+
+    /// The same, unless `look`, which is asked before each part, fails meanwhile.
+    pub(crate) fn is_intact_unless(
+        &self,
+        digest: &ObjectDigest,
+        size: u64,
+        look: &dyn Fn() -> io::Result<()>,
+    ) -> Result<bool> {
+        if !self.contains(digest, size)? {
+            return Ok(false);
+        }
+        let path = self.path(digest);
+        let found = File::open(&path).and_then(|file| Verity::of_sparse(&file, look));
+        Ok(found.map_err(on("read", &path))?.0 == *digest)
     }
 
     /// The directory of an object, made if need be.
@@ -177,7 +199,7 @@ pub(crate) fn digest_of(path: &Path) -> Result<ObjectDigest> {
 
 /// The fs-verity digest of a file that is open.
 pub(crate) fn digest_in(file: &File, path: &Path) -> Result<ObjectDigest> {
-    Verity::of_sparse(file).map(|(digest, _)| digest).map_err(on("read", path))
+    Verity::of_sparse(file, &|| Ok(())).map(|(digest, _)| digest).map_err(on("read", path))
 }
 
 /// The fs-verity digest of a metadata file: somebody waits for it, so that a large one is read by several threads.

@@ -84,13 +84,13 @@ impl Verity {
         digest
     }
 
-    /// The digest of a file and its size. Its holes are not read.
+    /// The digest of a file and its size. Its holes are not read. `look` is asked before each part whether to go on.
     ///
     /// # Errors
-    /// What the system refused.
-    pub fn of_sparse(file: &File) -> io::Result<(ObjectDigest, u64)> {
+    /// What the system refused, or what `look` came to.
+    pub fn of_sparse(file: &File, look: &dyn Fn() -> io::Result<()>) -> io::Result<(ObjectDigest, u64)> {
         let (mut verity, mut sparse, mut buffer) = (Self::new(), SparseFile::new(file)?, vec![0; PART]);
-        while let Some(stretch) = sparse.next(&mut buffer)? {
+        while let Some(stretch) = look().and_then(|()| sparse.next(&mut buffer))? {
             verity.take(stretch);
         }
         let size = verity.size();
