@@ -18,7 +18,7 @@ use crate::tree_edit::TreeEdit;
 use crate::{BakeError, build, erofs, handmade, lock, machine_own, oci, provenance, sbom, skeleton, users};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
-const RECIPE: &str = "kiln bake 6";
+const RECIPE: &str = "kiln bake 7";
 /// "Now" in an image without packages: 2020-01-01.
 const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 
@@ -171,10 +171,14 @@ fn start(
     store: &Store,
     report: &dyn Report,
 ) -> Result<Start, BakeError> {
-    let root = match &order.from {
-        Base::Debian { .. } => debian::root(order, locked, store, report)?,
+    let (root, left_out) = match &order.from {
+        Base::Debian { .. } => {
+            let (root, made) = debian::root(order, locked, store, report)?;
+            (root, machine_own::together(machine_own::left_out_of(&locked.packages), made))
+        }
         Base::Scratch => {
-            Root { tree: skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree(), epoch: EPOCH_WITHOUT_PACKAGES }
+            let tree = skeleton::new(EPOCH_WITHOUT_PACKAGES)?.into_tree();
+            (Root { tree, epoch: EPOCH_WITHOUT_PACKAGES }, Vec::new())
         }
         Base::Oci(reference) => {
             let (Root { tree, epoch }, settings) = oci::root(reference, order, locked, store, report)?;
@@ -192,6 +196,5 @@ fn start(
             return Ok(Start { root, settings, left_out, handmade: Some(base) });
         }
     };
-    let left_out = machine_own::left_out_of(&locked.packages);
     Ok(Start { root, settings: Settings::default(), left_out, handmade: None })
 }

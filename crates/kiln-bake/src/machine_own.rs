@@ -3,7 +3,7 @@
 //!
 //! | made by | then |
 //! |---|---|
-//! | a package's scripts | left out, and recorded with what to do instead ([`left_out_of`]) |
+//! | a package's scripts | left out, and recorded with what to do instead: what they made here ([`taken_out`]), and what they would have made on a machine ([`left_out_of`]) |
 //! | an OCI image it starts from | the same ([`taken_out`]) |
 //! | an instance that is made an image of | the same |
 //! | the project's files, a build | refused ([`check`]): somebody meant it, and is told where it belongs |
@@ -147,6 +147,16 @@ impl MachineOwn {
 pub(crate) fn left_out_of(packages: &[LockedPackage]) -> Vec<LeftOut> {
     let brought = |kind: &&Kind| packages.iter().any(|p| kind.packages.contains(&p.name.as_str()));
     KINDS.iter().filter(brought).map(Kind::left_out).collect()
+}
+
+/// Both lists as one that says nothing twice.
+pub(crate) fn together(mut some: Vec<LeftOut>, more: Vec<LeftOut>) -> Vec<LeftOut> {
+    for new in more {
+        if !some.iter().any(|old| old.what == new.what) {
+            some.push(new);
+        }
+    }
+    some
 }
 
 /// Takes all of it out of a tree; what that was.

@@ -5,8 +5,9 @@ mod common;
 
 use std::path::Path;
 
-use common::{baked, locked, order, printed};
-use kiln_model::{ImageHandle, LockedPackage, Sha256};
+use common::{Told, baked, locked, order, printed};
+use kiln_bake::{BakeOrder, bake};
+use kiln_model::{ImageHandle, Lock, LockedPackage, Sha256};
 use kiln_store::Store;
 use tar::EntryType;
 
@@ -57,7 +58,14 @@ fn deb(preinst: &str, script: &str, data: &[(EntryType, &str, u32, &str, &str)])
 
 /// An image of the base and the package.
 fn installed(deb: &[u8], store: &Store) -> ImageHandle {
-    let mut lock = locked(&order(Path::new("/"), &[]), store);
+    let (order, lock) = locked_with(deb, &[], store);
+    let record = baked(&order, &lock, store).record;
+    store.handle(&record.digest).unwrap()
+}
+
+/// An order for the package and others, which sort behind it, and its lock.
+fn locked_with(deb: &[u8], others: &[&str], store: &Store) -> (BakeOrder, Lock) {
+    let mut lock = locked(&order(Path::new("/"), others), store);
     let package = LockedPackage {
         name: "handmade".into(),
         version: "1".into(),
@@ -68,13 +76,12 @@ fn installed(deb: &[u8], store: &Store) -> ImageHandle {
         sha256: Sha256::of(deb),
     };
     store.put_package(&package.sha256, &mut &*deb).unwrap();
-    let order = order(Path::new("/"), &["handmade"]);
+    let order = order(Path::new("/"), &[&["handmade"], others].concat());
     let image = lock.images.get_mut(&order.image).unwrap();
     image.packages.push(package);
     image.packages.sort_by(|a, b| a.name.cmp(&b.name));
     image.request = order.lock_request();
-    let record = baked(&order, &lock, store).record;
-    store.handle(&record.digest).unwrap()
+    (order, lock)
 }
 
 #[test]
@@ -116,6 +123,30 @@ fn a_script_sees_a_clock_that_stands_still_and_links_lead_nowhere_but_into_the_t
     // And not where the same names lead on the host.
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     assert!(!Path::new("/climbed").exists());
+}
+
+/// Whichever package it was that made it, at whichever step, and whether that step was done now or is remembered.
+#[test]
+fn what_a_package_makes_for_one_machine_is_told_although_nobody_knows_it_for_that() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let script = "#!/bin/sh\nset -e\nmkdir -p /etc/ssh\necho key >/etc/ssh/ssh_host_rsa_key\n";
+    let deb = deb("#!/bin/sh\n", script, &[(EntryType::Regular, "./etc/ssh/config", 0o644, "", "x")]);
+    let (mut order, lock) = locked_with(&deb, &["hello"], &store);
+    let remembered = state.path().join("cache/debian-roots-1");
+    for with in ["nothing remembered", "the tree remembered", "the last step remembered"] {
+        order.env.insert("WITH".into(), with.into());
+        if with == "the last step remembered" {
+            std::fs::remove_dir_all(&remembered).unwrap();
+        }
+        let told = Told::default();
+        let record = bake(&order, &lock, &store, &told).unwrap().record;
+        let [keys] = &record.left_out[..] else { panic!("{with}: {:?}", record.left_out) };
+        assert_eq!((keys.what.as_str(), keys.paths[0].as_str()), ("SSH host keys", "/etc/ssh/ssh_host_*"));
+        assert!(told.tasks().contains(&keys.to_string()), "{with}");
+        let image = store.handle(&record.digest).unwrap();
+        assert_eq!(printed(&image, &["/bin/ls", "/etc/ssh"]), "config\n");
+    }
 }
 
 /// As under dpkg, which unpacks a package after its `preinst`.

@@ -1,6 +1,6 @@
 //! One step of installing packages: the tree of the step before, with some more packages in it, configured.
 
-use kiln_model::Tree;
+use kiln_model::{LeftOut, Tree};
 use kiln_store::Store;
 
 use super::assemble::Assembly;
@@ -23,13 +23,14 @@ pub(crate) struct Step<'a> {
     pub(crate) epoch: i64,
 }
 
-/// The tree after `step`; `before` is the one in which the old packages are installed.
+/// The tree after `step`, and what of it belonged to one machine and was left out; `before` is the tree in which the old
+/// packages are installed.
 pub(crate) fn built(
     before: Option<Tree>,
     step: &Step<'_>,
     store: &Store,
     report: &dyn Report,
-) -> Result<Tree, BakeError> {
+) -> Result<(Tree, Vec<LeftOut>), BakeError> {
     let mut assembly = match before {
         Some(before) => Assembly::over(before, step.old, step.new, step.epoch, store)?,
         None => Assembly::of_nothing(step.new, step.architecture, step.epoch)?,

@@ -37,15 +37,17 @@ pub(crate) mod universe;
 pub(crate) mod unpack;
 pub(crate) mod version;
 
-use kiln_model::{LockedImage, Sha256, Tree};
+use kiln_model::{LeftOut, LockedImage, Sha256, Tree};
 use kiln_store::{Look, Store};
 
 use crate::order::{BakeOrder, Report};
-use crate::{BakeError, tree_file};
+use crate::{BakeError, machine_own, tree_file};
 use package::Package;
 
 /// Configured trees, under the key of the packages they come from. The number changes with the format.
 const LAYERS: &str = "debian-layers-1";
+/// What was left out of them, as JSON. There is one for each, and it is kept first.
+const LEFT_OUT: &str = "debian-left-out-1";
 /// Which of them is the tree of a lock, and "now" in it.
 const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
@@ -59,30 +61,37 @@ pub(crate) struct Root {
     pub(crate) epoch: i64,
 }
 
-/// The configured tree of the packages of `locked`.
+/// The configured tree of the packages of `locked`, and what their scripts made that was left out of it.
 pub(crate) fn root(
     order: &BakeOrder,
     locked: &LockedImage,
     store: &Store,
     report: &dyn Report,
-) -> Result<Root, BakeError> {
+) -> Result<(Root, Vec<LeftOut>), BakeError> {
     let key = key(locked);
-    if let Some(root) = from_cache(store, &key) {
-        return Ok(root);
-    }
-    let (root, layer) = make(order, locked, store, report)?;
-    store.cache_put(ROOTS, &key, &[&root.epoch.to_le_bytes()[..], &layer.0].concat())?;
-    Ok(root)
+    let layer = match from_cache(store, &key) {
+        Some(layer) => layer,
+        None => {
+            let made = make(order, locked, store, report)?;
+            store.cache_put(ROOTS, &key, &[&made.epoch.to_le_bytes()[..], &made.key.0].concat())?;
+            made
+        }
+    };
+    Ok((Root { tree: layer.tree.unwrap_or_default(), epoch: layer.epoch }, layer.left_out))
 }
 
-fn from_cache(store: &Store, key: &Sha256) -> Option<Root> {
+fn from_cache(store: &Store, key: &Sha256) -> Option<Layer> {
     let bytes = store.cache_get(ROOTS, key)?;
     let (epoch, layer) = bytes.split_first_chunk::<8>()?;
-    let tree = layer_from_cache(store, &Sha256(layer.try_into().ok()?))?;
-    Some(Root { tree, epoch: i64::from_le_bytes(*epoch) })
+    layer_from_cache(store, Sha256(layer.try_into().ok()?), i64::from_le_bytes(*epoch))
 }
 
-fn layer_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
+fn layer_from_cache(store: &Store, key: Sha256, epoch: i64) -> Option<Layer> {
+    let left_out = serde_json::from_slice(&store.cache_get(LEFT_OUT, &key)?).ok()?;
+    Some(Layer { key, epoch, tree: Some(tree_from_cache(store, &key)?), left_out })
+}
+
+fn tree_from_cache(store: &Store, key: &Sha256) -> Option<Tree> {
     let read = || tree_file::decode(&store.cache_get(LAYERS, key)?).ok();
     // Looked for meanwhile, if they ever were before.
     let look = || {
@@ -106,6 +115,8 @@ struct Layer {
     key: Sha256,
     epoch: i64,
     tree: Option<Tree>,
+    /// Of all steps until then.
+    left_out: Vec<LeftOut>,
 }
 
 fn make(
@@ -113,7 +124,7 @@ fn make(
     locked: &LockedImage,
     store: &Store,
     report: &dyn Report,
-) -> Result<(Root, Sha256), BakeError> {
+) -> Result<Layer, BakeError> {
     let debs = unpack::unpacked(order, &locked.packages, store, report)?;
     let mut packages = locked
         .packages
@@ -125,22 +136,27 @@ fn make(
     let layers = layers::layers(&packages, &locked.request.requested, locked.request.recommends);
     let keys = keys(&packages, &layers, &order.architecture);
     let found = keys.iter().rposition(|(key, _)| store.cache_get(LAYERS, key).is_some());
-    let mut done = Layer { key: Sha256::of(b""), epoch: 0, tree: None };
     // A cached tree whose objects are gone counts as none, and so do those it is made from.
-    if let Some((n, tree)) = found.and_then(|n| Some((n, layer_from_cache(store, &keys[n].0)?))) {
-        done = Layer { key: keys[n].0, epoch: keys[n].1, tree: Some(tree) };
-    }
+    let cached = found.and_then(|n| layer_from_cache(store, keys[n].0, keys[n].1));
+    let nothing = Layer { key: Sha256::of(b""), epoch: 0, tree: None, left_out: Vec::new() };
+    let mut done = cached.unwrap_or(nothing);
     let from = keys.iter().position(|(key, _)| *key == done.key).map_or(0, |n| n + 1);
     let mut old: Vec<Package<'_>> = layers[..from].iter().flatten().map(|i| packages[*i].clone()).collect();
     for (layer, (key, epoch)) in layers.iter().zip(&keys).skip(from) {
         let new: Vec<Package<'_>> = layer.iter().map(|i| packages[*i].clone()).collect();
         let step = layer::Step { old: &old, new: &new, architecture: &order.architecture, epoch: *epoch };
-        let tree = layer::built(done.tree.take(), &step, store, report)?;
+        let (tree, more) = layer::built(done.tree.take(), &step, store, report)?;
+        let left_out = machine_own::together(done.left_out, more);
+        store.cache_put(
+            LEFT_OUT,
+            key,
+            &serde_json::to_vec(&left_out).expect("plain data that JSON can hold"),
+        )?;
         store.cache_put(LAYERS, key, &tree_file::encode(&tree))?;
-        done = Layer { key: *key, epoch: *epoch, tree: Some(tree) };
+        done = Layer { key: *key, epoch: *epoch, tree: Some(tree), left_out };
         old.extend(new);
     }
-    Ok((Root { tree: done.tree.unwrap_or_default(), epoch: done.epoch }, done.key))
+    Ok(done)
 }
 
 /// The key and the epoch of each layer; both cover all layers before it.

@@ -1,7 +1,7 @@
 //! Making two runs of the same configuration the same: what tells of the moment or the machine is dropped or set,
 //! and nothing secret or of one machine alone stays in an image.
 
-use kiln_model::{Content, Node, Tree, TreeError};
+use kiln_model::{Content, LeftOut, Node, Tree, TreeError};
 use kiln_store::{Batch, Store, StoreError};
 
 use super::formats;
@@ -41,13 +41,13 @@ const JAVA_CERTIFICATES: &[u8] = b"/etc/ssl/certs/java/cacerts";
 /// Files below it are taken away, directories stay for the programs that want to log into them.
 const LOGS: &str = "/var/log/";
 
-/// Normalises a configured tree; no time in it is after `epoch`.
-pub(crate) fn normalised(tree: Tree, epoch: i64, store: &Store) -> Result<Tree, BakeError> {
+/// Normalises a configured tree; no time in it is after `epoch`. With what was taken out of it that belongs to one machine.
+pub(crate) fn normalised(tree: Tree, epoch: i64, store: &Store) -> Result<(Tree, Vec<LeftOut>), BakeError> {
     let batch = store.objects().batch()?;
-    let mut tree = without_the_run(tree, epoch)?;
+    let (mut tree, left_out) = without_the_run(tree, epoch)?;
     settle_formats(&mut tree, epoch, store, &batch)?;
     batch.commit()?;
-    Ok(tree)
+    Ok((tree, left_out))
 }
 
 /// Files of formats that hold a time are written again without it.
@@ -63,7 +63,7 @@ fn settle_formats(tree: &mut Tree, epoch: i64, store: &Store, batch: &Batch) -> 
     Ok(())
 }
 
-fn without_the_run(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
+fn without_the_run(tree: Tree, epoch: i64) -> Result<(Tree, Vec<LeftOut>), TreeError> {
     let mut edit = TreeEdit::new(tree);
     for path in DROPPED {
         edit.remove(path.as_bytes());
@@ -72,11 +72,11 @@ fn without_the_run(tree: Tree, epoch: i64) -> Result<Tree, TreeError> {
         edit.clear(path.as_bytes());
     }
     drop_files(&mut edit, LOGS);
-    machine_own::taken_out(&mut edit);
+    let left_out = machine_own::taken_out(&mut edit);
     machine_id(&mut edit, epoch)?;
     let mut tree = edit.into_tree();
     clamp(&mut tree, epoch);
-    Ok(tree)
+    Ok((tree, left_out))
 }
 
 fn drop_files(edit: &mut TreeEdit, below: &str) {
@@ -125,7 +125,8 @@ mod tests {
         for path in ["/var/log/dpkg.log", "/run/x", "/etc/passwd", "/etc/passwd-"] {
             edit.put(path.as_bytes(), file.clone()).unwrap();
         }
-        let tree = without_the_run(edit.into_tree(), 500).unwrap();
+        let (tree, left_out) = without_the_run(edit.into_tree(), 500).unwrap();
+        assert_eq!(left_out, []);
         let paths: Vec<_> = tree.iter().map(|(p, _)| String::from_utf8_lossy(p).into_owned()).collect();
         assert_eq!(
             paths,
