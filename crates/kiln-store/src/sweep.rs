@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::broom::{Broom, is_young, remove};
 use crate::documents::names_in;
 use crate::error::{if_present, on};
+use crate::temp::remove_abandoned;
 use crate::{Result, Store, StoreError};
 
 /// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
@@ -214,6 +215,8 @@ impl Store {
         }
         if !dry_run {
             self.sweep_hints(keep.grace)?;
+            // A host may run for years without opening its store again, and bakes beside it are interrupted.
+            remove_abandoned(&self.dir("tmp"))?;
         }
         Ok(broom.swept)
     }

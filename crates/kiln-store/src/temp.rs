@@ -1,7 +1,7 @@
 //! Files being written.
 //!
-//! Each process has a directory of its own under `tmp/` and holds a lock on it. Whoever opens the store removes the
-//! directories nobody holds: they are what a crash left. So a living process never loses a file, whatever its age,
+//! Each process has a directory of its own under `tmp/` and holds a lock on it. Whoever opens the store, or sweeps it, removes
+//! the directories nobody holds: they are what a crash left. So a living process never loses a file, whatever its age,
 //! and no clock or process number is trusted.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -109,7 +109,8 @@ fn still_at(lock: &File, path: &Path) -> bool {
     inode(fs::metadata(path)).is_some_and(|there| inode(lock.metadata()) == Some(there))
 }
 
-fn remove_abandoned(all: &Path) -> Result<()> {
+/// Removes the directories of processes that are gone from `all`.
+pub(crate) fn remove_abandoned(all: &Path) -> Result<()> {
     for entry in fs::read_dir(all).map_err(on("read the directory", all))? {
         let path = entry.map_err(on("read the directory", all))?.path();
         // The lock is held until all is removed: nobody can claim it in between.

@@ -54,6 +54,22 @@ fn what_no_kept_release_leads_to_is_swept_and_the_rest_is_whole() {
     assert_eq!(sweeper.sweep(&keep, false).unwrap().amounts, Default::default(), "nothing is left to sweep");
 }
 
+/// A host may run for years without opening its store again.
+#[test]
+fn what_a_dead_process_was_writing_is_swept() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let writing = store.scratch(b"being written").unwrap();
+    let dead = scratch.root().join("tmp/4194304-0");
+    fs::create_dir(&dead).unwrap();
+    fs::write(dead.join("7"), "torn").unwrap();
+    let sweeper = store.sweeper().unwrap();
+    sweeper.sweep(&Keep::default(), true).unwrap();
+    assert!(dead.exists());
+    sweeper.sweep(&Keep::default(), false).unwrap();
+    assert!(!dead.exists() && writing.path().exists());
+}
+
 /// The blobs here, drafts as well.
 fn blobs(store: &Store) -> BTreeSet<String> {
     fs::read_dir(store.root().join("blobs"))
