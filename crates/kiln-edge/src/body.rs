@@ -13,6 +13,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use crate::express::Tail;
+use crate::kept_body::KeptBody;
 use crate::lease::Lease;
 use crate::refusal::Refusal;
 use crate::trailers;
@@ -46,23 +47,19 @@ impl Progress {
     }
 }
 
-/// What an instance is sent.
-pub(crate) enum RequestBody {
-    /// Nothing.
-    Empty,
-    /// What the client sends, as it comes.
-    Streamed(Incoming, Rc<Progress>),
-}
+/// A body as its client sends it.
+pub(crate) struct Upload(Incoming, Rc<Progress>);
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
+impl Upload {
+    pub(crate) fn new(incoming: Incoming, progress: Rc<Progress>) -> Self {
+        Self(incoming, progress)
+    }
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
+    pub(crate) fn poll_frame(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Streamed(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
+        let Self(incoming, progress) = self;
         let frame = Pin::new(&mut *incoming).poll_frame(cx).map(trailers::passed_on);
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
@@ -74,17 +71,53 @@ impl Body for RequestBody {
         frame
     }
 
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// What an instance is sent.
+pub(crate) enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// What the client sends, as it comes.
+    Streamed(Upload),
+    /// The same, of which what has come can be sent again.
+    Kept(KeptBody),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streamed(upload) => upload.poll_frame(cx),
+            Self::Kept(body) => body.poll_frame(cx),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streamed(incoming, _) => incoming.is_end_stream(),
+            Self::Streamed(upload) => upload.is_end_stream(),
+            Self::Kept(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streamed(incoming, _) => incoming.size_hint(),
+            Self::Streamed(upload) => upload.size_hint(),
+            Self::Kept(body) => body.size_hint(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One request: to an instance, to another if that one cannot be reached, and its answer back.
 
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -202,6 +203,10 @@ impl Exchange {
         if let Some(refusal) = self.inbound.progress.broken() {
             return Miss { refusal, again: Again::No };
         }
+        if was_declined(error.error()) {
+            let again = if self.inbound.is_kept() { elsewhere } else { Again::No };
+            return Miss { refusal: Refusal::Declined, again };
+        }
         if error.error().is_parse() {
             return Miss { refusal: Refusal::Garbage, again: Again::No };
         }
@@ -216,6 +221,7 @@ impl Exchange {
     }
 
     fn accept(self, course: Course, answered: Answered, burden: Burden) -> Response<ResponseBody> {
+        self.inbound.let_go();
         let status = answered.status();
         let Some(place) = course.answered(status, burden) else {
             return Refusal::Lost.response();
@@ -271,6 +277,16 @@ impl Exchange {
         };
         Miss { refusal: Refusal::Lost, again }
     }
+}
+
+/// Whether the instance says that it has not begun with the request (RFC 9113, 8.7): it has refused the stream, or will
+/// take none from there on. Of those under way below that, its word to leave ends none.
+fn was_declined(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (is_refused || cause.is_go_away())
+    })
 }
 
 /// What an instance has answered.

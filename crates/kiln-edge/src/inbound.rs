@@ -9,10 +9,11 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::{HeaderMap, Method, Request, Version};
 use kiln_model::Protocol;
 
-use crate::body::{Progress, RequestBody};
+use crate::body::{Progress, RequestBody, Upload};
 use crate::connection::Connection;
 use crate::express::Repeats;
 use crate::hygiene;
+use crate::kept_body::KeptBody;
 use crate::origin::Origin;
 use crate::refusal::Refusal;
 use crate::trace;
@@ -21,7 +22,7 @@ use crate::worker::Worker;
 
 /// A request as instances get it, and what has to be remembered of it.
 pub(crate) struct Inbound {
-    /// What is sent; taken by each attempt, unless it may be sent again.
+    /// What is sent; taken by each attempt, unless it can be sent again.
     request: Option<(Parts, RequestBody)>,
     repeats: Repeats,
     /// Whom the request is for, by which it is routed.
@@ -113,14 +114,48 @@ impl Inbound {
 
     /// Takes the request as it is to be sent to an instance that speaks `protocol`.
     pub(crate) fn take(&mut self, protocol: Protocol) -> Result<Request<RequestBody>, Refusal> {
-        let (mut head, body) = match (&self.request, self.repeats) {
-            (Some((head, RequestBody::Empty)), Repeats::Allowed) => (head.clone(), RequestBody::Empty),
-            _ => self.request.take().ok_or(Refusal::Lost)?,
-        };
+        let (mut head, body) = self.again(protocol).ok_or(Refusal::Lost)?;
         if protocol != Protocol::Http1 || head.version != Version::HTTP_11 {
             speak(&mut head, protocol, &self.told, &self.path, self.trailers)?;
         }
         Ok(Request::from_parts(head, body))
+    }
+
+    /// The request as it is sent now. Only an instance that speaks HTTP/2 can say that it has not begun with it, so it is
+    /// kept for that case alone.
+    fn again(&mut self, protocol: Protocol) -> Option<(Parts, RequestBody)> {
+        let is_kept = protocol == Protocol::H2c || self.repeats == Repeats::Allowed;
+        let (head, body) = self.request.take()?;
+        let (kept, body) = match body {
+            RequestBody::Empty if is_kept => (RequestBody::Empty, RequestBody::Empty),
+            RequestBody::Streamed(upload) if is_kept => {
+                let kept = KeptBody::new(upload);
+                let body = kept.again()?;
+                (RequestBody::Kept(kept), RequestBody::Kept(body))
+            }
+            RequestBody::Kept(kept) => {
+                let body = kept.again()?;
+                (RequestBody::Kept(kept), RequestBody::Kept(body))
+            }
+            body => return Some((head, body)),
+        };
+        self.request = Some((head.clone(), kept));
+        Some((head, body))
+    }
+
+    /// Whether all of it is still there, to be sent from the beginning.
+    pub(crate) fn is_kept(&self) -> bool {
+        match &self.request {
+            Some((_, RequestBody::Kept(body))) => body.is_whole(),
+            other => other.is_some(),
+        }
+    }
+
+    /// It is answered: what was kept of it is not needed any more.
+    pub(crate) fn let_go(&self) {
+        if let Some((_, RequestBody::Kept(body))) = &self.request {
+            body.let_go();
+        }
     }
 
     /// Gives back what was taken and not sent.
@@ -209,7 +244,7 @@ fn body_of(body: Incoming, framing: Framing, head: &mut Parts) -> (RequestBody, 
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let progress = Progress::new(false);
-    (RequestBody::Streamed(body, progress.clone()), progress)
+    (RequestBody::Streamed(Upload::new(body, progress.clone())), progress)
 }
 
 /// Whom the request is for: the authority of an absolute target, else the one Host field (RFC 9112, 3.2).

@@ -49,6 +49,7 @@ pub mod head_check;
 mod hygiene;
 mod inbound;
 mod inside;
+mod kept_body;
 mod lease;
 mod listen;
 mod metrics;

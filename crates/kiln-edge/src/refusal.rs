@@ -37,6 +37,8 @@ pub(crate) enum Refusal {
     Paused,
     /// No instance could be connected to.
     Unreachable,
+    /// The instance said that it does not begin with it, and there was nobody else or too much to be said again.
+    Declined,
     /// The connection ended before the answer, and the request may have been carried out.
     Lost,
     /// What came back is not HTTP.
@@ -49,7 +51,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 18] = [
+    pub(crate) const CAUSES: [&'static str; 19] = [
         "malformed",
         "too_many_fields",
         "unknown_coding",
@@ -64,6 +66,7 @@ impl Refusal {
         "overloaded",
         "paused",
         "unreachable",
+        "declined",
         "lost",
         "garbage",
         "connect_timeout",
@@ -87,6 +90,7 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::Paused => "paused",
             Self::Unreachable => "unreachable",
+            Self::Declined => "declined",
             Self::Lost => "lost",
             Self::Garbage => "garbage",
             Self::ConnectTimeout => "connect_timeout",
@@ -98,7 +102,12 @@ impl Refusal {
     pub(crate) fn blames_instance(self) -> bool {
         matches!(
             self,
-            Self::Unreachable | Self::Lost | Self::Garbage | Self::ConnectTimeout | Self::ResponseTimeout
+            Self::Unreachable
+                | Self::Declined
+                | Self::Lost
+                | Self::Garbage
+                | Self::ConnectTimeout
+                | Self::ResponseTimeout
         )
     }
 
@@ -116,7 +125,7 @@ impl Refusal {
             Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Unreachable | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::Declined | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -142,6 +151,7 @@ impl Refusal {
             Self::Overloaded => "this service has as much to do as it may have",
             Self::Paused => "this service is paused for a moment; ask again",
             Self::Unreachable => "no instance of this service could be connected to",
+            Self::Declined => "no instance of this service took the request",
             Self::Lost => "the instance broke off before it answered",
             Self::Garbage => "the instance did not answer in HTTP",
             Self::ConnectTimeout => "no instance could be connected to in time",

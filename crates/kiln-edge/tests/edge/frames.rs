@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
@@ -23,11 +24,16 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The kind, the flags and the payload of the next frame; none at the end.
 pub fn next(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    next_of_any(stream).map(|(kind, flags, _, payload)| (kind, flags, payload))
+}
+
+/// The same with the number of its stream behind the flags.
+pub fn next_of_any(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
     stream.read_exact(&mut payload).ok()?;
-    Some((head[3], head[4], payload))
+    Some((head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
 }
 
 /// A connection on which everything has been said that comes before the first request.

@@ -9,6 +9,7 @@ mod canary;
 mod circuit;
 mod clients;
 mod control;
+mod declined;
 mod drain;
 mod early_answers;
 mod express;
