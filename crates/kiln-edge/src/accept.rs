@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::client_io::Marks;
-use crate::connect::BREATHER;
+use crate::connect::{BREATHER, is_exhausted};
 use crate::connection::Connection;
 use crate::metrics::Reason;
 use crate::sockets::Door;
@@ -48,9 +48,9 @@ fn accept_queued(worker: &Rc<Worker>, door: Door, listener: &TcpListener) {
 /// Most failures concern the one connection that failed. When descriptors have run out, unused connections to
 /// instances are the ones to spare.
 async fn cope(worker: &Worker, error: &io::Error) {
-    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    if error.raw_os_error().is_some_and(|e| exhausted.contains(&e)) {
-        worker.balance().upstreams().for_each(|u| u.close_idle());
+    if is_exhausted(error) {
+        worker.registry.turned_away.count(Reason::Exhausted);
+        worker.make_room();
         tokio::time::sleep(BREATHER).await;
     }
 }

@@ -8,7 +8,7 @@ use hyper::client::conn::{http1, http2};
 use kiln_model::Protocol;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::Limits;
 use crate::refusal::Refusal;
@@ -16,18 +16,46 @@ use crate::stock::Stock;
 use crate::tasks::Here;
 use crate::upstream::{Channel, Upstream};
 use crate::upstream_io::UpstreamIo;
+use crate::worker::Worker;
 
 /// A fresh connection to `upstream`.
-pub(crate) async fn connect(upstream: &Upstream, stock: &Stock, limits: &Limits) -> Result<Channel, Refusal> {
-    match timeout(limits.connect, stream(upstream, stock)).await {
-        Ok(Ok(stream)) => handshake(upstream, stream, limits).await.map_err(|_| Refusal::Unreachable),
-        Ok(Err(_)) => Err(Refusal::Unreachable),
+pub(crate) async fn connect(upstream: &Upstream, worker: &Worker) -> Result<Channel, Refusal> {
+    let stream = reach(upstream, worker).await?;
+    handshake(upstream, stream, &worker.limits).await.map_err(|_| Refusal::Unreachable)
+}
+
+/// A fresh connection on which nothing has been said.
+pub(crate) async fn reach(upstream: &Upstream, worker: &Worker) -> Result<TcpStream, Refusal> {
+    match timeout(worker.limits.connect, with_room(upstream, worker)).await {
+        Ok(reached) => reached.map_err(|error| unreached(&error)),
         Err(_) => Err(Refusal::ConnectTimeout),
     }
 }
 
-/// A fresh connection on which nothing has been said.
-pub(crate) async fn stream(upstream: &Upstream, stock: &Stock) -> io::Result<TcpStream> {
+/// Whose fault it is that somebody was not reached.
+pub(crate) fn unreached(error: &io::Error) -> Refusal {
+    if is_exhausted(error) { Refusal::Exhausted } else { Refusal::Unreachable }
+}
+
+/// Whether there is nothing left to make a connection of.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.contains(&code))
+}
+
+/// Where descriptors have run out, connections that nobody uses make room for one that somebody needs.
+async fn with_room(upstream: &Upstream, worker: &Worker) -> io::Result<TcpStream> {
+    match stream(upstream, &worker.stock).await {
+        Err(error) if is_exhausted(&error) => {
+            worker.make_room();
+            sleep(BREATHER).await;
+            stream(upstream, &worker.stock).await
+        }
+        reached => reached,
+    }
+}
+
+async fn stream(upstream: &Upstream, stock: &Stock) -> io::Result<TcpStream> {
     let socket: OwnedFd = stock.socket(upstream.id()).await?;
     let socket = TcpSocket::from_std_stream(socket.into());
     let stream = socket.connect(stock.dial().address(upstream.id(), upstream.port())).await?;

@@ -13,7 +13,8 @@ pub trait Dial: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the instance does not run. [`io::ErrorKind::NotConnected`] if whoever makes the sockets is away: there will be
-    /// another one, and instances live on meanwhile.
+    /// another one, and instances live on meanwhile. The system's own error (EMFILE, ENFILE) if they cannot be taken
+    /// because this process may have no more descriptors: the instance has no part in that.
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>>;
 
     /// What listens inside `instance` for what its service needs: non-blocking listeners, each with the name of what

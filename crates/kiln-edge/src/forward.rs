@@ -358,7 +358,7 @@ impl Errand for Exchange {
         let mut channel =
             match upstream.take(self.inbound.repeats() == Repeats::Never).filter(|_| kept == Kept::Welcome) {
                 Some(kept) => kept,
-                None => connect(upstream, &worker.stock, limits)
+                None => connect(upstream, worker)
                     .await
                     .map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?,
             };

@@ -35,6 +35,8 @@ pub(crate) enum Refusal {
     Overloaded,
     /// The app is paused, and it has waited long enough.
     Paused,
+    /// The edge may have no more descriptors, and could connect to nobody.
+    Exhausted,
     /// No instance could be connected to.
     Unreachable,
     /// The instance said that it does not begin with it, and there was nobody else or too much to be said again.
@@ -51,7 +53,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 19] = [
+    pub(crate) const CAUSES: [&'static str; 20] = [
         "malformed",
         "too_many_fields",
         "unknown_coding",
@@ -65,6 +67,7 @@ impl Refusal {
         "no_instance",
         "overloaded",
         "paused",
+        "exhausted",
         "unreachable",
         "declined",
         "lost",
@@ -89,6 +92,7 @@ impl Refusal {
             Self::NoInstance => "no_instance",
             Self::Overloaded => "overloaded",
             Self::Paused => "paused",
+            Self::Exhausted => "exhausted",
             Self::Unreachable => "unreachable",
             Self::Declined => "declined",
             Self::Lost => "lost",
@@ -122,7 +126,7 @@ impl Refusal {
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
             // A number that nobody is sent, and everybody knows from logs.
             Self::ClientLeft => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused => {
+            Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused | Self::Exhausted => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Unreachable | Self::Declined | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
@@ -150,6 +154,7 @@ impl Refusal {
             Self::NoInstance => "no instance of this service is healthy",
             Self::Overloaded => "this service has as much to do as it may have",
             Self::Paused => "this service is paused for a moment; ask again",
+            Self::Exhausted => "this host has as much to do as it may have",
             Self::Unreachable => "no instance of this service could be connected to",
             Self::Declined => "no instance of this service took the request",
             Self::Lost => "the instance broke off before it answered",

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::Dial;
+use crate::connect::is_exhausted;
 use crate::table::Table;
 
 /// Sockets fetched beyond those asked for, per instance.
@@ -116,29 +117,41 @@ fn keep(dial: &dyn Dial, wishes: &Receiver<Wish>) {
             }
         }
         for (instance, replies) in asked {
-            let sockets = spare.entry(instance.clone()).or_default();
-            let failure = refill(dial, &instance, sockets, replies.len()).err();
-            hand_out(sockets, replies, failure);
+            let failure = refill(dial, &instance, &mut spare, replies.len()).err();
+            hand_out(spare.entry(instance).or_default(), replies, failure);
         }
     }
 }
 
+/// Sees to it that there are as many as are `wanted`, and a few more. Where descriptors have run out there are no more, and
+/// those that others could need make room.
 fn refill(
     dial: &dyn Dial,
     instance: &InstanceId,
-    sockets: &mut Vec<OwnedFd>,
+    spare: &mut HashMap<InstanceId, Vec<OwnedFd>>,
     wanted: usize,
 ) -> io::Result<()> {
-    if sockets.len() < wanted {
-        let count = wanted - sockets.len() + SPARE;
-        sockets.extend(dial.sockets(instance, count as u32)?);
+    let missing = wanted.saturating_sub(spare.get(instance).map_or(0, Vec::len));
+    if missing == 0 {
+        return Ok(());
     }
+    let got = match dial.sockets(instance, (missing + SPARE) as u32) {
+        Err(error) if is_exhausted(&error) => {
+            spare.retain(|of, _| of == instance);
+            dial.sockets(instance, missing as u32)?
+        }
+        got => got?,
+    };
+    spare.entry(instance.clone()).or_default().extend(got);
     Ok(())
 }
 
 fn hand_out(sockets: &mut Vec<OwnedFd>, replies: Vec<Reply>, failure: Option<io::Error>) {
     let short = || match &failure {
-        Some(e) => io::Error::new(e.kind(), e.to_string()),
+        // Which error of the system it is says whose fault it is.
+        Some(e) => e
+            .raw_os_error()
+            .map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error),
         None => io::Error::other("fewer sockets were given than asked for"),
     };
     for reply in replies {

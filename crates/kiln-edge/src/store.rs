@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::connect::unreached;
 use crate::connection::Connection;
 use crate::counts::Turn;
 use crate::inside::Caller;
@@ -28,7 +29,7 @@ pub(crate) async fn pass(
 ) {
     let turn = Turn::begin(worker.totals.clone());
     let reached = match timeout(worker.limits.connect, reach(worker, caller)).await {
-        Ok(reached) => reached.map_err(|_| Refusal::Unreachable),
+        Ok(reached) => reached.map_err(|error| unreached(&error)),
         Err(_) => Err(Refusal::ConnectTimeout),
     };
     match reached {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::balance::NoPick;
 use crate::connect;
@@ -42,9 +42,8 @@ pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, strea
         reply.ticket().enter_fleet(pick.tally.clone());
         let here = InFlight::at(pick.tally);
         let burden = Burden::on(pick.upstream);
-        let connecting = connect::stream(burden.upstream(), &worker.stock);
-        match timeout(worker.limits.connect, connecting).await {
-            Ok(Ok(instance)) => {
+        match connect::reach(burden.upstream(), worker).await {
+            Ok(instance) => {
                 let mut place = Place { burden, flight: here, turn, reply };
                 place.flight.ends(Ending::Answered);
                 let ended = pump::join(stream, instance, Talk::Opaque, place.reply.ticket()).await;
@@ -53,7 +52,7 @@ pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, strea
                 }
                 return;
             }
-            _ => {
+            Err(_) => {
                 tried.push(burden.upstream().clone());
                 flight = Some(here);
             }

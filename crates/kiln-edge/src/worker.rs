@@ -157,6 +157,11 @@ impl Worker {
         self.balance.borrow()
     }
 
+    /// Gives up the connections to instances that nobody uses: descriptors have run out.
+    pub(crate) fn make_room(&self) {
+        self.balance().upstreams().for_each(|upstream| upstream.close_idle());
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
     }

@@ -7,13 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::answer::Framing;
 use crate::connect;
 use crate::course::{Again, Kept, Miss};
 use crate::lease::{self, Lease};
-use crate::refusal::Refusal;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 
@@ -46,7 +45,7 @@ impl Line {
         match upstream.take_bare(at_most_once).filter(|_| kept == Kept::Welcome) {
             Some(stream) => Ok(Self { stream, was_kept: true, is_deaf: false, use_after }),
             None => {
-                let stream = Box::pin(fresh(upstream, worker)).await;
+                let stream = Box::pin(connect::reach(upstream, worker)).await;
                 let stream = stream.map_err(|refusal| Miss { refusal, again: Again::Elsewhere })?;
                 Ok(Self { stream, was_kept: false, is_deaf: false, use_after })
             }
@@ -165,13 +164,5 @@ impl lease::Line for Line {
         if self.use_after == UseAfter::Next {
             upstream.put_bare(self.stream, Instant::now(), at_most);
         }
-    }
-}
-
-async fn fresh(upstream: &Rc<Upstream>, worker: &Worker) -> Result<TcpStream, Refusal> {
-    match timeout(worker.limits.connect, connect::stream(upstream, &worker.stock)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(_)) => Err(Refusal::Unreachable),
-        Err(_) => Err(Refusal::ConnectTimeout),
     }
 }

@@ -54,6 +54,8 @@ pub(crate) enum Reason {
     Excessive,
     /// What it says is not HTTP/2.
     Malformed,
+    /// There is no descriptor for it. It waits, and counts each time that it is tried in vain.
+    Exhausted,
 }
 
 impl Cause for Reason {
@@ -64,6 +66,7 @@ impl Cause for Reason {
         Self::Wasteful,
         Self::Excessive,
         Self::Malformed,
+        Self::Exhausted,
     ];
 
     fn as_str(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Cause for Reason {
             Self::Wasteful => "wasteful",
             Self::Excessive => "excessive",
             Self::Malformed => "malformed",
+            Self::Exhausted => "exhausted",
         }
     }
 }

@@ -188,10 +188,41 @@ fn without_descriptors_everybody_gets_an_answer_all_the_same() {
     let statuses: Vec<u16> = reading.into_iter().map(|reader| reader.join().unwrap()).collect();
     println!("{statuses:?}");
     let refused = statuses.iter().filter(|status| **status != 200).count() as u64;
-    assert!(statuses.iter().all(|status| [200, 502, 504].contains(status)), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 503, 504].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200), "{statuses:?}");
     edge.rest();
     assert_eq!(edge.client.stats().unwrap().failed, refused, "{statuses:?}");
     assert_eq!(connect().get("/").text(), "well");
+    edge.end();
+}
+
+/// That the edge has no more is nobody else's fault, and it is said so.
+#[test]
+fn an_edge_without_descriptors_blames_no_instance() {
+    const MOST: usize = 40;
+    needs_root();
+    let edge = Watched::start(Some(MOST));
+    let pid = edge.process.id();
+    let clients: Vec<Client> =
+        (0..2 * MOST).map(|_| Client::new(TcpStream::connect(edge.address).unwrap())).collect();
+    let begun = Instant::now();
+    while descriptors(pid) < MOST {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} descriptors", descriptors(pid));
+        std::thread::yield_now();
+    }
+    let ask = |mut client: Client| std::thread::spawn(move || client.get("/").status());
+    let asking: Vec<_> = clients.into_iter().map(ask).collect();
+    let statuses: Vec<u16> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(refused > 0 && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    edge.rest();
+    let told = edge.client.metrics().unwrap();
+    let has = |line: &str| told.lines().any(|l| l == line);
+    assert!(has(&format!("kiln_edge_refused_requests_total{{cause=\"exhausted\"}} {refused}")), "{told}");
+    assert!(has("kiln_edge_refused_requests_total{cause=\"unreachable\"} 0"), "{told}");
+    assert!(!has("kiln_edge_refused_connections_total{cause=\"exhausted\"} 0"), "{told}");
+    assert!(has("kiln_edge_ejections_total 0"), "{told}");
+    let answer = Client::new(TcpStream::connect(edge.address).unwrap()).get("/");
+    assert_eq!(answer.text(), "well");
     edge.end();
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use zeroize::Zeroize;
 
 use super::bell::{Bell, First};
-use super::wire::{Answer, Call, Frame, Inbox, Reply, Request, receive, send};
+use super::wire::{Answer, Call, Frame, Inbox, Received, Reply, Request, receive, send};
 
 /// How long a keeper that works may take to answer what it does not wait with.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -188,8 +188,12 @@ impl Line {
                 return Ok((reply, descriptors));
             }
             match receive(&self.stream, &mut buffer, &mut descriptors) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => self.inbox.take(&buffer[..length]),
+                Ok(Received { bytes: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // No answer has more than fit, so it is this process that may have no more.
+                Ok(Received { is_short: true, .. }) => {
+                    return Err(io::Error::from_raw_os_error(libc::EMFILE));
+                }
+                Ok(Received { bytes, .. }) => self.inbox.take(&buffer[..bytes]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }

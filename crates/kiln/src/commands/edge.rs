@@ -11,6 +11,7 @@ use kiln_edge::{Confinement, Dial, EdgeConfig, EdgeSettings, Limits, Network, So
 use kiln_engine::embedded::broker;
 use kiln_engine::{Broker, EngineError};
 use kiln_model::{ExitCode, Failure, InstanceId, NeedName};
+use rustix::io::Errno;
 
 use crate::context::Context;
 
@@ -69,6 +70,17 @@ fn is_away(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof)
 }
 
+/// The system's own error, if this process may have no more descriptors; else all that there is to say.
+fn said(error: EngineError) -> io::Error {
+    match &error {
+        EngineError::Unreachable { source, .. } => match Errno::from_io_error(source) {
+            Some(errno @ (Errno::MFILE | Errno::NFILE)) => errno.into(),
+            _ => io::Error::other(error),
+        },
+        _ => io::Error::other(error),
+    }
+}
+
 /// Sockets into instances, from whatever keeper there is.
 struct ThroughKeeper(broker::Client);
 
@@ -78,15 +90,15 @@ impl Dial for ThroughKeeper {
             EngineError::Unreachable { ref source, .. } if is_away(source) => {
                 io::Error::new(io::ErrorKind::NotConnected, error)
             }
-            error => io::Error::other(error),
+            error => said(error),
         })
     }
 
     fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
-        self.0.listeners(instance).map_err(io::Error::other)
+        self.0.listeners(instance).map_err(said)
     }
 
     fn store(&self, instance: &InstanceId, need: &NeedName) -> io::Result<OwnedFd> {
-        self.0.store(instance, need).map_err(io::Error::other)
+        self.0.store(instance, need).map_err(said)
     }
 }

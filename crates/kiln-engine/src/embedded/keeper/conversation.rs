@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
-use super::super::wire::{Frame, Inbox, Reply, Request, receive, send};
+use super::super::wire::{Frame, Inbox, Received, Reply, Request, receive, send};
 use super::door::Rights;
 
 /// Somebody who asks one thing after the other.
@@ -100,9 +100,9 @@ impl Conversation {
         // No request comes with more than its standard streams, and nobody makes the keeper hold anything else.
         self.descriptors.truncate(if self.rights == Rights::Control { STREAMS } else { 0 });
         match received {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => {
-                self.inbox.take(&buffer[..length]);
+            Ok(Received { bytes: 0, .. }) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Received { bytes, .. }) => {
+                self.inbox.take(&buffer[..bytes]);
                 Ok(())
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),

@@ -14,7 +14,7 @@ mod descriptors;
 mod frame;
 mod message;
 
-pub(super) use descriptors::{MOST_DESCRIPTORS, receive, send};
+pub(super) use descriptors::{MOST_DESCRIPTORS, Received, receive, send};
 pub(super) use frame::{Frame, Inbox};
 pub(super) use message::{Answer, Call, Cursor, Reply, Request};
 
