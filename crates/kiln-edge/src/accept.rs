@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::client_io::Marks;
+use crate::clients::Whence;
 use crate::connect::{BREATHER, is_exhausted};
 use crate::connection::Connection;
 use crate::metrics::Reason;
@@ -55,11 +56,20 @@ async fn cope(worker: &Worker, error: &io::Error) {
     }
 }
 
-fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
+/// Where a connection comes from, and how many may; none if it comes from an instance that is served no more.
+fn whence(worker: &Worker, door: Door, peer: SocketAddr) -> Option<(Whence, usize)> {
+    let at_most = worker.limits.client_connections;
+    if let Door::Inside(number) = door {
+        return Some((Whence::Instance(worker.callers.get(number)?.instance.clone()), at_most));
+    }
     let ip = peer.ip().to_canonical();
-    let at_most = if worker.trust.covers(ip) { usize::MAX } else { worker.limits.client_connections };
+    Some((Whence::Address(ip), if worker.trust.covers(ip) { usize::MAX } else { at_most }))
+}
+
+fn admit(worker: &Rc<Worker>, door: Door, stream: TcpStream, peer: SocketAddr) {
+    let Some((whence, at_most)) = whence(worker, door, peer) else { return };
     // One that has too many is told so by the end of the connection: a word would take what it is refused.
-    let Some(admitted) = worker.clients.admit(ip, at_most) else {
+    let Some(admitted) = worker.clients.admit(whence, at_most) else {
         return worker.registry.turned_away.count(Reason::TooMany);
     };
     let marks = Marks::new(worker.epoch);

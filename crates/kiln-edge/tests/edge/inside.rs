@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kiln_edge::{EdgeSettings, Limits, Trust};
 use kiln_model::{EdgeFleet, EdgeNeed, InstanceId, RouteTable, Target};
 
-use crate::harness::{Edge, fleet_id};
+use crate::harness::{Edge, fleet_id, route};
 use crate::instance::Instance;
 use crate::wire::Client;
 
@@ -82,6 +82,26 @@ fn whom_the_host_trusts_is_nobody_inside_an_instance() {
         let seen = api.seen().pop().unwrap();
         let heard = (seen.header("x-forwarded-for"), seen.header("x-real-ip"));
         assert_eq!(heard, (Some("127.0.0.1"), None), "{connection}");
+    }
+}
+
+/// They all have the address 127.0.0.1, and so may a client of the host.
+#[test]
+fn each_instance_may_have_as_many_connections_as_a_client() {
+    let trust = Trust(vec!["127.0.0.0/8".parse().unwrap()]);
+    for settings in [EdgeSettings::default(), EdgeSettings { trust, ..EdgeSettings::default() }] {
+        let edge = Edge::with_settings(Limits { client_connections: 2, ..Limits::default() }, 1, settings);
+        let fleet = edge.fleet(1, &[&Instance::saying("api")]);
+        let (one, one_door) = caller(&edge, 2, "api", to(&fleet));
+        let (other, other_door) = caller(&edge, 3, "api", to(&fleet));
+        let routes = vec![route(None, "/", &[(&fleet.id, 1)])];
+        edge.set_table(RouteTable { routes, fleets: vec![fleet, one, other], ..RouteTable::default() });
+        let connect = |door| Client::new(TcpStream::connect(door).unwrap());
+        let doors = [one_door, one_door, other_door, other_door, edge.address, edge.address];
+        let mut kept: Vec<Client> = doors.map(connect).into_iter().collect();
+        assert!(kept.iter_mut().all(|client| client.get("/").text() == "api"));
+        assert!(connect(one_door).is_at_end() && connect(other_door).is_at_end());
+        edge.tells("kiln_edge_refused_connections_total{cause=\"too_many\"} 2");
     }
 }
 
