@@ -203,6 +203,7 @@ fn table() -> RouteTable {
         circuit: None,
         callers: vec![],
         needs: Default::default(),
+        parted: false,
     }];
     RouteTable { version: 1, routes, fleets, ..RouteTable::default() }
 }

@@ -218,6 +218,7 @@ fn fleet(id: FleetId, instances: u32) -> EdgeFleet {
         circuit: None,
         callers: vec![],
         needs: Default::default(),
+        parted: false,
     }
 }
 

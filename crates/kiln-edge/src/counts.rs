@@ -22,6 +22,7 @@ pub(crate) struct Tally {
     failed: AtomicU64,
     cut: AtomicU64,
     gone: AtomicBool,
+    parted: AtomicBool,
     /// Requests that wait for room.
     queued: AtomicU64,
     /// Requests that were refused because there was none.
@@ -43,6 +44,7 @@ impl Tally {
             failed: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            parted: AtomicBool::new(false),
             queued: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             room: Notify::new(),
@@ -93,6 +95,15 @@ impl Tally {
     /// The fleet has left the table: what is still in flight there is cut, thread by thread.
     pub(crate) fn leave(&self) {
         self.gone.store(true, SeqCst);
+    }
+
+    /// Whether what users had asked of the fleet has ended, by the table in force.
+    pub(crate) fn is_parted(&self) -> bool {
+        self.parted.load(SeqCst)
+    }
+
+    pub(crate) fn set_parted(&self, parted: bool) {
+        self.parted.store(parted, SeqCst);
     }
 
     /// Whether the fleet has left the table.

@@ -195,8 +195,7 @@ impl Director {
             Ok(told) => told,
             Err(why) => return Reply::Refused { why },
         };
-        let tallies: HashMap<FleetId, Arc<Tally>> =
-            old.tallies().map(|tally| (tally.fleet().clone(), tally.clone())).collect();
+        let tallies = kept(&old, &told.table);
         let table = Arc::new(Table::new(told, &tallies, &self.drained, &self.registry));
         let gone = retire(&old, &table);
         let all_have_it = self.tell_all(|done| Order::Table(table.clone(), done)).await;
@@ -402,11 +401,19 @@ async fn attend(director: Rc<Director>) {
     }
 }
 
-/// Marks the fleets of `old` that `new` does not name: each thread ends what it has in flight there when it takes
-/// the new table.
+/// The counts that go on. Those of a fleet that is parted now are over, as if it had left; what it is asked from now on
+/// counts anew.
+fn kept(old: &Table, told: &RouteTable) -> HashMap<FleetId, Arc<Tally>> {
+    let parted: HashSet<&FleetId> = told.fleets.iter().filter(|f| f.parted).map(|f| &f.id).collect();
+    let goes_on = |tally: &&Arc<Tally>| tally.is_parted() || !parted.contains(tally.fleet());
+    old.tallies().filter(goes_on).map(|tally| (tally.fleet().clone(), tally.clone())).collect()
+}
+
+/// Marks the fleets of `old` whose counts do not go on in `new`: each thread ends what it has in flight there when it
+/// takes the new table.
 fn retire(old: &Table, new: &Table) -> Vec<Arc<Tally>> {
-    let stay: HashSet<_> = new.tallies().map(|tally| tally.fleet()).collect();
-    let gone = old.tallies().filter(|tally| !stay.contains(tally.fleet()));
+    let stay: HashSet<_> = new.tallies().map(Arc::as_ptr).collect();
+    let gone = old.tallies().filter(|tally| !stay.contains(&Arc::as_ptr(tally)));
     gone.inspect(|tally| tally.leave()).cloned().collect()
 }
 

@@ -179,7 +179,7 @@ impl Meters<'_> {
     /// The meter of `place`, a route or a need, at the fleet that `tally` counts.
     pub(crate) fn at(&mut self, place: &str, tally: &Arc<Tally>, release: Option<&ReleaseId>) -> Arc<Meter> {
         let known = self.0.get(tally.fleet()).and_then(|of_fleet| of_fleet.get(place));
-        if let Some(meter) = known {
+        if let Some(meter) = known.filter(|meter| Arc::ptr_eq(&meter.tally, tally)) {
             return meter.clone();
         }
         let fleet = tally.fleet();

@@ -91,10 +91,13 @@ impl Table {
             let with_share = targets.iter().filter(|t| t.weight > 0);
             with_share.filter_map(|t| Some((*index.get(&t.fleet)?, t.weight))).collect()
         };
-        let tally = |id: &FleetId| {
-            tallies.get(id).cloned().unwrap_or_else(|| Tally::new(id.clone(), drained.clone()))
+        let tally = |fleet: &EdgeFleet| {
+            let kept = tallies.get(&fleet.id).cloned();
+            let tally = kept.unwrap_or_else(|| Tally::new(fleet.id.clone(), drained.clone()));
+            tally.set_parted(fleet.parted);
+            tally
         };
-        let mut fleets: Vec<Fleet> = table.fleets.iter().map(|f| Fleet::new(f, tally(&f.id))).collect();
+        let mut fleets: Vec<Fleet> = table.fleets.iter().map(|f| Fleet::new(f, tally(f))).collect();
         let kind = |r: &EdgeRoute| Kind {
             targets: with_share(&r.targets),
             https: r.https,

@@ -95,6 +95,7 @@ mod tests {
             circuit: None,
             callers: vec![],
             needs: Default::default(),
+            parted: false,
         };
         RouteTable { version, routes, fleets: vec![web], ..RouteTable::default() }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, status_of};
 use kiln_engine::Engine;
-use kiln_model::{ByteSize, Exit, IoLimits, Volatile};
+use kiln_model::{ByteSize, Exit, InstanceOrder, InstanceStatus, IoLimits, Volatile};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -32,6 +32,36 @@ fn the_number_of_processes_is_limited_exactly() {
     order.limits.pids = 5;
     let (_, output) = bench.to_end(&order);
     assert!(output.contains("\n4\n") && !output.contains('5') && output.contains("fork"), "{output}");
+}
+
+/// Also of one that goes on: why it does not do what it should, only this tells.
+#[test]
+fn whoever_wants_more_processes_than_it_may_have_is_named() {
+    let bench = Bench::new();
+    let told = |order: &InstanceOrder, is_it: &dyn Fn(&InstanceStatus) -> bool| {
+        let deadline = Instant::now() + common::PATIENCE;
+        loop {
+            let status = bench.engine.list().unwrap().into_iter().find(|s| s.id == order.id);
+            if let Some(status) = status.filter(is_it) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{:?}", bench.engine.list());
+            bench.engine.changes(Duration::from_millis(100)).unwrap();
+        }
+    };
+    let mut ends = bench.image.shell("ends", "sleep 100 & sleep 100 & sleep 100 & exit 3");
+    let mut stays =
+        bench.image.shell("stays", "(sleep 100 & sleep 100 & sleep 100 &); while true; do true; done");
+    let mut modest = bench.image.shell("modest", "sleep 100 & exit 3");
+    for order in [&mut ends, &mut stays, &mut modest] {
+        order.limits.pids = 3;
+        bench.engine.create(std::slice::from_ref(order)).unwrap();
+    }
+    let status = told(&ends, &|status| status.end().is_some());
+    let end = status.end().unwrap();
+    assert!(end.ends_with("; it was refused more than the 3 processes it may have"), "{end}");
+    told(&stays, &|status| status.shortage.processes == Some(3));
+    assert_eq!(told(&modest, &|status| status.end().is_some()).end().unwrap(), "it exited with code 3");
 }
 
 #[test]
@@ -138,8 +168,8 @@ fn a_full_volatile_path_is_told_while_it_is_full() {
         let deadline = Instant::now() + common::PATIENCE;
         loop {
             let status = bench.engine.list().unwrap().into_iter().find(|s| s.id == order.id).unwrap();
-            if status.full.is_empty() != want {
-                return status.full;
+            if status.shortage.full.is_empty() != want {
+                return status.shortage.full;
             }
             assert!(Instant::now() < deadline, "{status:?}");
             bench.engine.changes(Duration::from_millis(100)).unwrap();

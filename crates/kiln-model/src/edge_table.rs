@@ -193,7 +193,7 @@ pub struct TcpRoute {
 }
 
 /// A fleet the edge may hold connections to. One that no route targets gets no new requests; what is in flight
-/// there goes on until it ends or the fleet leaves the table.
+/// there goes on until it ends, or the fleet is parted or leaves the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeFleet {
     /// Which.
@@ -217,6 +217,10 @@ pub struct EdgeFleet {
     /// What they reach, by the name under which they do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub needs: BTreeMap<NeedName, EdgeNeed>,
+    /// Its time to drain is over: what is in flight there when it becomes so ends as if it left the table. It stays for
+    /// what members of its release ask of each other from then on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parted: bool,
 }
 
 /// The whole truth for the edge.

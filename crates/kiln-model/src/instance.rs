@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shortage::places;
 use crate::{
     AppName, ByteSize, Capability, ExitCode, ImageHandle, Inside, InstanceId, ReleaseId, RunSettings,
-    SecretOrder, ServiceName, Timestamp, Volatile,
+    SecretOrder, ServiceName, Shortage, Timestamp, Volatile,
 };
 
 /// How many users and groups an instance has: those from 0 on.
@@ -257,28 +258,22 @@ pub struct InstanceStatus {
     pub state: InstanceState,
     /// Since when it is in that state.
     pub since: Timestamp,
-    /// Which of its volatile paths were full when they were last looked at, which is about once a second.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub full: Vec<Volatile>,
+    /// What it has too little of.
+    #[serde(flatten)]
+    pub shortage: Shortage,
 }
 
 impl InstanceStatus {
-    /// What is full, as part of a sentence about the instance; nothing if nothing is.
-    pub fn fullness(&self) -> Option<String> {
-        (!self.full.is_empty()).then(|| format!("no space is left on {}", places(&self.full)))
-    }
-
-    /// How it ended, and what was full by then; nothing if it has not. One that ended for want of space says so itself.
+    /// How it ended, and what was wanting by then; nothing if it has not. One that ended for want of space says so itself.
     pub fn end(&self) -> Option<String> {
         let InstanceState::Ended { exit } = &self.state else { return None };
-        let full = self.fullness().filter(|_| !matches!(exit, Exit::OutOfSpace { .. }));
-        Some(full.map_or_else(|| format!("it {exit}"), |full| format!("it {exit}; {full}")))
+        let full = match exit {
+            Exit::OutOfSpace { .. } => Vec::new(),
+            _ => self.shortage.full.clone(),
+        };
+        let wanting = Shortage { full, ..self.shortage }.words();
+        Some(wanting.map_or_else(|| format!("it {exit}"), |wanting| format!("it {exit}; {wanting}")))
     }
-}
-
-fn places(full: &[Volatile]) -> String {
-    let paths: Vec<String> = full.iter().map(|v| format!("{} ({})", v.path, v.size)).collect();
-    paths.join(", ")
 }
 
 /// Which of its two outputs an instance wrote to.
@@ -298,7 +293,8 @@ mod tests {
     fn status(state: InstanceState, full: &[&str]) -> InstanceStatus {
         let path = |path: &&str| Volatile::new(*path, ByteSize(16 << 20));
         let full = full.iter().map(path).collect();
-        InstanceStatus { id: "a-web-1-1".parse().unwrap(), state, since: Timestamp(0), full }
+        let shortage = Shortage { full, processes: None };
+        InstanceStatus { id: "a-web-1-1".parse().unwrap(), state, since: Timestamp(0), shortage }
     }
 
     #[test]
@@ -307,7 +303,7 @@ mod tests {
         let code = Exit::Code { code: 1 };
         assert_eq!(end(code.clone(), &[]), "it exited with code 1");
         assert_eq!(end(code.clone(), &["/data"]), "it exited with code 1; no space is left on /data (16MiB)");
-        let full = status(InstanceState::Running { pid: 1 }, &["/data"]).full;
+        let full = status(InstanceState::Running { pid: 1 }, &["/data"]).shortage.full;
         let out = Exit::OutOfSpace { full, exit: Box::new(code) };
         assert_eq!(end(out, &["/data"]), "it exited with code 1 while no space was left on /data (16MiB)");
         assert_eq!(status(InstanceState::Running { pid: 1 }, &["/data"]).end(), None);

@@ -45,6 +45,7 @@ mod release_part;
 mod schema_range;
 mod secret;
 mod session;
+mod shortage;
 pub mod signal;
 pub mod spec;
 mod store_address;
@@ -119,6 +120,7 @@ pub use secret::{BadSecret, MissingSecret, PinnedSecret, SecretOrder, SecretValu
 pub use session::{
     ExecRequest, LONGEST_PART, NoSessionPart, SessionPart, SessionParts, Terminal, TerminalSize,
 };
+pub use shortage::Shortage;
 pub use spec::{ImageSpec, Spec, SpecError, SpecFile, SpecProblem};
 pub use store_address::{BadStoreAddress, StoreAddress, StoreHost};
 pub use table::{RouteConflict, receivers, route_conflict, route_table, shifted, switched};

@@ -54,6 +54,7 @@ pub fn route_table(
                 circuit: service.circuit,
                 callers,
                 needs,
+                parted: matches!(fleet.phase, FleetPhase::Warm { .. }),
             });
         }
         table.fleets = with_hook(table.fleets, state, releases, &running);
@@ -90,6 +91,7 @@ fn with_hook(
         circuit: service.circuit,
         callers: vec![caller],
         needs,
+        parted: false,
     });
     fleets
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kiln_engine::{Broker, Engine, EngineError, Execution, Room};
 use kiln_model::{
     ExecOrder, Exit, ImageHandle, Inside, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Limits,
-    NeedName, StoreAddress, StoreHost, Timestamp,
+    NeedName, Shortage, StoreAddress, StoreHost, Timestamp,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -52,7 +52,12 @@ struct State {
 impl State {
     fn set(&mut self, id: &InstanceId, state: InstanceState) -> InstanceStatus {
         self.now += 1;
-        let status = InstanceStatus { id: id.clone(), state, since: Timestamp(self.now), full: Vec::new() };
+        let status = InstanceStatus {
+            id: id.clone(),
+            state,
+            since: Timestamp(self.now),
+            shortage: Shortage::default(),
+        };
         self.instances.insert(id.clone(), status.clone());
         self.changes.push_back(status.clone());
         status

@@ -79,7 +79,7 @@ impl Core {
             Err(trouble) => return Ok(Err(trouble.0)),
         };
         match between("create", || self.world.engine.create(&[order])) {
-            Ok(made) => self.observe(made),
+            Ok(made) => self.meet(made),
             Err(error) => {
                 // It may exist: the engine is asked before anything else is decided.
                 self.engine_is_new();

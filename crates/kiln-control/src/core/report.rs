@@ -68,7 +68,7 @@ impl Core {
                 let (phase, since) = self.phase(&id, &status.state, status.since)?;
                 let (pid, release) = (status.state.pid(), fleet.release.clone());
                 let touch = fleet.serial_of(&id).and_then(|s| fleet.touched.get(&s)).map(ToString::to_string);
-                let problem = self.problem(&id).or_else(|| status.fullness()).or(touch);
+                let problem = self.problem(&id).or_else(|| status.shortage.words()).or(touch);
                 Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid, problem })
             })
             .collect()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
-    Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Timestamp,
+    Exit, Fleet, FleetId, FleetPhase, InstanceId, InstanceState, InstanceStatus, Record, Shortage, Timestamp,
 };
 use kiln_store::boundary::between;
 
@@ -49,8 +49,18 @@ impl Strays {
 }
 
 impl Core {
-    /// Takes account of what the engine says, in whatever order it arrives.
-    pub fn observe(&mut self, statuses: Vec<InstanceStatus>) {
+    /// Takes account of changes, in the order in which the engine tells of them.
+    pub fn observe(&mut self, changes: Vec<InstanceStatus>) {
+        for change in &changes {
+            if let Some(known) = self.statuses.get_mut(&change.id).filter(|k| k.state == change.state) {
+                known.shortage = change.shortage.clone();
+            }
+        }
+        self.meet(changes);
+    }
+
+    /// Takes account of what the engine answers, in whatever order that arrives: changes since may have been told before.
+    pub(super) fn meet(&mut self, statuses: Vec<InstanceStatus>) {
         let (members, now) = (self.member_ids(), self.now());
         for mut status in statuses {
             // The engine has a clock of its own, and the host's may have been set in between.
@@ -101,7 +111,7 @@ impl Core {
         let now = self.now();
         for (id, status) in self.statuses.iter_mut().filter(|(id, _)| !there.contains(*id)) {
             let state = InstanceState::Ended { exit: Exit::Unknown };
-            *status = InstanceStatus { id: id.clone(), state, since: now, full: Vec::new() };
+            *status = InstanceStatus { id: id.clone(), state, since: now, shortage: Shortage::default() };
         }
         let members = self.member_ids();
         let (ours, strays): (Vec<_>, Vec<_>) = listed.into_iter().partition(|s| members.contains(&s.id));
@@ -120,7 +130,7 @@ impl Core {
             Acquaintance::First => self.presume(&ours),
             _ => self.presumed_healthy.retain(|id| there.contains(id)),
         }
-        self.observe(ours);
+        self.meet(ours);
         self.write_off();
         self.acquaintance = Acquaintance::Listed;
         Ok(())
@@ -139,7 +149,12 @@ impl Core {
         let since = self.now();
         for id in ids {
             let state = InstanceState::Ended { exit: Exit::Unknown };
-            self.statuses.entry(id.clone()).or_insert(InstanceStatus { id, state, since, full: Vec::new() });
+            self.statuses.entry(id.clone()).or_insert(InstanceStatus {
+                id,
+                state,
+                since,
+                shortage: Shortage::default(),
+            });
         }
     }
 

@@ -215,8 +215,8 @@ impl Core {
             return None;
         }
         let problem = condition.last_problem.as_deref().unwrap_or("no answer");
-        let full = status.fullness().map_or_else(String::new, |full| format!("; {full}"));
-        Some(format!("it was not healthy within {patience}: {problem}{full}"))
+        let wanting = status.shortage.words().map_or_else(String::new, |wanting| format!("; {wanting}"));
+        Some(format!("it was not healthy within {patience}: {problem}{wanting}"))
     }
 
     /// Since when one that runs has not been healthy, if it is not: from its start, or, as one that was healthy once has the
@@ -260,7 +260,7 @@ impl Core {
         let orders = self.orders(state, &missing)?;
         for batch in orders.chunks(Self::BATCH) {
             match between("create", || self.world.engine.create(batch)) {
-                Ok(made) => self.observe(made),
+                Ok(made) => self.meet(made),
                 Err(error) => {
                     // Some of them may exist: the engine is asked before anything else is decided.
                     self.engine_is_new();

@@ -78,6 +78,18 @@ pub(crate) fn log_ends_before(instance: &InstanceId, more: usize, root: &Path) -
         )
 }
 
+/// Of a log that tells of nothing where there is something: nobody knows what of it may go.
+pub(crate) fn no_history(releases: usize, root: &Path) -> Failure {
+    let (are, log) =
+        (if releases == 1 { "release is" } else { "releases are" }, root.join("log/operations.jsonl"));
+    Failure::new(ExitCode::Host, "nothing was removed: the operation log does not tell what is needed")
+        .because(format!("{releases} {are} here, and {} tells of no app", log.display()))
+        .hint(
+            "if that file was lost, put it back before this host deploys; else `kiln gc` goes on when something was deployed \
+             or imported",
+        )
+}
+
 /// Whether a file of the store is in the part of it that is called so, so far down.
 fn is_in(path: &Path, part: &str, depth: usize) -> bool {
     path.ancestors().nth(depth).is_some_and(|dir| dir.ends_with(part))

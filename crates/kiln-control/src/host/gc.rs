@@ -42,6 +42,9 @@ impl LocalHost {
         // From here on nobody bakes, deploys or rolls back: what is decided stays true.
         let sweeper = self.store.sweeper().map_err(|e| failure::store(&e))?;
         let apps: BTreeMap<AppName, AppState> = lock(&self.driver.core).apps().clone();
+        if apps.is_empty() {
+            self.never_had_any()?;
+        }
         let mut doomed: Vec<Doomed> =
             apps.iter().flat_map(|(app, state)| doomed(app, state, wanted)).collect();
         doomed.sort_by_key(|d| d.came);
@@ -65,6 +68,13 @@ impl LocalHost {
         let bytes = bytes_of(&swept);
         let (kept, remaining) = (keep.releases, size.saturating_sub(bytes));
         Ok(Answer::Gc(GcAnswer { dry_run: wanted.dry_run, kept, bytes, remaining, swept }))
+    }
+
+    /// Refuses to go on where there are releases and the log tells of no app. It has been lost, and all of them would go with
+    /// it; or a host died before its first entry, and the next one makes it.
+    fn never_had_any(&self) -> Result<(), Failure> {
+        let releases = self.store.releases().map_err(|e| failure::store(&e))?;
+        if releases.is_empty() { Ok(()) } else { Err(failure::no_history(releases.len(), self.store.root())) }
     }
 
     /// All that decides on what stays, as nobody changes it any more.

@@ -151,6 +151,7 @@ impl Edge {
             circuit: None,
             callers: vec![],
             needs: Default::default(),
+            parted: false,
         }
     }
 

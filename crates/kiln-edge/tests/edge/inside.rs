@@ -9,7 +9,7 @@ use kiln_edge::{EdgeSettings, Limits, Trust};
 use kiln_model::{EdgeFleet, EdgeNeed, InstanceId, RouteTable, Target};
 
 use crate::harness::{Edge, fleet_id, route};
-use crate::instance::Instance;
+use crate::instance::{Instance, ok};
 use crate::wire::Client;
 
 /// A caller of a generation that needs this, and where inside of it that is reached.
@@ -61,6 +61,45 @@ fn each_caller_reaches_the_services_of_its_own_release() {
     let metrics = edge.client.metrics().unwrap();
     let line = metrics.lines().find(|l| l.starts_with("kiln_requests_total") && l.contains("2xx")).unwrap();
     assert!(line.contains("route=\"web -> api\"") && line.ends_with(" 21"), "{line}");
+}
+
+/// It stays in the table for what its own release asks, and its users have had their time all the same.
+#[test]
+fn a_fleet_that_is_parted_ends_what_is_in_flight_and_answers_its_own_release() {
+    let (began, begun) = std::sync::mpsc::channel();
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let hold = std::sync::Mutex::new(hold);
+    let web = Instance::new(move |request, connection| {
+        if request.start.contains("/slow") {
+            began.send(()).unwrap();
+            let _ = hold.lock().unwrap().recv();
+        }
+        connection.send(ok("web"));
+        true
+    });
+    let edge = Edge::start();
+    let fleet = edge.fleet(1, &[&web]);
+    let (caller, door) = caller(&edge, 2, "web", to(&fleet));
+    let put = |is_routed: bool, parted: bool| {
+        let routes = is_routed.then(|| route(None, "/", &[(&fleet.id, 1)])).into_iter().collect();
+        let fleets = vec![EdgeFleet { parted, ..fleet.clone() }, EdgeFleet { parted, ..caller.clone() }];
+        edge.set_table(RouteTable { routes, fleets, ..RouteTable::default() })
+    };
+    // Each time that it was live again.
+    for _ in 0..2 {
+        put(true, false);
+        let mut client = edge.connect();
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        begun.recv().unwrap();
+        assert_eq!(put(false, false).gone, [], "it drains");
+        let gone = put(false, true).gone;
+        let cut: Vec<_> = gone.iter().filter(|g| g.fleet == fleet.id).map(|g| (g.cut, g.in_flight)).collect();
+        assert_eq!((cut, client.read().status()), (vec![(1, 0)], 502));
+        assert_eq!(ask(door), (200, "web".to_owned()));
+        assert_eq!(put(false, true).gone, [], "it is parted once");
+        edge.tells("route=\"web -> web\",status=\"2xx\"} 1");
+        release.send(()).unwrap();
+    }
 }
 
 /// Every instance has a 127.0.0.1 of its own, and whatever runs in one asks from there.

@@ -97,6 +97,7 @@ fn a_real_edge_serves_confined_and_ends_when_told() {
         circuit: None,
         callers: vec![],
         needs: Default::default(),
+        parted: false,
     }];
     let table = RouteTable {
         version: 1,

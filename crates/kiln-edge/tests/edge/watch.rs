@@ -121,6 +121,7 @@ impl Watched {
             circuit: None,
             callers: vec![],
             needs: Default::default(),
+            parted: false,
         }];
         let routes = vec![route(None, "/", &[(&id, 1)])];
         client.set_table(&RouteTable { version: 1, routes, fleets, ..RouteTable::default() }).unwrap();

@@ -162,6 +162,32 @@ fn the_table_routes_to_the_live_fleet_and_keeps_the_draining_one() {
     assert_eq!(targets, [plan.generation.0]);
 }
 
+/// Its instances ask each other and their stores for as long as they run, and nobody else asks them any more.
+#[test]
+fn a_warm_fleet_whose_release_has_needs_is_parted_and_one_that_drains_is_not() {
+    let mut world = World::default();
+    let needing = |marker: &str| {
+        let mut release = release(marker);
+        let web = release.services.values_mut().next().unwrap();
+        web.needs.insert("db".parse().unwrap(), Need::Store { address: "10.0.0.5:5432".parse().unwrap() });
+        release
+    };
+    let (one, two) = (needing("1"), needing("2"));
+    let releases = [(one.id(), one.clone()), (two.id(), two.clone())].into();
+    let parted = |world: &World| -> Vec<(u64, bool)> {
+        let apps = [("hello".parse().unwrap(), world.state.clone())].into();
+        let table = route_table(7, &apps, &releases, &HealthView::default(), |_| true);
+        table.fleets.iter().map(|f| (f.id.generation.0, f.parted)).collect()
+    };
+    world.serve(&one);
+    let plan = world.plan(&Desired::Serve { release: &two, kind: OperationKind::Deploy }).unwrap();
+    world.begin(&plan);
+    (0..3).for_each(|step| world.step(&plan, step));
+    assert_eq!(parted(&world), [(1, false), (2, false)], "it drains");
+    (3..plan.steps.len()).for_each(|step| world.step(&plan, step));
+    assert_eq!(parted(&world), [(1, true), (2, false)]);
+}
+
 #[test]
 fn a_release_id_depends_on_every_part_and_on_nothing_else() {
     let base = release("1");

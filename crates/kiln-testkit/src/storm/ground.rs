@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use kiln_control::{Condition, Watch};
 use kiln_model::{
     Evidence, Exit, FleetCount, FleetId, InstanceId, InstanceOrder, InstanceState, InstanceStatus, Record,
-    Release, ReleaseId, RouteTable, Timestamp,
+    Release, ReleaseId, RouteTable, Shortage, Timestamp,
 };
 
 use super::disk::StormDisk;
@@ -126,7 +126,7 @@ impl Truth {
     }
 
     fn set(&mut self, id: &InstanceId, state: InstanceState) {
-        let status = InstanceStatus { id: id.clone(), state, since: self.now, full: Vec::new() };
+        let status = InstanceStatus { id: id.clone(), state, since: self.now, shortage: Shortage::default() };
         if let Some(machine) = self.machines.get_mut(id) {
             machine.status = status.clone();
             self.reports.push(status);
@@ -158,8 +158,12 @@ impl Truth {
         } else {
             InstanceState::Running { pid }
         };
-        let status =
-            InstanceStatus { id: order.id.clone(), state: state.clone(), since: now, full: Vec::new() };
+        let status = InstanceStatus {
+            id: order.id.clone(),
+            state: state.clone(),
+            since: now,
+            shortage: Shortage::default(),
+        };
         let machine = Machine { status: status.clone(), well_from, ends_at, ends_with };
         self.machines.insert(order.id.clone(), machine);
         self.note(|| format!("the engine makes {}: {state:?}", order.id));

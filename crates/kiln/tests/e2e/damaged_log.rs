@@ -121,7 +121,14 @@ fn a_host_whose_log_lacks_its_end_ends_nothing() {
     let down = kiln(&host, &["down"]);
     assert!(down.status.success(), "{}", said(&down));
     host.restart_elsewhere();
+    // All of its releases could go then, and nobody has said that they may.
+    let refused = host.kiln(&["gc", "--keep", "0"]);
+    let text = said(&refused);
+    assert_eq!(refused.status.code(), Some(9), "{text}");
+    assert!(text.contains("2 releases are here") && text.contains(path.to_str().unwrap()), "{text}");
+    assert!(host.root.path().join(format!("releases/{live}.json")).exists());
     project.say("anew");
     host.deploy(&project);
     assert!(host.page().contains("anew"));
+    assert!(host.kiln(&["gc", "--keep", "0"]).status.success());
 }

@@ -43,6 +43,25 @@ fn sick(instance: &Value) -> String {
     format!("/proc/{}/root/tmp/sick", instance["pid"])
 }
 
+/// Full for a while: it is told as long as it is, and of nobody else.
+#[test]
+fn an_instance_without_space_is_told_of_while_it_has_none() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let all = host.json(&["instances"]);
+    let (id, other) = (all[0]["id"].as_str().unwrap(), all[1]["id"].as_str().unwrap());
+    let file = format!("/proc/{}/root/tmp/file", all[0]["pid"]);
+    let why = |id: &str| entry(&host, id).unwrap()["reason"].to_string();
+    let mut full = std::fs::File::create(&file).unwrap();
+    let until_full = std::io::copy(&mut std::io::repeat(1), &mut full).unwrap_err();
+    assert_eq!(until_full.kind(), std::io::ErrorKind::StorageFull);
+    host.wait_until("it is told", || why(id).contains("no space is left on /tmp"));
+    assert_eq!((why(other), state_is(&host, id, "ready")), ("null".into(), true));
+    std::fs::remove_file(&file).unwrap();
+    drop(full);
+    host.wait_until("it is not told any more", || why(id) == "null");
+}
+
 #[test]
 fn a_command_decides_who_is_ready_and_who_is_replaced() {
     let host = TestHost::start();

@@ -134,6 +134,14 @@ impl Groups {
         Some(if reached { Wanting::ItsOwn } else { Wanting::TheHosts })
     }
 
+    /// How many processes and threads an instance may have, if the kernel has refused it one more.
+    pub(crate) fn want_of_processes(&self, id: &InstanceId) -> Option<u64> {
+        let pids = self.all().find(|h| h.controllers.contains(&Controller::Pids))?;
+        let events = pids.read(&format!("{id}/{}", setting::PIDS_EVENTS)).ok()?;
+        let most = || pids.read(&format!("{id}/{}", setting::PIDS_MAX)).ok()?.trim().parse().ok();
+        if setting::has_refused(&events) { most() } else { None }
+    }
+
     /// Removes the groups of the given name, those that are there.
     ///
     /// # Errors

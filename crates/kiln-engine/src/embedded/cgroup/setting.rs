@@ -62,7 +62,7 @@ pub(super) fn in_v2(controller: Controller, Allowance { limits, io }: Allowance<
             Setting::new("memory.oom.group", 1),
         ],
         Controller::Cpu => vec![Setting::new("cpu.max", format!("{} {PERIOD}", quota(limits)))],
-        Controller::Pids => vec![Setting::new("pids.max", limits.pids)],
+        Controller::Pids => vec![Setting::new(PIDS_MAX, limits.pids)],
         Controller::Io => io.map(|(disk, io)| Setting::new("io.max", io_max(disk, io))).into_iter().collect(),
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn in_v1(controller: Controller, Allowance { limits, io }: Allowance<
             Setting::optional("memory.memsw.limit_in_bytes", limits.memory.0),
         ],
         Controller::Cpu => vec![Setting::new("cpu.cfs_quota_us", quota(limits))],
-        Controller::Pids => vec![Setting::new("pids.max", limits.pids)],
+        Controller::Pids => vec![Setting::new(PIDS_MAX, limits.pids)],
         Controller::Io => io.map(|(disk, io)| io_in_v1(disk, io)).unwrap_or_default(),
     }
 }
@@ -114,6 +114,16 @@ pub(super) fn reached_in_v1(most: u64, limit: u64) -> bool {
     /// What the kernel takes for each processor in advance: one group may be refused before it has used so much.
     const IN_ADVANCE: u64 = 512 << 10;
     most + IN_ADVANCE >= limit
+}
+
+/// How many processes and threads there may be; alike in v1 and v2.
+pub(super) const PIDS_MAX: &str = "pids.max";
+/// The file in which the kernel counts those it has refused.
+pub(super) const PIDS_EVENTS: &str = "pids.events";
+
+/// Whether it has refused any, from that file.
+pub(super) fn has_refused(events: &str) -> bool {
+    events.lines().find_map(|line| line.strip_prefix("max ")).is_some_and(|count| count.trim() != "0")
 }
 
 /// How often the kernel killed for want of memory, from such a file.

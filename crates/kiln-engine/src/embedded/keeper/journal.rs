@@ -277,7 +277,12 @@ mod tests {
     }
 
     fn told(id: &str, state: InstanceState) -> Record<'static> {
-        let status = InstanceStatus { id: id.parse().unwrap(), state, since: Timestamp(0), full: vec![] };
+        let status = InstanceStatus {
+            id: id.parse().unwrap(),
+            state,
+            since: Timestamp(0),
+            shortage: kiln_model::Shortage::default(),
+        };
         Record::Told(Cow::Owned(status))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_model::{InstanceId, InstanceState, InstanceStatus, Timestamp, Volatile};
+use kiln_model::{InstanceId, InstanceState, InstanceStatus, Shortage, Timestamp};
 
 use super::super::wire::Cursor;
 
@@ -50,14 +50,14 @@ impl Register {
 
     /// An instance is in another state.
     pub(super) fn set(&mut self, id: &InstanceId, state: InstanceState, since: Timestamp) {
-        let full = self.status(id).map_or_else(Vec::new, |s| s.full.clone());
-        self.put(id, InstanceStatus { id: id.clone(), state, since, full });
+        let shortage = self.status(id).map_or_else(Shortage::default, |s| s.shortage.clone());
+        self.put(id, InstanceStatus { id: id.clone(), state, since, shortage });
     }
 
-    /// Other volatile paths of an instance are full than before.
-    pub(super) fn set_full(&mut self, id: &InstanceId, full: Vec<Volatile>) {
-        if let Some(status) = self.status(id).filter(|s| s.full != full).cloned() {
-            self.put(id, InstanceStatus { full, ..status });
+    /// Something else is wanting in an instance than before.
+    pub(super) fn set_shortage(&mut self, id: &InstanceId, shortage: Shortage) {
+        if let Some(status) = self.status(id).filter(|s| s.shortage != shortage).cloned() {
+            self.put(id, InstanceStatus { shortage, ..status });
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::cgroup::{Allowance, NO_IO};
 use super::super::launch::{LAUNCHES_AT_ONCE, LaunchError, Launching, MainProcess, ParentTimes, Progress};
 use super::instance::{Instance, Phase};
 use super::poll::Source;
-use super::shortage::full_at_the_end;
+use super::rounds::full_at_the_end;
 use super::turn::{Alarm, Keeper, now};
 
 /// How long the kernel may take to let go of the last process of a group, and how often that is looked at.
@@ -197,7 +197,7 @@ impl Keeper {
         self.poll.remove(main.pidfd());
         let id = instance.id.clone();
         let exit = instance.verdict(exit, || self.groups.want_of_memory(&id));
-        let exit = self.with_space(number, exit);
+        let exit = self.with_shortage(number, exit);
         self.journal_exit(&id, &exit);
         self.set_phase(number, leaving(exit));
         self.begin_removal(number);
@@ -220,14 +220,16 @@ impl Keeper {
         }
     }
 
-    /// An instance that ended by itself and not well may have had no space left.
-    fn with_space(&mut self, number: u64, exit: Exit) -> Exit {
+    /// An instance that ended by itself and not well may have had no space left, or too few processes.
+    fn with_shortage(&mut self, number: u64, exit: Exit) -> Exit {
         let Some(instance) = self.instances.get_mut(&number) else { return exit };
         let Some(mounts) = instance.mounts.take() else { return exit };
         if exit.is_success() || !matches!(exit, Exit::Code { .. } | Exit::Signal { .. }) {
             return exit;
         }
-        let full = full_at_the_end(&mut self.launcher, &mounts, &instance.volatile);
+        let (id, full) =
+            (instance.id.clone(), full_at_the_end(&mut self.launcher, &mounts, &instance.volatile));
+        self.look_at_processes(&id);
         if full.is_empty() { exit } else { Exit::OutOfSpace { full, exit: Box::new(exit) } }
     }
 

@@ -22,7 +22,7 @@ use super::instance::Instance;
 use super::journal::Journal;
 use super::poll::{Poll, Source};
 use super::register::Register;
-use super::shortage::Shortage;
+use super::rounds::Rounds;
 use super::signals::{self, Heard};
 use super::waiting::Waiting;
 
@@ -50,7 +50,7 @@ pub(super) struct Keeper {
     pub(super) waiting: Vec<Waiting>,
     /// Commands inside of instances, by number.
     pub(super) commands: HashMap<u64, Command>,
-    pub(super) shortage: Shortage,
+    pub(super) rounds: Rounds,
     /// Whether it has been told to end, and by whom.
     pub(super) end: End,
     /// What another keeper needs to go on, should this one be killed.
@@ -135,7 +135,7 @@ impl Keeper {
             conversations: HashMap::new(),
             waiting: Vec::new(),
             commands: HashMap::new(),
-            shortage: Shortage::default(),
+            rounds: Rounds::default(),
             end: End::NotAsked,
             journal,
             places: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kiln_model::{Exit, InstanceId, InstanceState, InstanceStatus, Timestamp};
+use kiln_model::{Exit, InstanceId, InstanceState, InstanceStatus, Shortage, Timestamp};
 
 use super::super::wire::{Answer, Cursor};
 use super::register::Register;
@@ -67,6 +67,6 @@ fn forgotten(id: &InstanceId) -> InstanceStatus {
         id: id.clone(),
         state: InstanceState::Ended { exit: Exit::Unknown },
         since: Timestamp(0),
-        full: Vec::new(),
+        shortage: Shortage::default(),
     }
 }

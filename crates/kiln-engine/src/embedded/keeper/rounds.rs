@@ -1,14 +1,15 @@
-//! Instances that run out of memory or space, seen while they run.
+//! Instances that run out of memory, space or processes, seen while they run.
 //!
 //! Looked at about once a second as long as there are instances. Memory costs one small read, whatever their number:
 //! the kernel counts its kills on the whole host, and only when that count has grown are the groups asked whose they
-//! were. Space costs a call for each volatile path, so that only some instances are looked at in each round.
+//! were. Space costs a call for each volatile path, and processes cost a read, so that only some instances are looked at
+//! in each round.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use kiln_model::Volatile;
+use kiln_model::{InstanceId, Shortage, Volatile};
 use rustix::fs::{Mode, OFlags, StatVfs, fstatvfs, openat, statvfs};
 
 use super::super::launch::{Host, Launcher};
@@ -17,14 +18,14 @@ use super::turn::{Alarm, Keeper};
 
 /// How long a round is.
 const ROUND: Duration = Duration::from_secs(1);
-/// How many instances have their volatile paths looked at in one round.
-const PATHS_OF: usize = 64;
+/// How many instances have their volatile paths and groups looked at in one round.
+const AT_ONCE: usize = 64;
 /// Less than this is no space: no file can be written to.
 const LEAST_BLOCKS: u64 = 1;
 
 /// What the last round found, and where the next one begins.
 #[derive(Debug, Default)]
-pub(super) struct Shortage {
+pub(super) struct Rounds {
     kills: u64,
     next: u64,
 }
@@ -34,7 +35,7 @@ impl Keeper {
     pub(super) fn begin_rounds(&mut self) {
         if self.instances.is_empty() {
             // Kills from before were somebody else's.
-            self.shortage.kills = oom_kills(&self.host).unwrap_or(0);
+            self.rounds.kills = oom_kills(&self.host).unwrap_or(0);
             self.alarms.insert((Instant::now() + ROUND, Alarm::Shortage));
         }
     }
@@ -45,14 +46,14 @@ impl Keeper {
             return;
         }
         self.look_at_memory();
-        self.look_at_space();
+        self.look_at_some();
         self.alarms.insert((Instant::now() + ROUND, Alarm::Shortage));
     }
 
     /// An instance that has lost one of its processes is in a state nobody tested: all of it ends.
     fn look_at_memory(&mut self) {
         let Ok(kills) = oom_kills(&self.host) else { return };
-        if kills == std::mem::replace(&mut self.shortage.kills, kills) {
+        if kills == std::mem::replace(&mut self.rounds.kills, kills) {
             return;
         }
         let live = self.instances.iter().filter(|(_, i)| matches!(i.phase, Phase::Live(_)) && !i.is_killed);
@@ -65,19 +66,27 @@ impl Keeper {
         }
     }
 
-    fn look_at_space(&mut self) {
+    fn look_at_some(&mut self) {
         let mut numbers: Vec<u64> = self.instances.keys().copied().collect();
         numbers.sort_unstable();
-        let from = numbers.partition_point(|n| *n < self.shortage.next);
+        let from = numbers.partition_point(|n| *n < self.rounds.next);
         numbers.rotate_left(from);
-        numbers.truncate(PATHS_OF);
-        self.shortage.next = numbers.last().map_or(0, |n| n + 1);
+        numbers.truncate(AT_ONCE);
+        self.rounds.next = numbers.last().map_or(0, |n| n + 1);
         for number in numbers {
             let Some(instance) = self.instances.get(&number) else { continue };
             if let Some(full) = full_paths(&self.host, instance) {
-                self.register.set_full(&instance.id, full);
+                let processes = self.groups.want_of_processes(&instance.id);
+                self.register.set_shortage(&instance.id, Shortage { full, processes });
             }
         }
+    }
+
+    /// Of an instance that has just ended, and whose groups are still there. What was full is looked at by itself.
+    pub(super) fn look_at_processes(&mut self, id: &InstanceId) {
+        let Some(processes) = self.groups.want_of_processes(id) else { return };
+        let full = self.register.status(id).map_or_else(Vec::new, |s| s.shortage.full.clone());
+        self.register.set_shortage(id, Shortage { full, processes: Some(processes) });
     }
 }
 
