@@ -97,7 +97,11 @@ fn a_fleet_that_is_parted_ends_what_is_in_flight_and_answers_its_own_release() {
         assert_eq!((cut, client.read().status()), (vec![(1, 0)], 502));
         assert_eq!(ask(door), (200, "web".to_owned()));
         assert_eq!(put(false, true).gone, [], "it is parted once");
-        edge.tells("route=\"web -> web\",status=\"2xx\"} 1");
+        let metrics = edge.client.metrics().unwrap();
+        let is_it =
+            |l: &&str| l.starts_with("kiln_requests_total") && l.contains("web -> web") && l.contains("2xx");
+        let lines: Vec<&str> = metrics.lines().filter(is_it).collect();
+        assert!(lines.len() == 1 && lines[0].ends_with(" 1"), "{lines:?}");
         release.send(()).unwrap();
     }
 }
