@@ -113,7 +113,7 @@ fn a_host_whose_log_lacks_its_end_ends_nothing() {
     refused(None);
     std::fs::write(&path, &whole).unwrap();
     host.restart_control();
-    assert_eq!((host.live(), pids(&host)), (live, before), "nobody has noticed");
+    assert_eq!((host.live(), pids(&host)), (live.clone(), before), "nobody has noticed");
 
     // Whoever has lost it can end everything, and begin anew.
     host.leave_control();
