@@ -94,7 +94,8 @@ impl Batch {
     }
 
     /// Makes the objects of the batch appear, and with them an image: its metadata file, the list of the objects it
-    /// needs, which are those of its tree and its documents, and last of all its record.
+    /// needs, which are those of its tree and its documents, and last of all its record. One that is here keeps the record
+    /// it has, if that is whole; then this one is found by its inputs only.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if the record is not one of these bytes; otherwise as [`Batch::commit`].
@@ -104,10 +105,14 @@ impl Batch {
         if *image.digest() != record.digest {
             return Err(StoreError::damaged(&path, format!("its record names the digest {}", record.digest)));
         }
-        let documents: Vec<ObjectDigest> = record.documents.values().copied().collect();
+        let standing = self.standing_record(record);
+        let kept = standing.as_ref().map_or(record, |(standing, _)| standing);
+        let documents: Vec<ObjectDigest> = kept.documents.values().copied().collect();
         image.list.append(&object_lines(&documents))?;
         // Flushed with the others, and named only when their names are on disk.
         let (record_path, bytes) = store.record_file(record)?;
+        // Written again even where it stays: whoever bakes it means to deploy it, and a sweep leaves what is young.
+        let bytes = standing.map_or(bytes, |(_, bytes)| bytes);
         let mut last = store.temp().file()?;
         last.write(&bytes)?;
         let last = last.close();
@@ -120,6 +125,20 @@ impl Batch {
         last.rename(&record_path)?;
         flush_together(&record_path.parent().map(Path::to_owned).into_iter().collect())?;
         store.put_inputs(record)
+    }
+
+    /// What is recorded of the image that `record` is of, and its bytes, if it is here and whole: whatever follows from
+    /// the bytes of the image is as in `record`, and its documents are intact. One of the same inputs is made again: a bake
+    /// comes to the same. What hands made has no inputs of its own.
+    fn standing_record(&self, record: &ImageRecord) -> Option<(ImageRecord, Vec<u8>)> {
+        let (standing, bytes) = self.store.recorded(&record.digest).ok().flatten()?;
+        let of_bytes = |r: &ImageRecord| (r.format.clone(), r.metadata_bytes, r.content_bytes, r.entries);
+        let is_whole = |document| self.is_staged(document) || self.objects().read(document).is_ok();
+        let is_anothers = standing.inputs != record.inputs || standing.handmade.is_some();
+        let stays = is_anothers
+            && of_bytes(&standing) == of_bytes(record)
+            && standing.documents.values().all(is_whole);
+        stays.then_some((standing, bytes))
     }
 
     /// Flushes all staged files, `more` and one that is named `later`, and gives all but that their names; how many of

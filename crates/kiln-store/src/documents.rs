@@ -78,11 +78,13 @@ pub(crate) fn encoded(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(e) => Err(StoreError::damaged(path, format!("it does not read as what was written: {e}"))),
-    }
+    read(path)?.map(|bytes| parsed(path, &bytes)).transpose()
+}
+
+/// The document with the text `bytes` that was read from `path`.
+pub(crate) fn parsed<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| StoreError::damaged(path, format!("it does not read as what was written: {e}")))
 }
 
 /// A whole file, if there is one.

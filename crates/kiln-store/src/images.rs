@@ -8,7 +8,7 @@ use kiln_model::{BadDigest, ImageDigest, ImageHandle, ImageRecord, ObjectDigest,
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::documents::{encoded, names_in, read, read_json};
+use crate::documents::{encoded, names_in, parsed, read, read_json};
 use crate::error::{if_present, on};
 use crate::objects::digest_of_metadata;
 use crate::temp::ensure_dir;
@@ -97,17 +97,22 @@ impl Store {
         file.close().rename(&path)
     }
 
-    /// What is recorded of an image, if it is here.
+    /// What is recorded of an image, if it is here: of the first bake that came to it, whatever others came to the same.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or what the system refused.
     pub fn image(&self, digest: &ImageDigest) -> Result<Option<ImageRecord>> {
+        Ok(self.recorded(digest)?.map(|(record, _)| record))
+    }
+
+    /// The same, and the bytes it was read from.
+    pub(crate) fn recorded(&self, digest: &ImageDigest) -> Result<Option<(ImageRecord, Vec<u8>)>> {
         let path = self.image_dir(digest).join("record.json");
-        match read_json::<ImageRecord>(&path)? {
-            Some(record) if record.digest != *digest => {
-                Err(StoreError::damaged(&path, format!("it is the record of {}", record.digest)))
-            }
-            record => Ok(record),
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let record: ImageRecord = parsed(&path, &bytes)?;
+        match record.digest == *digest {
+            true => Ok(Some((record, bytes))),
+            false => Err(StoreError::damaged(&path, format!("it is the record of {}", record.digest))),
         }
     }
 
@@ -118,9 +123,9 @@ impl Store {
     pub fn image_by_inputs(&self, inputs: &Sha256) -> Result<Option<ImageRecord>> {
         // Only a hint: whatever does not lead to an image baked from these inputs counts as not known.
         let Some(hint) = Hint::read(&self.inputs_path(inputs))? else { return Ok(None) };
-        let Some(last) = self.image(&hint.digest())? else { return Ok(None) };
+        let Some(first) = self.image(&hint.digest())? else { return Ok(None) };
         let record = match hint {
-            Hint::Digest(_) => last,
+            Hint::Digest(_) => first,
             Hint::Record(record) => *record,
         };
         let is_here = |document: &ObjectDigest| self.objects().path(document).is_file();

@@ -22,6 +22,7 @@ use crate::broom::{Broom, is_young, remove};
 use crate::documents::names_in;
 use crate::error::{if_present, on};
 use crate::temp::remove_abandoned;
+use crate::verify::note;
 use crate::{Result, Store, StoreError};
 
 /// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
@@ -63,8 +64,8 @@ pub struct Sweeper {
     store: Store,
     /// Images do not change, and a search for what has to go sweeps dry again and again.
     needs: RefCell<BTreeMap<ImageDigest, Needs>>,
-    /// The documents of images that were baked from several inputs.
-    documents: BTreeMap<ImageDigest, BTreeSet<ObjectDigest>>,
+    /// What is recorded of images where they are found by inputs.
+    by_inputs: BTreeMap<ImageDigest, Vec<ImageRecord>>,
     _file: File,
 }
 
@@ -103,10 +104,9 @@ impl Sweeper {
         for image in &marked.images {
             let needs = match known.entry(*image) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(store.needs_of(image)?),
+                Entry::Vacant(new) => new.insert(self.needs_of(image)?),
             };
             marked.objects.extend(&needs.objects);
-            marked.objects.extend(self.documents.get(image).into_iter().flatten());
             match (&mut marked.packages, &needs.packages) {
                 (Some(all), Some(more)) => all.extend(more),
                 // Where it is not known which packages an image needs, all stay.
@@ -114,6 +114,24 @@ impl Sweeper {
             }
         }
         Ok(marked)
+    }
+
+    /// What an image needs, and what everybody who came to the same made it from.
+    fn needs_of(&self, image: &ImageDigest) -> Result<Needs> {
+        let mut needs = self.store.needs_of(image)?;
+        for record in self.by_inputs.get(image).into_iter().flatten() {
+            needs.objects.extend(record.documents.values());
+            if !record.documents.values().all(|document| self.store.objects().path(document).is_file()) {
+                // Nobody finds it by that any more.
+                continue;
+            }
+            let more = note(self.store.packages_in(record), &mut Vec::new())?.flatten();
+            needs.packages = match (needs.packages, more) {
+                (Some(all), Some(more)) => Some(all.into_iter().chain(more).collect()),
+                _ => None,
+            };
+        }
+        Ok(needs)
     }
 }
 
@@ -148,11 +166,11 @@ impl Store {
         let (file, path) = self.use_lock()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                let mut documents: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+                let mut by_inputs: BTreeMap<_, Vec<_>> = BTreeMap::new();
                 for record in self.image_records_by_inputs()? {
-                    documents.entry(record.digest).or_default().extend(record.documents.into_values());
+                    by_inputs.entry(record.digest).or_default().push(record);
                 }
-                Ok(Sweeper { store: self.clone(), needs: RefCell::default(), documents, _file: file })
+                Ok(Sweeper { store: self.clone(), needs: RefCell::default(), by_inputs, _file: file })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse),
             Err(e) => Err(on("lock", &path)(e.into())),
@@ -249,10 +267,16 @@ impl Store {
 
     /// The hashes of everything an image was made from, as its documents have them; none if it has none.
     pub(crate) fn packages_of(&self, image: &ImageDigest) -> Result<Option<BTreeSet<Sha256>>> {
+        Ok(self.image(image)?.map(|record| self.packages_in(&record)).transpose()?.flatten())
+    }
+
+    /// The same of one record of an image.
+    fn packages_in(&self, record: &ImageRecord) -> Result<Option<BTreeSet<Sha256>>> {
         let mut found = BTreeSet::new();
         let mut any = false;
         for name in [ImageRecord::SBOM, ImageRecord::PROVENANCE] {
-            let Some(bytes) = self.image_document(image, name)? else { continue };
+            let Some(document) = record.documents.get(name) else { continue };
+            let bytes = self.objects().read(document)?;
             let Ok(document) = serde_json::from_slice::<serde_json::Value>(&bytes) else { continue };
             any = true;
             hashes(&document, &mut found);

@@ -93,6 +93,34 @@ fn an_image_is_found_by_each_of_the_inputs_it_was_made_from() {
     assert_eq!(store.image_by_inputs(&first.inputs).unwrap(), Some(first));
 }
 
+/// Whoever bakes the same bytes from something else edits nothing: the record stays with its documents, until one of them
+/// is lost.
+#[test]
+fn the_first_record_of_an_image_stays() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let documented = |text: &[u8], name: &str| {
+        let document = store.objects().put_bytes(text).unwrap().0;
+        let documents = [(ImageRecord::SBOM.to_owned(), document)].into();
+        let inputs = Sha256::of(name.as_bytes());
+        ImageRecord { name: name.parse().unwrap(), inputs, documents, ..record(METADATA) }
+    };
+    let (first, second) = (documented(&[1; 5000], "first"), documented(&[2; 5000], "second"));
+    let put = |record| put_image(&store, METADATA, record, &BTreeSet::new()).unwrap();
+    let path = scratch.root().join("images").join(first.digest.hex()).join("record.json");
+    put(&first);
+    let (bytes, listed) = (fs::read(&path).unwrap(), store.image_objects(&first.digest).unwrap());
+    put(&second);
+    assert_eq!((fs::read(&path).unwrap(), store.image_objects(&first.digest).unwrap()), (bytes, listed));
+    assert_eq!(store.image_by_inputs(&second.inputs).unwrap().as_ref(), Some(&second));
+    fs::write(store.objects().path(&first.documents[ImageRecord::SBOM]), "damaged").unwrap();
+    put(&second);
+    assert_eq!(store.image(&first.digest).unwrap(), Some(second.clone()));
+    fs::write(&path, "torn").unwrap();
+    put(&second);
+    assert_eq!(store.image(&first.digest).unwrap(), Some(second));
+}
+
 #[test]
 fn an_image_is_found_by_digest_and_by_inputs() {
     let scratch = Scratch::new();

@@ -230,3 +230,36 @@ fn a_sweep_that_cannot_tell_what_is_needed_removes_nothing() {
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
     assert_eq!((objects(&store), store.images().unwrap().len(), store.releases().unwrap().len()), (5, 2, 2));
 }
+
+/// The same bytes may have been made from packages and from something else.
+#[test]
+fn packages_stay_for_everybody_who_made_an_image_of_them() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (image, release) = with_release(&store, "made of packages");
+    let metadata = fs::read(store.handle(&image).unwrap().metadata).unwrap();
+    let listed = store.image_objects(&image).unwrap().unwrap();
+    let sample = store.image(&image).unwrap().unwrap();
+    let in_tree: Vec<_> =
+        listed.into_iter().filter(|o| sample.documents.values().all(|document| document != o)).collect();
+    let package = |text: &[u8]| {
+        let hash = Sha256::of(text);
+        (hash, store.put_package(&hash, &mut &text[..]).unwrap())
+    };
+    let packages = [package(b"of the first"), package(b"of the second")];
+    let stray = package(b"of nobody").1;
+    // The first takes the place of the sample, which is of the same inputs.
+    for (inputs, (hash, _)) in [sample.inputs, Sha256::of(b"others")].into_iter().zip(&packages) {
+        let document = store.objects().put_bytes(format!("{{\"sha256\":\"{hash}\"}}").as_bytes()).unwrap().0;
+        let documents = [(ImageRecord::SBOM.to_owned(), document)].into();
+        let batch = store.objects().batch().unwrap();
+        let staged = batch.stage_image(&metadata, &in_tree).unwrap();
+        batch.commit_image(staged, &ImageRecord { inputs, documents, ..sample.clone() }).unwrap();
+    }
+    let keep =
+        Keep { releases: BTreeSet::from([release]), grace: std::time::Duration::ZERO, ..Keep::default() };
+    store.sweeper().unwrap().sweep(&keep, false).unwrap();
+    assert_eq!(packages.map(|(_, path)| path.is_file()), [true, true]);
+    assert!(!stray.exists());
+    assert_eq!(store.verify().unwrap(), []);
+}
