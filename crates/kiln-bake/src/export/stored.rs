@@ -25,15 +25,21 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// If it is not there, damaged, or not readable.
     pub fn open(store: &'a Store, digest: &ImageDigest) -> Result<Self, ExportError> {
-        let handle = store.handle(digest)?;
-        let record = store.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?;
+        Self::of(store, store.image(digest)?.ok_or(StoreError::NoSuchImage(*digest))?)
+    }
+
+    /// The same for an image whose record is at hand.
+    ///
+    /// # Errors
+    /// As [`Stored::open`].
+    pub fn of(store: &'a Store, record: ImageRecord) -> Result<Self, ExportError> {
+        let (handle, digest) = (store.handle_of(&record)?, record.digest);
         let bytes = fs::read(&handle.metadata).map_err(|source| StoreError::Io {
             attempted: "read",
             path: handle.metadata.clone(),
             source,
         })?;
-        let mut tree =
-            erofs::read(&bytes).map_err(|source| ExportError::Image { digest: *digest, source })?;
+        let mut tree = erofs::read(&bytes).map_err(|source| ExportError::Image { digest, source })?;
         if let Some(Node::Directory(meta)) = tree.get_mut(b"/") {
             meta.xattrs.remove(SETTINGS);
         }

@@ -72,6 +72,31 @@ fn images_are_listed_looked_into_and_compared() {
     assert!(words.contains("they are the same image"), "{words}");
 }
 
+/// Both are one image, whose record is that of the first; by its name each has its own.
+#[test]
+fn images_of_the_same_bytes_have_each_what_is_recorded_of_it() {
+    let place = Place::new();
+    let digest = baked("one", &place);
+    let other = SPEC.split_once("\n\n").unwrap().1.replace("image.web", "image.another");
+    place.write(
+        "kiln.toml",
+        &format!("{SPEC}\n{other}").replacen(
+            "src = \"page\", dst = \"/srv/\"",
+            "src = \"page\", dst = \"/srv/page\"",
+            1,
+        ),
+    );
+    json(&place, &["bake"]);
+    let inspected = |wanted: &str| json(&place, &["image", "inspect", wanted]);
+    let (web, another, first) = (inspected("web"), inspected("another"), inspected(&digest));
+    assert_eq!((&web["digest"], &another["digest"]), (&first["digest"], &first["digest"]));
+    assert_eq!(
+        (&web["name"], &another["name"], &first["name"]),
+        (&"web".into(), &"another".into(), &"web".into())
+    );
+    assert_ne!(web["documents"], another["documents"]);
+}
+
 /// Whoever reads the JSON can have the name again, and whoever reads the words sees which bytes it has.
 #[test]
 fn names_that_are_no_utf_8_are_told_byte_by_byte() {

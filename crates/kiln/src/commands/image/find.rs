@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_bake::export::Stored;
 use kiln_control::{Project, pipeline};
-use kiln_model::{ExitCode, Failure, ImageDigest, ImageName};
+use kiln_model::{ExitCode, Failure, ImageDigest, ImageName, ImageRecord};
 use kiln_store::Store;
 
 use crate::app;
@@ -12,8 +12,9 @@ use crate::app;
 /// Fewer digits could mean anything.
 const FEWEST_DIGITS: usize = 4;
 
-/// The image that `wanted` means: a digest, the beginning of one, a name of the app in `directory`, or of a handmade one.
-pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest, Failure> {
+/// What is recorded of the image that `wanted` means: a digest, the beginning of one, a name of the app in `directory`, or
+/// of a handmade one. By a name that is what is recorded under it, whatever others came to the same image.
+pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<ImageRecord, Failure> {
     let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     let is_hex =
         hex.len() >= FEWEST_DIGITS && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
@@ -21,7 +22,7 @@ pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<Imag
         let all = store.images().map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
         let meant: Vec<_> = all.into_iter().filter(|digest| digest.hex().starts_with(hex)).collect();
         match meant.as_slice() {
-            [only] => return Ok(*only),
+            [only] => return recorded(only, store),
             [] => {}
             several => {
                 let which: Vec<String> = several.iter().map(ImageDigest::short).collect();
@@ -35,7 +36,19 @@ pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<Imag
     by_name(wanted, directory, store)
 }
 
-fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest, Failure> {
+fn recorded(digest: &ImageDigest, store: &Store) -> Result<ImageRecord, Failure> {
+    let record = store.image(digest).map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+    record.ok_or_else(|| Failure::new(ExitCode::Host, format!("image {digest} has gone from the store")))
+}
+
+/// Of a handmade image what is recorded where it got this name.
+fn by_hand(name: &ImageName, digest: &ImageDigest, store: &Store) -> Result<ImageRecord, Failure> {
+    let all = store.image_records_by_inputs().map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+    let named = all.into_iter().find(|r| r.digest == *digest && r.handmade.is_some() && r.name == *name);
+    named.map_or_else(|| recorded(digest, store), Ok)
+}
+
+fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageRecord, Failure> {
     let none = |cause: String| {
         Failure::new(ExitCode::Usage, format!("there is no image `{wanted}`"))
             .because(cause)
@@ -47,18 +60,18 @@ fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest,
     let handmade = store.handmade().map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
     let dir = match (app::checked_directory(directory), handmade.get(&name)) {
         (Ok(dir), _) => dir,
-        (Err(_), Some(digest)) => return Ok(*digest),
+        (Err(_), Some(digest)) => return by_hand(&name, digest, store),
         (Err(no_app), None) => return Err(none(no_app.message)),
     };
     let project = Project::load(&dir)?;
     if !project.spec.images.contains_key(&name) {
         let names: Vec<String> = project.spec.images.keys().map(|name| format!("`{name}`")).collect();
         let none = || none(format!("the app in {} has {}", dir.display(), names.join(", ")));
-        return handmade.get(&name).copied().ok_or_else(none);
+        return by_hand(&name, handmade.get(&name).ok_or_else(none)?, store);
     }
-    let baked = pipeline::baked_before(&project, store)?;
-    match baked.get(&name) {
-        Some(record) => Ok(record.digest),
+    let mut baked = pipeline::baked_before(&project, store)?;
+    match baked.remove(&name) {
+        Some(record) => Ok(record),
         None => Err(none(format!(
             "as kiln.toml, kiln.lock and the files are now, image `{name}` has not been baked"
         ))
@@ -68,6 +81,5 @@ fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageDigest,
 
 /// The image with its tree.
 pub(crate) fn open<'a>(wanted: &str, directory: &Path, store: &'a Store) -> Result<Stored<'a>, Failure> {
-    let digest = find(wanted, directory, store)?;
-    Stored::open(store, &digest).map_err(Failure::from)
+    Stored::of(store, find(wanted, directory, store)?).map_err(Failure::from)
 }

@@ -1,7 +1,7 @@
 //! `kiln image inspect`
 
 use clap::Args;
-use kiln_model::{ExitCode, Failure, ImageRecord, signal};
+use kiln_model::{Failure, ImageRecord, signal};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
@@ -24,11 +24,7 @@ pub(crate) struct Inspect {
 
 pub(crate) fn run(args: &Inspect, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
-    let digest = find::find(&args.wanted.image, &args.app.directory, &store)?;
-    let record = store.image(&digest).map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
-    let Some(record) = record else {
-        return Err(Failure::new(ExitCode::Host, format!("image {digest} has gone from the store")));
-    };
+    let record = find::find(&args.wanted.image, &args.app.directory, &store)?;
     context.output.result(&record, || words_for(&record))
 }
 
