@@ -6,7 +6,7 @@
 //! ├── objects/xx/yyyy…            contents of files, named by fs-verity digest; the overlay's data-only layer
 //! ├── images/<digest>/            one per image; it exists when its record does
 //! │   ├── metadata.erofs          the image: its fs-verity digest names the directory
-//! │   ├── record.json             ImageRecord
+//! │   ├── record.json             ImageRecord, of the first bake that came to it
 //! │   ├── objects                 the objects it needs, its SBOM and provenance among them, one digest a line
 //! │   └── checks/<key>.json       results of its checks
 //! ├── inputs/<sha256>             a digest of inputs → the record of the image baked from them (may be lost: it costs a bake)
