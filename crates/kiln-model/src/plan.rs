@@ -201,12 +201,17 @@ impl Action {
     }
 }
 
-/// The services that fleets are of, and what a word about them ends with.
-fn names<'a>(fleets: &[FleetId], [one, several]: [&'a str; 2]) -> (String, &'a str) {
-    // A service may have two fleets that drain.
+/// The services that fleets are of, and as they are named in a sentence. One may have two fleets that drain.
+fn named(fleets: &[FleetId]) -> (Vec<&str>, String) {
     let services: BTreeSet<&str> = fleets.iter().map(|f| ServiceName::as_str(&f.service)).collect();
-    let word = if services.len() == 1 { one } else { several };
-    (services.into_iter().collect::<Vec<_>>().join(", "), word)
+    let services: Vec<&str> = services.into_iter().collect();
+    let names = services.join(", ");
+    (services, names)
+}
+
+/// The form of a word that goes with so many.
+fn agreeing<'a, T>(with: &[T], one: &'a str, several: &'a str) -> &'a str {
+    if with.len() == 1 { one } else { several }
 }
 
 impl fmt::Display for Action {
@@ -224,34 +229,33 @@ impl fmt::Display for Action {
                 write!(f, "run `{run}` of {service} {when}, at most {within}")
             }
             Self::AwaitHealthy { fleets, within } => {
-                let (services, are) = names(fleets, ["is", "are"]);
-                write!(f, "wait until {services} {are} healthy, at most {within}")
+                let (services, names) = named(fleets);
+                let are = agreeing(&services, "is", "are");
+                write!(f, "wait until {names} {are} healthy, at most {within}")
             }
             Self::Shift { release, share, .. } => {
                 write!(f, "send {share} of the users to {}", release.short())
             }
             Self::Observe { fleets, share, terms } => {
                 let Terms { hold, within, .. } = terms;
-                let (services, _) = names(fleets, [""; 2]);
-                write!(
-                    f,
-                    "observe {services} with {share} of the users, {hold} at least and {within} at most"
-                )
+                let (_, names) = named(fleets);
+                write!(f, "observe {names} with {share} of the users, {hold} at least and {within} at most")
             }
             Self::Switch { release, .. } => write!(f, "switch all traffic to {}", release.short()),
             Self::AwaitDrained { fleets, within } => {
-                let (services, fleets) = names(fleets, ["fleet", "fleets"]);
-                write!(f, "drain the old {fleets} of {services}, at most {within}")
+                let (services, names) = named(fleets);
+                let fleets = agreeing(&services, "fleet", "fleets");
+                write!(f, "drain the old {fleets} of {names}, at most {within}")
             }
             Self::KeepWarm { fleets, span } => {
-                let (services, fleets) = names(fleets, ["fleet", "fleets"]);
-                write!(f, "keep the old {fleets} of {services} warm for {span}")
+                let (services, names) = named(fleets);
+                let fleets = agreeing(&services, "fleet", "fleets");
+                write!(f, "keep the old {fleets} of {names} warm for {span}")
             }
             Self::Unroute => write!(f, "take the routes away"),
             Self::Retire { fleets } => {
                 let ids: Vec<String> = fleets.iter().map(ToString::to_string).collect();
-                let noun = if ids.len() == 1 { "fleet" } else { "fleets" };
-                write!(f, "remove the {noun} {}", ids.join(", "))
+                write!(f, "remove the {} {}", agreeing(&ids, "fleet", "fleets"), ids.join(", "))
             }
         }
     }

@@ -80,8 +80,8 @@ pub(crate) fn log_ends_before(instance: &InstanceId, more: usize, root: &Path) -
 
 /// Of a log that tells of nothing where there is something: nobody knows what of it may go.
 pub(crate) fn no_history(releases: usize, root: &Path) -> Failure {
-    let (are, log) =
-        (if releases == 1 { "release is" } else { "releases are" }, root.join("log/operations.jsonl"));
+    let are = if releases == 1 { "release is" } else { "releases are" };
+    let log = root.join("log/operations.jsonl");
     Failure::new(ExitCode::Host, "nothing was removed: the operation log does not tell what is needed")
         .because(format!("{releases} {are} here, and {} tells of no app", log.display()))
         .hint(

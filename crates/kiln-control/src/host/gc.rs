@@ -43,7 +43,7 @@ impl LocalHost {
         let sweeper = self.store.sweeper().map_err(|e| failure::store(&e))?;
         let apps: BTreeMap<AppName, AppState> = lock(&self.driver.core).apps().clone();
         if apps.is_empty() {
-            self.never_had_any()?;
+            self.has_its_history()?;
         }
         let mut doomed: Vec<Doomed> =
             apps.iter().flat_map(|(app, state)| doomed(app, state, wanted)).collect();
@@ -72,7 +72,7 @@ impl LocalHost {
 
     /// Refuses to go on where there are releases and the log tells of no app. It has been lost, and all of them would go with
     /// it; or a host died before its first entry, and the next one makes it.
-    fn never_had_any(&self) -> Result<(), Failure> {
+    fn has_its_history(&self) -> Result<(), Failure> {
         let releases = self.store.releases().map_err(|e| failure::store(&e))?;
         if releases.is_empty() { Ok(()) } else { Err(failure::no_history(releases.len(), self.store.root())) }
     }
