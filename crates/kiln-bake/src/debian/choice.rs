@@ -51,7 +51,7 @@ pub(crate) fn choose(
     let wanted: Vec<&str> = asked.iter().chain(&base).copied().collect();
     let chosen = resolve(&universe, &wanted, order.recommends).map_err(unresolvable)?;
     let stanzas: Vec<&Stanza<'_>> = chosen.iter().map(|p| universe.stanza(*p)).collect();
-    let why = reasons(&stanzas, &asked, &base);
+    let why = reasons(&stanzas, &asked, &base, order.recommends);
     let mut packages = chosen
         .into_iter()
         .map(|p| locked(universe.stanza(p), archive, (&order.image, &order.architecture)))

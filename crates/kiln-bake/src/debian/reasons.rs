@@ -30,18 +30,30 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why each of `chosen` is there, by name: of several reasons the one nearest to what was asked for.
-pub(crate) fn reasons(chosen: &[&Stanza<'_>], asked: &[&str], base: &[&str]) -> BTreeMap<String, Reason> {
-    let mut found =
-        Found { chosen, answering: answering(chosen), reasons: BTreeMap::new(), next: VecDeque::new() };
+/// Why each of `chosen` is there, by name: of several reasons the one nearest to what was asked for, and what needs it
+/// before what recommends it. Without `recommends` nothing is there because it is recommended.
+pub(crate) fn reasons(
+    chosen: &[&Stanza<'_>],
+    asked: &[&str],
+    base: &[&str],
+    recommends: bool,
+) -> BTreeMap<String, Reason> {
+    let mut found = Found {
+        chosen,
+        answering: answering(chosen),
+        reasons: BTreeMap::new(),
+        next: VecDeque::new(),
+        looked_at: Vec::new(),
+    };
     asked.iter().for_each(|name| found.names(name, &Reason::Asked));
     base.iter().for_each(|name| found.names(name, &Reason::Essential));
-    while let Some(package) = found.next.pop_front() {
-        let Stanza { name, pre_depends, depends, recommends, .. } = chosen[package];
-        for field in [pre_depends, depends] {
-            found.follow(field, &Reason::NeededBy((*name).to_owned()));
-        }
+    found.needs();
+    let mut recommending = 0;
+    while recommends && recommending < found.looked_at.len() {
+        let Stanza { name, recommends, .. } = chosen[found.looked_at[recommending]];
         found.follow(recommends, &Reason::RecommendedBy((*name).to_owned()));
+        found.needs();
+        recommending += 1;
     }
     found.reasons
 }
@@ -62,8 +74,10 @@ struct Found<'a, 'c> {
     chosen: &'c [&'c Stanza<'a>],
     answering: HashMap<&'a str, Vec<usize>>,
     reasons: BTreeMap<String, Reason>,
-    /// Packages with a reason whose own wishes were not looked at yet.
+    /// Packages with a reason whose own needs were not looked at yet.
     next: VecDeque<usize>,
+    /// The others that have a reason.
+    looked_at: Vec<usize>,
 }
 
 impl Found<'_, '_> {
@@ -71,6 +85,17 @@ impl Found<'_, '_> {
         let answering = self.answering.get(name).cloned().unwrap_or_default();
         for package in answering {
             self.found(package, reason);
+        }
+    }
+
+    /// Whatever is needed, by whomever, before anything that is only recommended.
+    fn needs(&mut self) {
+        while let Some(package) = self.next.pop_front() {
+            let Stanza { name, pre_depends, depends, .. } = self.chosen[package];
+            for field in [pre_depends, depends] {
+                self.follow(field, &Reason::NeededBy((*name).to_owned()));
+            }
+            self.looked_at.push(package);
         }
     }
 
@@ -110,7 +135,7 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
     fn the_nearest_reason_counts() {
         let all: Vec<Stanza<'_>> = stanzas(INDEX, 0).map(Result::unwrap).collect();
         let chosen: Vec<&Stanza<'_>> = all.iter().collect();
-        let reasons = reasons(&chosen, &["web"], &["dpkg"]);
+        let reasons = reasons(&chosen, &["web"], &["dpkg"], true);
         let words: Vec<String> = reasons.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         assert_eq!(
             words,
@@ -122,5 +147,23 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
                 "web: asked for in kiln.toml",
             ]
         );
+    }
+
+    const NEAR_AND_FAR: &str = "\
+Package: base\nVersion: 1\nArchitecture: all\nEssential: yes\nRecommends: debconf\nFilename: a\nSize: 1\nSHA256: a\n\n\
+Package: web\nVersion: 1\nArchitecture: all\nDepends: helper\nFilename: b\nSize: 1\nSHA256: b\n\n\
+Package: helper\nVersion: 1\nArchitecture: all\nDepends: debconf\nFilename: c\nSize: 1\nSHA256: c\n\n\
+Package: debconf\nVersion: 1\nArchitecture: all\nRecommends: web\nFilename: d\nSize: 1\nSHA256: d\n\n";
+
+    #[test]
+    fn what_is_needed_from_afar_is_not_there_because_it_is_recommended_nearby() {
+        let all: Vec<Stanza<'_>> = stanzas(NEAR_AND_FAR, 0).map(Result::unwrap).collect();
+        let chosen: Vec<&Stanza<'_>> = all.iter().collect();
+        for recommends in [true, false] {
+            let reasons = reasons(&chosen, &["web"], &["base"], recommends);
+            assert_eq!(reasons["debconf"], Reason::NeededBy("helper".into()), "recommends = {recommends}");
+        }
+        let without = reasons(&chosen, &[], &["base"], false);
+        assert!(!without.contains_key("debconf"), "{without:?}");
     }
 }
