@@ -136,7 +136,6 @@ fn begin(root: &Path) -> Result<()> {
     }
     // Before anything is in it, whoever made it.
     fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(on("set the mode of", root))?;
-    ensure_dir(&root.join("tmp"))?;
     let temp = TempDir::new(&root.join("tmp"))?;
     let mut file = temp.file()?;
     file.write(format!("{LAYOUT}\n").as_bytes())?;

@@ -29,8 +29,9 @@ pub(crate) struct TempDir {
 }
 
 impl TempDir {
-    /// For this process inside `all`; removes the directories of processes that are gone.
+    /// For this process inside `all`, which is made if it is not there; removes the directories of processes that are gone.
     pub(crate) fn new(all: &Path) -> Result<Self> {
+        ensure_dir(all)?;
         remove_abandoned(all)?;
         Ok(Self { all: all.to_owned(), claim: OnceLock::new() })
     }

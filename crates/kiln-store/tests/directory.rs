@@ -152,3 +152,11 @@ impl std::io::Read for Failing {
         Err(self.0.take().expect("read once"))
     }
 }
+
+#[test]
+fn a_directory_of_files_being_written_that_was_removed_is_made_again() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    fs::remove_dir_all(scratch.root().join("tmp")).unwrap();
+    scratch.open().scratch(b"something").unwrap();
+}
