@@ -375,6 +375,33 @@ fn archives_of_podman_save_are_the_image_that_podman_loaded() {
 }
 
 #[test]
+fn images_of_one_tag_in_an_archive_are_told_apart_by_their_full_names() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = |name: &str| project.path().join(name).to_str().unwrap().to_owned();
+    let podman = Podman::new();
+    let other = || Image::of(&layers()[..1], run());
+    for (name, image) in [("web", image()), ("api", other())] {
+        image.layout(&project.path().join(name), "one");
+        let archive = format!("oci-archive:{}:localhost/team/{name}:one", path("in.tar"));
+        tool("skopeo", &["--insecure-policy", "copy", &format!("oci:{}:one", path(name)), &archive]);
+        podman.run(&["load", "-q", "-i", &path("in.tar")]);
+        fs::remove_file(path("in.tar")).unwrap();
+    }
+    let both = ["localhost/team/web:one", "localhost/team/api:one"];
+    podman.run(&["save", "-q", "-m", "-o", &path("both.tar"), both[0], both[1]]);
+    let of = |reference: &str| bake_one(project.path(), reference).digest;
+    assert_eq!(of("./both.tar:localhost/team/web:one"), of("./web:one"));
+    assert_eq!(of("./both.tar:localhost/team/api"), of("./api"));
+    assert_ne!(of("./web"), of("./api"));
+    let store = Store::open(state.path()).unwrap();
+    for unclear in ["./both.tar", "./both.tar:one", "./both.tar:localhost/team/www:one"] {
+        let failure = try_lock(&from_oci(project.path(), unclear), &store).unwrap_err();
+        let said = format!("{}: {}", failure.message, failure.causes.join(": "));
+        assert!(both.iter().all(|name| said.contains(name)), "{unclear}: {said}");
+    }
+}
+
+#[test]
 fn what_belongs_to_one_machine_is_left_out_and_told() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = Store::open(state.path()).unwrap();

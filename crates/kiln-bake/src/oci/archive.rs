@@ -102,10 +102,10 @@ fn docker(members: &Members, which: &Which) -> Result<Kind, OciError> {
 
 fn chosen<'a>(members: &Members, images: &'a [Saved], which: &Which) -> Result<&'a Saved, OciError> {
     let tags = |image: &'a Saved| image.repo_tags.iter().flatten().map(String::as_str);
-    let is =
-        |name: &str, tag: &str| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag);
     let meant: Vec<&Saved> = match &which.tag {
-        Some(tag) => images.iter().filter(|image| tags(image).any(|name| is(name, tag))).collect(),
+        Some(asked) => {
+            images.iter().filter(|image| tags(image).any(|name| layout::answers(name, asked))).collect()
+        }
         None => images.iter().collect(),
     };
     match meant.as_slice() {

@@ -46,10 +46,8 @@ pub(crate) fn named(
     };
     let meant: Vec<&Descriptor> = match which {
         Which { digest: Some(digest), .. } => images.iter().filter(|d| d.digest == *digest).collect(),
-        Which { tag: Some(tag), .. } => {
-            // Some tools write the whole reference as the name.
-            let is = |name: &str| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag);
-            images.iter().filter(|d| d.name.as_deref().is_some_and(is)).collect()
+        Which { tag: Some(asked), .. } => {
+            images.iter().filter(|d| d.name.as_deref().is_some_and(|name| answers(name, asked))).collect()
         }
         Which { tag: None, digest: None } => images.iter().collect(),
     };
@@ -68,6 +66,12 @@ pub(crate) fn named(
             names.join(", ")
         ))),
     }
+}
+
+/// Whether an image of this name is meant by `asked`: the name itself, or one half of it. Some tools write the whole
+/// reference as the name.
+pub(crate) fn answers(name: &str, asked: &str) -> bool {
+    name == asked || name.rsplit_once(':').is_some_and(|(repository, tag)| [repository, tag].contains(&asked))
 }
 
 /// A whole file of at most `limit` bytes.
