@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{locked, scratch, try_bake, write};
+use kiln_bake::export::{OciForm, Stored, to_oci, to_tar};
 use kiln_model::{ExitCode, Failure};
 use kiln_store::Store;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -87,6 +88,33 @@ fn a_full_disk_stops_a_bake_and_breaks_nothing() {
             std::fs::remove_dir_all(&state).unwrap();
         }
         assert!(stopped > 10 && done > 0, "{stopped} bakes were stopped, {done} had space enough");
+    });
+}
+
+#[test]
+fn a_full_disk_stops_an_export_with_the_way_out() {
+    let place = tempfile::tempdir().unwrap();
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut order = scratch(project.path());
+    write(project.path(), "site/page", &"a page ".repeat(1000));
+    order.files.push(common::file("site/", "/srv"));
+    let store = Store::open(state.path()).unwrap();
+    let record = common::baked(&order, &locked(&order, &store), &store).record;
+    let image = Stored::of(&store, record).unwrap();
+    with_small_disk(place.path(), |disk| {
+        let ballast = fill(disk, 0);
+        let told = common::Told::default();
+        for failed in [
+            to_tar(&image, &disk.join("image.tar")).map(drop),
+            to_oci(&image, &disk.join("image"), OciForm::Directory, "one", "amd64", &told).map(drop),
+        ] {
+            let failure = Failure::from(failed.expect_err("a full disk"));
+            assert_eq!(failure.code, ExitCode::Host, "{failure:?}");
+            let hint = failure.hint.as_deref().unwrap_or_default();
+            assert!(hint.contains("free space on that disk"), "{failure:?}");
+        }
+        std::fs::remove_file(ballast).unwrap();
+        to_tar(&image, &disk.join("image.tar")).expect("nothing is in the way of another attempt");
     });
 }
 

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kiln_model::{ExitCode, Failure, ImageDigest, TreeError};
-use kiln_store::StoreError;
+use kiln_store::{StoreError, has_no_space};
 
 use crate::erofs::BadImage;
 use crate::oci::RegistryError;
@@ -82,7 +82,10 @@ impl ExportError {
             ),
             Self::There(_) => Some("name another place, or remove it first".into()),
             Self::Registry(error) => error.hint(),
-            _ => None,
+            Self::Write { source, .. } if has_no_space(source) => {
+                Some("free space on that disk, or name a place on another one".into())
+            }
+            other => has_no_space(other).then(|| StoreError::ON_NO_SPACE.into()),
         }
     }
 

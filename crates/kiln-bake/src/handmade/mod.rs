@@ -26,7 +26,7 @@ mod survey;
 use std::io;
 
 use kiln_model::{ByteSize, ExitCode, Failure, InstanceId, TreeError};
-use kiln_store::StoreError;
+use kiln_store::{StoreError, has_no_space};
 
 use crate::export::ExportError;
 pub(crate) use base::{Foundation, check_hides_nothing, over, root};
@@ -113,7 +113,7 @@ impl From<HandmadeError> for Failure {
             )),
             HandmadeError::Holes { .. } => Some("remove it, or make it as large as what is in it".to_owned()),
             HandmadeError::Changing { .. } => Some("end what writes there, and commit again".to_owned()),
-            _ => None,
+            other => has_no_space(other).then(|| StoreError::ON_NO_SPACE.to_owned()),
         };
         let failure = Failure::from_error(code, &error);
         match hint {
@@ -126,4 +126,17 @@ impl From<HandmadeError> for Failure {
 /// Whether a path is another one or below it.
 fn is_in(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_with_the_way_out() {
+        let source = io::Error::from(io::ErrorKind::StorageFull);
+        let error = StoreError::NoSpace { attempted: "write", path: "/store/objects/x".into(), source };
+        let failure = Failure::from(HandmadeError::Store(error));
+        assert_eq!(failure.hint.as_deref(), Some(StoreError::ON_NO_SPACE));
+    }
 }
