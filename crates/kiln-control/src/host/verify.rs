@@ -25,9 +25,6 @@ use crate::core::{InstanceReport, Past};
 use crate::running::Running;
 use crate::sync::lock;
 
-/// Where every instance has something mounted, its image or not.
-const EVERYWHERE: [&str; 4] = ["/proc", "/dev", "/sys", "/run/secrets"];
-
 impl LocalHost {
     pub(crate) fn verify(&self, repair: bool) -> Result<Answer, Failure> {
         let apps = lock(&self.driver.core).apps().clone();
@@ -124,11 +121,7 @@ impl Roots<'_> {
     /// What of a running process is not as its release says; nothing if it has ended meanwhile.
     fn differs(&mut self, pid: u32, service: &ReleaseService) -> Option<Vec<String>> {
         let running = Running::of(pid).ok()?;
-        let volatile = service.volatile.iter().map(|v| v.path.as_str());
-        // The list of names is mounted where there is one; what it says is looked at as well.
-        let names = (!service.needs.is_empty()).then_some("/etc/hosts");
-        let allowed: Vec<&str> = EVERYWHERE.into_iter().chain(volatile).chain(names).collect();
-        let mut differs = running.differs(service, &allowed);
+        let mut differs = running.differs(service);
         differs.extend(running.is_not_as_ordered(service));
         match self.root(&running, service) {
             Ok(root) => differs.extend(root),

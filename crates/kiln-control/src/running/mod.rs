@@ -2,6 +2,7 @@
 
 mod launched;
 mod limits;
+mod mounts;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,6 +17,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 use launched::{Launched, Started};
 use limits::Groups;
+use mounts::Mounts;
 
 /// What `/proc` says of a process. All of it is read at once; a process that ends meanwhile is an error.
 #[derive(Debug)]
@@ -23,15 +25,9 @@ pub(crate) struct Running {
     proc: PathBuf,
     ids: Ids,
     status: String,
-    mounts: String,
+    mounts: Mounts,
     launched: Launched,
     groups: Groups,
-}
-
-/// A line of `mountinfo`: where, and how it may be used.
-struct Mount<'a> {
-    at: &'a str,
-    options: &'a str,
 }
 
 impl Running {
@@ -39,7 +35,7 @@ impl Running {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let text = |name: &str| fs::read_to_string(proc.join(name));
         let ids = Ids { users: id_map(&text("uid_map")?), groups: id_map(&text("gid_map")?) };
-        let (status, mounts) = (text("status")?, text("mountinfo")?);
+        let (status, mounts) = (text("status")?, Mounts::new(text("mountinfo")?));
         let launched = Launched::of(&proc)?;
         let groups = Groups::of(&text("cgroup")?, &fs::read_to_string("/proc/self/mountinfo")?);
         Ok(Self { ids, status, mounts, launched, groups, proc })
@@ -112,10 +108,10 @@ impl Running {
         differs.then(|| "/etc/hosts does not say what its release needs".to_owned())
     }
 
-    /// What is not as every instance has it, or not as `service` says. Mounts are allowed at and below `allowed`.
-    pub(crate) fn differs(&self, service: &ReleaseService, allowed: &[&str]) -> Vec<String> {
+    /// What is not as every instance has it, or not as `service` says.
+    pub(crate) fn differs(&self, service: &ReleaseService) -> Vec<String> {
         let (run, may) = (&service.run, &service.capabilities);
-        let mut differs = self.mounted(allowed);
+        let mut differs = self.mounts.differs(service);
         for (what, field, inside, map, changes) in [
             ("user", "Uid", run.uid, &self.ids.users, Capability::Setuid),
             ("group", "Gid", run.gid, &self.ids.groups, Capability::Setgid),
@@ -154,34 +150,6 @@ impl Running {
         let value = |line: &'_ str| line.strip_prefix(name)?.strip_prefix(':').map(str::len);
         let (line, length) = self.status.lines().find_map(|line| Some((line, value(line)?)))?;
         Some(line[line.len() - length..].trim())
-    }
-
-    fn mounted(&self, allowed: &[&str]) -> Vec<String> {
-        let below = |path: &str, dir: &str| path == dir || path.starts_with(&format!("{dir}/"));
-        let mut differs = Vec::new();
-        let mut roots = 0;
-        for mount in self.mounts.lines().filter_map(Mount::of) {
-            if mount.at == "/" {
-                roots += 1;
-                if !mount.options.split(',').any(|option| option == "ro") {
-                    differs.push("its root can be written".to_owned());
-                }
-            } else if !allowed.iter().any(|dir| below(mount.at, dir)) {
-                differs.push(format!("{} is covered by a mount that its release does not declare", mount.at));
-            }
-        }
-        if roots != 1 {
-            differs.push(format!("{roots} mounts are at its root, not one"));
-        }
-        differs
-    }
-}
-
-impl<'a> Mount<'a> {
-    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime …`
-    fn of(line: &'a str) -> Option<Self> {
-        let mut fields = line.split(' ').skip(4);
-        Some(Self { at: fields.next()?, options: fields.next()? })
     }
 }
 
