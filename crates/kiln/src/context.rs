@@ -47,6 +47,11 @@ impl Context {
         self.root(host)
     }
 
+    /// Whether a state directory was named, and not only the machine's is meant.
+    pub(crate) fn names_a_root(&self) -> bool {
+        self.root.is_some() || self.host.as_ref().is_some_and(|host| PathBuf::from(host).is_dir())
+    }
+
     /// The state directory that is meant where no host runs on it; none if a host was named by something else, or
     /// there are several.
     pub(crate) fn root_without_host(&self) -> Option<PathBuf> {

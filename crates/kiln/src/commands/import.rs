@@ -19,7 +19,7 @@ Examples:
   kiln import hello.kiln --without-secrets         and leave them where they are
 
 Without a running host the state directory is worked on directly (--root, else the machine's): a host that does not start
-because a release is damaged starts again when that has been imported.";
+because a release is damaged starts again when that has been imported. One that is named and not there yet is made.";
 
 /// A release from a file that `kiln export` wrote; needs no network
 #[derive(Debug, Args)]
@@ -40,23 +40,25 @@ pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
         Failure::new(ExitCode::Usage, format!("`{}` is no path", args.file.display())).because(e.to_string())
     })?;
     let identity = args.identity.as_deref().map(identity).transpose()?;
-    let done = match context.client() {
+    match context.client() {
         Ok(_) => {
             let command = Command::Import { file, identity, without_secrets: args.without_secrets };
             match context.ask(&command)? {
-                Answer::Imported(done) => done,
-                other => return Err(unexpected(&other)),
+                Answer::Imported(done) => context.output.result(&done, || words_for(&done, None)),
+                other => Err(unexpected(&other)),
             }
         }
         Err(unreachable) => {
-            // Only where there is a state directory: one that a host is to be started on, or that keeps it from starting.
-            let root = context.root_without_host().filter(|root| root.join("version").is_file());
-            let store = offline::store(&root.ok_or(unreachable)?)?;
+            // Only where one is named or there: one that a host is to be started on, or that keeps it from starting.
+            let is_meant = |root: &PathBuf| context.names_a_root() || root.join("version").is_file();
+            let root = context.root_without_host().filter(is_meant).ok_or(unreachable)?;
             require_root("kiln import")?;
-            Offline::open(store)?.import(&file, identity.as_ref(), args.without_secrets, &this_process())?
+            let store = offline::store(&root)?;
+            let by = this_process();
+            let done = Offline::open(store)?.import(&file, identity.as_ref(), args.without_secrets, &by)?;
+            context.output.result(&done, || words_for(&done, Some(&root)))
         }
-    };
-    context.output.result(&done, || words_for(&done))
+    }
 }
 
 /// The text of a file of identities.
@@ -72,15 +74,18 @@ fn identity(file: &Path) -> Result<SecretValue, Failure> {
     SecretValue::new(bytes).map_err(|e| unusable(e.to_string()))
 }
 
-fn words_for(done: &ImportAnswer) -> String {
+/// `root` where no host was told: one is to be started there first.
+fn words_for(done: &ImportAnswer, root: Option<&Path>) -> String {
     let ImportAnswer { app, release, secrets, missing_secrets } = done;
+    let at = root.map(|root| format!(" --root {}", root.display())).unwrap_or_default();
     let mut lines = vec![format!("{release} of {app} is here")];
     if !secrets.is_empty() {
         let names: Vec<&str> = secrets.iter().map(SecretName::as_str).collect();
         lines.push(format!("its secrets are here, too: {}", names.join(", ")));
     }
-    let set = missing_secrets.iter().map(|name| format!("`kiln secret set {name} --app {app}` first"));
+    let set = missing_secrets.iter().map(|name| format!("`kiln secret set {name} --app {app}{at}` first"));
     lines.extend(set);
-    lines.push(format!("`kiln rollback {} --app {app}` has it serve", release.short()));
+    lines.extend(root.map(|_| format!("`kiln serve{at}` starts a host there")));
+    lines.push(format!("`kiln rollback {} --app {app}{at}` has it serve", release.short()));
     lines.join("\n")
 }

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
 
 use crate::host::{KILN, TestHost, said};
 use crate::project::Project;
@@ -9,7 +12,7 @@ use crate::project::Project;
 /// Promise 3: recreated on an empty machine without network, with the same id, and serving.
 #[test]
 fn a_release_is_recreated_on_an_empty_machine_without_network() {
-    let there = tempfile::TempDir::new().unwrap();
+    let there = TempDir::new().unwrap();
     let file = there.path().join("hello.kiln");
     let file = file.to_str().unwrap();
     let project = Project::example("hello");
@@ -24,7 +27,7 @@ fn a_release_is_recreated_on_an_empty_machine_without_network() {
         assert!(fs::read(file).unwrap() == fs::read(&again).unwrap(), "the same release, the same bytes");
         release
     };
-    let names = std::process::Command::new("tar").args(["-tf", file]).output().unwrap();
+    let names = Command::new("tar").args(["-tf", file]).output().unwrap();
     let names = String::from_utf8(names.stdout).unwrap();
     assert!(
         names.starts_with("manifest.json\nrelease.json\ndocuments/kiln.lock\ndocuments/kiln.toml\n"),
@@ -32,6 +35,7 @@ fn a_release_is_recreated_on_an_empty_machine_without_network() {
     );
     assert!(names.contains("packages/") && names.contains("documents/log.jsonl"), "{names}");
 
+    imported_without_a_host(file, &release);
     let empty = TestHost::start_empty_without_network();
     damaged_files_are_refused(&empty, Path::new(file), there.path());
     assert!(!empty.kiln(&["releases"]).status.success(), "nothing of a damaged file is a release");
@@ -48,6 +52,23 @@ fn a_release_is_recreated_on_an_empty_machine_without_network() {
         serde_json::json!({"desired": 4, "ready": 4})
     );
     assert_eq!(empty.json(&["releases", "show", &release])["release"], release.as_str());
+}
+
+/// Into a state directory that is not there yet, on which a host is started afterwards.
+fn imported_without_a_host(file: &str, release: &str) {
+    let root = TempDir::new().unwrap();
+    let words = root.path().to_str().unwrap();
+    fs::remove_dir(words).unwrap();
+    let output = Command::new(KILN).args(["import", file, "--root", words]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    for step in ["`kiln serve --root ", "`kiln rollback "] {
+        assert!(said(&output).contains(step), "{}", said(&output));
+    }
+    let host =
+        TestHost::try_start(root, || Ok(())).unwrap_or_else(|(_, code, said)| panic!("{code:?}: {said}"));
+    let served = host.kiln(&["rollback", release, "--app", "hello"]);
+    assert!(served.status.success(), "{}", said(&served));
+    assert_eq!(host.live(), release);
 }
 
 /// Every kind of damage names the place, and nothing is imported.
@@ -85,10 +106,10 @@ fn damaged_files_are_refused(host: &TestHost, file: &Path, there: &Path) {
 /// Secrets travel with a release when asked, to the owner of one key and to nobody else.
 #[test]
 fn secrets_travel_encrypted_when_asked() {
-    let there = tempfile::TempDir::new().unwrap();
+    let there = TempDir::new().unwrap();
     let path = |name: &str| there.path().join(name).to_str().unwrap().to_owned();
     let keygen = |name: &str| {
-        let output = std::process::Command::new("age-keygen").args(["-o", &path(name)]).output().unwrap();
+        let output = Command::new("age-keygen").args(["-o", &path(name)]).output().unwrap();
         String::from_utf8(output.stderr).unwrap().trim().rsplit(' ').next().unwrap().to_owned()
     };
     let (ours, _) = (keygen("ours"), keygen("theirs"));
