@@ -142,12 +142,19 @@ impl Turns {
 async fn attend(shared: Arc<Shared>, id: InstanceId, watch: Watch, fleet: Arc<Semaphore>) {
     let mut streak = Streak::default();
     loop {
-        let answered = ask(&shared, &id, &watch, &fleet).await;
+        let asked = ask(&shared, &id, &watch, &fleet).await;
         let now = shared.clock.now();
         let eager = {
             let mut conditions = lock(&shared.conditions);
             let Some(condition) = conditions.get_mut(&id) else { return };
-            let changed = streak.count(condition, answered, &watch, now);
+            let changed = match asked {
+                Ok(answered) => streak.count(condition, answered, &watch, now),
+                // That is no fault of the instance, which is what it was: it says nothing of it either way.
+                Err(why) => {
+                    condition.last_problem = Some(why);
+                    false
+                }
+            };
             let eager = !condition.was_healthy;
             drop(conditions);
             if changed {
@@ -195,7 +202,13 @@ impl Streak {
     }
 }
 
-async fn ask(shared: &Arc<Shared>, id: &InstanceId, watch: &Watch, fleet: &Arc<Semaphore>) -> Answered {
+/// What it answers, or why it could not be asked: no socket, because a limit of the host is reached, or no keeper is there.
+async fn ask(
+    shared: &Arc<Shared>,
+    id: &InstanceId,
+    watch: &Watch,
+    fleet: &Arc<Semaphore>,
+) -> Result<Answered, String> {
     if let Some(order) = &watch.exec {
         let (engine, instance, order, timeout) =
             (shared.engine.clone(), id.clone(), order.clone(), watch.timeout.duration());
@@ -206,17 +219,16 @@ async fn ask(shared: &Arc<Shared>, id: &InstanceId, watch: &Watch, fleet: &Arc<S
             let _turn = turn;
             probe::run(&*engine, &instance, &order, timeout)
         });
-        return asked.await.map_err(|e| e.to_string())?;
+        return asked.await.map_err(|e| e.to_string());
     }
     let turn = shared.sockets.acquire().await;
     let (engine, instance) = (shared.engine.clone(), id.clone());
     let socket = tokio::task::spawn_blocking(move || one_socket(&*engine, &instance)).await;
     drop(turn);
     let socket = socket.map_err(|e| e.to_string())??;
-    match tokio::time::timeout(watch.timeout.duration(), probe::ask(socket, watch.port, &watch.probe)).await {
-        Ok(answered) => answered,
-        Err(_) => Err(format!("no answer within {}", watch.timeout)),
-    }
+    let asked = probe::ask(socket, watch.port, &watch.probe);
+    let answered = tokio::time::timeout(watch.timeout.duration(), asked).await;
+    Ok(answered.unwrap_or_else(|_| Err(format!("no answer within {}", watch.timeout))))
 }
 
 /// A socket inside an instance.

@@ -1,6 +1,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
 use kiln_engine::{EngineError, Execution, Room};
 use kiln_model::{
@@ -45,10 +45,12 @@ fn health_takes_answers_in_a_row() {
     assert_eq!(told(bad(), 10), (true, false));
 }
 
-/// An engine whose commands do not end before the test lets go of `gate`.
+/// An engine whose commands do not end before the test lets go of `gate`, and which makes no sockets if it is to tell
+/// `refused` of each instead.
 #[derive(Default)]
 struct Hanging {
     gate: Arc<Mutex<()>>,
+    refused: Option<Sender<()>>,
 }
 
 impl Execution for Hanging {
@@ -93,7 +95,11 @@ impl Engine for Hanging {
         Ok(())
     }
 
-    fn sockets(&self, _: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
+    fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
+        if let Some(refused) = &self.refused {
+            let _ = refused.send(());
+            return Err(EngineError::NoSuchInstance(id.clone()));
+        }
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         Ok(vec![socket.as_fd().try_clone_to_owned().unwrap()])
     }
@@ -124,7 +130,7 @@ impl Engine for Hanging {
         _: &ExecOrder,
         _: [OwnedFd; 3],
     ) -> Result<Box<dyn Execution>, EngineError> {
-        Ok(Box::new(Self { gate: self.gate.clone() }))
+        Ok(Box::new(Self { gate: self.gate.clone(), refused: None }))
     }
 }
 
@@ -150,4 +156,21 @@ fn commands_that_hang_keep_nobody_else_from_being_asked() {
         prober.conditions().into_iter().filter(|(_, c)| c.healthy).map(|(id, _)| id).collect();
     drop(held);
     assert_eq!((told, healthy), (Ok(()), vec![well]));
+}
+
+#[test]
+fn who_cannot_be_asked_is_what_it_was() {
+    let (refused, refusals) = channel();
+    let engine = Arc::new(Hanging { refused: Some(refused), ..Hanging::default() });
+    let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
+    let [well, new]: [InstanceId; 2] = ["a-web-1-1", "a-web-1-2"].map(|id| id.parse().unwrap());
+    let was_well = Watch { presumed_healthy: Some(Timestamp(1)), ..watch() };
+    prober.watch(&BTreeMap::from([(well.clone(), was_well), (new.clone(), watch())]));
+    // Of each more often than it may miss an answer.
+    for _ in 0..20 {
+        refusals.recv_timeout(Duration::from_secs(20)).expect("they are asked again and again");
+    }
+    let conditions = prober.conditions();
+    assert_eq!((conditions[&well].healthy, conditions[&new].healthy), (true, false));
+    assert!(conditions[&new].last_problem.is_some(), "{conditions:?}");
 }
