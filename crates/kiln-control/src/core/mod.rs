@@ -126,6 +126,7 @@ impl Core {
                 // Nothing is lost by trying again: every step can be repeated.
                 let since = self.trouble.take().map_or(now, |(since, _)| since);
                 self.trouble = Some((since, trouble.0));
+                self.tell_trouble(now);
                 earlier(wake, Some(now.after(kiln_model::Millis(500))))
             }
         }

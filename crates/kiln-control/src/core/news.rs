@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
-use kiln_model::{AppName, Event, Generation, OperationKind, ReleaseId, Stamped};
+use kiln_model::{AppName, Event, Generation, Millis, OperationKind, ReleaseId, Stamped, Timestamp};
 
 use super::{Core, Refusal};
 
@@ -55,7 +55,12 @@ pub(super) struct Audience {
     pub(super) failed: Option<(String, String)>,
     /// What did not go well after the switch.
     pub(super) warnings: Vec<String>,
+    /// The trouble they were told of last.
+    told: Option<String>,
 }
+
+/// What is over sooner is nobody's concern, such as an edge that takes the place of another.
+const SHORT_TROUBLE: Millis = Millis(1_000);
 
 impl Core {
     /// One more listens to the operation of `generation`, which is about `app`.
@@ -65,6 +70,7 @@ impl Core {
             to: Vec::new(),
             failed: None,
             warnings: Vec::new(),
+            told: None,
         });
         audience.to.push(to);
         audience
@@ -102,6 +108,21 @@ impl Core {
                 // Who has gone need not be told.
                 let _ = to.send(News::Event(Stamped { at, event: event.clone() }));
             }
+        }
+    }
+
+    /// Tells whoever waits for an operation what holds it up, once, when it has for a while.
+    pub(super) fn tell_trouble(&mut self, now: Timestamp) {
+        let Some((since, trouble)) = self.trouble.clone() else { return };
+        if since.until(now) < SHORT_TROUBLE {
+            return;
+        }
+        let is_news = |audience: &&mut Audience| audience.told.as_ref() != Some(&trouble);
+        for audience in self.listeners.values_mut().filter(is_news) {
+            audience.told = Some(trouble.clone());
+            let warning = format!("{trouble}: it is tried again until it succeeds; `kiln cancel` gives up");
+            let event = Stamped { at: now, event: Event::Warned { warning } };
+            audience.to.retain(|to| to.send(News::Event(event.clone())).is_ok());
         }
     }
 

@@ -1,10 +1,11 @@
 //! What is run once when a release takes over, on real instances. (A migration of a real database is part of the shop.)
 
+use std::net::TcpListener;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::host::{TestHost, said};
+use crate::host::{TestHost, free, lines, said};
 use crate::project::Project;
 use crate::trace;
 
@@ -103,9 +104,18 @@ fn patient(host: &TestHost, marker: &str) -> Pid {
 
 /// Begins to deploy the example with a hook, `before` or `after`, that waits to be told to end; it runs.
 pub(crate) fn begin(host: &TestHost, text: &str, when: &str) -> (Project, Child, Pid) {
+    begin_with(host, (text, when), |_| ())
+}
+
+fn begin_with(
+    host: &TestHost,
+    (text, when): (&str, &str),
+    edit: impl FnOnce(&Project),
+) -> (Project, Child, Pid) {
     let marker = format!("marker-{text}-{}", std::process::id());
     let script = format!("trap 'exit 0' TERM; echo begun {marker}; while :; do sleep 0.05; done");
     let project = with_hooks(text, &format!(r#"{when} = [{{ run = ["/bin/sh", "-c", "{script}"] }}]"#));
+    edit(&project);
     let mut deploy = host.command(&["deploy", project.dir()]);
     let deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let hook = patient(host, &marker);
@@ -122,6 +132,29 @@ fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
     kill_process(hook, Signal::TERM).unwrap();
     assert_eq!(deploy.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(host.page(), "<h1>hello serves</h1>\n");
+}
+
+/// Between the preflight and the switch somebody takes the port that a route is to have.
+#[test]
+fn a_switch_that_is_held_up_is_told_to_who_waits_for_it_and_goes_on_by_itself() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let port = free().port();
+    let with_port = |project: &Project| {
+        project.append("kiln.toml", &format!("\n[route.raw]\nservice = \"web\"\ntcp = {port}\n"));
+    };
+    let (_project, mut deploy, hook) = begin_with(&host, ("held", "before"), with_port);
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    kill_process(hook, Signal::TERM).unwrap();
+    let told = lines(&mut deploy);
+    let held_up = told.iter().find(|line| line.starts_with("warning: "));
+    let held_up = held_up.expect("a word before the end");
+    assert!(held_up.contains(&format!("127.0.0.1:{port} is in use by another program")), "{held_up}");
+    assert!(held_up.contains("`kiln cancel`"), "{held_up}");
+    assert!(host.page().contains("hello") && !host.page().contains("held"), "the old one serves");
+    drop(taken);
+    assert!(deploy.wait().unwrap().success(), "{:?}", told.iter().collect::<Vec<_>>());
+    assert_eq!(host.page(), "<h1>hello held</h1>\n");
 }
 
 #[test]
