@@ -162,7 +162,7 @@ pub enum Command {
     Gc {
         /// So many releases of each app stay.
         keep: u32,
-        /// Only releases that first served longer ago than this go.
+        /// Of releases that served or were imported, only those go to which that happened longer ago than this.
         older_than: Option<Millis>,
         /// Only so many go, the oldest first, as it takes until the store is no larger than this.
         #[serde(default)]

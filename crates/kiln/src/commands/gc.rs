@@ -14,9 +14,11 @@ Examples:
   kiln gc --keep 3 --older-than 168h --caches
   kiln gc --keep 3 --bytes 20GiB   only as many of those, the oldest first, as it takes to get down to that
 
-What serves, is warm, is under way, is pinned (`kiln pin`), or is what `kiln rollback` goes back to never goes.
+What serves, is warm, is under way, is pinned (`kiln pin`), or is what `kiln rollback` goes back to never goes. What a
+deploy left that came to nothing always does.
 Images that no release needs, as `kiln bake` leaves them, go an hour after they were baked: give --images-older-than
-for longer or at once. A dry run lists them.";
+for longer or at once. A dry run lists them. The host that runs is asked, as it alone knows what serves: `kiln serve`
+starts one.";
 
 /// Let old releases go, and what only they need: images, objects, packages, output of their instances
 #[derive(Debug, Args)]
@@ -25,7 +27,7 @@ pub(crate) struct Gc {
     /// So many releases of each app stay, counted from the newest
     #[arg(long, value_name = "N", default_value_t = 10)]
     keep: u32,
-    /// Only releases that first served longer ago than this go, e.g. 720h
+    /// Only releases that first served, or were imported, longer ago than this go, e.g. 720h
     #[arg(long, value_name = "SPAN")]
     older_than: Option<Millis>,
     /// Of the releases that may go only as many do, the oldest first, as it takes until the store is no larger, e.g.

@@ -93,9 +93,10 @@ fn in_full(answer: &ReleaseAnswer) -> String {
     let release = &answer.document;
     let pinned = if answer.pinned { ", pinned" } else { "" };
     let mut lines = vec![format!("{} of {}, {}{pinned}", answer.release, release.app, state(answer.state))];
-    if let (Some(created), Some(by)) = (answer.created, &answer.by) {
-        lines.push(format!("first served {} for {by}", moment(created)));
-    }
+    lines.push(match (answer.created, &answer.by) {
+        (Some(created), Some(by)) => format!("first served {} for {by}", moment(created)),
+        _ => "never served on this host".into(),
+    });
     for (name, parts) in release.parts_of_services() {
         lines.push(format!("service {name}"));
         for part in parts.iter() {
