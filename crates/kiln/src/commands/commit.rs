@@ -13,11 +13,11 @@ Examples:
 
 An instance is replaced when the last session in it ends: commit before that.
 
-What its volatile paths hold becomes part of the image, read-only: those paths are not volatile in it any more.
-/tmp, /var/tmp, /run and /dev/shm are never kept, secrets among them; nor are sockets, device files and extended
+What its volatile paths hold becomes part of the image, read-only: those paths are not volatile in it any more. \
+/tmp, /var/tmp, /run and /dev/shm are never kept, secrets among them; nor are sockets, device files and extended \
 attributes. The same state gives the same image.
 
-A spec uses it with `from = \"image:fixed\"`, and must say `allow_handmade = true` under [policy]: nobody can bake
+A spec uses it with `from = \"image:fixed\"`, and must say `allow_handmade = true` under [policy]: nobody can bake \
 such an image again.";
 
 /// The current state of an instance as a new image, marked as handmade

@@ -17,7 +17,7 @@ Examples:
 
   kiln export r-5d0c -o hello.kiln --secrets-to age1...     with its secrets, which only the owner of that key can open
 
-Without --secrets-to no secret is in the file. A release names versions, and the same value is the same version
+Without --secrets-to no secret is in the file. A release names versions, and the same value is the same version \
 everywhere: `kiln secret set` on the other machine is enough.";
 
 /// A release with all it needs, as one file

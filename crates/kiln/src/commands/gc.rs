@@ -14,10 +14,10 @@ Examples:
   kiln gc --keep 3 --older-than 168h --caches
   kiln gc --keep 3 --bytes 20GiB   only as many of those, the oldest first, as it takes to get down to that
 
-What serves, is warm, is under way, is pinned (`kiln pin`), or is what `kiln rollback` goes back to never goes. What a
-deploy left that came to nothing always does.
-Images that no release needs, as `kiln bake` leaves them, go an hour after they were baked: give --images-older-than
-for longer or at once. A dry run lists them. The host that runs is asked, as it alone knows what serves: `kiln serve`
+What serves, is warm, is under way, is pinned (`kiln pin`), or is what `kiln rollback` goes back to never goes. What a \
+deploy left that came to nothing always does. \
+Images that no release needs, as `kiln bake` leaves them, go an hour after they were baked: give --images-older-than \
+for longer or at once. A dry run lists them. The host that runs is asked, as it alone knows what serves: `kiln serve` \
 starts one.";
 
 /// Let old releases go, and what only they need: images, objects, packages, output of their instances

@@ -18,7 +18,7 @@ Examples:
   kiln import hello.kiln --identity key.txt        and its secrets, which were encrypted to that key
   kiln import hello.kiln --without-secrets         and leave them where they are
 
-Without a running host the state directory is worked on directly (--root, else the machine's): a host that does not start
+Without a running host the state directory is worked on directly (--root, else the machine's): a host that does not start \
 because a release is damaged starts again when that has been imported. One that is named and not there yet is made.";
 
 /// A release from a file that `kiln export` wrote; needs no network

@@ -31,12 +31,12 @@ pub(crate) struct Log {
 }
 
 const AFTER: &str = "\
-Each line of the log holds the hash of the line before. A line that is not what was appended keeps a control plane from
-starting: it cannot know what the host was doing. Whole lines that are missing at its end leave nothing behind that
-would tell. So keep the hash that `--verify` prints elsewhere: as long as nothing up to there is missing it is printed again,
-or stands in the line that was appended next. `--repair` takes nothing away: the damaged file stays beside the log
-under another name, the entries of all lines that can be read follow each other again, and the log says of each app that
-this was done, by whom, and what was wrong. It needs the state directory (--root) and no control plane that runs there;
+Each line of the log holds the hash of the line before. A line that is not what was appended keeps a control plane from \
+starting: it cannot know what the host was doing. Whole lines that are missing at its end leave nothing behind that \
+would tell. So keep the hash that `--verify` prints elsewhere: as long as nothing up to there is missing it is printed again, \
+or stands in the line that was appended next. `--repair` takes nothing away: the damaged file stays beside the log \
+under another name, the entries of all lines that can be read follow each other again, and the log says of each app that \
+this was done, by whom, and what was wrong. It needs the state directory (--root) and no control plane that runs there; \
 instances and edge may run on.";
 
 pub(crate) fn run(args: &Log, context: &Context) -> Result<(), Failure> {

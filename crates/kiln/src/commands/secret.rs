@@ -27,9 +27,9 @@ Examples:
   kiln secret list                         names, versions and the releases that need them; never values
   kiln secret rm API_KEY                   refused while a release that is kept needs it
 
-In kiln.toml, `secrets = [\"API_KEY\"]` gives a service the file /run/secrets/API_KEY, and
-`secrets = [{ name = \"API_KEY\", env = \"API_KEY\" }]` the environment variable as well. A new value is used by the
-next deploy; a rollback goes back to the value its release had. Without a running host the state directory is
+In kiln.toml, `secrets = [\"API_KEY\"]` gives a service the file /run/secrets/API_KEY, and \
+`secrets = [{ name = \"API_KEY\", env = \"API_KEY\" }]` the environment variable as well. A new value is used by the \
+next deploy; a rollback goes back to the value its release had. Without a running host the state directory is \
 worked on directly (--root, else the machine's).";
 
 /// Values that services need and nobody else may see: set, list, remove
