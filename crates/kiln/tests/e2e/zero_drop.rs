@@ -1,22 +1,25 @@
-//! Promise 4 on real instances: deploys, rollbacks, canaries, instance kills and renewals of the edge under load, with
-//! slow downloads and uploads beside it, and every one of them accounted for.
+//! Promise 4 on real instances: deploys, rollbacks, canaries, instance kills and renewals of the edge under load, with all
+//! kinds of clients at once: kept and new connections, HTTP/2, events, websockets, slow downloads and uploads. Every request
+//! and every stream is accounted for, and the test fails on one.
 //!
-//! Once round in CI; `KILN_SOAK_MINUTES=N` goes round as long as that, as `cargo xtask soak` has it.
+//! Once round in CI, which is two hundred cut-overs; `KILN_SOAK_MINUTES=N` goes round as long as that, as `cargo xtask soak`
+//! has it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex};
-use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use kiln_testkit::load::LoadHandle;
+use kiln_testkit::load::{
+    LoadFailure, LoadHandle, LoadReport, StreamKind, StreamPlan, StreamReport, Streams,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
-/// A download that takes a second (nginx gives the first second's worth at once), and uploads that are read whole before they are answered.
+/// Warm rollbacks to and fro, at the end of each round.
+const TO_AND_FRO: u32 = 200;
+
+/// A download that takes a second (nginx gives the first second's worth at once), and uploads that are read whole before they
+/// are answered.
 const SLOW: &str = "
         location = /slow.bin { limit_rate 20k; }
         location = /taken { return 200 \"taken\\n\"; }
@@ -28,97 +31,50 @@ const SLOW: &str = "
 ";
 const BYTES: usize = 40_000;
 
-/// Slow transfers, and whether any may begin now: what is under way at an instance that is killed is lost with it.
-#[derive(Default)]
-struct Transfers {
-    ended: AtomicBool,
-    are_held: Mutex<(bool, u32)>,
-    changed: Condvar,
-    done: AtomicU64,
-    failures: Mutex<Vec<String>>,
+/// Beside nginx a server that speaks websockets, and a route to it.
+const TALK: &str = "
+[image.talk]
+from     = \"debian:bookworm\"
+packages = [\"python3-aiohttp\"]
+files    = [{ src = \"talk.py\", dst = \"/srv/talk.py\" }]
+run      = [\"/usr/bin/python3\", \"/srv/talk.py\"]
+user     = \"nobody\"
+
+[service.talk]
+image     = \"talk\"
+port      = 8000
+instances = 2
+memory    = \"128MiB\"
+health    = { http = \"/talk/well\", interval = \"100ms\" }
+
+[route.talk]
+path    = \"/talk\"
+service = \"talk\"
+";
+const INSTANCES: usize = 4 + 2;
+
+fn project() -> Project {
+    let project = Project::example("hello");
+    project.edit("nginx.conf", "        index index.html;\n", &format!("        index index.html;\n{SLOW}"));
+    project.write("site/slow.bin", &"x".repeat(BYTES));
+    project.write("talk.py", include_str!("talk.py"));
+    project.append("kiln.toml", TALK);
+    project.edit("kiln.toml", "drain     = \"30s\"", "drain     = \"10s\"");
+    project
 }
 
-impl Transfers {
-    fn begin(&self) {
-        let may_not = |state: &mut (bool, u32)| state.0 && !self.ended.load(SeqCst);
-        let mut state = self.changed.wait_while(self.are_held.lock().unwrap(), may_not).unwrap();
-        state.1 += 1;
-    }
-
-    fn end(&self, outcome: Result<(), String>) {
-        self.are_held.lock().unwrap().1 -= 1;
-        self.changed.notify_all();
-        match outcome {
-            Ok(()) => drop(self.done.fetch_add(1, SeqCst)),
-            Err(what) => self.failures.lock().unwrap().push(what),
-        }
-    }
-
-    /// Does something while none is under way.
-    fn without<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.are_held.lock().unwrap().0 = true;
-        drop(self.changed.wait_while(self.are_held.lock().unwrap(), |state| state.1 > 0).unwrap());
-        let result = act();
-        self.are_held.lock().unwrap().0 = false;
-        self.changed.notify_all();
-        result
-    }
-
-    fn go_on<'a>(&'a self, scope: &'a Scope<'a, '_>, address: SocketAddr) {
-        for transfer in [download, download, upload, upload] {
-            scope.spawn(move || {
-                while !self.ended.load(SeqCst) {
-                    self.begin();
-                    self.end(transfer(address).map_err(|e| e.to_string()));
-                }
-            });
-        }
-    }
-
-    fn stop(&self) {
-        self.ended.store(true, SeqCst);
-        self.changed.notify_all();
-    }
-}
-
-fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    Ok(stream)
-}
-
-fn answer(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all)?;
-    let end = all.windows(4).position(|w| w == b"\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
-    if !all.starts_with(b"HTTP/1.1 200 ") {
-        let line = String::from_utf8_lossy(&all[..all.len().min(60)]).into_owned();
-        return Err(std::io::Error::other(line));
-    }
-    Ok(all.split_off(end + 4))
-}
-
-fn download(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = connect(address)?;
-    stream.write_all(b"GET /slow.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-    let got = answer(stream)?.len();
-    if got == BYTES { Ok(()) } else { Err(std::io::Error::other(format!("a download of {got} bytes"))) }
-}
-
-fn upload(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = connect(address)?;
-    let head =
-        format!("POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {BYTES}\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
-    // In pieces, at the pace at which the edge takes them, and with a look at the clock.
-    let begun = Instant::now();
-    for piece in 1..=20_u32 {
-        stream.write_all(&[b'x'; BYTES / 20])?;
-        while begun.elapsed() < Duration::from_millis(25) * piece {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-    if answer(stream)? == b"taken\n" { Ok(()) } else { Err(std::io::Error::other("another answer")) }
+/// Streams of about a second each, which is less than the drain: who has nothing that lasts longer wants none cut.
+fn streams(host: &TestHost) -> Streams {
+    let second = Duration::from_secs(1);
+    let kinds = vec![
+        StreamKind::Http2 { long: "/slow.bin".into(), bytes: BYTES, short: "/".into() },
+        StreamKind::Events { path: "/talk/events".into(), events: 20 },
+        StreamKind::Websocket { path: "/talk/echo".into(), messages: 20, pace: second / 20 },
+        StreamKind::Download { path: "/slow.bin".into(), bytes: BYTES },
+        StreamKind::Upload { path: "/upload".into(), bytes: BYTES, takes: second / 2 },
+    ];
+    let address = host.address.trim_start_matches("http://").parse().expect("an address");
+    Streams::start(StreamPlan { address, host: "a".into(), kinds, clients_of_each: 2 })
 }
 
 /// What goes on meanwhile.
@@ -126,7 +82,7 @@ struct Rounds<'a> {
     host: &'a TestHost,
     project: &'a Project,
     load: &'a LoadHandle,
-    transfers: &'a Transfers,
+    streams: &'a Streams,
     begun: Instant,
     releases: u32,
     cut_overs: u32,
@@ -135,12 +91,16 @@ struct Rounds<'a> {
 impl Rounds<'_> {
     fn one(&mut self) {
         self.deploy("\"blue-green\"");
-        self.kill(1);
+        self.kill(&["web"]);
         self.deploy("{ canary = [\"20%\", \"50%\"], hold = \"1s\", within = \"2s\", errors = \"50%\", slower = \"10000%\" }");
+        self.say("a rollback");
         self.rollback();
         self.renew_edge();
-        self.kill(2);
+        self.kill(&["web", "talk"]);
+        self.say("a rollback");
         self.rollback();
+        self.say(&format!("{TO_AND_FRO} rollbacks to and fro"));
+        (0..TO_AND_FRO).for_each(|_| self.rollback_under_load());
     }
 
     fn say(&self, what: &str) {
@@ -157,36 +117,45 @@ impl Rounds<'_> {
     }
 
     fn rollback(&mut self) {
-        self.say("a rollback");
         let output = self.host.kiln(&["rollback"]);
         assert!(output.status.success(), "the rollback failed:\n{}", said(&output));
         self.cut_overs += 1;
     }
 
-    fn instances(&self) -> Vec<(String, i32)> {
+    /// The next one follows when this one has been met by new requests.
+    fn rollback_under_load(&mut self) {
+        self.rollback();
+        let so_far = self.load.so_far().requests;
+        assert!(self.load.wait_for(so_far + 10, Duration::from_secs(60)), "the load goes on");
+    }
+
+    /// Those that serve: service, id and process.
+    fn instances(&self) -> Vec<(String, String, i32)> {
         let live = self.host.live();
         let all = self.host.json(&["instances"]);
         let of_live =
             all.as_array().unwrap().iter().filter(|i| i["release"] == live.as_str() && i["state"] == "ready");
-        let pair = |i: &serde_json::Value| {
-            (i["id"].as_str().unwrap().to_owned(), i["pid"].as_i64().unwrap_or(0) as i32)
-        };
-        of_live.map(pair).collect()
+        let text = |i: &serde_json::Value, name: &str| i[name].as_str().unwrap().to_owned();
+        let told = |i| (text(i, "service"), text(i, "id"), i["pid"].as_i64().unwrap_or(0) as i32);
+        of_live.map(told).collect()
     }
 
-    /// Some of the instances that serve are killed, and others take their place.
-    fn kill(&self, count: usize) {
-        self.say(&format!("{count} of the instances are killed"));
-        self.host.wait_until("all instances are well", || self.instances().len() == 4);
-        let victims: Vec<(String, i32)> = self.instances().into_iter().take(count).collect();
-        self.transfers.without(|| {
-            for (id, pid) in &victims {
+    /// One instance of each of these services is killed, and another takes its place. What is in flight there is lost with
+    /// it, so nothing that lasts is.
+    fn kill(&self, services: &[&str]) {
+        self.say(&format!("an instance of each of {services:?} is killed"));
+        self.host.wait_until("all instances are well", || self.instances().len() == INSTANCES);
+        let all = self.instances();
+        let of = |service: &&str| all.iter().find(|i| i.0 == *service).expect("an instance of it");
+        let victims: Vec<_> = services.iter().map(of).collect();
+        self.streams.without(|| {
+            for (_, id, pid) in &victims {
                 kill_process(Pid::from_raw(*pid).expect("a process"), Signal::KILL)
                     .unwrap_or_else(|e| panic!("{id}: {e}"));
             }
             self.host.wait_until("others are there", || {
                 let now = self.instances();
-                now.len() == 4 && victims.iter().all(|victim| !now.contains(victim))
+                now.len() == INSTANCES && victims.iter().all(|victim| !now.contains(victim))
             });
         });
     }
@@ -204,60 +173,54 @@ impl Rounds<'_> {
     }
 }
 
+/// Says how it went, which must be well.
+fn judge(report: &LoadReport, streams: &StreamReport, cut_overs: u32, took: Duration) {
+    println!(
+        "{} requests; streams: {streams}; through {cut_overs} cut-overs in {took:.0?}: {} failed; worst latency {:?}, p99 {:?}, \
+         of a stream's first byte {:?}",
+        report.requests,
+        report.failures.len() + streams.failures().len(),
+        report.max,
+        report.p99,
+        streams.slowest()
+    );
+    let requests = report.failures.first().map(|LoadFailure { at, what }| {
+        format!("{} of {} requests, the first at {at:.1?}: {what}", report.failures.len(), report.requests)
+    });
+    let lost: Vec<String> = requests.into_iter().chain(streams.losses()).collect();
+    assert!(lost.is_empty(), "dropped were:\n  {}", lost.join("\n  "));
+    let few = streams.by_kind.values().filter(|counts| counts.whole < 10).count();
+    assert!(
+        report.requests > 2_000 && streams.by_kind.len() == 5 && few == 0 && cut_overs >= TO_AND_FRO,
+        "{} requests and these streams through {cut_overs} cut-overs are too few: {streams}",
+        report.requests
+    );
+}
+
 #[test]
 fn nobody_is_dropped_by_real_instances() {
     let minutes = std::env::var("KILN_SOAK_MINUTES").ok().map(|n| n.parse().expect("a number of minutes"));
     let span = Duration::from_secs(60) * minutes.unwrap_or(0);
     let host = TestHost::start();
-    let project = Project::example("hello");
-    project.edit("nginx.conf", "        index index.html;\n", &format!("        index index.html;\n{SLOW}"));
-    project.write("site/slow.bin", &"x".repeat(BYTES));
-    project.edit("kiln.toml", "drain     = \"30s\"", "drain     = \"10s\"");
+    let project = project();
     host.deploy(&project);
-    let address = host.address.trim_start_matches("http://").parse().expect("an address");
-    let (load, transfers, begun) = (host.load(), Transfers::default(), Instant::now());
-    let mut cut_overs = 0;
-    std::thread::scope(|scope| {
-        transfers.go_on(scope, address);
-        let transfers = &transfers;
-        let mut rounds = Rounds {
-            host: &host,
-            project: &project,
-            load: &load,
-            transfers,
-            begun,
-            releases: 0,
-            cut_overs: 0,
-        };
-        let gone_round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            loop {
-                rounds.one();
-                if begun.elapsed() >= span {
-                    break;
-                }
-            }
-        }));
-        transfers.stop();
-        cut_overs = rounds.cut_overs;
-        if let Err(panic) = gone_round {
-            std::panic::resume_unwind(panic);
+    let (load, streams, begun) = (host.load(), streams(&host), Instant::now());
+    let mut rounds = Rounds {
+        host: &host,
+        project: &project,
+        load: &load,
+        streams: &streams,
+        begun,
+        releases: 0,
+        cut_overs: 0,
+    };
+    loop {
+        rounds.one();
+        if begun.elapsed() >= span {
+            break;
         }
-    });
-    let report = load.stop();
-    let (done, failures) = (transfers.done.load(SeqCst), transfers.failures.into_inner().unwrap());
-    println!(
-        "{} requests and {done} slow transfers through {cut_overs} cut-overs in {:.0?}: {} failed; worst latency {:?}, p99 {:?}",
-        report.requests,
-        begun.elapsed(),
-        report.failures.len() + failures.len(),
-        report.max,
-        report.p99
-    );
-    assert_eq!(report.failures, [], "of {} requests", report.requests);
-    assert_eq!(failures, Vec::<String>::new(), "of {done} transfers");
-    assert!(
-        report.requests > 2_000 && done >= 10 && cut_overs >= 5,
-        "{} {done} {cut_overs}",
-        report.requests
-    );
+    }
+    let cut_overs = rounds.cut_overs;
+    let streams = streams.stop();
+    judge(&load.stop(), &streams, cut_overs, begun.elapsed());
 }
