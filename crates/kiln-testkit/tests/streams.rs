@@ -36,13 +36,19 @@ fn service(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> SocketAd
 /// How it goes until some have ended.
 fn run(address: SocketAddr, kind: StreamKind) -> StreamReport {
     let plan = StreamPlan { address, host: "a".into(), kinds: vec![kind], clients_of_each: 1 };
-    let (streams, deadline) = (Streams::start(plan), Instant::now() + Duration::from_secs(20));
-    let ended = |report: StreamReport| report.whole() as usize + report.failures().len();
-    while ended(streams.so_far()) < 3 {
-        assert!(Instant::now() < deadline, "{:?}", streams.so_far());
-        thread::park_timeout(Duration::from_millis(5));
-    }
+    let streams = Streams::start(plan);
+    wait_for(&streams, 3);
     streams.stop()
+}
+
+/// Waits until so many have ended.
+fn wait_for(streams: &Streams, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = |report: StreamReport| report.whole() as usize + report.failures().len();
+    while ended(streams.so_far()) < count {
+        assert!(Instant::now() < deadline, "{:?}", streams.so_far());
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 fn assert_fails(address: SocketAddr, kind: StreamKind, seen: &str) {
@@ -196,11 +202,8 @@ fn nothing_is_under_way_while_there_is_to_be_none() {
     let kinds = vec![StreamKind::Upload { path: "/".into(), bytes: 10, takes: Duration::from_millis(30) }];
     let streams = Streams::start(StreamPlan { address, host: "a".into(), kinds, clients_of_each: 4 });
     let counts = || streams.so_far().by_kind.get("uploads").cloned().unwrap_or_default();
-    for _ in 0..10 {
-        let before = counts().whole;
-        while counts().whole < before + 4 {
-            thread::park_timeout(Duration::from_millis(1));
-        }
+    for round in 1..=10 {
+        wait_for(&streams, 4 * round);
         streams.without(|| {
             let (first, _) = (counts(), thread::park_timeout(Duration::from_millis(10)));
             assert_eq!(first.begun, first.whole);
