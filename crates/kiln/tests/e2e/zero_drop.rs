@@ -5,11 +5,10 @@
 //! Once round in CI, which is two hundred cut-overs; `KILN_SOAK_MINUTES=N` goes round as long as that, as `cargo xtask soak`
 //! has it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kiln_testkit::load::{
-    LoadFailure, LoadHandle, LoadReport, StreamKind, StreamPlan, StreamReport, Streams,
-};
+use kiln_testkit::load::{LoadHandle, LoadReport, StreamKind, StreamPlan, StreamReport, Streams};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{TestHost, said};
@@ -184,10 +183,7 @@ fn judge(report: &LoadReport, streams: &StreamReport, cut_overs: u32, took: Dura
         report.p99,
         streams.slowest()
     );
-    let requests = report.failures.first().map(|LoadFailure { at, what }| {
-        format!("{} of {} requests, the first at {at:.1?}: {what}", report.failures.len(), report.requests)
-    });
-    let lost: Vec<String> = requests.into_iter().chain(streams.losses()).collect();
+    let lost = [lost_requests(report), streams.losses()].concat();
     assert!(lost.is_empty(), "dropped were:\n  {}", lost.join("\n  "));
     let few = streams.by_kind.values().filter(|counts| counts.whole < 10).count();
     assert!(
@@ -195,6 +191,18 @@ fn judge(report: &LoadReport, streams: &StreamReport, cut_overs: u32, took: Dura
         "{} requests and these streams through {cut_overs} cut-overs are too few: {streams}",
         report.requests
     );
+}
+
+/// How many requests were lost in which way: one that no connection was free for says that the machine does not keep up, all
+/// others that Kiln has dropped them.
+fn lost_requests(report: &LoadReport) -> Vec<String> {
+    let mut ways = BTreeMap::<&str, Vec<Duration>>::new();
+    report.failures.iter().for_each(|failure| ways.entry(&failure.what).or_default().push(failure.at));
+    let all = report.requests;
+    let told = |(what, at): (&str, Vec<Duration>)| {
+        format!("{} of {all} requests, the first at {:.1?}: {what}", at.len(), at[0])
+    };
+    ways.into_iter().map(told).collect()
 }
 
 #[test]
