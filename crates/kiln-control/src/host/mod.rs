@@ -4,6 +4,7 @@ mod audit;
 mod board;
 mod busy;
 mod cancel;
+mod certificate_names;
 mod checks;
 mod commit;
 mod deploy;

@@ -4,16 +4,17 @@
 //! certificate is written down before anybody is shown it, and the one before is shown until then: nothing that goes
 //! wrong takes anybody's service away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use kiln_edge::{Certificate, Proof};
-use kiln_model::{Millis, Timestamp, Waiting};
+use kiln_model::{Millis, Release, Timestamp, Waiting};
 use kiln_store::Store;
 use serde::{Deserialize, Serialize};
 
+use super::certificate_names::Names;
 use super::driver::Driver;
 use super::processes::Processes;
 use crate::acme::{self, AccountKey, Authority, Challenge, ProofKind, Proofs};
@@ -76,30 +77,39 @@ pub(crate) struct Renewals {
     options: AcmeOptions,
     store: Store,
     attempts: Mutex<BTreeMap<String, Attempts>>,
+    names: Mutex<Names>,
 }
 
 impl Renewals {
     pub(crate) fn new(options: AcmeOptions, store: Store) -> Self {
-        Self { options, store, attempts: Mutex::default() }
+        Self { options, store, attempts: Mutex::default(), names: Mutex::default() }
     }
 
     /// Gets what is due, again and again, as long as the host runs.
     pub(crate) fn run(&self, driver: &Driver, processes: &Processes, clock: &dyn Clock) {
         while !driver.is_stopped() {
-            let names = wanted(&lock(&driver.core));
-            lock(&self.attempts).retain(|name, _| names.contains(name));
-            for name in &names {
+            let names = Names::of(&serving(&lock(&driver.core)), &processes.names_of_certificates());
+            let to_get: Vec<String> = names.to_get().map(str::to_owned).collect();
+            lock(&self.attempts).retain(|name, _| to_get.contains(name));
+            *lock(&self.names) = names;
+            for name in &to_get {
                 if !driver.is_stopped() && self.is_due(name, clock.now()) {
                     let obtained = self.obtain(name, &Shown { driver, processes });
                     if let Err(why) = &obtained {
                         processes.complain(&format!("no certificate was got for {name}: {why}"));
                     }
                     self.note(name, obtained, clock.now());
+                    // The orders behind it may take long to fail.
+                    self.show(&to_get, processes);
                 }
             }
-            processes.show_automatic(names.iter().filter_map(|name| self.kept(name)).collect());
+            self.show(&to_get, processes);
             driver.pause_for(LOOK);
         }
+    }
+
+    fn show(&self, names: &[String], processes: &Processes) {
+        processes.show_automatic(names.iter().filter_map(|name| self.kept(name)).collect());
     }
 
     /// What is waited for, for people.
@@ -115,14 +125,15 @@ impl Renewals {
 
     /// What people should know: what cannot be got, and why.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let attempts = lock(&self.attempts);
+        let (attempts, names) = (lock(&self.attempts), lock(&self.names));
         let warning = |(name, a): (&String, &Attempts)| {
-            format!(
+            let words = format!(
                 "no certificate can be got for {name} since {} ({} failures): {}",
                 a.since, a.failures, a.why
-            )
+            );
+            if names.is_preview(name) { words + OF_A_PREVIEW } else { words }
         };
-        attempts.iter().map(warning).collect()
+        attempts.iter().map(warning).chain(names.doubts()).collect()
     }
 
     fn is_due(&self, name: &str, now: Timestamp) -> bool {
@@ -180,20 +191,21 @@ impl Renewals {
     }
 }
 
+/// What can be done about a preview that has no certificate.
+const OF_A_PREVIEW: &str = "; it is a host of previews, which a canary has with `preview = true`: let the name lead here, or ask \
+                            with the header field X-Kiln-Preview and leave it";
+
 fn document(name: &str) -> String {
     format!("certificate-{name}")
 }
 
-/// The hosts that releases which serve are asked for by, and want certificates for.
-fn wanted(core: &Core) -> BTreeSet<String> {
+/// The releases that serve.
+fn serving(core: &Core) -> Vec<Release> {
     let serving = core.apps().values().flat_map(|state| match &state.traffic {
         kiln_model::Traffic::Shifting { from, to, .. } => vec![from, to],
         traffic => traffic.live().into_iter().collect(),
     });
-    let releases = serving.filter_map(|id| core.release(id)).filter(|release| release.automatic_tls);
-    let hosts = releases.flat_map(|release| release.routes.values().filter_map(|route| route.host.as_ref()));
-    // A name for all names below it takes a proof in the DNS.
-    hosts.map(|host| host.as_str().to_owned()).filter(|host| !host.starts_with("*.")).collect()
+    serving.filter_map(|id| core.release(id)).cloned().collect()
 }
 
 /// Proofs, shown by the edge.

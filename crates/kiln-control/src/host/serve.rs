@@ -119,7 +119,7 @@ impl LocalHost {
         drop(core);
         let state = apps.get(&release.app).cloned().unwrap_or_default();
         release.works_with(schema.or(state.schema)).map_err(|e| refused(Refusal::Schema(e)))?;
-        let mut doubts = preflight::certificates::doubts(&release.certificates);
+        let mut doubts = preflight::certificates::doubts(release, self.processes.names_of_certificates());
         doubts.extend(preflight::needs::doubts(release));
         doubts.extend(self.processes.doubt(release));
         if state.traffic.live() != Some(&release.id()) {

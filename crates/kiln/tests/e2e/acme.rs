@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::host::{TestHost, free, said};
 use crate::project::Project;
 
-/// Says of every name that it is this machine.
+/// Says of every name that it is this machine, but of `preview.nowhere` and what follows, of which it knows nothing.
 struct Names {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
@@ -51,9 +51,11 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         end += usize::from(query[end]) + 1;
     }
     let question = query.get(12..end + 5)?;
-    let is_a = question[question.len() - 4..question.len() - 2] == [0, 1];
+    let is_known = !question.starts_with(b"\x07preview\x07nowhere");
+    let is_a = question[question.len() - 4..question.len() - 2] == [0, 1] && is_known;
     let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    let outcome = if is_known { 0x80 } else { 0x83 };
+    answer.extend([0x81, outcome, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
     answer.extend(question);
     if is_a {
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
@@ -247,4 +249,50 @@ fn certificates_are_got_renewed_and_never_lost() {
     assert!(status.lines().any(|line| line.starts_with(&format!("warning: {why}"))), "{status}");
     let log = std::fs::read_to_string(host.root.path().join("run/edge.log")).unwrap();
     assert!(log.contains("no certificate was got for three.example.com: "), "{log}");
+}
+
+#[test]
+fn previews_get_certificates_of_their_own_and_hurt_nobody_that_do_not() {
+    let mut host = TestHost::start();
+    let address: SocketAddr = host.address.trim_start_matches("http://").parse().unwrap();
+    let https = free();
+    let pebble = Pebble::start(address.port(), https.port(), 3600);
+    let (url, roots, listen) = (pebble.url(), pebble.roots(), https.to_string());
+    host.leave_control();
+    host.restart_control_with(&["--listen-tls", &listen, "--acme", &url, "--acme-roots", &roots]);
+    let project = Project::example("hello");
+    let routes = ["nowhere", "zoo"]
+        .map(|name| format!("[route.{name}]\nhost = \"{name}.example.com\"\nservice = \"web\"\n\n"))
+        .concat();
+    let wild = "[route.all]\nhost = \"*.example.org\"\nservice = \"web\"\n\n";
+    let routes = format!("{routes}{wild}[tls]\nautomatic = true\n\n[deploy]");
+    project.edit("kiln.toml", "[route.web]\nservice = \"web\"\n\n[deploy]", &routes);
+    let canary = "strategy  = { canary = [\"50%\"], hold = \"1s\", preview = true }";
+    project.edit("kiln.toml", "strategy  = \"blue-green\"", canary);
+
+    // A name for all names below it is doubtful from the beginning, and stays so.
+    let doubt = "`[tls] automatic` gets no certificate for *.example.org: ";
+    let warns =
+        |text: &str, of: &str| text.lines().any(|line| line.contains("warning: ") && line.contains(of));
+    let planned = said(&host.kiln(&["plan", project.dir()]));
+    assert!(warns(&planned, doubt), "{planned}");
+    let deployed = said(&host.kiln(&["deploy", project.dir()]));
+    assert!(warns(&deployed, doubt), "{deployed}");
+    for name in ["nowhere.example.com", "zoo.example.com", "preview.zoo.example.com"] {
+        host.wait_until(name, || shown(https, name).is_some());
+    }
+    host.wait_until("it is said what cannot be got", || {
+        let status = said(&host.kiln(&["status"]));
+        warns(&status, "no certificate can be got for preview.nowhere.example.com") && warns(&status, doubt)
+    });
+    let status = said(&host.kiln(&["status"]));
+    assert!(warns(&status, "or ask with the header field X-Kiln-Preview"), "{status}");
+    assert!(
+        status.contains("the next attempt at a certificate for preview.nowhere.example.com, after"),
+        "{status}"
+    );
+    assert!(
+        !status.contains("certificate for zoo") && !status.contains("certificate for nowhere"),
+        "{status}"
+    );
 }

@@ -6,6 +6,7 @@ mod keeper;
 mod missing;
 mod program;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,8 +26,8 @@ use crate::shelf::time_of_day;
 use crate::sync::lock;
 use crate::world::Trouble;
 pub use edge::EdgeOptions;
-pub(super) use edge::inspect as inspect_certificate;
 use edge::{EdgeProcess, LiveEdge};
+pub(super) use edge::{inspect as inspect_certificate, names as names_of_certificate};
 use keeper::KeeperProcess;
 use missing::Missing;
 
@@ -109,6 +110,11 @@ impl Processes {
     /// Shows certificates that the host got itself; what does not reach the edge now does with the next look.
     pub(crate) fn show_automatic(&self, certificates: Vec<kiln_edge::Certificate>) {
         let _ = self.edge.show_automatic(certificates);
+    }
+
+    /// What the certificates are for that are files of this host, as the table in force names them.
+    pub(crate) fn names_of_certificates(&self) -> BTreeSet<String> {
+        self.edge.names_of_certificates()
     }
 
     /// What people should know: of a process that is missing, and of the certificates that clients are shown.

@@ -3,7 +3,7 @@
 //! One that has expired is shown all the same. Whether that matters is the client's to say: some do not look, some ask
 //! their user, and to all others a closed door would say less than the certificate does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -86,6 +86,14 @@ impl Shelf {
         look
     }
 
+    /// What these are for, as they are shown.
+    pub(super) fn names(&mut self, wanted: &[CertificatePaths]) -> BTreeSet<String> {
+        // One that cannot be used now is what it was before.
+        wanted.iter().for_each(|paths| drop(self.read(paths)));
+        let good = wanted.iter().filter_map(|paths| self.good.get(paths));
+        good.flat_map(|good| good.details.names.iter().cloned()).collect()
+    }
+
     /// Takes account of what stands in the files now.
     fn read(&mut self, paths: &CertificatePaths) -> Result<(), String> {
         let certificate = text(paths)?;
@@ -96,6 +104,11 @@ impl Shelf {
         }
         Ok(())
     }
+}
+
+/// What the certificate is for that a spec names; nothing if it cannot be used.
+pub(in crate::host) fn names(paths: &CertificatePaths) -> Vec<String> {
+    text(paths).and_then(|certificate| certificate.inspect()).map_or_else(|_| Vec::new(), |of| of.names)
 }
 
 /// What people should know of a certificate that a spec names, if anything.

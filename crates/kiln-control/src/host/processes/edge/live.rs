@@ -89,6 +89,12 @@ impl EdgeProcess {
         lock(&self.warnings).clone()
     }
 
+    /// What the certificates are for that the table in force names.
+    pub(crate) fn names_of_certificates(&self) -> BTreeSet<String> {
+        let Held { certificates, table, .. } = &mut *lock(&self.held);
+        table.as_ref().map_or_else(BTreeSet::new, |table| certificates.names(&table.certificates))
+    }
+
     /// Shows these to clients, beside those that tables name.
     pub(crate) fn show_automatic(&self, certificates: Vec<Certificate>) -> Result<(), Trouble> {
         *lock(&self.automatic) = certificates;

@@ -29,7 +29,7 @@ use crate::sync::lock;
 use crate::world::Trouble;
 use access_log::AccessLog;
 use certificates::Shelf;
-pub(in crate::host) use certificates::inspect;
+pub(in crate::host) use certificates::{inspect, names};
 use command::EdgeCommand;
 pub use command::EdgeOptions;
 pub(super) use live::LiveEdge;
