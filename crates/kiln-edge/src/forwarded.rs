@@ -6,17 +6,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
-use hyper::header::FORWARDED;
+use hyper::header::{FORWARDED, HeaderValue};
 
 use crate::trust::Trust;
 
 /// What one proxy says of who asked it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Element {
+pub struct Element {
     /// Who asked: an address, or a word for somebody who is not to be known.
-    pub(crate) node: Option<String>,
-    pub(crate) proto: Option<String>,
-    pub(crate) host: Option<String>,
+    pub node: Option<String>,
+    /// How.
+    pub proto: Option<String>,
+    /// For which host.
+    pub host: Option<String>,
 }
 
 impl Element {
@@ -35,15 +37,20 @@ impl Element {
     }
 
     /// The address of who asked, if it says one.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
+    pub fn address(&self) -> Option<IpAddr> {
         address(self.node.as_deref()?)
     }
 }
 
 /// What proxies say, the last one first.
 pub(crate) fn elements(headers: &HeaderMap) -> Vec<Element> {
-    let lines: Vec<&str> = headers.get_all(FORWARDED).iter().filter_map(|v| v.to_str().ok()).collect();
-    lines.into_iter().rev().flat_map(|line| from_the_end(line, b',')).map(Element::of).collect()
+    let lines: Vec<&[u8]> = headers.get_all(FORWARDED).iter().map(HeaderValue::as_bytes).collect();
+    lines.into_iter().rev().flat_map(of_line).collect()
+}
+
+/// What proxies say in one line, the last one first. What is no text in front takes nothing from what is behind it.
+pub fn of_line(line: &[u8]) -> Vec<Element> {
+    from_the_end(&String::from_utf8_lossy(line), b',').into_iter().map(Element::of).collect()
 }
 
 /// What `elements` say of the request of the client: what the proxy says that it asked, else the nearest one behind that
@@ -112,7 +119,8 @@ mod tests {
 
     fn read(lines: &[&str]) -> Vec<Element> {
         let mut headers = HeaderMap::new();
-        headers.extend(lines.iter().map(|line| (FORWARDED, line.parse().unwrap())));
+        headers
+            .extend(lines.iter().map(|line| (FORWARDED, HeaderValue::from_bytes(line.as_bytes()).unwrap())));
         elements(&headers)
     }
 
@@ -138,8 +146,15 @@ mod tests {
     #[test]
     fn nothing_in_front_changes_what_stands_behind() {
         let own = "for=192.0.2.9;proto=https;host=\"a.com\"";
-        for lie in ["for=\"", "for=6.6.6.6;x=\"", "\"", "for=\"6.6.6.6\\\"", ";;=", "for=6.6.6.6;host=\"x\\"]
-        {
+        for lie in [
+            "for=\"",
+            "for=6.6.6.6;x=\"",
+            "\"",
+            "for=\"6.6.6.6\\\"",
+            ";;=",
+            "for=6.6.6.6;host=\"x\\",
+            "for=\u{e9}",
+        ] {
             assert_eq!(read(&[&format!("{lie}, {own}")])[0], element("192.0.2.9", "https", "a.com"), "{lie}");
         }
         let mut numbers = Numbers::from(7);

@@ -16,8 +16,10 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// How a request was carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
+pub enum Scheme {
+    /// Without TLS.
     Http,
+    /// With it.
     Https,
 }
 
@@ -31,7 +33,7 @@ impl Scheme {
 }
 
 /// The other end of a connection.
-pub(crate) struct Peer {
+pub struct Peer {
     pub(crate) ip: IpAddr,
     /// The same as text, made once.
     text: HeaderValue,
@@ -42,13 +44,16 @@ pub(crate) struct Peer {
 
 /// The client a request came from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
-    pub(crate) ip: IpAddr,
-    pub(crate) scheme: Scheme,
+pub struct Origin {
+    /// Its address.
+    pub ip: IpAddr,
+    /// How it asked.
+    pub scheme: Scheme,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, scheme: Scheme, trust: &Trust) -> Self {
+    /// Whoever is at `address`; `trust` says whether it is believed.
+    pub fn new(address: SocketAddr, scheme: Scheme, trust: &Trust) -> Self {
         let ip = address.ip().to_canonical();
         let text = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         Self { ip, text, is_trusted: trust.covers(ip), scheme }
@@ -104,7 +109,7 @@ impl Peer {
     }
 
     /// Where a request with these fields came from.
-    pub(crate) fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
+    pub fn origin(&self, headers: &HeaderMap, trust: &Trust) -> Origin {
         if self.is_trusted {
             self.believe(&Said::by(headers, trust), trust)
         } else {
@@ -207,11 +212,15 @@ fn node(element: &Element) -> String {
     element.address().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string())
 }
 
-/// The elements of a comma-separated field, the last one first.
+/// The elements of a comma-separated field, the last one first. One that is no text takes nothing from the others.
 fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    let elements = lines.flat_map(|line| line.split(',')).map(|e| e.trim().to_owned());
-    let mut elements: Vec<String> = elements.filter(|e| !e.is_empty()).collect();
+    let lines = headers.get_all(name).iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let text = |element: &[u8]| {
+        let text = std::str::from_utf8(element).ok().filter(|text| text.is_ascii());
+        text.unwrap_or("unknown").to_owned()
+    };
+    let mut elements: Vec<String> = elements.filter(|e| !e.is_empty()).map(text).collect();
     elements.reverse();
     elements
 }
@@ -223,7 +232,7 @@ mod tests {
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
@@ -348,6 +357,19 @@ mod tests {
             ("proto=https", &[("x-forwarded-for", "unknown"), ("x-forwarded-proto", "https")]),
         ] {
             assert_eq!(outcome(&[("forwarded", said)]), outcome(same), "{said}");
+        }
+    }
+
+    /// A proxy appends to what its client has written, whatever that is.
+    #[test]
+    fn what_is_no_text_hides_nobody() {
+        for fields in [
+            &[("x-forwarded-for", "\u{e9}, 192.0.2.9"), ("x-forwarded-proto", "\u{e9}, https")][..],
+            &[("forwarded", "for=\u{e9}, for=192.0.2.9;proto=https")],
+        ] {
+            let (ip, scheme, headers) = introduced("10.0.0.1", fields);
+            assert_eq!((ip.as_str(), scheme), ("192.0.2.9", "https"), "{fields:?}");
+            assert_eq!(headers["x-forwarded-for"], "unknown, 192.0.2.9, 10.0.0.1");
         }
     }
 
