@@ -40,12 +40,12 @@ pub(crate) fn id(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The id of the trace in a field that is sound.
-pub(crate) fn traced(traceparent: &str) -> Option<String> {
+pub fn traced(traceparent: &str) -> Option<String> {
     traceparent.get(3..35).map(str::to_owned)
 }
 
 /// `VERSION-TRACE-PARENT-FLAGS` in lower-case hex; later versions may say more after that.
-pub(crate) fn is_traceparent(text: &[u8]) -> bool {
+pub fn is_traceparent(text: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     let id = |part: &[u8]| hex(part) && part.iter().any(|c| *c != b'0');
     if text.len() < 55 || text[2] != b'-' || text[35] != b'-' || text[52] != b'-' {
