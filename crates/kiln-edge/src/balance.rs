@@ -10,7 +10,7 @@ use kiln_model::{Audience, Circuit, HttpsRule, InstanceId};
 
 use crate::counts::Tally;
 use crate::inside::Caller;
-use crate::metrics::Meter;
+use crate::metrics::{Meter, TcpMeter};
 use crate::origin::Scheme;
 use crate::random::Random;
 use crate::router::RouteIndex;
@@ -67,8 +67,8 @@ pub(crate) struct Answerable {
 pub(crate) enum NoPick {
     /// No route takes it.
     NoRoute,
-    /// Its route takes it only over HTTPS.
-    OnlyHttps,
+    /// Its route takes it only over HTTPS; the first of its targets, if there is one, would have answered.
+    OnlyHttps(Option<Answerable>),
     /// It is to wait for another table, so long at most; the first of its targets, if there is one, answers for it.
     Held(Duration, Option<Answerable>),
     /// Its route has no target with a share.
@@ -132,10 +132,10 @@ impl Balance {
 
     fn on(&self, route: RouteIndex, ask: &Ask<'_>, is_forced: bool) -> Result<Pick, NoPick> {
         let Kind { targets, https, audience, hold } = self.table.kind(route);
-        if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
-            return Err(NoPick::OnlyHttps);
-        }
         let meters = self.table.meters(route);
+        if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
+            return Err(NoPick::OnlyHttps(self.first(targets, meters)));
+        }
         if let Some(wait) = hold {
             return Err(NoPick::Held(wait.duration(), self.first(targets, meters)));
         }
@@ -192,6 +192,12 @@ impl Balance {
             return Err(NoPick::Held(wait.duration(), None));
         }
         self.among(&self.table.tcp[route].targets, &[], &self.tcp_shares[route], tried, random)
+    }
+
+    /// Where connections to `port` are counted that go to this fleet, or to none.
+    pub(crate) fn tcp_meter(&self, port: u16, tally: Option<&Arc<Tally>>) -> Option<Arc<TcpMeter>> {
+        let route = self.table.tcp.iter().find(|r| r.port == port)?;
+        route.meter(tally, &self.table.fleets).cloned()
     }
 
     /// Chooses for a request from inside an instance.

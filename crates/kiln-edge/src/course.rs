@@ -238,7 +238,12 @@ impl Course {
                 Ok(Placed::At(pick.upstream))
             }
             Err(NoPick::NoRoute) => Err(Refusal::NoRoute),
-            Err(NoPick::OnlyHttps) => Err(Refusal::OnlyHttps),
+            Err(NoPick::OnlyHttps(first)) => {
+                if let Some(Answerable { tally, meter }) = first {
+                    self.is_meant_for(&tally, meter);
+                }
+                Err(Refusal::OnlyHttps)
+            }
             Err(NoPick::Held(at_most, first)) => {
                 let tally = first.map(|Answerable { tally, meter }| {
                     self.is_meant_for(&tally, meter);

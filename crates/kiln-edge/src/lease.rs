@@ -34,7 +34,7 @@ impl Place {
         let cause = match self.flight.tally().is_gone() {
             true => Refusal::Retired.cause(),
             false => {
-                self.reply.worker.registry.flaws.count(Flaw::BrokenOff);
+                self.reply.spoilt(Flaw::BrokenOff);
                 Flaw::BrokenOff.as_str()
             }
         };
@@ -104,7 +104,7 @@ impl Reply {
 
     /// The edge answers it itself, for this reason.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
-        self.worker.registry.causes.count(refusal);
+        self.count(refusal);
         self.answered();
         self.account.status = refusal.status().as_u16();
         if let Some(story) = &mut self.account.story {
@@ -112,11 +112,27 @@ impl Reply {
         }
     }
 
+    /// Counts why it has no answer, with the route and fleet it was meant for if they are known.
+    fn count(&self, refusal: Refusal) {
+        self.worker.registry.causes.count(refusal);
+        if let Some(meter) = &self.account.meter {
+            meter.refused(refusal);
+        }
+    }
+
+    /// Counts what is wrong with its answer.
+    fn spoilt(&self, flaw: Flaw) {
+        self.worker.registry.flaws.count(flaw);
+        if let Some(meter) = &self.account.meter {
+            meter.spoilt(flaw);
+        }
+    }
+
     /// It ends before it has come to its end, and nobody has said why.
     fn is_left(&mut self) {
         let cause = self.who_left();
         if self.account.stage == Stage::Waits {
-            self.worker.registry.causes.count(cause);
+            self.count(cause);
         }
         if let Some(story) = &mut self.account.story {
             story.cause = Some(cause.cause());
@@ -187,7 +203,7 @@ impl<L: Line> Lease<L> {
 
     /// More followed than the answer promised; nobody is to get that.
     pub(crate) fn was_overlong(&mut self) {
-        self.place.reply.worker.registry.flaws.count(Flaw::Overlong);
+        self.place.reply.spoilt(Flaw::Overlong);
     }
 
     /// The instance broke off in the middle of its answer, or is made to.

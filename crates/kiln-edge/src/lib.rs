@@ -15,7 +15,7 @@
 //! | `course`, `inbound`, `forward`, `hygiene`, `trace`, `body`, `lease`, `cut`, `tunnel`, `refusal`, `unread`, `deadline` | one request and its answer |
 //! | `express`, `buffers` | the same for ordinary requests of HTTP/1.1, without hyper, and the half of those of HTTP/2 |
 //! | `upstream`, `upstream_io`, `connect`, `stock`, `dial` | connections to instances |
-//! | `pump`, `websocket`, `tcp` | streams that are not HTTP, or not any more |
+//! | `pump`, `websocket`, `tcp`, `counted` | streams that are not HTTP, or not any more |
 //! | `inside`, `store` | what comes from inside instances, and where it leads |
 //! | `counts`, `account`, `metrics` | what is in flight, and what is told of it |
 
@@ -32,6 +32,7 @@ mod config;
 mod confine;
 mod connect;
 mod connection;
+mod counted;
 mod counts;
 mod course;
 mod cut;

@@ -5,12 +5,13 @@
 
 mod by_cause;
 mod stores;
+mod tcp;
 mod tls;
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kiln_model::{FleetCount, FleetId, ReleaseId};
@@ -19,6 +20,8 @@ use crate::counts::{Tally, Totals};
 use crate::refusal::Refusal;
 pub(crate) use by_cause::{ByCause, Cause, Flaw, Reason};
 use stores::Stores;
+use tcp::TcpFigures;
+pub(crate) use tcp::{OpenConnection, TcpMeter};
 use tls::TlsFigures;
 
 /// Upper bounds of the buckets of durations, in microseconds.
@@ -37,6 +40,15 @@ pub(crate) struct Meter {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
     bytes: AtomicU64,
+    /// What went wrong; most routes never have anything.
+    drops: OnceLock<Box<Drops>>,
+}
+
+/// What went wrong at one route and fleet.
+#[derive(Debug, Default)]
+struct Drops {
+    refused: Causes,
+    spoilt: ByCause<Flaw>,
 }
 
 impl Meter {
@@ -48,7 +60,18 @@ impl Meter {
             buckets: Default::default(),
             micros: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            drops: OnceLock::new(),
         })
+    }
+
+    /// Counts a request that no instance answered.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.drops.get_or_init(Box::default).refused.count(refusal);
+    }
+
+    /// Counts an answer that was not what it promised.
+    pub(crate) fn spoilt(&self, flaw: Flaw) {
+        self.drops.get_or_init(Box::default).spoilt.count(flaw);
     }
 
     /// Counts a request that has ended.
@@ -72,6 +95,12 @@ impl Causes {
             self.0[at].fetch_add(1, Relaxed);
         }
     }
+
+    /// Those of which there are any.
+    fn counted(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = Refusal::CAUSES.iter().zip(&self.0).map(|(cause, count)| (*cause, count.load(Relaxed)));
+        all.filter(|(_, count)| *count > 0)
+    }
 }
 
 /// Meters by fleet, then by place.
@@ -87,6 +116,7 @@ pub(crate) struct Registry {
     pub(crate) causes: Causes,
     pub(crate) tls: TlsFigures,
     pub(crate) stores: Stores,
+    pub(crate) tcp: TcpFigures,
     /// Connections of clients.
     pub(crate) turned_away: ByCause<Reason>,
     /// Answers of instances.
@@ -117,6 +147,7 @@ impl Registry {
         // All of a fleet have one tally.
         let is_there = |meter: &Arc<Meter>| !meter.tally.is_gone();
         self.all().retain(|_, of_fleet| of_fleet.values().next().is_some_and(is_there));
+        self.tcp.forget_gone();
     }
 
     /// All figures, in Prometheus's text format.
@@ -127,6 +158,8 @@ impl Registry {
         let mut text = String::new();
         requests(&mut text, &all);
         durations(&mut text, &all);
+        drops(&mut text, &all);
+        self.tcp.text(&mut text);
         fleets(&mut text, &self.fleets().clone());
         self.whole(&mut text, totals);
         let (turned_away, flaws) = ("kiln_edge_refused_connections_total", "kiln_edge_spoilt_answers_total");
@@ -224,6 +257,22 @@ fn durations(text: &mut String, all: &[Arc<Meter>]) {
         let seconds = meter.micros.load(Relaxed) as f64 / 1e6;
         let _ = writeln!(text, "{name}_sum{{{}}} {seconds}", meter.labels);
         line(text, &format!("{name}_count"), &meter.labels, sum);
+    }
+}
+
+/// Series begin with the first drop: there are more causes than most routes ever have drops.
+fn drops(text: &mut String, all: &[Arc<Meter>]) {
+    let dropped: Vec<_> = all.iter().filter_map(|meter| Some((&meter.labels, meter.drops.get()?))).collect();
+    let cause = |labels: &str, cause: &str| format!("{labels},cause=\"{cause}\"");
+    let name = "kiln_refused_requests_total";
+    family(text, name, "counter", "Requests that no instance answered, by cause.");
+    for (labels, drops) in &dropped {
+        drops.refused.counted().for_each(|(why, count)| line(text, name, &cause(labels, why), count));
+    }
+    let name = "kiln_spoilt_answers_total";
+    family(text, name, "counter", "Answers that broke off, or went on beyond their end.");
+    for (labels, drops) in &dropped {
+        drops.spoilt.counted().for_each(|(why, count)| line(text, name, &cause(labels, why), count));
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_model::{
     Audience, Circuit, EdgeCounts, EdgeFleet, EdgeNeed, EdgeRoute, FleetId, HttpsRule, InstanceId, Millis,
-    NeedName, Protocol, ReleaseId, RouteTable, Target,
+    NeedName, Protocol, ReleaseId, RouteTable, Target, TcpRoute,
 };
 use tokio::sync::Notify;
 
 use crate::counts::Tally;
-use crate::metrics::{Meter, Registry};
+use crate::metrics::{Meter, Registry, TcpMeter};
 use crate::router::{RouteIndex, Router};
 use crate::told::Told;
 use crate::visitor::Canary;
@@ -51,6 +51,8 @@ pub(crate) struct TcpPort {
     pub(crate) port: u16,
     pub(crate) targets: Targets,
     pub(crate) hold: Option<Millis>,
+    /// Where connections are counted: in the order of the targets, or the only one if there are none.
+    meters: Vec<Arc<TcpMeter>>,
 }
 
 /// One fleet of a table.
@@ -106,8 +108,7 @@ impl Table {
         };
         let kinds = table.routes.iter().map(kind).collect();
         let tcp = table.tcp.iter();
-        let tcp =
-            tcp.map(|r| TcpPort { port: r.port, targets: with_share(&r.targets), hold: r.hold }).collect();
+        let tcp = tcp.map(|r| TcpPort::new(r, with_share(&r.targets), &fleets, registry)).collect();
         for (at, caller) in table.fleets.iter().enumerate() {
             let lead = |(name, need): (&NeedName, &EdgeNeed)| {
                 let lead = match need {
@@ -197,6 +198,25 @@ impl Fleet {
             callers: fleet.callers.clone(),
             needs: HashMap::new(),
         }
+    }
+}
+
+impl TcpPort {
+    fn new(route: &TcpRoute, targets: Targets, fleets: &[Fleet], registry: &Registry) -> Self {
+        let at = |fleet| registry.tcp.at(route.port, &route.service, fleet);
+        let of = |(fleet, _): &(FleetIndex, u32)| {
+            let Fleet { tally, release, .. } = &fleets[*fleet];
+            at(Some((tally, release.as_ref())))
+        };
+        let meters = if targets.is_empty() { vec![at(None)] } else { targets.iter().map(of).collect() };
+        Self { port: route.port, targets, hold: route.hold, meters }
+    }
+
+    /// Where connections are counted that go to the fleet that `tally` counts; those that go to none at the first.
+    pub(crate) fn meter(&self, tally: Option<&Arc<Tally>>, fleets: &[Fleet]) -> Option<&Arc<TcpMeter>> {
+        let is_there =
+            |(fleet, _): &(FleetIndex, u32)| tally.is_some_and(|t| Arc::ptr_eq(t, &fleets[*fleet].tally));
+        self.meters.get(self.targets.iter().position(is_there).unwrap_or(0))
     }
 }
 

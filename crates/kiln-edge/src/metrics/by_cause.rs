@@ -31,6 +31,12 @@ impl<C: Cause> ByCause<C> {
         }
     }
 
+    /// Those of which there are any.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = C::ALL.iter().zip(&self.0).map(|(cause, count)| (cause.as_str(), count.load(Relaxed)));
+        all.filter(|(_, count)| *count > 0)
+    }
+
     pub(super) fn text(&self, text: &mut String, name: &str, help: &str) {
         family(text, name, "counter", help);
         for (cause, count) in C::ALL.iter().zip(&self.0) {

@@ -25,6 +25,13 @@ fn get_from(treat: impl Fn(&mut crate::wire::Client) + Send + Sync + 'static) ->
 fn is_counted_as(edge: &Edge, cause: &str) {
     edge.tells(&format!("kiln_edge_refused_requests_total{{cause=\"{cause}\"}} 1"));
     edge.tells("kiln_edge_failed_requests_total 1");
+    at_its_route(edge, "kiln_refused_requests_total", cause, 1);
+}
+
+/// What is counted by cause at the only route.
+fn at_its_route(edge: &Edge, name: &str, cause: &str, count: u64) {
+    let labels = "app=\"hello\",service=\"web\",release=\"\",generation=\"1\",route=\"*/\"";
+    edge.tells(&format!("{name}{{{labels},cause=\"{cause}\"}} {count}"));
 }
 
 fn write(connection: &mut crate::wire::Client, bytes: &str) {
@@ -152,6 +159,7 @@ fn one_that_stops_in_the_middle_of_the_body() {
         let count = edge.drained();
         assert_eq!((count.served, count.failed), (1, 1));
         edge.tells("kiln_edge_spoilt_answers_total{cause=\"broken_off\"} 1");
+        at_its_route(&edge, "kiln_spoilt_answers_total", "broken_off", 1);
     }
 }
 
@@ -185,6 +193,7 @@ fn one_that_sends_more_than_it_promised() {
         assert_eq!((answer.status(), answer.text()), (200, "whole"), "request {n}");
     }
     edge.tells("kiln_edge_spoilt_answers_total{cause=\"overlong\"} 10");
+    at_its_route(&edge, "kiln_spoilt_answers_total", "overlong", 10);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod harness;
 mod inside;
 mod instance;
 mod observed;
+mod ports;
 mod process;
 mod routing;
 mod smuggling;

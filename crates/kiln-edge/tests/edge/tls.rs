@@ -253,6 +253,8 @@ fn requests_without_tls_are_told_to_come_again() {
     let answer = edge.connect().send("OPTIONS * HTTP/1.1\r\nHost: a.example.com:8080\r\n\r\n").read();
     let expected = format!("https://a.example.com:{}", edge.https.port());
     assert_eq!((answer.status(), answer.header("location")), (308, Some(expected.as_str())));
+    let labels = "app=\"hello\",service=\"web\",release=\"\",generation=\"1\",route=\"*/\"";
+    edge.tells(&format!("kiln_refused_requests_total{{{labels},cause=\"only_https\"}} 2"));
     let authority = Authority::new();
     edge.client.set_certificates(&[authority.certify(&["a.example.com"])]).unwrap();
     assert!(get(&mut authority.connect(&edge, "a.example.com"), "a.example.com").contains("200 OK"));
