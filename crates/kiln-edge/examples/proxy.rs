@@ -192,6 +192,8 @@ fn table() -> RouteTable {
         https: HttpsRule::Optional,
         audience: kiln_model::Audience::Everybody,
         hold: None,
+        max_body: None,
+        timeout: None,
     }];
     let instances = (1..=4).map(|serial| id.instance(serial)).collect();
     let fleets = vec![EdgeFleet {

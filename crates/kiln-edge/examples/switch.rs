@@ -231,6 +231,8 @@ fn route(host: Option<String>, generation: u64) -> EdgeRoute {
         https: HttpsRule::Optional,
         audience: Audience::Everybody,
         hold: None,
+        max_body: None,
+        timeout: None,
     }
 }
 

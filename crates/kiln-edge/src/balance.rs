@@ -15,7 +15,7 @@ use crate::origin::Scheme;
 use crate::random::Random;
 use crate::router::RouteIndex;
 use crate::shares::Shares;
-use crate::table::{Fleet, FleetIndex, Kind, Lead, Table};
+use crate::table::{Bounds, Fleet, FleetIndex, Kind, Lead, Table};
 use crate::upstream::Upstream;
 use crate::visitor::{Visitor, previewed};
 
@@ -40,6 +40,8 @@ pub(crate) struct Pick {
     pub(crate) circuit: Option<Circuit>,
     /// Where two releases serve: whether chance decided which of them this is.
     pub(crate) by_chance: Option<bool>,
+    /// How much it may be, and take.
+    pub(crate) bounds: Bounds,
 }
 
 /// What a request is chosen for by.
@@ -131,7 +133,7 @@ impl Balance {
     }
 
     fn on(&self, route: RouteIndex, ask: &Ask<'_>, is_forced: bool) -> Result<Pick, NoPick> {
-        let Kind { targets, https, audience, hold } = self.table.kind(route);
+        let Kind { targets, https, audience, hold, bounds } = self.table.kind(route);
         let meters = self.table.meters(route);
         if *https == HttpsRule::Redirect && ask.scheme == Scheme::Http {
             return Err(NoPick::OnlyHttps(self.first(targets, meters)));
@@ -144,7 +146,7 @@ impl Balance {
             Audience::Everybody => None,
             Audience::At(_) | Audience::NotAt(_) => Some(!is_forced),
         };
-        Ok(Pick { by_chance, ..picked })
+        Ok(Pick { by_chance, bounds: *bounds, ..picked })
     }
 
     /// The route of a request, and whether who asks chose the release himself.
@@ -240,7 +242,8 @@ impl Balance {
                 let meter = meters.get(target).cloned();
                 let tally = self.table.fleets[fleet].tally.clone();
                 let circuit = self.table.fleets[fleet].circuit;
-                Ok(Pick { tally, upstream, meter, by_chance: None, circuit })
+                let bounds = Bounds::default();
+                Ok(Pick { tally, upstream, meter, by_chance: None, circuit, bounds })
             }
             None if !tried.is_empty() => Err(NoPick::AllTried),
             None => Err(self.first(targets, meters).map_or(NoPick::NoTarget, NoPick::NoInstance)),

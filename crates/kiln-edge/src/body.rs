@@ -23,12 +23,34 @@ pub(crate) struct Progress {
     last: Cell<Instant>,
     broken: Cell<Option<Refusal>>,
     done: Cell<bool>,
+    /// How many bytes have come, and how many may.
+    came: Cell<u64>,
+    at_most: Cell<Option<u64>>,
 }
 
 impl Progress {
     pub(crate) fn new(done: bool) -> Rc<Self> {
         let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(None), Cell::new(done));
-        Rc::new(Self { last, broken, done })
+        let (came, at_most) = Default::default();
+        Rc::new(Self { last, broken, done, came, at_most })
+    }
+
+    /// So many bytes may come, from the first on.
+    pub(crate) fn bound(&self, at_most: Option<u64>) {
+        self.at_most.set(at_most);
+    }
+
+    /// Whether more has come than may.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.at_most.get().is_some_and(|at_most| self.came.get() > at_most)
+    }
+
+    /// A piece of a body, unless there is too much of it with this one.
+    fn let_through(&self, piece: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BrokenUpload> {
+        let piece = piece.map_err(BrokenUpload::Client)?;
+        let length = piece.data_ref().map_or(0, |data| data.len() as u64);
+        self.came.set(self.came.get() + length);
+        if self.is_too_large() { Err(BrokenUpload::TooLarge) } else { Ok(piece) }
     }
 
     /// When the client last sent something.
@@ -47,6 +69,17 @@ impl Progress {
     }
 }
 
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenUpload {
+    /// Its client has left, or says nonsense.
+    #[error("the client broke off")]
+    Client(#[source] hyper::Error),
+    /// There is more of it than may be.
+    #[error("the body is larger than it may be")]
+    TooLarge,
+}
+
 /// A body as its client sends it.
 pub(crate) struct Upload(Incoming, Rc<Progress>);
 
@@ -58,12 +91,13 @@ impl Upload {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let Self(incoming, progress) = self;
         let frame = Pin::new(&mut *incoming).poll_frame(cx).map(trailers::passed_on);
+        let frame = frame.map(|frame| frame.map(|frame| progress.let_through(frame)));
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
-            progress.broken.set(frame.as_ref().and_then(|frame| Some(spoilt_by(frame.as_ref().err()?))));
+            progress.broken.set(frame.as_ref().and_then(|frame| Some(frame.as_ref().err()?.refusal())));
             // Behind trailers nothing comes, and nobody looks for it.
             let is_last = |frame: &Result<Frame<Bytes>, _>| frame.as_ref().is_ok_and(Frame::is_trailers);
             progress.done.set(frame.as_ref().is_none_or(is_last) || incoming.is_end_stream());
@@ -92,12 +126,12 @@ pub(crate) enum RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenUpload;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(upload) => upload.poll_frame(cx),
@@ -118,6 +152,16 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(upload) => upload.size_hint(),
             Self::Kept(body) => body.size_hint(),
+        }
+    }
+}
+
+impl BrokenUpload {
+    /// What its client is told.
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Client(error) => spoilt_by(error),
+            Self::TooLarge => Refusal::TooLarge,
         }
     }
 }

@@ -46,6 +46,12 @@ pub(crate) trait Errand {
     /// Who asks; none if that is not to be known any more.
     fn visitor(&self, random: &Random) -> Option<Visitor>;
 
+    /// Lets its body be so large at most.
+    ///
+    /// # Errors
+    /// If it is known to be larger.
+    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal>;
+
     /// Asks this instance, over a connection that was kept if there may be one.
     async fn attempt(
         &mut self,
@@ -218,6 +224,11 @@ impl Course {
         };
         match picked {
             Ok(pick) => {
+                if let Err(refusal) = errand.bound(pick.bounds.body) {
+                    self.is_meant_for(&pick.tally, pick.meter);
+                    return Err(refusal);
+                }
+                self.reply.ticket().is_answered_within(pick.bounds.answer);
                 let circuit = pick.circuit.unwrap_or(self.worker.limits.circuit());
                 let Some(flight) = self.enter(&pick.tally, circuit) else {
                     self.is_meant_for(&pick.tally, pick.meter);

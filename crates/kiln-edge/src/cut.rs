@@ -20,6 +20,8 @@ pub(crate) struct Ticket {
     /// Since when the head of an answer is awaited, if somebody is to be told when that has taken too long.
     awaits: Cell<Option<Instant>>,
     is_late: Cell<bool>,
+    /// How long that may take, if its route says so.
+    limit: Cell<Option<Duration>>,
     /// Whoever waits for something on behalf of the request: one task at a time.
     waiting: RefCell<Option<Waker>>,
     /// Since when a piece of the answer waits for the client to take it, if the request is one of several on its
@@ -62,8 +64,20 @@ impl Ticket {
         self.awaits.set(since);
     }
 
-    /// Tells whoever waits for the head of an answer that it has taken too long, if it has.
-    pub(crate) fn note_late(&self, limit: Duration) {
+    /// How long the head of an answer may take; what the edge puts up with, if none.
+    pub(crate) fn is_answered_within(&self, limit: Option<Duration>) {
+        self.limit.set(limit);
+    }
+
+    /// The same, with what the edge puts up with.
+    pub(crate) fn limit(&self, otherwise: Duration) -> Duration {
+        self.limit.get().unwrap_or(otherwise)
+    }
+
+    /// Tells whoever waits for the head of an answer that it has taken too long, if it has; `otherwise`: where nothing else
+    /// is said.
+    pub(crate) fn note_late(&self, otherwise: Duration) {
+        let limit = self.limit(otherwise);
         if self.awaits.get().is_some_and(|since| since.elapsed() > limit) {
             self.is_late.set(true);
             if let Some(waker) = self.waiting.borrow_mut().take() {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE};
@@ -248,6 +249,7 @@ impl Exchange {
         response: Response<Incoming>,
         channel: Channel,
         upstream: &Upstream,
+        limit: Duration,
     ) -> Result<Answered, Miss> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let is_answer = tunnel::is_asked_for(self.inbound.upgrade.as_ref(), response.headers());
@@ -262,7 +264,7 @@ impl Exchange {
         if !has_length || is_events(&head) || upstream.protocol() != Protocol::Http1 {
             return Ok(Answered::Begun(head, body.into(), channel));
         }
-        match Opened::begun(body, self.worker.limits.response_head).await {
+        match Opened::begun(body, limit).await {
             Some(body) => Ok(Answered::Begun(head, body, channel)),
             None => Err(self.lost(channel.used)),
         }
@@ -347,14 +349,18 @@ impl Errand for Exchange {
         Some(Visitor::of(preview, cookies, random))
     }
 
+    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
+        self.inbound.bound(at_most)
+    }
+
     async fn attempt(
         &mut self,
         worker: &Rc<Worker>,
         upstream: &Rc<Upstream>,
         kept: Kept,
-        _: &Ticket,
+        ticket: &Ticket,
     ) -> Result<Self::Answer, Miss> {
-        let limits = &worker.limits;
+        let limit = ticket.limit(worker.limits.response_head);
         let mut channel =
             match upstream.take(self.inbound.repeats() == Repeats::Never).filter(|_| kept == Kept::Welcome) {
                 Some(kept) => kept,
@@ -366,8 +372,8 @@ impl Errand for Exchange {
         let request = request.map_err(|refusal| Miss { refusal, again: Again::No })?;
         let used = channel.used;
         let sent = channel.send(request);
-        match answer_within(limits.response_head, &self.inbound.progress, sent).await {
-            Ok(Ok(response)) => self.begun(response, channel, upstream).await,
+        match answer_within(limit, &self.inbound.progress, sent).await {
+            Ok(Ok(response)) => self.begun(response, channel, upstream, limit).await,
             Ok(Err(error)) => Err(self.unanswered(error, used)),
             Err(refusal) => Err(Miss { refusal, again: Again::No }),
         }

@@ -32,6 +32,8 @@ pub(crate) struct Inbound {
     pub(crate) path: PathAndQuery,
     pub(crate) id: HeaderValue,
     pub(crate) progress: Rc<Progress>,
+    /// How long its body is, if that is known.
+    length: Option<u64>,
     /// The protocol it asks to go over to, and the client's side of that.
     pub(crate) upgrade: Option<Switch>,
     pub(crate) origin: Origin,
@@ -102,14 +104,37 @@ impl Inbound {
         let trace = worker.log.as_ref().and_then(|_| trace::id(&head.headers));
         let told = host.clone().or_else(|| HeaderValue::try_from(connection.local.to_string()).ok());
         let told = told.ok_or(Refusal::Malformed("no host"))?;
+        let length = body.size_hint().exact();
         let (body, progress) = body_of(body, framing, &mut head);
         speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
         let is_harmless = matches!(body, RequestBody::Empty) && head.method.is_safe();
         let repeats = if is_harmless { Repeats::Allowed } else { Repeats::Never };
         let request = Some((head, body));
-        let inbound =
-            Self { request, repeats, host, told, path, id, progress, upgrade, origin, trace, trailers };
+        let inbound = Self {
+            request,
+            repeats,
+            host,
+            told,
+            path,
+            id,
+            progress,
+            length,
+            upgrade,
+            origin,
+            trace,
+            trailers,
+        };
         Ok(inbound)
+    }
+
+    /// Lets its body be so large at most.
+    ///
+    /// # Errors
+    /// If it is known to be larger.
+    pub(crate) fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
+        self.progress.bound(at_most);
+        let says_more = at_most.zip(self.length).is_some_and(|(at_most, length)| length > at_most);
+        if says_more || self.progress.is_too_large() { Err(Refusal::TooLarge) } else { Ok(()) }
     }
 
     /// Takes the request as it is to be sent to an instance that speaks `protocol`.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use hyper::HeaderMap;
 use hyper::body::{Bytes, Frame, SizeHint};
 
-use crate::body::Upload;
+use crate::body::{BrokenUpload, Upload};
 
 /// Bytes that are kept; of a body that is longer nothing is. A call of gRPC with one message seldom has more.
 const AT_MOST: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl KeptBody {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let mut source = self.source.borrow_mut();
         if source.sending != self.sending {
             // Its stream has been refused, which is what wakes whoever sends this.

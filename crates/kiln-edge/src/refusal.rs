@@ -13,6 +13,8 @@ pub(crate) enum Refusal {
     Malformed(&'static str),
     /// It has more header fields than anybody needs, or larger ones.
     TooManyFields,
+    /// Its body is larger than its route takes.
+    TooLarge,
     /// Its body is in a coding that the edge would lose.
     UnknownCoding,
     /// The route wants it asked again over HTTPS.
@@ -53,9 +55,10 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 20] = [
+    pub(crate) const CAUSES: [&'static str; 21] = [
         "malformed",
         "too_many_fields",
+        "too_large",
         "unknown_coding",
         "only_https",
         "retired",
@@ -81,6 +84,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::TooManyFields => "too_many_fields",
+            Self::TooLarge => "too_large",
             Self::UnknownCoding => "unknown_coding",
             Self::OnlyHttps => "only_https",
             Self::Retired => "retired",
@@ -119,6 +123,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OnlyHttps => StatusCode::PERMANENT_REDIRECT,
             Self::Retired => StatusCode::BAD_GATEWAY,
             Self::NoTunnels | Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
@@ -143,6 +148,7 @@ impl Refusal {
         match self {
             Self::Malformed(what) => what,
             Self::TooManyFields => "the request has too many header fields, or too large ones",
+            Self::TooLarge => "the body is larger than this service takes",
             Self::UnknownCoding => "the body is in a transfer coding that is not known here",
             Self::OnlyHttps => "this is served over https",
             Self::Retired => "the instance was retired before it answered",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use kiln_model::{
     Audience, Circuit, EdgeCounts, EdgeFleet, EdgeNeed, EdgeRoute, FleetId, HttpsRule, InstanceId, Millis,
@@ -40,6 +41,16 @@ pub(crate) struct Kind {
     pub(crate) https: HttpsRule,
     pub(crate) audience: Audience,
     pub(crate) hold: Option<Millis>,
+    pub(crate) bounds: Bounds,
+}
+
+/// How much requests of a route may be, and take; what the edge puts up with, where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds {
+    /// Bytes of a body.
+    pub(crate) body: Option<u64>,
+    /// Until an answer begins.
+    pub(crate) answer: Option<Duration>,
 }
 
 /// Fleets and their shares.
@@ -105,6 +116,7 @@ impl Table {
             https: r.https,
             audience: r.audience,
             hold: r.hold,
+            bounds: Bounds { body: r.max_body.map(|size| size.0), answer: r.timeout.map(Millis::duration) },
         };
         let kinds = table.routes.iter().map(kind).collect();
         let tcp = table.tcp.iter();

@@ -68,10 +68,19 @@ struct Kind<'a>(&'a EdgeRoute);
 
 impl PartialEq for Kind<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let EdgeRoute { host: _, path: _, service, targets, https, audience, hold } = self.0;
+        let EdgeRoute { host: _, path: _, service, targets, https, audience, hold, max_body, timeout } =
+            self.0;
         let other = other.0;
-        (service, targets, https, audience, hold)
-            == (&other.service, &other.targets, &other.https, &other.audience, &other.hold)
+        (service, targets, https, audience, hold, max_body, timeout)
+            == (
+                &other.service,
+                &other.targets,
+                &other.https,
+                &other.audience,
+                &other.hold,
+                &other.max_body,
+                &other.timeout,
+            )
     }
 }
 

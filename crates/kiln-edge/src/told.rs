@@ -48,7 +48,9 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use kiln_model::{Audience, EdgeFleet, FleetId, Generation, HttpsRule, Millis, Protocol, Target};
+    use kiln_model::{
+        Audience, ByteSize, EdgeFleet, FleetId, Generation, HttpsRule, Millis, Protocol, Target,
+    };
 
     use super::*;
 
@@ -67,6 +69,8 @@ mod tests {
             https: HttpsRule::Optional,
             audience: Audience::Everybody,
             hold: None,
+            max_body: None,
+            timeout: None,
         }
     }
 
@@ -84,6 +88,8 @@ mod tests {
             EdgeRoute { https: HttpsRule::Redirect, ..plain.clone() },
             EdgeRoute { audience: Audience::NotAt(1), ..plain.clone() },
             EdgeRoute { hold: Some(Millis(5)), ..plain.clone() },
+            EdgeRoute { max_body: Some(ByteSize(5)), ..plain.clone() },
+            EdgeRoute { timeout: Some(Millis(5)), ..plain.clone() },
             plain,
         ];
         let web = EdgeFleet {
@@ -109,7 +115,7 @@ mod tests {
         let none = Arc::default();
         for table in [table(7), RouteTable::default(), RouteTable { routes: vec![], ..table(1) }] {
             let terse = Terse::of(&table);
-            assert!(terse.table.routes.len() <= 8, "those that differ in their place alone are one kind");
+            assert!(terse.table.routes.len() <= 10, "those that differ in their place alone are one kind");
             let told = read(&serde_json::to_vec(&terse).unwrap(), &none).unwrap();
             assert_eq!(told.whole(), table);
         }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::host_name::is_host_name;
 use crate::{
-    CertificatePaths, EdgeNeed, FleetId, InstanceId, Millis, NeedName, ReleaseId, ServiceName, Share,
+    ByteSize, CertificatePaths, EdgeNeed, FleetId, InstanceId, Millis, NeedName, ReleaseId, ServiceName,
+    Share,
 };
 
 /// Which requests a route takes, by their host: a name, or `*.` and a name for every name one label below it.
@@ -96,6 +97,12 @@ pub struct EdgeRoute {
     /// Requests wait for another table, so long at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Millis>,
+    /// The largest body that a request may have; any size if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<ByteSize>,
+    /// How long an answer may take to begin; as long as the edge puts up with, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
 }
 
 /// How much a fleet takes at a time.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Canary, Capability, Check, Circuit, ExecOrder, Hooks, HostPattern, HttpsRule, ImageDigest,
-    Limits, Millis, Need, NeedName, PinnedSecret, Probe, Protocol, ReleaseId, RouteName, RunSettings,
-    SchemaRange, SecretName, SecretOrder, ServiceName, Sha256, Volatile,
+    AppName, ByteSize, Canary, Capability, Check, Circuit, ExecOrder, Hooks, HostPattern, HttpsRule,
+    ImageDigest, Limits, Millis, Need, NeedName, PinnedSecret, Probe, Protocol, ReleaseId, RouteName,
+    RunSettings, SchemaRange, SecretName, SecretOrder, ServiceName, Sha256, Volatile,
 };
 
 /// A check that the image of a service has passed.
@@ -109,6 +109,12 @@ pub struct ReleaseRoute {
     /// What becomes of requests that come without TLS.
     #[serde(default, skip_serializing_if = "HttpsRule::is_default")]
     pub https: HttpsRule,
+    /// The largest body that a request may have; any size if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<ByteSize>,
+    /// How long an answer may take to begin; as long as the edge puts up with, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
 }
 
 /// A port of the host whose connections go to a service as they are.

@@ -267,10 +267,12 @@ fn command(argv: &[String]) -> String {
 }
 
 fn route(route: &ReleaseRoute) -> String {
-    let ReleaseRoute { host, path, service, https } = route;
+    let ReleaseRoute { host, path, service, https, max_body, timeout } = route;
     let host = host.as_ref().map_or("every host".to_owned(), ToString::to_string);
     let https = if https.is_default() { "" } else { ", only over https" };
-    format!("{host} {path} to {service}{https}")
+    let body = max_body.map_or(String::new(), |size| format!(", bodies up to {size}"));
+    let timeout = timeout.map_or(String::new(), |span| format!(", answers within {span}"));
+    format!("{host} {path} to {service}{https}{body}{timeout}")
 }
 
 fn tcp_route(route: &ReleaseTcpRoute) -> String {

@@ -181,6 +181,8 @@ fn edge_route(route: &ReleaseRoute, side: &Side, state: &AppState) -> EdgeRoute 
         https: route.https,
         audience: side.audience,
         hold: state.paused.as_ref().map(|p| p.wait),
+        max_body: route.max_body,
+        timeout: route.timeout,
     }
 }
 

@@ -12,6 +12,8 @@ fn release(app: &str, hosts: &[(Option<&str>, &str)], ports: &[u16]) -> Release 
             path: (*path).to_owned(),
             service: service.clone(),
             https: HttpsRule::Optional,
+            max_body: None,
+            timeout: None,
         };
         (format!("r{n}").parse().unwrap(), route)
     };

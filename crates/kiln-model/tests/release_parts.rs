@@ -75,6 +75,8 @@ fn full() -> Release {
                 path: "/shop".into(),
                 service: "web".parse().unwrap(),
                 https: HttpsRule::Redirect,
+                max_body: Some(ByteSize(10 << 20)),
+                timeout: Some(Millis(300_000)),
             },
         )]
         .into(),

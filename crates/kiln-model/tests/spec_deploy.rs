@@ -37,3 +37,18 @@ fn a_schema_that_ends_before_it_begins() {
     let found = and("[deploy]\nschema = { oldest = 3, newest = 2 }\n");
     assert!(found.contains("`oldest` is 3 and `newest` is 2"), "{found}");
 }
+
+#[test]
+fn a_route_that_bounds_nothing_or_what_it_does_not_know() {
+    let web = "[route.web]\nservice = \"web\"\n";
+    let found = and(&format!("{web}max_body = \"10M\"\ntimeout = \"20ms\"\n"));
+    assert!(found.contains("`10M` is not a size like \"64MiB\""), "{found}");
+    assert!(found.contains("`route.web.timeout` is too short; expected 1s or more"), "{found}");
+    let found = and("[route.db]\nservice = \"web\"\ntcp = 5432\nmax_body = \"1MiB\"\ntimeout = \"5s\"\n");
+    for key in ["max_body", "timeout"] {
+        assert!(
+            found.contains(&format!("`{key}` is asked of HTTP requests, and a `tcp` route has none")),
+            "{found}"
+        );
+    }
+}

@@ -90,7 +90,8 @@ mod tests {
         let release = Release::decode(text.trim_end().as_bytes()).unwrap();
         let route = |(number, host): (usize, &&str)| {
             let (host, path, service) = (Some(host.parse().unwrap()), "/".into(), "web".parse().unwrap());
-            let route = ReleaseRoute { host, path, service, https: HttpsRule::Optional };
+            let (https, max_body, timeout) = (HttpsRule::Optional, None, None);
+            let route = ReleaseRoute { host, path, service, https, max_body, timeout };
             (format!("r{number}").parse().unwrap(), route)
         };
         let routes = hosts.iter().enumerate().map(route).collect();

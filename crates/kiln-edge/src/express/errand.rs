@@ -26,6 +26,8 @@ use crate::worker::Worker;
 pub(crate) struct Express<H> {
     query: Query,
     places: Places,
+    /// Bytes of its body.
+    body: usize,
     id: Range<usize>,
     trace: Range<usize>,
     origin: Origin,
@@ -51,7 +53,7 @@ impl<H> Express<H> {
         head.extend_from_slice(body);
         let repeats = if body.is_empty() && method.is_safe() { Repeats::Allowed } else { Repeats::Never };
         let query = Query::new(method, head, repeats);
-        Some(Self { query, places, id, trace, origin, heard_as: PhantomData })
+        Some(Self { query, places, body: body.len(), id, trace, origin, heard_as: PhantomData })
     }
 
     fn text(&self, range: &Range<usize>) -> &str {
@@ -130,6 +132,11 @@ impl<H: Head> Errand for Express<H> {
         };
         let cookies = named("cookie").filter_map(|line| std::str::from_utf8(line).ok());
         Some(Visitor::of(named(visitor::PREVIEW).next(), cookies, random))
+    }
+
+    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
+        let is_larger = at_most.is_some_and(|at_most| self.body as u64 > at_most);
+        if is_larger { Err(Refusal::TooLarge) } else { Ok(()) }
     }
 
     async fn attempt(

@@ -226,5 +226,7 @@ pub fn route(host: Option<&str>, path: &str, targets: &[(&FleetId, u32)]) -> Edg
         https: HttpsRule::Optional,
         audience: kiln_model::Audience::Everybody,
         hold: None,
+        max_body: None,
+        timeout: None,
     }
 }

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod bad_upstreams;
+mod bounds;
 mod broker;
 mod canary;
 mod circuit;

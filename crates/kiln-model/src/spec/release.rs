@@ -63,6 +63,8 @@ impl Spec {
             path: r.path.clone(),
             service: r.service.clone(),
             https: r.https,
+            max_body: r.max_body,
+            timeout: r.timeout,
         };
         Ok(Release {
             format: Release::FORMAT,

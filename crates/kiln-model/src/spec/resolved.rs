@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AppName, Canary, Capability, CertificatePaths, Check, Circuit, Hooks, HostPattern, HttpsRule, ImageName,
-    Limits, Millis, Need, NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName, SchemaRange,
-    SecretName, ServiceName, Volatile,
+    AppName, ByteSize, Canary, Capability, CertificatePaths, Check, Circuit, Hooks, HostPattern, HttpsRule,
+    ImageName, Limits, Millis, Need, NeedName, OciReference, Probe, Protocol, ReleaseTcpRoute, RouteName,
+    SchemaRange, SecretName, ServiceName, Volatile,
 };
 
 /// What the operator wants, with nothing left open but what the lock pins.
@@ -238,6 +238,10 @@ pub struct RouteSpec {
     pub service: ServiceName,
     /// What becomes of requests that come without TLS.
     pub https: HttpsRule,
+    /// The largest body that a request may have.
+    pub max_body: Option<ByteSize>,
+    /// How long an answer may take to begin.
+    pub timeout: Option<Millis>,
 }
 
 /// Where the contents of images come from.

@@ -39,6 +39,8 @@ pub(crate) fn release(marker: &str) -> Release {
                 path: "/".into(),
                 service: "web".parse().unwrap(),
                 https: HttpsRule::Optional,
+                max_body: None,
+                timeout: None,
             },
         )]
         .into(),

@@ -83,6 +83,8 @@ pub fn release(name: &str, instances: u32) -> Release {
         path: "/".into(),
         service: web.clone(),
         https: kiln_model::HttpsRule::Optional,
+        max_body: None,
+        timeout: None,
     };
     Release {
         format: Release::FORMAT,

@@ -29,6 +29,12 @@ pub struct RouteFile {
     /// come again over https.
     #[schemars(example = &"redirect")]
     pub https: Option<String>,
+    /// The largest body that a request may have; a larger one is refused with 413. Any size if absent.
+    #[schemars(example = &"10MiB")]
+    pub max_body: Option<String>,
+    /// How long an answer may take to begin, from the end of its request on; then it is refused with 504. 60s if absent.
+    #[schemars(example = &"5m")]
+    pub timeout: Option<String>,
     /// A port of the host whose TCP connections go to the service as they are; then there is no host and no path.
     #[schemars(example = &5432)]
     pub tcp: Option<u16>,

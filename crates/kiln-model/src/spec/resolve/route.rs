@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Place, Problems, named, parse, refer};
 use crate::spec::{CertificateFile, RouteFile, RouteSpec, SpecFile};
-use crate::{CertificatePaths, HttpsRule, ReleaseTcpRoute, RouteName};
+use crate::{CertificatePaths, HttpsRule, Millis, ReleaseTcpRoute, RouteName};
 
 /// All routes. An app with one service and no route means that one: every request goes to it. With several services
 /// there is no telling which is meant, and an app may well have no door to the outside.
@@ -49,7 +49,13 @@ fn tcp(
     problems: &mut Problems<'_, '_>,
 ) -> Option<ReleaseTcpRoute> {
     super::check::is_port(port, &place.key("tcp"), problems);
-    let of_http = [("host", &route.host), ("path", &route.path), ("https", &route.https)];
+    let of_http = [
+        ("host", &route.host),
+        ("path", &route.path),
+        ("https", &route.https),
+        ("max_body", &route.max_body),
+        ("timeout", &route.timeout),
+    ];
     for (key, _) in of_http.iter().filter(|(_, given)| given.is_some()) {
         problems
             .key(&place.key(key), format!("`{key}` is asked of HTTP requests, and a `tcp` route has none"))
@@ -116,8 +122,8 @@ fn the_only_service(file: &SpecFile) -> Option<(RouteName, RouteSpec)> {
     let mut names = file.service.keys();
     let (name, None) = (names.next()?, names.next()) else { return None };
     let service = name.parse().ok()?;
-    let https = HttpsRule::default();
-    Some((name.parse().ok()?, RouteSpec { host: None, path: "/".into(), service, https }))
+    let (https, max_body, timeout) = Default::default();
+    Some((name.parse().ok()?, RouteSpec { host: None, path: "/".into(), service, https, max_body, timeout }))
 }
 
 fn resolve(
@@ -134,8 +140,21 @@ fn resolve(
         None => None,
     };
     let https = https_rule(route.https.as_ref(), &place.key("https"), problems);
+    let max_body = route.max_body.as_ref().and_then(|size| parse(size, &place.key("max_body"), problems));
+    let timeout = route.timeout.as_ref().and_then(|span| timeout(span, &place.key("timeout"), problems));
     let service = if known { route.service.parse().ok()? } else { return None };
-    Some(RouteSpec { host, path, service, https })
+    Some(RouteSpec { host, path, service, https, max_body, timeout })
+}
+
+/// The edge looks once a second.
+const LEAST_TIMEOUT: Millis = Millis(1000);
+
+fn timeout(written: &str, place: &Place, problems: &mut Problems<'_, '_>) -> Option<Millis> {
+    let timeout: Millis = parse(written, place, problems)?;
+    if timeout < LEAST_TIMEOUT {
+        problems.value(place, format!("`{place}` is too short")).expected("1s or more");
+    }
+    Some(timeout)
 }
 
 fn prefix(path: &str, place: &Place, problems: &mut Problems<'_, '_>) -> String {

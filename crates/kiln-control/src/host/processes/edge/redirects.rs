@@ -50,6 +50,8 @@ mod tests {
             https: *https,
             audience: Audience::Everybody,
             hold: None,
+            max_body: None,
+            timeout: None,
         };
         RouteTable { routes: hosts.iter().map(route).collect(), ..RouteTable::default() }
     }
