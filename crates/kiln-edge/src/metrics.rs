@@ -144,9 +144,11 @@ impl Registry {
 
     /// Forgets the fleets that are no more: series that nobody adds to would be kept for ever.
     pub(crate) fn forget_gone(&self) {
-        // All of a fleet have one tally.
-        let is_there = |meter: &Arc<Meter>| !meter.tally.is_gone();
-        self.all().retain(|_, of_fleet| of_fleet.values().next().is_some_and(is_there));
+        self.all().retain(|_, of_fleet| {
+            // One that is parted has the counts of before, which are over, and those of what is inside.
+            of_fleet.retain(|_, meter| !meter.tally.is_gone());
+            !of_fleet.is_empty()
+        });
         self.tcp.forget_gone();
     }
 

@@ -97,6 +97,9 @@ fn a_fleet_that_is_parted_ends_what_is_in_flight_and_answers_its_own_release() {
         assert_eq!((cut, client.read().status()), (vec![(1, 0)], 502));
         assert_eq!(ask(door), (200, "web".to_owned()));
         assert_eq!(put(false, true).gone, [], "it is parted once");
+        // A request is counted when its answer has gone, which its client may hear of first.
+        let labels = "app=\"hello\",service=\"web\",release=\"\",generation=\"1\",route=\"web -> web\"";
+        edge.tells(&format!("kiln_requests_total{{{labels},status=\"2xx\"}} 1"));
         let metrics = edge.client.metrics().unwrap();
         let is_it =
             |l: &&str| l.starts_with("kiln_requests_total") && l.contains("web -> web") && l.contains("2xx");
