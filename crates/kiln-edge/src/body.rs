@@ -1,6 +1,6 @@
 //! Bodies on their way through: never held whole, and watched for how they end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout};
 
+use crate::cut::Ticket;
 use crate::express::Tail;
 use crate::kept_body::KeptBody;
 use crate::lease::Lease;
@@ -25,24 +26,30 @@ pub(crate) struct Progress {
     done: Cell<bool>,
     /// How many bytes have come, and how many may.
     came: Cell<u64>,
-    at_most: Cell<Option<u64>>,
+    bound: RefCell<Option<Bound>>,
+}
+
+/// How much of a body may come, and of which request.
+struct Bound {
+    at_most: u64,
+    ticket: Rc<Ticket>,
 }
 
 impl Progress {
     pub(crate) fn new(done: bool) -> Rc<Self> {
         let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(None), Cell::new(done));
-        let (came, at_most) = Default::default();
-        Rc::new(Self { last, broken, done, came, at_most })
+        let (came, bound) = Default::default();
+        Rc::new(Self { last, broken, done, came, bound })
     }
 
-    /// So many bytes may come, from the first on.
-    pub(crate) fn bound(&self, at_most: Option<u64>) {
-        self.at_most.set(at_most);
+    /// So many bytes may come, from the first on; if there are more, that is noted in `ticket`.
+    pub(crate) fn bound(&self, at_most: Option<u64>, ticket: &Rc<Ticket>) {
+        *self.bound.borrow_mut() = at_most.map(|at_most| Bound { at_most, ticket: ticket.clone() });
     }
 
     /// Whether more has come than may.
     pub(crate) fn is_too_large(&self) -> bool {
-        self.at_most.get().is_some_and(|at_most| self.came.get() > at_most)
+        self.bound.borrow().as_ref().is_some_and(|bound| self.came.get() > bound.at_most)
     }
 
     /// A piece of a body, unless there is too much of it with this one.
@@ -50,7 +57,13 @@ impl Progress {
         let piece = piece.map_err(BrokenUpload::Client)?;
         let length = piece.data_ref().map_or(0, |data| data.len() as u64);
         self.came.set(self.came.get() + length);
-        if self.is_too_large() { Err(BrokenUpload::TooLarge) } else { Ok(piece) }
+        match &*self.bound.borrow() {
+            Some(Bound { at_most, ticket }) if self.came.get() > *at_most => {
+                ticket.overruns();
+                Err(BrokenUpload::TooLarge)
+            }
+            _ => Ok(piece),
+        }
     }
 
     /// When the client last sent something.

@@ -46,11 +46,11 @@ pub(crate) trait Errand {
     /// Who asks; none if that is not to be known any more.
     fn visitor(&self, random: &Random) -> Option<Visitor>;
 
-    /// Lets its body be so large at most.
+    /// Lets its body be so large at most; if it grows larger, that is noted in `ticket`.
     ///
     /// # Errors
     /// If it is known to be larger.
-    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal>;
+    fn bound(&self, at_most: Option<u64>, ticket: &Rc<Ticket>) -> Result<(), Refusal>;
 
     /// Asks this instance, over a connection that was kept if there may be one.
     async fn attempt(
@@ -224,7 +224,7 @@ impl Course {
         };
         match picked {
             Ok(pick) => {
-                if let Err(refusal) = errand.bound(pick.bounds.body) {
+                if let Err(refusal) = errand.bound(pick.bounds.body, self.reply.ticket()) {
                     self.is_meant_for(&pick.tally, pick.meter);
                     return Err(refusal);
                 }

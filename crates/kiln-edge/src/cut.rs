@@ -20,6 +20,8 @@ pub(crate) struct Ticket {
     /// Since when the head of an answer is awaited, if somebody is to be told when that has taken too long.
     awaits: Cell<Option<Instant>>,
     is_late: Cell<bool>,
+    /// Whether the body of its request grew too large.
+    has_overrun: Cell<bool>,
     /// How long that may take, if its route says so.
     limit: Cell<Option<Duration>>,
     /// Whoever waits for something on behalf of the request: one task at a time.
@@ -87,6 +89,15 @@ impl Ticket {
     }
 
     /// Whether it has taken too long.
+    pub(crate) fn overruns(&self) {
+        self.has_overrun.set(true);
+    }
+
+    /// Whether what goes wrong with its answer is so because the body of its request grew too large.
+    pub(crate) fn has_overrun(&self) -> bool {
+        self.has_overrun.get()
+    }
+
     pub(crate) fn is_late(&self) -> bool {
         self.is_late.get()
     }

@@ -349,8 +349,8 @@ impl Errand for Exchange {
         Some(Visitor::of(preview, cookies, random))
     }
 
-    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
-        self.inbound.bound(at_most)
+    fn bound(&self, at_most: Option<u64>, ticket: &Rc<Ticket>) -> Result<(), Refusal> {
+        self.inbound.bound(at_most, ticket)
     }
 
     async fn attempt(

@@ -11,6 +11,7 @@ use kiln_model::Protocol;
 
 use crate::body::{Progress, RequestBody, Upload};
 use crate::connection::Connection;
+use crate::cut::Ticket;
 use crate::express::Repeats;
 use crate::hygiene;
 use crate::kept_body::KeptBody;
@@ -127,12 +128,12 @@ impl Inbound {
         Ok(inbound)
     }
 
-    /// Lets its body be so large at most.
+    /// Lets its body be so large at most; if it grows larger, that is noted in `ticket`.
     ///
     /// # Errors
     /// If it is known to be larger.
-    pub(crate) fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
-        self.progress.bound(at_most);
+    pub(crate) fn bound(&self, at_most: Option<u64>, ticket: &Rc<Ticket>) -> Result<(), Refusal> {
+        self.progress.bound(at_most, ticket);
         let says_more = at_most.zip(self.length).is_some_and(|(at_most, length)| length > at_most);
         if says_more || self.progress.is_too_large() { Err(Refusal::TooLarge) } else { Ok(()) }
     }

@@ -31,12 +31,14 @@ impl Place {
 
     /// Its answer has begun and will not be whole.
     fn tell_of_the_cut(&mut self) {
-        let cause = match self.flight.tally().is_gone() {
-            true => Refusal::Retired.cause(),
-            false => {
-                self.reply.spoilt(Flaw::BrokenOff);
-                Flaw::BrokenOff.as_str()
-            }
+        let cause = if self.reply.ticket.has_overrun() {
+            self.reply.count(Refusal::TooLarge);
+            Refusal::TooLarge.cause()
+        } else if self.flight.tally().is_gone() {
+            Refusal::Retired.cause()
+        } else {
+            self.reply.spoilt(Flaw::BrokenOff);
+            Flaw::BrokenOff.as_str()
         };
         if let Some(story) = &mut self.reply.account.story {
             story.cause = Some(cause);
@@ -206,9 +208,12 @@ impl<L: Line> Lease<L> {
         self.place.reply.spoilt(Flaw::Overlong);
     }
 
-    /// The instance broke off in the middle of its answer, or is made to.
+    /// The instance broke off in the middle of its answer, or is made to: by a fleet that has left, or by a client whose
+    /// request grows too large, which is no failure of the fleet.
     pub(crate) fn cut_short(mut self) {
-        self.place.fail();
+        if !self.place.reply.ticket.has_overrun() {
+            self.place.fail();
+        }
         self.place.reply.account.stage = Stage::Ended;
         self.place.tell_of_the_cut();
         if self.place.reply.version < Version::HTTP_11 {

@@ -134,7 +134,7 @@ impl<H: Head> Errand for Express<H> {
         Some(Visitor::of(named(visitor::PREVIEW).next(), cookies, random))
     }
 
-    fn bound(&self, at_most: Option<u64>) -> Result<(), Refusal> {
+    fn bound(&self, at_most: Option<u64>, _: &Rc<Ticket>) -> Result<(), Refusal> {
         let is_larger = at_most.is_some_and(|at_most| self.body as u64 > at_most);
         if is_larger { Err(Refusal::TooLarge) } else { Ok(()) }
     }

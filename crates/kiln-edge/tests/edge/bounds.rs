@@ -69,6 +69,29 @@ fn a_body_that_grows_too_large_is_cut_and_never_looks_whole() {
     assert_eq!(instance.seen().len(), 1, "what was cut was never whole");
 }
 
+#[test]
+fn an_answer_that_breaks_off_because_its_request_grows_too_large_is_not_the_instances_fault() {
+    let instance = Instance::raw(|connection| {
+        let _ = connection.read_head();
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsoon \r\n");
+        while !connection.is_at_end() {
+            let heard = connection.reader.buffer().len();
+            std::io::BufRead::consume(&mut connection.reader, heard);
+        }
+    });
+    let edge = Edge::start();
+    bounded(&edge, edge.fleet(1, &[&instance]), 8);
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n");
+    assert_eq!(client.read_head().expect("an early answer").status(), 200);
+    assert_eq!(client.chunk(), Some(Some(b"soon ".to_vec())));
+    client.send("5\r\nhello\r\n");
+    assert_eq!(client.chunk(), None, "it is not taken for whole");
+    refused(&edge, 1);
+    let flaws = edge.client.metrics().unwrap();
+    assert!(!flaws.contains("kiln_spoilt_answers_total{"), "{flaws}");
+}
+
 /// Sends these pieces over HTTP/2 without saying how many: the status of the answer.
 fn posted(edge: &Edge, pieces: &'static [&'static str]) -> u16 {
     h2::block_on(async {
