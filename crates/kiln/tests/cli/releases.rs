@@ -36,7 +36,7 @@ fn a_release_is_shown_with_everything_that_is_in_its_digest() {
     assert_snapshot!(place.kiln(&["releases", "show", "r-5555"]), @r"
         status: 0
         --- stdout
-        r-36d5e38f19218ba74a6eadb7d623a534 of hello, live, pinned
+        r-ebd216ca53625ebf5ea23ab465deefc6 of hello, live, pinned
         first served 2026-09-21 14:13:20Z for root
         service web
           instances   4
@@ -73,7 +73,7 @@ fn a_release_is_shown_with_everything_that_is_in_its_digest() {
           hook        before 1 /bin/migrate (at most 1m)
           check       http / (ba7816bf8f01)
         the whole
-          route       main www.example.com /shop to web, only over https
+          route       main www.example.com /shop to web, only over https, bodies up to 10MiB, answers within 5m
           tcp         git port 9418 to web
           certificate /etc/tls/cert.pem with the key /etc/tls/key.pem
           certificate automatic for the hosts of the routes
