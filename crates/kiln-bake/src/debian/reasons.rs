@@ -81,11 +81,15 @@ struct Found<'a, 'c> {
 }
 
 impl Found<'_, '_> {
+    /// Who has that name; those that provide it if nobody has.
     fn names(&mut self, name: &str, reason: &Reason) {
         let answering = self.answering.get(name).cloned().unwrap_or_default();
-        for package in answering {
-            self.found(package, reason);
-        }
+        let has_it = |package: &&usize| self.chosen[**package].name == name;
+        let meant = match answering.iter().find(has_it) {
+            Some(itself) => vec![*itself],
+            None => answering,
+        };
+        meant.into_iter().for_each(|package| self.found(package, reason));
     }
 
     /// Whatever is needed, by whomever, before anything that is only recommended.
@@ -147,6 +151,18 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
                 "web: asked for in kiln.toml",
             ]
         );
+    }
+
+    #[test]
+    fn who_only_provides_a_name_was_not_asked_for_where_somebody_has_it() {
+        let index = "\
+Package: php-fpm\nVersion: 2\nArchitecture: all\nDepends: php8.2-fpm\nFilename: a\nSize: 1\nSHA256: a\n\n\
+Package: php8.2-fpm\nVersion: 1\nArchitecture: all\nProvides: php-fpm, mta\nFilename: b\nSize: 1\nSHA256: b\n\n";
+        let all: Vec<Stanza<'_>> = stanzas(index, 0).map(Result::unwrap).collect();
+        let chosen: Vec<&Stanza<'_>> = all.iter().collect();
+        let of = |asked| reasons(&chosen, &[asked], &[], true).remove("php8.2-fpm");
+        assert_eq!(of("php-fpm"), Some(Reason::NeededBy("php-fpm".into())));
+        assert_eq!(of("mta"), Some(Reason::Asked), "nobody else has that name");
     }
 
     const NEAR_AND_FAR: &str = "\
