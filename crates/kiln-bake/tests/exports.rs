@@ -7,12 +7,16 @@ mod oci_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Quiet, baked, file, locked, write};
 use kiln_bake::export::{OciForm, Pushed, Stored, push, to_erofs, to_oci, to_tar};
 use kiln_model::{ExitCode, Failure, ImageHandle, ImageRecord, OciReference};
 use kiln_store::Store;
-use oci_support::{Image, Layer, Podman, Registry, from_oci, layers, listing, mounted, run, tool};
+
+use oci_support::{
+    Answer, Asked, Fake, Image, Layer, Podman, Registry, from_oci, layers, listing, mounted, run, tool,
+};
 use serde_json::{Value, json};
 
 struct Place {
@@ -146,6 +150,59 @@ fn a_name_that_says_in_a_layer_that_something_is_gone_is_in_no_layer() {
         to_tar(&Stored::open(&store, &record.digest).unwrap(), &place.path("out.tar")).unwrap();
         fs::remove_file(place.path("out.tar")).unwrap();
     }
+}
+
+/// What leaves the store is whole or does not leave it, and nothing wrong is remembered of it.
+#[test]
+fn a_damaged_image_is_neither_exported_nor_pushed() {
+    let place = Place::new();
+    let (record, store) = (place.bake("./base"), place.store());
+    let object = *store.image_objects(&record.digest).unwrap().unwrap().first().expect("one is large");
+    let path = store.objects().path(&object);
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    let image = Stored::open(&store, &record.digest).unwrap();
+    let nowhere = Fake::new(|_| Answer::of(500, b""));
+    let Ok(OciReference::Registry(to)) = format!("{}/team/web:1", nowhere.host).parse() else { panic!() };
+    let attempts = [
+        to_tar(&image, &place.path("out")).map(drop),
+        to_erofs(&image, &place.path("out")).map(drop),
+        to_oci(&image, &place.path("out"), OciForm::Archive, "x", "amd64", &Quiet).map(drop),
+        push(&image, &to, "amd64", &Quiet).map(drop),
+    ];
+    for attempt in attempts {
+        let failure = Failure::from(attempt.unwrap_err());
+        assert!(failure.message.contains(path.to_str().unwrap()), "{failure:?}");
+        assert!(failure.hint.as_deref().unwrap_or_default().contains("kiln verify --repair"), "{failure:?}");
+        assert!(!place.path("out").exists());
+    }
+    assert_eq!(nowhere.paths(), [""; 0]);
+    fs::write(&path, &whole).unwrap();
+    place.export(&record, "out", OciForm::Directory).unwrap();
+}
+
+/// A registry that answers once that something went wrong, and whose upload is over by that.
+#[test]
+fn an_upload_that_failed_is_begun_anew() {
+    let place = Place::new();
+    let (record, store) = (place.bake("./base"), place.store());
+    let (uploads, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let registry = Fake::new(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => {
+            let place = format!("/v2/team/web/blobs/uploads/{}", uploads.fetch_add(1, SeqCst));
+            Answer::of(202, b"").header("Location", place)
+        }
+        "PUT" if asked.path.contains("/uploads/0?") => {
+            Answer::of(if failed.fetch_add(1, SeqCst) == 0 { 502 } else { 404 }, b"")
+        }
+        "PUT" => Answer::of(201, b""),
+        _ => Answer::of(404, b""),
+    });
+    let image = Stored::open(&store, &record.digest).unwrap();
+    let Ok(OciReference::Registry(to)) = format!("{}/team/web:1", registry.host).parse() else { panic!() };
+    push(&image, &to, "amd64", &Quiet).unwrap();
 }
 
 #[test]

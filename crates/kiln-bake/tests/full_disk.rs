@@ -92,6 +92,29 @@ fn a_full_disk_stops_a_bake_and_breaks_nothing() {
 }
 
 #[test]
+fn what_is_baked_is_known_to_be_on_a_full_disk_as_well() {
+    let place = tempfile::tempdir().unwrap();
+    let project = tempfile::tempdir().unwrap();
+    let mut order = scratch(project.path());
+    write(project.path(), "site/page", &"a page ".repeat(1000));
+    order.files.push(common::file("site/", "/srv"));
+    with_small_disk(place.path(), |disk| {
+        let state = disk.join("state");
+        let store = Store::open(&state).unwrap();
+        let lock = locked(&order, &store);
+        let record = common::baked(&order, &lock, &store).record;
+        // Nothing is remembered of what was looked for, nor can it be.
+        for kind in std::fs::read_dir(state.join("cache")).unwrap() {
+            std::fs::remove_dir_all(kind.unwrap().path()).unwrap();
+        }
+        fill(disk, 0);
+        let known = kiln_bake::baked_before(&order, &lock, &store).unwrap();
+        assert_eq!(known.map(|record| record.digest), Some(record.digest));
+        assert_eq!(store.damage_of(&record.digest).unwrap(), []);
+    });
+}
+
+#[test]
 fn a_full_disk_stops_an_export_with_the_way_out() {
     let place = tempfile::tempdir().unwrap();
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

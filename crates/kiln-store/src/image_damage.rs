@@ -7,7 +7,7 @@ use kiln_model::{ImageDigest, ObjectDigest};
 
 use crate::error::on;
 use crate::objects::digest_of;
-use crate::presence::{Entry, FEW, Seen, is_suspect};
+use crate::presence::{Entry, FEW, Seen, if_there_is_room, is_suspect};
 use crate::shelves::Shelves;
 use crate::side_by_side::each;
 use crate::verify::note;
@@ -75,7 +75,7 @@ impl Store {
         }
         let now = Seen { marks, entries: Some(entries) };
         if damage.is_empty() && now != seen {
-            self.remember(&image.0, &now)?;
+            if_there_is_room(self.remember(&image.0, &now))?;
         }
         Ok(damage)
     }

@@ -140,10 +140,10 @@ impl Store {
         if !news.is_empty() {
             let mut entries = entries.clone();
             news.into_iter().for_each(|(n, entry)| entries[n] = entry);
-            self.remember_states(key, &entries)?;
+            if_there_is_room(self.remember_states(key, &entries))?;
         }
         if seen.marks != now {
-            self.cache_put(MARKS, key, &now)?;
+            if_there_is_room(self.cache_put(MARKS, key, &now))?;
         }
         Ok(Some(true))
     }
@@ -164,7 +164,7 @@ impl Store {
             Ok(is_well.then(|| Entry::new(digest, state.stamp)))
         };
         let Some(entries) = each(list, FEW, state)?.into_iter().collect() else { return Ok(false) };
-        self.remember(key, &Seen { marks, entries: Some(entries) })?;
+        if_there_is_room(self.remember(key, &Seen { marks, entries: Some(entries) }))?;
         Ok(true)
     }
 
@@ -254,4 +254,9 @@ fn worth_a_look<'e>(seen: &Seen, entries: &'e [Entry], now: &[u8], look: Look) -
         is_of_the_part(*n) || !all_settled && !seen.is_settled(now, &entry.digest())
     };
     entries.iter().enumerate().filter(worth).collect()
+}
+
+/// What was found out is so on a full disk as well, and is found out again where it could not be remembered.
+pub(crate) fn if_there_is_room(remembered: Result<()>) -> Result<()> {
+    remembered.or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })
 }

@@ -271,7 +271,7 @@ impl Store {
     }
 
     /// The same of one record of an image.
-    fn packages_in(&self, record: &ImageRecord) -> Result<Option<BTreeSet<Sha256>>> {
+    pub(crate) fn packages_in(&self, record: &ImageRecord) -> Result<Option<BTreeSet<Sha256>>> {
         let mut found = BTreeSet::new();
         let mut any = false;
         for name in [ImageRecord::SBOM, ImageRecord::PROVENANCE] {

@@ -197,6 +197,28 @@ fn an_import_mends_the_list_of_an_image_that_is_here() {
     assert_eq!(std::fs::read_to_string(&list).unwrap(), whole);
 }
 
+#[test]
+fn a_damaged_release_is_not_exported_as_if_it_were_whole() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let (release, file) = exported(&store, None);
+    let export = || {
+        let mut file = Vec::new();
+        store.export_release(&release.id(), b"", &[], &mut file, Path::new("file")).map(|_| file)
+    };
+    let image = release.services.values().next().unwrap().image;
+    let objects = store.image_objects(&image).unwrap().unwrap();
+    for object in &objects {
+        let path = store.objects().path(object);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[1..], b"x"].concat()).unwrap();
+        let refused = export().unwrap_err();
+        assert!(matches!(&refused, StoreError::Damaged { path: named, .. } if *named == path), "{refused:?}");
+        std::fs::write(&path, whole).unwrap();
+        assert!(export().unwrap() == file, "with the object again it is the same file");
+    }
+}
+
 /// What was recorded of an image here is not replaced by what a file claims, also where the file mends the rest.
 #[test]
 fn an_import_that_mends_an_image_leaves_what_is_recorded_of_it_here() {

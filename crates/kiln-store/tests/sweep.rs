@@ -256,6 +256,20 @@ fn packages_stay_for_everybody_who_made_an_image_of_them() {
         let staged = batch.stage_image(&metadata, &in_tree).unwrap();
         batch.commit_image(staged, &ImageRecord { inputs, documents, ..sample.clone() }).unwrap();
     }
+    let export = || {
+        let mut file = Vec::new();
+        store.export_release(&release, b"", &[], &mut file, Path::new("file")).map(|_| file)
+    };
+    let (file, whose) = (export().unwrap(), |hash: &Sha256| format!("packages/{hash}.deb").into_bytes());
+    for (hash, path) in &packages {
+        let name = whose(hash);
+        assert!(file.windows(name.len()).any(|bytes| bytes == name), "{hash} is in an export as well");
+        let whole = fs::read(path).unwrap();
+        fs::write(path, b"of somebody else").unwrap();
+        let refused = export().unwrap_err();
+        assert!(matches!(&refused, StoreError::Damaged { path: named, .. } if named == path), "{refused:?}");
+        fs::write(path, whole).unwrap();
+    }
     let keep =
         Keep { releases: BTreeSet::from([release]), grace: std::time::Duration::ZERO, ..Keep::default() };
     store.sweeper().unwrap().sweep(&keep, false).unwrap();

@@ -82,6 +82,10 @@ impl ExportError {
             ),
             Self::There(_) => Some("name another place, or remove it first".into()),
             Self::Registry(error) => error.hint(),
+            Self::Store(StoreError::Damaged { .. }) => Some(
+                "`kiln verify --repair` removes what is damaged, and the next `kiln bake` makes it again"
+                    .into(),
+            ),
             Self::Write { source, .. } if has_no_space(source) => {
                 Some("free space on that disk, or name a place on another one".into())
             }

@@ -89,6 +89,7 @@ pub fn to_oci(
 
 /// Cuts the image into layers and describes them.
 pub(crate) fn make(image: &Stored<'_>, architecture: &str, report: &dyn Report) -> Result<Made, ExportError> {
+    image.check_whole()?;
     if let Some((path, _)) = image.tree.iter().find(|(path, _)| layer::says_gone(path)) {
         return Err(ExportError::SaysGone(String::from_utf8_lossy(path).into_owned()));
     }

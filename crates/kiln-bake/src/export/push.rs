@@ -1,13 +1,14 @@
 //! An image into a registry. What the registry has already is not sent again, nor made again.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use kiln_model::{RegistryReference, Sha256};
-use ureq::Agent;
-use ureq::http::header;
+use ureq::http::{Response, header};
+use ureq::{Agent, Body};
 
 use super::oci::{Made, Pushed, make};
 use super::{ExportError, Stored};
@@ -110,28 +111,33 @@ impl Pusher<'_> {
         open: &dyn Fn() -> Result<File, ExportError>,
     ) -> Result<(), ExportError> {
         let url = self.http.url("blobs/uploads/");
-        let begin =
-            |agent: &Agent, authorization: Option<&str>| with(agent.post(&url), authorization).send_empty();
-        let asked = format!("POST {url}");
-        let response = self.http.ask(&asked, &[], &begin)?;
-        let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
-        let Some(location) = location else {
-            let problem = "it does not say where the blob is to go".into();
-            return Err(RegistryError::Contradiction { asked, problem }.into());
-        };
-        let place = self.http.location(location);
-        let separator = if place.contains('?') { '&' } else { '?' };
-        let place = format!("{place}{separator}digest=sha256:{}", digest.hex());
-        let file = open()?;
+        let (file, leads_nowhere) = (open()?, Cell::new(false));
         let send = |agent: &Agent, authorization: Option<&str>| {
+            let begun = with(agent.post(&url), authorization).send_empty()?;
+            let place = self.place_of(digest, &begun);
+            leads_nowhere.set(begun.status().is_success() && place.is_none());
+            let Some(place) = place.filter(|_| begun.status().is_success()) else { return Ok(begun) };
             let request = with(agent.put(&place), authorization.filter(|_| self.http.is_own(&place)));
             let mut file = &file;
             std::io::Seek::rewind(&mut file)?;
             request.header(header::CONTENT_TYPE, "application/octet-stream").send(file)
         };
-        self.http.ask(&format!("PUT {}", place.split('?').next().unwrap_or(&place)), &[], &send)?;
+        let asked = format!("POST {url} and PUT");
+        self.http.ask(&asked, &[], &send)?;
+        if leads_nowhere.get() {
+            let problem = "it does not say where the blob is to go".into();
+            return Err(RegistryError::Contradiction { asked, problem }.into());
+        }
         self.sent.fetch_add(size, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Where the registry wants a blob.
+    fn place_of(&self, digest: &Sha256, begun: &Response<Body>) -> Option<String> {
+        let location = begun.headers().get(header::LOCATION)?.to_str().ok()?;
+        let place = self.http.location(location);
+        let separator = if place.contains('?') { '&' } else { '?' };
+        Some(format!("{place}{separator}digest=sha256:{}", digest.hex()))
     }
 
     fn manifest(&self, tag: &str) -> Result<(), ExportError> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 
 use kiln_model::{Content, ImageDigest, ImageRecord, Node, ObjectDigest, Tree};
-use kiln_store::{Store, StoreError};
+use kiln_store::{Damage, Store, StoreError};
 
 use super::ExportError;
 use crate::description::SETTINGS;
@@ -44,6 +44,17 @@ impl<'a> Stored<'a> {
             meta.xattrs.remove(SETTINGS);
         }
         Ok(Self { store, record, tree })
+    }
+
+    /// Refuses an image of which something is damaged or missing: what leaves here is whole, and so is what is remembered
+    /// of it.
+    ///
+    /// # Errors
+    /// What is damaged first.
+    pub(crate) fn check_whole(&self) -> Result<(), ExportError> {
+        let damage = self.store.damage_of(&self.record.digest)?;
+        let first = damage.into_iter().next();
+        first.map_or(Ok(()), |Damage { path, problem }| Err(StoreError::Damaged { path, problem }.into()))
     }
 
     /// Hands the content of a file to `take`, with its size.

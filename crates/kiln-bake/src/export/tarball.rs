@@ -29,6 +29,8 @@ const SHORT: usize = 100;
 /// # Errors
 /// If it is there, or cannot be written.
 pub fn to_tar(image: &Stored<'_>, path: &Path) -> Result<u64, ExportError> {
+    ExportError::if_there(path)?;
+    image.check_whole()?;
     super::oci::new_file(path, |file: &mut File| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         write_whole(image, &mut out)?;

@@ -12,6 +12,8 @@ use crate::erofs;
 /// # Errors
 /// If it is there, or cannot be written.
 pub fn to_erofs(image: &Stored<'_>, path: &Path) -> Result<u64, ExportError> {
+    ExportError::if_there(path)?;
+    image.check_whole()?;
     let whole = erofs::write_whole(&image.tree)?;
     super::oci::new_file(path, |file: &mut File| {
         let mut out = BufWriter::with_capacity(1 << 20, file);

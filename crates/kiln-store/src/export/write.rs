@@ -11,7 +11,7 @@ use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
 use crate::age::Recipient;
 use crate::error::on;
 use crate::packages::sha256_of;
-use crate::{Result, Store, StoreError};
+use crate::{Damage, Result, Store, StoreError};
 
 impl Store {
     /// Writes a release with all it needs to `out`; `log` is what the operation log has of it. The same release and
@@ -39,15 +39,20 @@ impl Store {
         }
         let images: BTreeSet<ImageDigest> = release.services.values().map(|s| s.image).collect();
         let (mut objects, mut packages) = (BTreeSet::new(), BTreeSet::new());
+        let records = self.image_records_by_inputs()?;
         for image in &images {
-            // Compares the metadata with its digest.
-            self.handle(image)?;
+            if let Some(Damage { path, problem }) = self.damage_of(image)?.into_iter().next() {
+                return Err(StoreError::Damaged { path, problem });
+            }
             let record = self.image(image)?.ok_or(StoreError::NoSuchImage(*image))?;
             let dir = self.image_dir(image);
             let listed = self.image_objects(image)?;
             objects.extend(listed.ok_or_else(|| StoreError::damaged(&dir.join("objects"), "it is missing"))?);
             objects.extend(record.documents.values().copied());
             packages.extend(self.packages_of(image)?.unwrap_or_default());
+            // Whoever else made it from others may be who deployed it. What has lost its documents nobody can tell of.
+            let others = records.iter().filter(|other| other.digest == *image);
+            packages.extend(others.filter_map(|other| self.packages_in(other).ok().flatten()).flatten());
             for name in ["objects", "record.json", "metadata.erofs"] {
                 sources.push((format!("images/{}/{name}", image.hex()), dir.join(name).into()));
             }
@@ -57,11 +62,18 @@ impl Store {
             sources
                 .push((format!("objects/{}/{}", &hex[..2], &hex[2..]), self.objects().path(&object).into()));
         }
+        let members = sources.iter().map(|(name, source)| member(name, source)).collect::<Result<Vec<_>>>();
+        let mut members = members?;
         for package in packages.into_iter().filter(|p| self.package_path(p).is_file()) {
-            sources.push((format!("packages/{package}.deb"), self.package_path(&package).into()));
+            let path = self.package_path(&package);
+            let (name, source) = (format!("packages/{package}.deb"), path.clone().into());
+            let member = member(&name, &source)?;
+            if member.sha256 != package {
+                return Err(StoreError::damaged(&path, format!("its hash is {}", member.sha256)));
+            }
+            members.push(member);
+            sources.push((name, source));
         }
-        let members =
-            sources.iter().map(|(name, source)| member(name, source)).collect::<Result<Vec<_>>>()?;
         let manifest = Manifest { format: FORMAT, app: release.app, release: id.clone(), members };
         let written = archive(&manifest, &sources, out);
         written.map_err(on("write", path))
