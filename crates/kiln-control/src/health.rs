@@ -202,7 +202,7 @@ impl Streak {
     }
 }
 
-/// What it answers, or why it could not be asked: no socket, because a limit of the host is reached, or no keeper is there.
+/// What it answers, or why it could not be asked: a limit of the host is reached, or no keeper answers.
 async fn ask(
     shared: &Arc<Shared>,
     id: &InstanceId,
@@ -219,7 +219,7 @@ async fn ask(
             let _turn = turn;
             probe::run(&*engine, &instance, &order, timeout)
         });
-        return asked.await.map_err(|e| e.to_string());
+        return asked.await.map_err(|e| e.to_string())?;
     }
     let turn = shared.sockets.acquire().await;
     let (engine, instance) = (shared.engine.clone(), id.clone());

@@ -33,7 +33,15 @@ pub(crate) async fn ask(socket: OwnedFd, port: u16, probe: &Probe) -> Answered {
 const MOST_WORDS: u64 = 400;
 
 /// Asks by a command inside the instance. Blocks for as long as that takes, `timeout` at most; then it is killed.
-pub(crate) fn run(engine: &dyn Engine, id: &InstanceId, order: &ExecOrder, timeout: Duration) -> Answered {
+///
+/// # Errors
+/// If it could not be asked, which says nothing of it.
+pub(crate) fn run(
+    engine: &dyn Engine,
+    id: &InstanceId,
+    order: &ExecOrder,
+    timeout: Duration,
+) -> Result<Answered, String> {
     let program = order.argv.join(" ");
     let streams = || -> std::io::Result<(File, [OwnedFd; 3])> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -45,7 +53,7 @@ pub(crate) fn run(engine: &dyn Engine, id: &InstanceId, order: &ExecOrder, timeo
     // What it says fits into the pipe or is lost on it: nobody reads while it runs.
     let exit = execution.wait(timeout).map_err(|e| e.to_string())?;
     drop(execution);
-    match exit {
+    Ok(match exit {
         None => Err(format!("{program} had not ended after {}ms", timeout.as_millis())),
         Some(exit) if exit.is_success() => Ok(()),
         Some(exit) => {
@@ -56,7 +64,7 @@ pub(crate) fn run(engine: &dyn Engine, id: &InstanceId, order: &ExecOrder, timeo
             let words = words.trim().lines().last().map_or(String::new(), |line| format!(": {line}"));
             Err(format!("{program} {exit}{words}"))
         }
-    }
+    })
 }
 
 async fn connect(socket: OwnedFd, port: u16) -> Result<TcpStream, String> {

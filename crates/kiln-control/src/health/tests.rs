@@ -45,12 +45,20 @@ fn health_takes_answers_in_a_row() {
     assert_eq!(told(bad(), 10), (true, false));
 }
 
-/// An engine whose commands do not end before the test lets go of `gate`, and which makes no sockets if it is to tell
-/// `refused` of each instead.
+/// An engine whose commands do not end before the test lets go of `gate`, and which neither runs them nor makes sockets if
+/// it is to tell `refused` of each instead.
 #[derive(Default)]
 struct Hanging {
     gate: Arc<Mutex<()>>,
     refused: Option<Sender<()>>,
+}
+
+impl Hanging {
+    fn refuse(&self, id: &InstanceId) -> Result<(), EngineError> {
+        let Some(refused) = &self.refused else { return Ok(()) };
+        let _ = refused.send(());
+        Err(EngineError::NoSuchInstance(id.clone()))
+    }
 }
 
 impl Execution for Hanging {
@@ -96,10 +104,7 @@ impl Engine for Hanging {
     }
 
     fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
-        if let Some(refused) = &self.refused {
-            let _ = refused.send(());
-            return Err(EngineError::NoSuchInstance(id.clone()));
-        }
+        self.refuse(id)?;
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         Ok(vec![socket.as_fd().try_clone_to_owned().unwrap()])
     }
@@ -126,10 +131,11 @@ impl Engine for Hanging {
 
     fn exec(
         &self,
-        _: &InstanceId,
+        id: &InstanceId,
         _: &ExecOrder,
         _: [OwnedFd; 3],
     ) -> Result<Box<dyn Execution>, EngineError> {
+        self.refuse(id)?;
         Ok(Box::new(Self { gate: self.gate.clone(), refused: None }))
     }
 }
@@ -163,14 +169,22 @@ fn who_cannot_be_asked_is_what_it_was() {
     let (refused, refusals) = channel();
     let engine = Arc::new(Hanging { refused: Some(refused), ..Hanging::default() });
     let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
-    let [well, new]: [InstanceId; 2] = ["a-web-1-1", "a-web-1-2"].map(|id| id.parse().unwrap());
-    let was_well = Watch { presumed_healthy: Some(Timestamp(1)), ..watch() };
-    prober.watch(&BTreeMap::from([(well.clone(), was_well), (new.clone(), watch())]));
+    let ids = ["a-web-1-1", "a-web-1-2", "a-web-1-3"].map(|id| id.parse().unwrap());
+    let [well, new, by_command]: [InstanceId; 3] = ids;
+    let was_well = || Watch { presumed_healthy: Some(Timestamp(1)), ..watch() };
+    let run = kiln_model::RunSettings::as_root(["/app"]);
+    let exec = Some(ExecOrder::beside(&run, vec!["/is-well".into()]));
+    prober.watch(&BTreeMap::from([
+        (well.clone(), was_well()),
+        (new.clone(), watch()),
+        (by_command.clone(), Watch { exec, ..was_well() }),
+    ]));
     // Of each more often than it may miss an answer.
-    for _ in 0..20 {
+    for _ in 0..30 {
         refusals.recv_timeout(Duration::from_secs(20)).expect("they are asked again and again");
     }
     let conditions = prober.conditions();
-    assert_eq!((conditions[&well].healthy, conditions[&new].healthy), (true, false));
+    let healthy = [&well, &new, &by_command].map(|id| conditions[id].healthy);
+    assert_eq!(healthy, [true, false, true]);
     assert!(conditions[&new].last_problem.is_some(), "{conditions:?}");
 }
