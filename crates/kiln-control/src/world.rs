@@ -80,6 +80,12 @@ pub trait Edge: Send + Sync {
     /// If the edge does not answer within a moment; then the table may or may not be in force.
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble>;
 
+    /// What of a table could not be served now, such as a port that somebody else has; nothing if that is not known.
+    /// Returns at once, and changes nothing.
+    fn lacks(&self, _: &RouteTable) -> Option<String> {
+        None
+    }
+
     /// What is in flight.
     ///
     /// # Errors

@@ -240,7 +240,12 @@ impl Core {
             }
         };
         let next = next(self.state(app), &green);
-        self.put_in_force_with(app, next)?;
+        let Some(table) = self.table_with(app, next) else { return Ok(Came::Done(None)) };
+        // Until a table that was begun with is in force nobody else's is: it is not begun with in vain.
+        if let Some(lack) = self.world.edge.lacks(&table) {
+            return Ok(Came::Failed(lack));
+        }
+        self.put_in_force(table)?;
         Ok(Came::Done(None))
     }
 

@@ -70,6 +70,8 @@ pub struct Core {
     strays: Strays,
     acquaintance: Acquaintance,
     trouble: Option<(Timestamp, String)>,
+    /// Apps whose next step could not be done.
+    held_up: BTreeSet<AppName>,
 }
 
 impl Core {
@@ -103,6 +105,7 @@ impl Core {
             strays: Strays::default(),
             acquaintance: Acquaintance::First,
             trouble: None,
+            held_up: BTreeSet::new(),
         };
         core.load_releases()?;
         core.get_acquainted()?;
@@ -160,11 +163,15 @@ impl Core {
     fn carry_on(&mut self) -> (Option<Timestamp>, Result<(), Trouble>) {
         let mut result = self.publish();
         let mut wake = None;
+        self.held_up.clear();
         let apps: BTreeSet<AppName> = self.past.apps.keys().chain(self.pending.keys()).cloned().collect();
         for app in apps {
             match self.carry_app_on(&app) {
                 Ok(wants) => wake = earlier(wake, wants),
-                Err(trouble) => result = result.and(Err(trouble)),
+                Err(trouble) => {
+                    self.held_up.insert(app);
+                    result = result.and(Err(trouble));
+                }
             }
         }
         result = result.and(self.publish());

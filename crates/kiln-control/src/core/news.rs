@@ -73,6 +73,8 @@ impl Core {
             told: None,
         });
         audience.to.push(to);
+        // Whoever comes later has not heard of it.
+        audience.told = None;
         audience
     }
 
@@ -117,7 +119,10 @@ impl Core {
         if since.until(now) < SHORT_TROUBLE {
             return;
         }
-        let is_news = |audience: &&mut Audience| audience.told.as_ref() != Some(&trouble);
+        let held_up = &self.held_up;
+        let is_news = |audience: &&mut Audience| {
+            held_up.contains(&audience.app) && audience.told.as_ref() != Some(&trouble)
+        };
         for audience in self.listeners.values_mut().filter(is_news) {
             audience.told = Some(trouble.clone());
             let warning = format!("{trouble}: it is tried again until it succeeds; `kiln cancel` gives up");

@@ -37,11 +37,16 @@ impl Core {
 
     /// Gives the edge the table that the state asks for once this app is in that state, and returns when it is in force.
     pub(super) fn put_in_force_with(&mut self, app: &AppName, state: AppState) -> Result<(), Trouble> {
-        let Some(before) = self.past.apps.insert(app.clone(), state) else { return Ok(()) };
+        self.table_with(app, state).map_or(Ok(()), |table| self.put_in_force(table))
+    }
+
+    /// The table that the state asks for once this app is in that state.
+    pub(super) fn table_with(&mut self, app: &AppName, state: AppState) -> Option<RouteTable> {
+        let before = self.past.apps.insert(app.clone(), state)?;
         let table = self.compose(&self.past.apps);
         // It is not so before the log says so.
         self.past.apps.insert(app.clone(), before);
-        self.put_in_force(table)
+        Some(table)
     }
 
     pub(super) fn put_in_force(&mut self, table: RouteTable) -> Result<(), Trouble> {

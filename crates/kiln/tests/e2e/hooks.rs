@@ -1,11 +1,11 @@
 //! What is run once when a release takes over, on real instances. (A migration of a real database is part of the shop.)
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::host::{TestHost, free, lines, said};
+use crate::host::{TestHost, free, said};
 use crate::project::Project;
 use crate::trace;
 
@@ -136,25 +136,46 @@ fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
 
 /// Between the preflight and the switch somebody takes the port that a route is to have.
 #[test]
-fn a_switch_that_is_held_up_is_told_to_who_waits_for_it_and_goes_on_by_itself() {
+fn a_port_that_is_taken_before_the_switch_fails_the_deploy_and_holds_up_nobody() {
     let host = TestHost::start();
     host.deploy(&Project::example("hello"));
     let port = free().port();
     let with_port = |project: &Project| {
         project.append("kiln.toml", &format!("\n[route.raw]\nservice = \"web\"\ntcp = {port}\n"));
     };
-    let (_project, mut deploy, hook) = begin_with(&host, ("held", "before"), with_port);
+    let (project, deploy, hook) = begin_with(&host, ("with a port", "before"), with_port);
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     kill_process(hook, Signal::TERM).unwrap();
-    let told = lines(&mut deploy);
-    let held_up = told.iter().find(|line| line.starts_with("warning: "));
-    let held_up = held_up.expect("a word before the end");
-    assert!(held_up.contains(&format!("127.0.0.1:{port} is in use by another program")), "{held_up}");
-    assert!(held_up.contains("`kiln cancel`"), "{held_up}");
-    assert!(host.page().contains("hello") && !host.page().contains("held"), "the old one serves");
+    let failed = deploy.wait_with_output().unwrap();
+    assert_eq!(failed.status.code(), Some(6), "{}", said(&failed));
+    let words = format!("127.0.0.1:{port} is in use by another program");
+    assert!(said(&failed).contains(&words), "{}", said(&failed));
+    assert!(host.page().contains("hello") && !host.page().contains("with a port"), "the old one serves");
     drop(taken);
-    assert!(deploy.wait().unwrap().success(), "{:?}", told.iter().collect::<Vec<_>>());
-    assert_eq!(host.page(), "<h1>hello held</h1>\n");
+    project.edit_line("kiln.toml", "before = ", "");
+    host.deploy(&project);
+    assert_eq!(host.page(), "<h1>hello with a port</h1>\n");
+}
+
+/// The host was down, and somebody has a port of its by the time it is up again.
+#[test]
+fn a_port_that_is_taken_after_a_crash_takes_nobody_else_off_the_air() {
+    let mut host = TestHost::start();
+    let (project, port) = (Project::example("hello"), free().port());
+    project.append("kiln.toml", &format!("\n[route.raw]\nservice = \"web\"\ntcp = {port}\n"));
+    host.deploy(&project);
+    let edge = host.process("edge");
+    host.kill_control();
+    kill_process(edge, Signal::KILL).unwrap();
+    host.wait_until("the edge is gone", || rustix::process::test_kill_process(edge).is_err());
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    host.restart_elsewhere();
+    host.wait_until("it serves", || ureq::get(&host.address).call().is_ok());
+    let words = format!("127.0.0.1:{port} is in use by another program");
+    assert!(said(&host.kiln(&["status"])).contains(&words), "{}", said(&host.kiln(&["status"])));
+    drop(taken);
+    host.wait_until("the port is open", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    host.wait_until("it is not told any more", || !said(&host.kiln(&["status"])).contains(&words));
 }
 
 #[test]

@@ -155,6 +155,7 @@ impl Processes {
                 lock(&driver.core).edge_is_new();
                 self.waker.wake();
             }
+            let _ = self.edge.open_what_is_shut();
             if looked.elapsed() >= RENEWALS {
                 looked = Instant::now();
                 // What does not reach the edge now does with the next look, or with its next table.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kiln_edge::{Certificate, Door, EdgeClient, Listener, Proof};
+use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Listener, Proof};
 use kiln_model::{EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
 
 use super::certificates::Shelf;
@@ -21,7 +21,8 @@ impl EdgeProcess {
     /// Puts a table in force, with the doors and the certificates that it names.
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
         let mut held = lock(&self.held);
-        self.open_doors(&mut held, table)?;
+        // What cannot be open now is open as soon as it can be: nobody else waits for it.
+        *lock(&self.shut) = self.open_doors(&mut held, table)?;
         let Held { listeners, certificates, .. } = &mut *held;
         self.show_certificates(listeners, certificates, table)?;
         let mut counts = self.client.set_table(table).map_err(|e| Trouble::of(&e))?;
@@ -36,14 +37,45 @@ impl EdgeProcess {
         Ok(counts)
     }
 
-    fn open_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
-        for route in &table.tcp {
-            let door = Door::Tcp(route.port);
-            if !held.listeners.iter().any(|l| l.door == door) {
-                self.open(held, door, SocketAddr::new(self.address.ip(), route.port), threads())?;
+    /// Those at which somebody else listens stay shut; they are told.
+    fn open_doors(&self, held: &mut Held, table: &RouteTable) -> Result<Vec<String>, Trouble> {
+        let mut shut = Vec::new();
+        for (door, at) in self.doors_to_open(held, table) {
+            match Listener::bind(door, at, threads()) {
+                Ok(listeners) => self.open(held, listeners)?,
+                Err(e @ EdgeError::AddressInUse { .. }) => shut.push(no_door(&e)),
+                Err(e) => return Err(Trouble::of(&e)),
             }
         }
+        Ok(shut)
+    }
+
+    fn doors_to_open(&self, held: &Held, table: &RouteTable) -> Vec<(Door, SocketAddr)> {
+        let ports = table.tcp.iter().map(|route| route.port);
+        let doors = ports.map(|port| (Door::Tcp(port), SocketAddr::new(self.address.ip(), port)));
+        doors.filter(|(door, _)| !held.listeners.iter().any(|l| l.door == *door)).collect()
+    }
+
+    /// Opens what had to stay shut, if that is possible by now.
+    pub(crate) fn open_what_is_shut(&self) -> Result<(), Trouble> {
+        if lock(&self.shut).is_empty() {
+            return Ok(());
+        }
+        let mut held = lock(&self.held);
+        let Some(table) = held.table.clone() else { return Ok(()) };
+        *lock(&self.shut) = self.open_doors(&mut held, &table)?;
         Ok(())
+    }
+
+    /// The doors of a table that somebody else has. A table that is being put in force is judged by that.
+    fn lacks(&self, table: &RouteTable) -> Option<String> {
+        let held = self.held.try_lock().ok()?;
+        let mut doors = self.doors_to_open(&held, table).into_iter();
+        // Free again as soon as this is over.
+        doors.find_map(|(door, at)| match Listener::bind(door, at, 1) {
+            Err(e @ EdgeError::AddressInUse { .. }) => Some(e.to_string()),
+            _ => None,
+        })
     }
 
     fn close_doors(&self, held: &mut Held, table: &RouteTable) -> Result<(), Trouble> {
@@ -84,9 +116,11 @@ impl EdgeProcess {
         *known = warnings;
     }
 
-    /// What people should know of the certificates that are shown, and of who is sent where there are none.
+    /// What people should know of doors that are shut, of the certificates that are shown, and of who is sent where there
+    /// are none.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        lock(&self.warnings).clone()
+        let shut = lock(&self.shut).clone();
+        shut.into_iter().chain(lock(&self.warnings).iter().cloned()).collect()
     }
 
     /// What the certificates are for that the table in force names.
@@ -159,6 +193,11 @@ impl EdgeProcess {
     }
 }
 
+/// What people should know of a door that is shut.
+fn no_door(error: &EdgeError) -> String {
+    format!("{error}: the route there is served as soon as it is free (`ss -ltnp` shows who has it)")
+}
+
 /// Adds what another process counts of the same fleets.
 fn add(counts: &mut EdgeCounts, theirs: EdgeCounts) {
     let sum = |into: &mut Vec<FleetCount>, theirs: Vec<FleetCount>| {
@@ -203,6 +242,10 @@ impl LiveEdge {
 impl Edge for LiveEdge {
     fn set_table(&self, table: &RouteTable) -> Result<EdgeCounts, Trouble> {
         self.errands.ask(Order::SetTable(table.clone()))
+    }
+
+    fn lacks(&self, table: &RouteTable) -> Option<String> {
+        self.edge.lacks(table)
     }
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {

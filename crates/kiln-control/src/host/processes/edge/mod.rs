@@ -51,6 +51,8 @@ pub(crate) struct EdgeProcess {
     held: Mutex<Held>,
     /// Certificates that the host got itself.
     automatic: Mutex<Vec<Certificate>>,
+    /// Doors of the table in force at which somebody else listens, in words.
+    shut: Mutex<Vec<String>>,
     /// What people should know of the certificates there are, and of who needs some.
     warnings: Mutex<Vec<String>>,
     /// What each process was last known to have seen of a fleet.
@@ -125,9 +127,9 @@ impl EdgeProcess {
         access_log: Option<AccessLog>,
         held: Held,
     ) -> Self {
-        let (automatic, warnings, seen) = Default::default();
+        let (automatic, warnings, shut, seen) = Default::default();
         let held = Mutex::new(held);
-        Self { path, client, address, origin, command, access_log, held, automatic, warnings, seen }
+        Self { path, client, address, origin, command, access_log, held, automatic, warnings, shut, seen }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this
@@ -168,7 +170,8 @@ impl EdgeProcess {
         }
         for (door, at, threads) in self.command.doors() {
             if address(&held.listeners, door).is_none() {
-                self.open(&mut held, door, at, threads)?;
+                let listeners = Listener::bind(door, at, threads).map_err(|e| Trouble::of(&e))?;
+                self.open(&mut held, listeners)?;
             }
         }
         Ok(())
@@ -193,9 +196,8 @@ impl EdgeProcess {
         self.command.trusts() || address(listeners, Door::Https).is_some()
     }
 
-    /// Listens at one more door.
-    fn open(&self, held: &mut Held, door: Door, at: SocketAddr, threads: usize) -> Result<(), Trouble> {
-        let listeners = Listener::bind(door, at, threads).map_err(|e| Trouble::of(&e))?;
+    /// Serves at one more door.
+    fn open(&self, held: &mut Held, listeners: Vec<Listener>) -> Result<(), Trouble> {
         self.client.listen(&listeners).map_err(|e| Trouble::of(&e))?;
         held.listeners.extend(listeners);
         Ok(())
