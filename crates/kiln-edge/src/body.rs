@@ -5,8 +5,8 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -27,6 +27,9 @@ pub(crate) struct Progress {
     /// How many bytes have come, and how many may.
     came: Cell<u64>,
     bound: RefCell<Option<Bound>>,
+    /// Whether nobody waits for the rest of it any more, and who is to be told.
+    is_given_up: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
 }
 
 /// How much of a body may come, and of which request.
@@ -38,8 +41,8 @@ struct Bound {
 impl Progress {
     pub(crate) fn new(done: bool) -> Rc<Self> {
         let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(None), Cell::new(done));
-        let (came, bound) = Default::default();
-        Rc::new(Self { last, broken, done, came, bound })
+        let (came, bound, is_given_up, waiting) = Default::default();
+        Rc::new(Self { last, broken, done, came, bound, is_given_up, waiting })
     }
 
     /// So many bytes may come, from the first on; if there are more, that is noted in `ticket`.
@@ -63,6 +66,14 @@ impl Progress {
                 Err(BrokenUpload::TooLarge)
             }
             _ => Ok(piece),
+        }
+    }
+
+    /// Ends what comes no more: whoever passes it on is told that it is broken.
+    fn give_up(&self) {
+        self.is_given_up.set(true);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
         }
     }
 
@@ -91,6 +102,23 @@ pub(crate) enum BrokenUpload {
     /// There is more of it than may be.
     #[error("the body is larger than it may be")]
     TooLarge,
+    /// It was answered before its end, and then nothing came of it for too long.
+    #[error("the rest of the body does not come")]
+    Stalled,
+}
+
+/// Gives a body up that goes on after its answer has ended, when nothing has come of it for `limit`: the walk over all
+/// connections sees only requests that have not been answered.
+pub(crate) async fn see_to_the_rest(progress: Weak<Progress>, ticket: Rc<Ticket>, limit: Duration) {
+    loop {
+        tokio::time::sleep(limit).await;
+        let Some(progress) = progress.upgrade().filter(|p| !p.is_done()) else { return };
+        // While it is being answered both sides may take their time.
+        let over = ticket.over_since().map(|since| since.max(progress.last()));
+        if over.is_some_and(|since| since.elapsed() >= limit) {
+            return progress.give_up();
+        }
+    }
 }
 
 /// A body as its client sends it.
@@ -106,6 +134,9 @@ impl Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenUpload>>> {
         let Self(incoming, progress) = self;
+        if progress.is_given_up.get() {
+            return Poll::Ready(Some(Err(BrokenUpload::Stalled)));
+        }
         let frame = Pin::new(&mut *incoming).poll_frame(cx).map(trailers::passed_on);
         let frame = frame.map(|frame| frame.map(|frame| progress.let_through(frame)));
         if let Poll::Ready(frame) = &frame {
@@ -114,6 +145,8 @@ impl Upload {
             // Behind trailers nothing comes, and nobody looks for it.
             let is_last = |frame: &Result<Frame<Bytes>, _>| frame.as_ref().is_ok_and(Frame::is_trailers);
             progress.done.set(frame.as_ref().is_none_or(is_last) || incoming.is_end_stream());
+        } else {
+            *progress.waiting.borrow_mut() = Some(cx.waker().clone());
         }
         frame
     }
@@ -175,6 +208,7 @@ impl BrokenUpload {
         match self {
             Self::Client(error) => spoilt_by(error),
             Self::TooLarge => Refusal::TooLarge,
+            Self::Stalled => Refusal::ClientTooSlow,
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Ticket {
     is_late: Cell<bool>,
     /// Whether the body of its request grew too large.
     has_overrun: Cell<bool>,
+    /// Since when it is over.
+    over: Cell<Option<Instant>>,
     /// How long that may take, if its route says so.
     limit: Cell<Option<Duration>>,
     /// Whoever waits for something on behalf of the request: one task at a time.
@@ -89,6 +91,15 @@ impl Ticket {
     }
 
     /// Whether it has taken too long.
+    /// It is answered, or will not be.
+    pub(crate) fn is_over(&self) {
+        self.over.set(Some(Instant::now()));
+    }
+
+    pub(crate) fn over_since(&self) -> Option<Instant> {
+        self.over.get()
+    }
+
     pub(crate) fn overruns(&self) {
         self.has_overrun.set(true);
     }

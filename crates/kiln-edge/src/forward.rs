@@ -11,9 +11,10 @@ use hyper::http::header::Entry;
 use hyper::http::response::Parts;
 use hyper::{Request, Response, StatusCode, Version};
 use kiln_model::Protocol;
+use tokio::task::spawn_local;
 
 use crate::account::Story;
-use crate::body::{Opened, RequestBody, ResponseBody, Shape};
+use crate::body::{Opened, RequestBody, ResponseBody, Shape, see_to_the_rest};
 use crate::connect::connect;
 use crate::counts::Turn;
 use crate::course::{Again, Asked, Course, Errand, Kept, Miss, Stop};
@@ -141,8 +142,13 @@ async fn read(
             if let Some(story) = &mut reply.account.story {
                 story.learn(&inbound);
             }
-            let progress = inbound.progress.clone();
+            let (progress, ticket) = (inbound.progress.clone(), reply.ticket().clone());
+            let otherwise = worker.limits.response_head;
             let response = Exchange { worker, inbound }.run(turn, reply).await;
+            if !progress.is_done() {
+                let (rest, limit) = (Rc::downgrade(&progress), ticket.limit(otherwise));
+                spawn_local(see_to_the_rest(rest, ticket, limit));
+            }
             (response, progress.is_done())
         }
         Err(refusal) => {

@@ -1,11 +1,17 @@
 //! Answers that come before the request has: who writes on meanwhile has to get them all the same.
 
+use std::convert::Infallible;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Frame};
 use kiln_edge::Limits;
 
+use crate::h2;
 use crate::harness::{Edge, route};
 use crate::instance::Instance;
 use crate::tls::Authority;
@@ -137,4 +143,51 @@ fn nobody_is_listened_to_for_ever() {
         std::thread::yield_now();
     }
     drop(silent);
+}
+
+/// A body of which nothing follows.
+struct Unfinished(Option<Bytes>);
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+/// Whoever has his answer and sends nothing more of his request holds no connection to an instance for ever.
+#[test]
+fn what_follows_an_early_answer_and_does_not_come_is_given_up() {
+    let (ended, ends) = std::sync::mpsc::channel();
+    let instance = Instance::raw(move |connection| {
+        let _ = connection.read_head();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        while !connection.is_at_end() {
+            let heard = connection.reader.buffer().len();
+            std::io::BufRead::consume(&mut connection.reader, heard);
+        }
+        let _ = ended.send(());
+    });
+    let edge = Edge::with(Limits { response_head: Duration::from_millis(200), ..Limits::default() }, 1);
+    let fleet = edge.fleet(1, &[&instance]);
+    edge.set(vec![route(None, "/", &[(&fleet.id, 1)])], vec![fleet]);
+    let soon = Duration::from_secs(20);
+
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nsome of it");
+    assert_eq!(client.read().status(), 200);
+    ends.recv_timeout(soon).expect("the instance hears the end of it");
+
+    h2::block_on(async {
+        let (mut sender, _driver) = h2::connect(edge.address).await;
+        let body = Unfinished(Some("some of it".into())).boxed();
+        let request = hyper::Request::post("http://example.com/").body(body).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        tokio::task::spawn_blocking(move || ends.recv_timeout(soon)).await.unwrap().expect("its end");
+    });
 }
