@@ -92,7 +92,7 @@ impl Ticket {
 
     /// Whether it has taken too long.
     /// It is answered, or will not be.
-    pub(crate) fn is_over(&self) {
+    pub(crate) fn ends(&self) {
         self.over.set(Some(Instant::now()));
     }
 

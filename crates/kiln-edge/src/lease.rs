@@ -164,7 +164,7 @@ impl Drop for Reply {
             self.is_left();
         }
         self.account.close(self.worker.log.as_ref());
-        self.ticket.is_over();
+        self.ticket.ends();
         self.connection.end(&self.ticket, self.is_wasted);
     }
 }

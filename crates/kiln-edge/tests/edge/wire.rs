@@ -125,6 +125,14 @@ impl Client {
         matches!(self.reader.fill_buf(), Ok([]) | Err(_))
     }
 
+    /// Reads on until the end, whatever comes.
+    pub fn hear_out(&mut self) {
+        while !self.is_at_end() {
+            let heard = self.reader.buffer().len();
+            self.reader.consume(heard);
+        }
+    }
+
     /// Whether nothing comes, nor the end, for `time`.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         self.reader.get_ref().set_read_timeout(Some(time)).unwrap();

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::failing_disk::{FailingDisk, beginning, forget};
-use crate::host::{KILN, TestHost, said};
+use crate::host::{KILN, TestHost, lines, said};
 use crate::luck::SmallDisk;
 use crate::project::Project;
 use crate::trace::hears;
@@ -54,7 +54,8 @@ fn is_held_up_and_no_more<T>(mut host: TestHost, spoiled: impl FnOnce() -> T, sa
     of_instances_that_wait(&project);
     project.say("through a disk");
     let mut deploy = host.command(&["deploy", project.dir()]);
-    let mut deploy = deploy.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let told = lines(&mut deploy);
     let waits = |what: &str| host.json(&["status"])["waiting"].to_string().contains(what);
     host.wait_until("the deploy waits for health", || waits("healthy"));
     let fault = spoiled();
@@ -66,6 +67,9 @@ fn is_held_up_and_no_more<T>(mut host: TestHost, spoiled: impl FnOnce() -> T, sa
     host.wait_until("they can be told", || new.iter().all(|pid| hears(*pid, Signal::USR1)));
     new.iter().for_each(|pid| kill_process(*pid, Signal::USR1).expect("it runs"));
     host.wait_until("it waits for the disk", || waits(says));
+    let held_up = |line: &String| line.starts_with("warning: ") && line.contains(says);
+    let held_up = told.iter().find(held_up).expect("who waits for it is told before it goes on");
+    assert!(held_up.contains("`kiln cancel` gives up"), "{held_up}");
     assert_eq!(host.live(), old);
     drop(fault);
     let status = deploy.wait().unwrap();

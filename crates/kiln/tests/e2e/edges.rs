@@ -1,11 +1,11 @@
 //! The edge of a real host: renewed, killed, with more doors than one.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process, test_kill_process};
 
 use crate::host::{KILN, TestHost, free, in_time, said};
 use crate::project::Project;
@@ -165,6 +165,27 @@ fn an_app_that_wants_another_ones_routes_is_refused_before_anything_is_made() {
     other.edit("kiln.toml", "[route.web]\n", "[route.web]\nhost = \"other.example.com\"\n");
     other.edit("kiln.toml", "[deploy]", &format!("[route.raw]\nservice = \"web\"\ntcp = {port}\n\n[deploy]"));
     refused(&format!("a route of app hello takes TCP port {port} already"));
+}
+
+/// The host was down, and somebody has a port of its by the time it is up again.
+#[test]
+fn a_port_that_is_taken_after_a_crash_takes_nobody_else_off_the_air() {
+    let mut host = TestHost::start();
+    let (project, port) = (Project::example("hello"), free().port());
+    project.append("kiln.toml", &format!("\n[route.raw]\nservice = \"web\"\ntcp = {port}\n"));
+    host.deploy(&project);
+    let edge = host.process("edge");
+    host.kill_control();
+    kill_process(edge, Signal::KILL).unwrap();
+    host.wait_until("the edge is gone", || test_kill_process(edge).is_err());
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    host.restart_elsewhere();
+    host.wait_until("it serves", || ureq::get(&host.address).call().is_ok());
+    let words = format!("127.0.0.1:{port} is in use by another program");
+    assert!(said(&host.kiln(&["status"])).contains(&words), "{}", said(&host.kiln(&["status"])));
+    drop(taken);
+    host.wait_until("the port is open", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    host.wait_until("it is not told any more", || !said(&host.kiln(&["status"])).contains(&words));
 }
 
 /// An edge goes on with the sockets there are: who asks for others is told, and not let believe that they are open.

@@ -1,6 +1,6 @@
 //! What is run once when a release takes over, on real instances. (A migration of a real database is part of the shop.)
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -155,27 +155,6 @@ fn a_port_that_is_taken_before_the_switch_fails_the_deploy_and_holds_up_nobody()
     project.edit_line("kiln.toml", "before = ", "");
     host.deploy(&project);
     assert_eq!(host.page(), "<h1>hello with a port</h1>\n");
-}
-
-/// The host was down, and somebody has a port of its by the time it is up again.
-#[test]
-fn a_port_that_is_taken_after_a_crash_takes_nobody_else_off_the_air() {
-    let mut host = TestHost::start();
-    let (project, port) = (Project::example("hello"), free().port());
-    project.append("kiln.toml", &format!("\n[route.raw]\nservice = \"web\"\ntcp = {port}\n"));
-    host.deploy(&project);
-    let edge = host.process("edge");
-    host.kill_control();
-    kill_process(edge, Signal::KILL).unwrap();
-    host.wait_until("the edge is gone", || rustix::process::test_kill_process(edge).is_err());
-    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    host.restart_elsewhere();
-    host.wait_until("it serves", || ureq::get(&host.address).call().is_ok());
-    let words = format!("127.0.0.1:{port} is in use by another program");
-    assert!(said(&host.kiln(&["status"])).contains(&words), "{}", said(&host.kiln(&["status"])));
-    drop(taken);
-    host.wait_until("the port is open", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    host.wait_until("it is not told any more", || !said(&host.kiln(&["status"])).contains(&words));
 }
 
 #[test]
