@@ -86,7 +86,9 @@ pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::{LogReader, OperationLog};
 pub use presence::{Look, Wanted};
-pub use secrets::{Holders, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, SecretsLock};
+pub use secrets::{
+    Holders, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, SecretsLock, version_of_secret,
+};
 pub use staged_image::StagedImage;
 pub use sweep::{GRACE, InUse, Keep, Sweeper};
 pub use temp::Scratch;

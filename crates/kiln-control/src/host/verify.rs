@@ -5,6 +5,8 @@
 //! | the file system at its root: every name, kind, mode, owner, time, size and target | its image's metadata, hashed first |
 //! | what is mounted over it | what its release declares as volatile, and what every instance has |
 //! | its list of names, where it needs something | what it needs |
+//! | the files of its secrets, and the variables that hold them | the versions its release holds |
+//! | the covers of what no instance is to see in /proc | what every instance has |
 //! | the arguments and the environment its main process was started with, its limits of memory, CPU and processes | its release |
 //! | that its root cannot be written, its user, its capabilities, `no_new_privs`, seccomp | its release, and what every instance has |
 //!
@@ -22,28 +24,29 @@ use kiln_store::{Damage, Needing, OperationLog, Store, StoreError};
 
 use super::{LocalHost, failure};
 use crate::core::{InstanceReport, Past};
-use crate::running::Running;
+use crate::running::{KnownSecrets, Running};
 use crate::sync::lock;
 
 impl LocalHost {
     pub(crate) fn verify(&self, repair: bool) -> Result<Answer, Failure> {
         let apps = lock(&self.driver.core).apps().clone();
         let mut answer = store(&self.store, &apps, repair)?;
-        let instances: Vec<(InstanceReport, ReleaseService)> = {
+        let instances: Vec<(InstanceReport, AppName, ReleaseService)> = {
             let core = lock(&self.driver.core);
             let with_service = |i: InstanceReport| {
-                let service = core.release(&i.release)?.services.get(&i.fleet.service)?.clone();
-                Some((i, service))
+                let release = core.release(&i.release)?;
+                let service = release.services.get(&i.fleet.service)?.clone();
+                Some((i, release.app.clone(), service))
             };
             core.instances().into_iter().filter_map(with_service).collect()
         };
-        let mut roots = Roots { store: &self.store, seen: HashMap::new() };
-        for (instance, service) in instances {
+        let mut seen = Seen { store: &self.store, roots: HashMap::new(), secrets: KnownSecrets::default() };
+        for (instance, app, service) in instances {
             let Some(pid) = instance.pid else { continue };
             for damage in answer.damage.iter_mut().filter(|damage| damage.images.contains(&service.image)) {
                 damage.instances.insert(instance.id.clone());
             }
-            let Some(differs) = roots.differs(pid, &service) else { continue };
+            let Some(differs) = seen.differs(pid, &app, &service) else { continue };
             let InstanceReport { id, fleet, release, .. } = instance;
             answer.instances.push(VerifiedInstance { id, service: fleet.service, release, differs });
         }
@@ -110,19 +113,21 @@ fn gone(store: &Store, apps: &BTreeMap<AppName, AppState>) -> kiln_store::Result
     Ok(gone)
 }
 
-/// What was found out about root mounts so far.
-struct Roots<'a> {
+/// What was found out so far that holds for several instances.
+struct Seen<'a> {
     store: &'a Store,
-    /// By image, file system and the ids it is seen through.
-    seen: HashMap<(ImageDigest, u64, Ids), Vec<String>>,
+    /// What differs in root mounts, by image, file system and the ids it is seen through.
+    roots: HashMap<(ImageDigest, u64, Ids), Vec<String>>,
+    secrets: KnownSecrets,
 }
 
-impl Roots<'_> {
+impl Seen<'_> {
     /// What of a running process is not as its release says; nothing if it has ended meanwhile.
-    fn differs(&mut self, pid: u32, service: &ReleaseService) -> Option<Vec<String>> {
+    fn differs(&mut self, pid: u32, app: &AppName, service: &ReleaseService) -> Option<Vec<String>> {
         let running = Running::of(pid).ok()?;
         let mut differs = running.differs(service);
         differs.extend(running.is_not_as_ordered(service));
+        differs.extend(running.other_secrets(app, service, &mut self.secrets));
         match self.root(&running, service) {
             Ok(root) => differs.extend(root),
             Err(_) if !running.is_there() => return None,
@@ -135,14 +140,14 @@ impl Roots<'_> {
         let root = running.root().map_err(|e| e.to_string())?;
         let key =
             (service.image, running.root_device(&root).map_err(|e| e.to_string())?, running.ids().clone());
-        if let Some(known) = self.seen.get(&key) {
+        if let Some(known) = self.roots.get(&key) {
             return Ok(known.clone());
         }
         let handle = self.store.handle(&service.image).map_err(|e| e.to_string())?;
         let metadata = std::fs::read(&handle.metadata).map_err(|e| e.to_string())?;
         let tree = kiln_bake::erofs::read(&metadata).map_err(|e| format!("the image cannot be read: {e}"))?;
         let found = differences(&root, &tree, running.ids());
-        self.seen.insert(key, found.clone());
+        self.roots.insert(key, found.clone());
         Ok(found)
     }
 }

@@ -17,6 +17,18 @@ pub(super) enum Started {
     Script(Vec<Vec<u8>>),
 }
 
+impl Started {
+    fn words(&self) -> &[Vec<u8>] {
+        let (Self::Program(words) | Self::Script(words)) = self;
+        words
+    }
+
+    /// As the kernel lays them out.
+    fn arguments(&self) -> Vec<u8> {
+        self.words().iter().flat_map(|word| word.iter().copied().chain([0])).collect()
+    }
+}
+
 /// What a process was started with.
 #[derive(Debug)]
 pub(super) struct Launched {
@@ -35,7 +47,7 @@ impl Launched {
         Ok(Self { arguments, environment, length })
     }
 
-    /// What is not as `started` and `env` say. `given` are variables that hold secrets.
+    /// What is not as `started` and `env` say. `given` are variables that hold secrets: whether they are there.
     ///
     /// Other words than it was started with are its own doing where it has executed the same file again, which leaves no
     /// trace: the interpreter of a script that ends in `exec`, and programs that are many, such as busybox, do. Only a
@@ -46,8 +58,7 @@ impl Launched {
         env: &BTreeMap<String, String>,
         given: &BTreeSet<&str>,
     ) -> Vec<String> {
-        let (Started::Program(words) | Started::Script(words)) = started;
-        let expected: Vec<u8> = words.iter().flat_map(|word| word.iter().copied().chain([0])).collect();
+        let (words, expected) = (started.words(), started.arguments());
         if self.arguments == expected {
             return self.environment(env, given);
         }
@@ -63,6 +74,18 @@ impl Launched {
             "its main process was started with other arguments than those of its release, or has executed itself again"
                 .to_owned(),
         ]
+    }
+
+    /// The value of a variable; nothing if it has none, or shows something else than it was started with.
+    pub(super) fn variable(&self, started: &Started, name: &str) -> Option<&[u8]> {
+        let is_as_it_was = self.arguments == started.arguments();
+        is_as_it_was.then(|| self.variables().get(name.as_bytes()).copied()).flatten()
+    }
+
+    fn variables(&self) -> BTreeMap<&[u8], &[u8]> {
+        let lines = self.environment.split(|c| *c == 0);
+        let parts = lines.filter_map(|line| Some((line, line.iter().position(|c| *c == b'=')?)));
+        parts.map(|(line, at)| (&line[..at], &line[at + 1..])).collect()
     }
 
     fn name(&self) -> &[u8] {
@@ -81,12 +104,7 @@ impl Launched {
     fn environment(&self, env: &BTreeMap<String, String>, given: &BTreeSet<&str>) -> Vec<String> {
         /// What every instance has, whether its release says so or not.
         const EVERYWHERE: [&str; 2] = ["HOME", "PATH"];
-        let found: BTreeMap<&[u8], &[u8]> = self
-            .environment
-            .split(|c| *c == 0)
-            .filter_map(|line| Some((line, line.iter().position(|c| *c == b'=')?)))
-            .map(|(line, at)| (&line[..at], &line[at + 1..]))
-            .collect();
+        let found = self.variables();
         let mut differs = Vec::new();
         for name in env.keys().map(String::as_str).chain(given.iter().copied()).collect::<BTreeSet<_>>() {
             match (found.get(name.as_bytes()), env.get(name)) {
@@ -148,6 +166,15 @@ mod tests {
         assert!(said(&launched("/bin/app\0-v\0", 12, "A=1\0")).contains("without the variable KEY"));
         let more = said(&launched("/bin/app\0-v\0", 12, "A=1\0KEY=x\0LD_PRELOAD=/x\0"));
         assert!(more.ends_with("does not have: LD_PRELOAD") && !more.contains("/x"), "{more}");
+    }
+
+    #[test]
+    fn a_variable_is_known_while_the_arguments_are_what_they_were() {
+        let started = Started::Program(vec![b"/bin/app".to_vec(), b"-v".to_vec()]);
+        let value = |launched: &Launched| launched.variable(&started, "KEY").map(<[u8]>::to_vec);
+        assert_eq!(value(&launched("/bin/app\0-v\0", 12, "A=1\0KEY=x=y\0")), Some(b"x=y".to_vec()));
+        assert_eq!(value(&launched("/bin/app\0-v\0", 12, "A=1\0")), None);
+        assert_eq!(value(&launched("app: main\0\0\0", 12, "KEY=x\0")), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod launched;
 mod limits;
 mod mounts;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,13 +12,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use kiln_bake::inspect::Ids;
-use kiln_engine::embedded::interpreter_of_script;
+use kiln_engine::embedded::{covered_paths, interpreter_of_script};
 use kiln_model::{Capability, ReleaseService, hosts_file, inside};
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 use launched::{Launched, Started};
 use limits::Groups;
 use mounts::Mounts;
+pub(crate) use secrets::KnownSecrets;
 
 /// What `/proc` says of a process. All of it is read at once; a process that ends meanwhile is an error.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Running {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let text = |name: &str| fs::read_to_string(proc.join(name));
         let ids = Ids { users: id_map(&text("uid_map")?), groups: id_map(&text("gid_map")?) };
-        let (status, mounts) = (text("status")?, Mounts::new(text("mountinfo")?));
+        let (status, mounts) = (text("status")?, Mounts::new(text("mountinfo")?, covered_paths().collect()));
         let launched = Launched::of(&proc)?;
         let groups = Groups::of(&text("cgroup")?, &fs::read_to_string("/proc/self/mountinfo")?);
         Ok(Self { ids, status, mounts, launched, groups, proc })

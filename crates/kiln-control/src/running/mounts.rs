@@ -4,7 +4,11 @@ use kiln_model::{ReleaseService, Volatile};
 
 /// The mounts of a process, as `mountinfo` tells of them.
 #[derive(Debug)]
-pub(super) struct Mounts(String);
+pub(super) struct Mounts {
+    mountinfo: String,
+    /// What of /proc is to be covered, and by what of /dev.
+    covered: Vec<(String, &'static str)>,
+}
 
 /// A line of it: of which file system which directory, where, how it may be used, and what the file system is.
 #[derive(Debug, Clone, Copy)]
@@ -27,22 +31,25 @@ struct Place<'a> {
     size: Option<u64>,
 }
 
-/// In /dev, and empty: what they are bound over cannot be read.
-const COVERS: [&str; 2] = ["/.masked", "/null"];
-
 impl Mounts {
-    pub(super) fn new(mountinfo: String) -> Self {
-        Self(mountinfo)
+    pub(super) fn new(mountinfo: String, covered: Vec<(String, &'static str)>) -> Self {
+        Self { mountinfo, covered }
     }
 
     /// What is not as an instance of `service` is launched with.
     pub(super) fn differs(&self, service: &ReleaseService) -> Vec<String> {
         let places = Place::all(service);
-        let mounts: Vec<Mount<'_>> = self.0.lines().filter_map(Mount::of).collect();
+        let mounts: Vec<Mount<'_>> = self.mountinfo.lines().filter_map(Mount::of).collect();
         let mut differs: Vec<String> = root(&mounts).into_iter().collect();
         differs.extend(places.iter().filter_map(|place| place.differs(&mounts)));
-        let is_known =
-            |m: &Mount<'_>| m.at == "/" || places.iter().any(|p| p.at == m.at) || m.covers_a_file(&mounts);
+        let covers = |(path, cover): &(String, &str), m: &Mount<'_>| m.covers(path, cover, &mounts);
+        let bare = self.covered.iter().filter(|path| !mounts.iter().any(|m| covers(path, m)));
+        differs.extend(bare.map(|(path, _)| format!("nothing covers {path}, which no instance is to see")));
+        let is_known = |m: &Mount<'_>| {
+            m.at == "/"
+                || places.iter().any(|p| p.at == m.at)
+                || self.covered.iter().any(|path| covers(path, m))
+        };
         for mount in mounts.iter().filter(|m| !is_known(m)) {
             differs.push(format!("{} is covered by a mount that its release does not declare", mount.at));
         }
@@ -137,10 +144,10 @@ impl<'a> Mount<'a> {
         size?.strip_suffix('k')?.parse().ok()
     }
 
-    /// Whether it hides a file of /proc that no instance may read.
-    fn covers_a_file(&self, mounts: &[Mount<'_>]) -> bool {
+    /// Whether it is `cover`, a path in /dev, in front of `path`.
+    fn covers(&self, path: &str, cover: &str, mounts: &[Mount<'_>]) -> bool {
         let is_of_dev = |m: &Mount<'_>| m.at == "/dev" && m.device == self.device;
-        self.at.starts_with("/proc/") && COVERS.contains(&self.root) && mounts.iter().any(is_of_dev)
+        self.at == path && cover.strip_prefix("/dev") == Some(self.root) && mounts.iter().any(is_of_dev)
     }
 }
 
@@ -176,7 +183,9 @@ mod tests {
     }
 
     fn differs(mountinfo: &str) -> Vec<String> {
-        Mounts::new(mountinfo.to_owned()).differs(&service())
+        let covered = [("/proc/acpi", "/dev/.masked"), ("/proc/keys", "/dev/null")];
+        let covered = covered.map(|(path, cover)| (path.to_owned(), cover)).into();
+        Mounts::new(mountinfo.to_owned(), covered).differs(&service())
     }
 
     #[test]
@@ -203,5 +212,23 @@ mod tests {
         assert_eq!(instead("/proc ro", "/proc rw"), changed("/proc"));
         assert_eq!(instead("/ / ro", "/ / rw"), ["its root can be written"]);
         assert_eq!(instead("/ /run/secrets", "/ /run/elsewhere").len(), 2);
+    }
+
+    #[test]
+    fn a_cover_is_missed_and_one_where_none_belongs_is_told() {
+        let without = |path: &str| {
+            let lines: Vec<&str> = LAUNCHED.lines().filter(|line| !line.contains(path)).collect();
+            differs(&lines.join("\n"))
+        };
+        for path in ["/proc/acpi", "/proc/keys"] {
+            assert_eq!(without(path), [format!("nothing covers {path}, which no instance is to see")]);
+        }
+        let foreign = |path: &str| format!("{path} is covered by a mount that its release does not declare");
+        let over = "99 56 0:43 /null /proc/meminfo ro,nosuid,noexec - tmpfs none rw";
+        assert_eq!(differs(&format!("{LAUNCHED}{over}\n")), [foreign("/proc/meminfo")]);
+        let another = LAUNCHED.replacen("0:43 /null /proc/keys", "0:99 /null /proc/keys", 1);
+        assert_eq!(differs(&another).len(), 2, "not of its /dev: {:?}", differs(&another));
+        let on_top = "99 58 0:60 /x /proc/keys ro,nosuid,noexec - tmpfs none rw";
+        assert_eq!(differs(&format!("{LAUNCHED}{on_top}\n")), [foreign("/proc/keys")]);
     }
 }

@@ -32,7 +32,7 @@ mod seccomp;
 mod wire;
 
 pub use client::{Embedded, UpgradeError};
-pub use launch::interpreter_of_script;
+pub use launch::{covered_paths, interpreter_of_script};
 
 /// What the kernel calls the time since the host was started.
 fn boot() -> std::io::Result<String> {

@@ -16,7 +16,7 @@ use sha2::Digest as _;
 use super::secrets::{self, SecretsOfImport, Travelling};
 use super::{FORMAT, MANIFEST, Manifest, Member, SECRETS};
 use crate::error::READ_GIVEN;
-use crate::secrets::version_of;
+use crate::secrets::version_of_secret;
 use crate::{Batch, Result, Store, StoreError, Verity};
 
 /// The most that is taken of what is held in memory.
@@ -318,7 +318,7 @@ impl<'a> Import<'a> {
             if !needed.contains(&(name, version)) {
                 return Err(place.wrong(&format!("secret {name} {version} is not one the release needs")));
             }
-            if version_of(&app, name, value) != *version {
+            if version_of_secret(&app, name, value) != *version {
                 return Err(place.wrong(&format!("the value of secret {name} is not its version {version}")));
             }
         }

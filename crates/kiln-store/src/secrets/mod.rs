@@ -32,7 +32,7 @@ pub use removal::{Holders, SecretRemoval};
 use sealed::Sealed;
 pub use sealed::SecretRecord;
 pub use settings::{PresentSecrets, SecretSetting};
-pub(crate) use version::of as version_of;
+pub use version::of as version_of_secret;
 
 impl Store {
     /// Keeps a value as the present one of a secret; what is known of it, and whether anything has changed: setting

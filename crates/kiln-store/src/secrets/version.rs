@@ -9,7 +9,7 @@ use ring::pbkdf2;
 const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not 0");
 
 /// The version of `value`: the same everywhere, and of no use for guessing a value that cannot be guessed.
-pub(crate) fn of(app: &AppName, name: &SecretName, value: &SecretValue) -> SecretVersion {
+pub fn of(app: &AppName, name: &SecretName, value: &SecretValue) -> SecretVersion {
     let salt = format!("kiln secret\0{app}\0{name}");
     let mut tag = [0; 10];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, salt.as_bytes(), value.reveal(), &mut tag);

@@ -16,7 +16,8 @@ Examples:
 /// Whether everything is what it should be: hashes the store again, compares every instance with its release
 ///
 /// Of each running instance the root file system is compared with its image (names, kinds, modes, owners, times, sizes),
-/// its mounts, user and rights with its release. What differs is named, and the exit code is 9.
+/// its mounts, user, rights and secrets with its release. What differs is named, never a secret's value, and the exit code
+/// is 9.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Verify {

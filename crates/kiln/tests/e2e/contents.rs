@@ -69,6 +69,20 @@ fn everything_is_what_it_should_be_until_it_is_touched() {
         assert!(said(&touched).contains(told), "{}", said(&touched));
     }
 
+    // Somebody lets another one see what no instance is to see, and hides what it may.
+    let third = host.json(&["instances"])[2]["pid"].to_string();
+    in_mounts_of(&third, || {
+        rustix::mount::unmount("/proc/keys", rustix::mount::UnmountFlags::DETACH).unwrap();
+        rustix::mount::mount_bind("/dev/null", "/proc/meminfo").unwrap();
+    });
+    let shown = host.kiln(&["verify"]);
+    for told in [
+        "nothing covers /proc/keys, which no instance is to see",
+        "/proc/meminfo is covered by a mount that its release does not declare",
+    ] {
+        assert_eq!(said(&shown).matches(told).count(), 1, "{told}: {}", said(&shown));
+    }
+
     // Somebody raises a limit of an instance, and changes a variable in the memory of its main process.
     let host_of = |pid: &str, name: &str| format!("/proc/{pid}/{name}");
     let second = host.json(&["instances"])[1]["pid"].to_string();

@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
+use crate::contents::in_mounts_of;
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
@@ -103,6 +104,57 @@ fn a_rollback_restores_the_secret_versions_of_its_release() {
     assert!(said(&host.kiln(&["log"])).contains("set secret API_KEY"));
     nowhere_on_disk(host.root.path(), "first-value");
     nobody_shows(&host, "first-value");
+}
+
+/// Promise 6, of secrets: what an instance holds is what its release says, and no value is told.
+#[test]
+fn an_instance_with_another_secret_than_that_of_its_release_is_found() {
+    let host = TestHost::start();
+    set(&host, "first-value\n");
+    host.deploy(&project());
+    let well = host.kiln(&["verify"]);
+    assert!(well.status.success(), "{}", said(&well));
+    let victim = host.json(&["instances"])[0].clone();
+    in_mounts_of(&victim["pid"].to_string(), || {
+        use rustix::mount::{MountFlags, mount_remount};
+        mount_remount("/run/secrets", MountFlags::BIND | MountFlags::NOSUID, "").unwrap();
+        std::fs::write("/run/secrets/API_KEY", "other-value").unwrap();
+        mount_remount(
+            "/run/secrets",
+            MountFlags::BIND
+                | MountFlags::RDONLY
+                | MountFlags::NOSUID
+                | MountFlags::NODEV
+                | MountFlags::NOEXEC,
+            "",
+        )
+        .unwrap();
+    });
+    let other = host.kiln(&["verify"]);
+    let (text, id) = (said(&other), victim["id"].as_str().unwrap());
+    assert_eq!(other.status.code(), Some(9), "{text}");
+    let told = "the file of secret API_KEY does not hold the version that its release has";
+    assert!(text.contains(&format!("instance {id} of web: {told}")), "{text}");
+    assert_eq!(text.matches("API_KEY").count(), 1, "the others hold it, and so does its variable: {text}");
+
+    // Another value in the memory of another one, where its variables are.
+    let second = host.json(&["instances"])[1].clone();
+    write_over_variable(second["pid"].as_i64().unwrap(), b"KEY=first-value\0", b"KEY=forth-value\0");
+    let both = said(&host.kiln(&["verify"]));
+    let told = "its main process was started with another version of secret API_KEY, in the variable KEY";
+    assert!(both.contains(&format!("instance {} of web: {told}", second["id"].as_str().unwrap())), "{both}");
+    assert!(!both.contains("-value"), "{both}");
+}
+
+/// Changes what a process shows as its environment.
+fn write_over_variable(pid: i64, from: &[u8], to: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let at = environ.windows(from.len()).position(|part| part == from).expect("the variable");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let begins: u64 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(50 - 3).unwrap().parse().unwrap();
+    let memory = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    memory.write_all_at(to, begins + at as u64).unwrap();
 }
 
 /// No instance could be started with it.

@@ -58,6 +58,12 @@ const MASKED: [&str; 10] = [
 /// Covers masked directories: an empty one that cannot be looked into.
 pub(super) const EMPTY_DIR: &CStr = c"/dev/.masked";
 
+/// The paths below /proc that are covered in every instance on this host, and what of /dev covers each.
+pub fn covered_paths() -> impl Iterator<Item = (String, &'static str)> {
+    let masks = MASKED.iter().filter_map(|name| Mask::of(name));
+    masks.filter_map(|mask| Some((mask.path.into_string().ok()?, mask.cover.to_str().ok()?)))
+}
+
 impl Host {
     /// Learns what there is to know.
     pub(crate) fn learn() -> io::Result<Self> {
