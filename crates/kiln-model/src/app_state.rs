@@ -41,13 +41,6 @@ impl UnderWay {
         self.plan.kind.leads_to_a_release() || self.plan.kind == OperationKind::Down
     }
 
-    /// Whether a newer one may take its place before its release serves. Not in the moment of the switch, which is
-    /// short: what the edge does then is only known when it is over.
-    pub fn may_be_superseded(&self) -> bool {
-        let switches = matches!(self.step(), Some(Action::Switch { .. })) && self.intent.is_some();
-        self.plan.kind.leads_to_a_release() && !switches
-    }
-
     /// Whether new requests already go to the release the plan leads to.
     pub fn has_switched(&self) -> bool {
         self.plan.steps[..self.done].iter().any(|s| matches!(s.action, Action::Switch { .. }))

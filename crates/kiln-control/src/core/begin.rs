@@ -4,8 +4,8 @@ use std::fmt;
 
 use kiln_model::{
     AppName, AppState, Author, Desired, Ending, Event, FleetPhase, Generation, Millis, NothingToDo,
-    OperationKind, Plan, Record, Release, ReleaseId, RouteConflict, Timestamp, WrongSchema, check, plan,
-    route_conflict,
+    OperationKind, Plan, Record, Release, ReleaseId, RouteConflict, Stamped, Timestamp, WrongSchema, check,
+    plan, route_conflict,
 };
 
 use super::{Core, News, NewsSender, Wake};
@@ -89,6 +89,19 @@ pub(super) struct Pending {
     request: Request,
     by: Author,
     to: NewsSender,
+    /// The trouble they were told of last.
+    told: Option<String>,
+}
+
+impl Pending {
+    /// Tells whoever waits of trouble that is in the way, once.
+    pub(super) fn tell_trouble(&mut self, at: Timestamp, trouble: &str) {
+        if self.told.as_deref() != Some(trouble) {
+            self.told = Some(trouble.to_owned());
+            let warning = format!("{trouble}: what was asked for begins when that is over");
+            let _ = self.to.send(News::Event(Stamped { at, event: Event::Warned { warning } }));
+        }
+    }
 }
 
 impl Core {
@@ -117,7 +130,7 @@ impl Core {
                 return refuse(to, format!("{} {}, asked for by {},", u.plan.kind, u.plan.generation, u.by));
             }
         }
-        self.pending.insert(app, Pending { request, by, to });
+        self.pending.insert(app, Pending { request, by, to, told: None });
     }
 
     /// Gives an operation up, if it is one that leads to a release and that does not serve yet; takes effect with the
@@ -157,7 +170,11 @@ impl Core {
             let wants_to = self.pending.get(app).is_some_and(|pending| pending.request.supersedes());
             let may_supersede = under_way.plan.kind == OperationKind::Retire
                 || under_way.has_switched()
-                || wants_to && under_way.may_be_superseded();
+                || wants_to && under_way.plan.kind.leads_to_a_release();
+            if let (true, false, Some(action)) = (wants_to, under_way.has_switched(), under_way.step()) {
+                // Where the edge does not answer, it is tried again, and the request waits.
+                self.take_back(&action.clone())?;
+            }
             let pending = if may_supersede { self.pending.remove(app) } else { None };
             if let Some(pending) = pending {
                 // What is under way goes on if nothing comes of the request.
@@ -219,7 +236,7 @@ impl Core {
 
     /// Begins a request, in the place of what is under way if need be, or tells why not. Whether it was begun.
     fn begin_asked(&mut self, app: &AppName, pending: Pending) -> Result<bool, Trouble> {
-        let Pending { request, by, to } = pending;
+        let Pending { request, by, to, .. } = pending;
         let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
                 // Whoever wants what serves to serve on wants nothing else to take its place.
@@ -255,9 +272,6 @@ impl Core {
     fn supersede(&mut self, app: &AppName, by: Generation, who: &str) -> Result<(), Trouble> {
         let Some(old) = self.past.apps.get(app).and_then(|s| s.under_way.clone()) else { return Ok(()) };
         let generation = old.plan.generation;
-        if let Some(action) = old.step() {
-            self.take_back(action)?;
-        }
         self.end(app, generation, Ending::Superseded { by })?;
         self.let_go_of_hook(app, old.step());
         match old.plan.to.clone() {

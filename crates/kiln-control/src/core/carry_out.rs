@@ -54,11 +54,11 @@ impl Core {
         }
     }
 
-    /// Before a plan is given up at a switch of which nobody knows whether it is in force: the table is again what it
-    /// was.
+    /// Before a plan is given up at a switch of which nobody knows whether it is in force, or that is in force and could
+    /// not be written down: the table is again what it was.
     pub(super) fn take_back(&mut self, action: &Action) -> Result<(), Trouble> {
         match action {
-            Action::Switch { .. } | Action::Shift { .. } if self.published.is_none() => {
+            Action::Switch { .. } | Action::Shift { .. } => {
                 let table = self.compose(&self.past.apps);
                 self.put_in_force(table)
             }

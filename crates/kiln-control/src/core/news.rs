@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// Tells whoever waits for an operation what holds it up, once, when it has for a while.
+    /// Tells whoever waits for an operation, or for its turn, what holds it up, once, when it has for a while.
     pub(super) fn tell_trouble(&mut self, now: Timestamp) {
         let Some((since, trouble)) = self.trouble.clone() else { return };
         if since.until(now) < SHORT_TROUBLE {
@@ -128,6 +128,9 @@ impl Core {
             let warning = format!("{trouble}: it is tried again until it succeeds; `kiln cancel` gives up");
             let event = Stamped { at: now, event: Event::Warned { warning } };
             audience.to.retain(|to| to.send(News::Event(event.clone())).is_ok());
+        }
+        for (_, pending) in self.pending.iter_mut().filter(|(app, _)| held_up.contains(*app)) {
+            pending.tell_trouble(now, &trouble);
         }
     }
 

@@ -250,6 +250,8 @@ impl LocalHost {
         if let Some(result) = &*ended {
             return result.clone();
         }
+        // No route can be taken from it, and it is to end anyway.
+        self.processes.end_edge_if_stuck();
         let apps: Vec<AppName> = lock(&self.driver.core).apps().keys().cloned().collect();
         let mut all = Ok(());
         for app in &apps {

@@ -14,6 +14,8 @@ use crate::output;
 use crate::progress::reporter;
 
 /// Stop everything a host runs, and the host; images, releases and the log stay
+///
+/// What is under way is given up, and an edge that does not answer is ended.
 #[derive(Debug, Args)]
 pub(crate) struct Down {}
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process, test_kill_process};
 
-use crate::host::{KILN, TestHost, free, in_time, said};
+use crate::host::{KILN, TestHost, free, in_time, lines, said};
 use crate::project::Project;
 
 /// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
@@ -76,6 +76,37 @@ fn an_edge_that_is_stuck_holds_up_neither_questions_nor_the_fleet() {
     project.say("again");
     host.deploy(&project);
     assert_eq!(host.page(), "<h1>hello again</h1>\n");
+}
+
+/// A deploy that cannot be switched to because the edge is stuck has its place taken, and never serves. Everything can
+/// be ended as well, deploy and edge among it.
+#[test]
+fn what_a_stuck_edge_holds_up_is_superseded_and_ended() {
+    let (host, project) = (TestHost::start(), Project::example("hello"));
+    host.deploy(&project);
+    let begin = |say: &str, options: &[&str]| {
+        project.say(say);
+        let mut deploy = host.command(&[&["deploy", "--json"], options, &[project.dir()]].concat());
+        let mut deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let events = lines(&mut deploy);
+        let told = |line: &String| line.contains("\"warned\"") && line.contains("has not answered yet");
+        assert!(events.iter().any(|line| told(&line)), "it is told what holds it up");
+        (deploy, events)
+    };
+    let edge = host.process("edge");
+    kill_process(edge, Signal::STOP).unwrap();
+    let (mut second, _events) = begin("second", &[]);
+    let (mut third, _events) = begin("third", &["--supersede"]);
+    kill_process(edge, Signal::CONT).unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(6));
+    assert!(third.wait().unwrap().success());
+    assert_eq!(host.page(), "<h1>hello third</h1>\n");
+
+    kill_process(edge, Signal::STOP).unwrap();
+    let (mut fourth, _events) = begin("fourth", &[]);
+    let down = in_time(host.command(&["down"]));
+    assert!(down.status.success(), "{}", said(&down));
+    assert!(!fourth.wait().unwrap().success());
 }
 
 /// What a new connection got.

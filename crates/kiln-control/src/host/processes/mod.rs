@@ -136,6 +136,11 @@ impl Processes {
         self.edge.renew()
     }
 
+    /// Ends an edge that does not answer; another one is started in its place.
+    pub(crate) fn end_edge_if_stuck(&self) {
+        self.edge.end_if_stuck();
+    }
+
     /// Undoes a start: what this control plane has started ends with all that came of it, and what it found goes on.
     pub(crate) fn withdraw(&self) {
         self.edge.withdraw();

@@ -223,6 +223,15 @@ impl EdgeProcess {
         self.client.metrics().map_err(|e| Trouble::of(&e))
     }
 
+    /// Ends an edge that does not answer, so that another one takes its place.
+    pub(crate) fn end_if_stuck(&self) {
+        if self.client.counts().is_err()
+            && let Some(process) = &lock(&self.held).process
+        {
+            process.kill();
+        }
+    }
+
     /// Ends the edge; what is in flight may go on for a moment.
     pub(crate) fn end(&self) -> Result<(), Trouble> {
         const GRACE: Duration = Duration::from_secs(2);

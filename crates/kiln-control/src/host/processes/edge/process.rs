@@ -39,14 +39,20 @@ impl Process {
         ended
     }
 
+    /// Ends it at once, whatever it is at. It has ended if it cannot be signalled.
+    pub(super) fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
     /// Waits for its end, which has been asked for; brings it about if it was in vain.
     pub(super) fn finish(mut self, by_force: bool) {
         const PATIENCE: Duration = Duration::from_secs(5);
         if let Some(pidfd) = &self.pidfd
             && (by_force || !ends_within(pidfd, PATIENCE))
         {
-            // It has ended if it cannot be signalled.
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            self.kill();
             ends_within(pidfd, PATIENCE);
         }
         if let Some(child) = &mut self.child {
