@@ -38,6 +38,7 @@
 pub mod age;
 pub mod any_bytes;
 mod batch;
+mod beginning;
 mod blobs;
 pub mod boundary;
 mod broom;
@@ -74,6 +75,7 @@ mod verify;
 mod verity;
 
 pub use batch::Batch;
+pub use beginning::Beginning;
 pub use blobs::BlobDraft;
 pub use error::{StoreError, has_no_space};
 pub use export::{Imported, SecretsOfImport, Sound};

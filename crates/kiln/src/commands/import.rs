@@ -8,6 +8,7 @@ use clap::Args;
 use kiln_api::this_process;
 use kiln_control::Offline;
 use kiln_model::{Answer, Command, ExitCode, Failure, ImportAnswer, SecretName, SecretValue};
+use kiln_store::Beginning;
 
 use crate::context::{Context, require_root, unexpected};
 use crate::offline;
@@ -53,12 +54,27 @@ pub(crate) fn run(args: &Import, context: &Context) -> Result<(), Failure> {
             let is_meant = |root: &PathBuf| context.names_a_root() || root.join("version").is_file();
             let root = context.root_without_host().filter(is_meant).ok_or(unreachable)?;
             require_root("kiln import")?;
-            let store = offline::store(&root)?;
-            let by = this_process();
-            let done = Offline::open(store)?.import(&file, identity.as_ref(), args.without_secrets, &by)?;
+            let done = without_host(&root, &file, identity.as_ref(), args.without_secrets)?;
             context.output.result(&done, || words_for(&done, Some(&root)))
         }
     }
+}
+
+/// Into the state directory itself. One that was made for this goes again if it fails.
+fn without_host(
+    root: &Path,
+    file: &Path,
+    identity: Option<&SecretValue>,
+    without_secrets: bool,
+) -> Result<ImportAnswer, Failure> {
+    let beginning = Beginning::at(root);
+    // Its lock is held until all is over.
+    let mut offline = Offline::open(offline::store(root)?)?;
+    let done = offline.import(file, identity, without_secrets, &this_process());
+    if let (Err(_), Some(beginning)) = (&done, beginning) {
+        beginning.undo();
+    }
+    done
 }
 
 /// The text of a file of identities.
