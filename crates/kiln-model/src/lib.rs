@@ -96,7 +96,7 @@ pub use names::{
     SecretVersion, ServiceName, StoreName,
 };
 pub use need::{EdgeNeed, Inside, MOST_NEEDS, Need, hosts_file, inside};
-pub use oci_reference::{BadReference, OciReference, RegistryReference, Which};
+pub use oci_reference::{BadReference, LayoutName, OciReference, RegistryReference, Which};
 pub use operation::{Ending, Loss, Record};
 pub use order::{Circle, layers};
 pub use output::{OutputLine, OutputTime, WholeLine, WholeLines};

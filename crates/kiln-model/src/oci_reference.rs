@@ -129,6 +129,34 @@ fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.chars().all(allowed)
 }
 
+/// The name of an image in an OCI layout, as the image specification has it: words with `/` between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutName(String);
+
+impl LayoutName {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LayoutName {
+    type Err = BadReference;
+
+    fn from_str(given: &str) -> Result<Self, BadReference> {
+        let within = |c: char| c.is_ascii_alphanumeric() || "-._:@+".contains(c);
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let word =
+            |part: &str| ends(part.chars().next()) && ends(part.chars().last()) && part.chars().all(within);
+        if given.len() <= 255 && given.split('/').all(word) {
+            return Ok(Self(given.to_owned()));
+        }
+        let problem = "a name is like `1.0` or `registry.example.com/team/web:1.0`, of letters and digits, with `.`, `_`, `-`, \
+                       `:`, `@`, `+` and `/` between them, 255 at most";
+        Err(BadReference { given: given.to_owned(), problem })
+    }
+}
+
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(tag) = &self.tag {
@@ -206,6 +234,17 @@ mod tests {
         assert_eq!(path("base.tar"), ("base.tar".into(), None));
         assert_eq!(path("/tmp/base.tar:1.0"), ("/tmp/base.tar".into(), Some("1.0".into())));
         assert_eq!(path("team/base:x"), ("team/base".into(), Some("x".into())));
+    }
+
+    #[test]
+    fn a_name_in_a_layout_is_a_word_or_several() {
+        for good in ["1.0", "web", "localhost/team/web:1.0", "registry.example.com:5000/a/b_c:x-1", "v1+2"] {
+            assert_eq!(good.parse::<LayoutName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "bad name!!", "a//b", "/a", "a:", "-a", "größe", "a\n", &"x".repeat(256)] {
+            let refused = bad.parse::<LayoutName>().unwrap_err().to_string();
+            assert!(refused.contains("a name is like `1.0`"), "{bad}: {refused}");
+        }
     }
 
     #[test]

@@ -162,8 +162,39 @@ fn exports_say_where_they_went_and_replace_nothing() {
     assert!(oci["manifest"].as_str().unwrap().starts_with("sha256:"));
     assert!(place.path().join("layout/oci-layout").is_file());
     json(&place, &["image", "export", "web", "--erofs", "root.erofs"]);
+    for tag in ["bad name!!", ""] {
+        let said = place.told(&run(&place, &["image", "export", "web", "--oci", "other", "--tag", tag]));
+        assert!(said.starts_with("status: 2") && said.contains("a name is like `1.0`"), "{said}");
+        let reference = format!("127.0.0.1:1/web:{tag}");
+        let said = place.told(&run(&place, &["image", "push", "web", &reference]));
+        assert!(said.starts_with("status: 2") && said.contains("a tag has 1 to 128"), "{said}");
+    }
+    assert!(!place.path().join("other").exists());
+    json(&place, &["image", "export", "web", "--oci", "named", "--tag", "localhost/team/web:1.0"]);
+    let index = std::fs::read_to_string(place.path().join("named/index.json")).unwrap();
+    assert!(index.contains("\"localhost/team/web:1.0\""), "{index}");
     let none = place.told(&run(&place, &["image", "export", "web"]));
     assert!(none.starts_with("status: 2"), "{none}");
+}
+
+/// It has been baked: what is wrong with it is told, and how it is made again.
+#[test]
+fn an_image_that_is_damaged_is_found_by_its_name() {
+    let place = Place::new();
+    let digest = baked("one", &place);
+    let images = place.path().join("state/images");
+    let metadata = images.join(&digest["sha256:".len()..]).join("metadata.erofs");
+    let mut bytes = std::fs::read(&metadata).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&metadata, bytes).unwrap();
+    for arguments in [&["image", "tree", "web"][..], &["image", "export", "web", "--tar", "root.tar"]] {
+        let said = place.told(&run(&place, arguments));
+        let told = ["status: 9", "metadata.erofs", "its digest is", "the next `kiln bake` makes it again"];
+        assert!(told.iter().all(|words| said.contains(words)), "{said}");
+    }
+    assert_eq!(json(&place, &["image", "inspect", "web"])["digest"], digest.as_str());
+    assert_eq!(json(&place, &["bake"])["images"]["web"]["digest"], digest.as_str());
+    json(&place, &["image", "tree", "web"]);
 }
 
 /// Before anything is fetched or written.

@@ -6,7 +6,7 @@ use clap::Args;
 use kiln_bake::export::{OciForm, to_erofs, to_oci, to_tar};
 use kiln_control::SystemClock;
 use kiln_control::pipeline;
-use kiln_model::{Failure, ImageDigest};
+use kiln_model::{Failure, ImageDigest, LayoutName};
 use serde_json::json;
 
 use super::{AppDirectory, Wanted, find};
@@ -31,7 +31,7 @@ pub(crate) struct Export {
     form: Form,
     /// The name it has in the OCI layout [default: the image's own]
     #[arg(long, value_name = "NAME", requires = "oci")]
-    tag: Option<String>,
+    tag: Option<LayoutName>,
     #[command(flatten)]
     app: AppDirectory,
 }
@@ -62,8 +62,8 @@ pub(crate) fn run(args: &Export, context: &Context) -> Result<(), Failure> {
                 Some(extension) if extension == "tar" => OciForm::Archive,
                 _ => OciForm::Directory,
             };
-            let tag = args.tag.clone().unwrap_or_else(|| image.record.name.to_string());
-            let exported = to_oci(&image, path, form, &tag, pipeline::architecture()?, &teller);
+            let tag = args.tag.as_ref().map_or(image.record.name.as_str(), LayoutName::as_str);
+            let exported = to_oci(&image, path, form, tag, pipeline::architecture()?, &teller);
             exported.map(|made| (path, made.bytes, Some(made.manifest)))
         }
         Form { tar: Some(path), .. } => to_tar(&image, path).map(|bytes| (path, bytes, None)),
