@@ -51,7 +51,7 @@ fn inputs(order: &BakeOrder, locked: &LockedImage, found: &[Found]) -> Sha256 {
     Sha256::of(&serde_json::to_vec(&all).expect("plain data that JSON can hold"))
 }
 
-/// The image of `order` and `lock`, if it has been baked from just that and is still there.
+/// What is recorded of the image of `order` and `lock`, if it has been baked from just that; it may be damaged since.
 ///
 /// # Errors
 /// If the project's files cannot be read, or the system refuses; a lock that does not answer is no error.
@@ -59,7 +59,7 @@ pub fn baked_before(order: &BakeOrder, lock: &Lock, store: &Store) -> Result<Opt
     let Ok(locked) = lock::answer(order, lock) else { return Ok(None) };
     let found =
         files::find(order, store.root(), &|| false).map_err(|error| BakeError::of_files(order, error))?;
-    unchanged(&inputs(order, locked, &found), store)
+    Ok(store.image_by_inputs(&inputs(order, locked, &found))?)
 }
 
 /// The image of these inputs, if the store has it whole.

@@ -288,3 +288,22 @@ fn the_store_of_the_host_that_runs_here_is_meant() {
     assert!(other.contains("[DIR]/another is not a state directory of Kiln"), "{other}");
     assert!(other.contains("hint: give --root a directory that is empty"), "{other}");
 }
+
+#[test]
+fn an_import_that_fails_leaves_no_state_directory() {
+    let place = Place::new();
+    place.write("no.kiln", "nothing that was exported");
+    std::fs::create_dir(place.path().join("empty")).unwrap();
+    for root in ["new/state", "empty"] {
+        let output = place.process(&["import", "no.kiln", "--root", root]).output().unwrap();
+        let said = place.told(&output);
+        assert!(said.starts_with("status: 3") && said.contains("is no export of a release"), "{said}");
+    }
+    assert!(!place.path().join("new").exists());
+    assert_eq!(std::fs::read_dir(place.path().join("empty")).unwrap().count(), 0);
+    // What was there stays.
+    let digest = baked("one", &place);
+    let output = place.process(&["import", "no.kiln", "--root", "state"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", place.told(&output));
+    assert_eq!(json(&place, &["image", "inspect", "web"])["digest"], digest.as_str());
+}
