@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use kiln_model::{Sha256, TreeError};
+use kiln_model::{ImageName, Sha256, TreeError};
 use kiln_store::StoreError;
 
 use super::document::BadDocument;
@@ -36,6 +36,20 @@ pub enum OciError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// What is there is not what was locked.
+    #[error(
+        "`{reference}` is another image than the one that was locked: its manifest is sha256:{found}, not sha256:{expected}"
+    )]
+    Exchanged {
+        /// The image of the spec that starts from it.
+        image: ImageName,
+        /// Where it is.
+        reference: String,
+        /// The manifest that is locked.
+        expected: Sha256,
+        /// The one that is there.
+        found: Sha256,
     },
     /// A document of it cannot be used.
     #[error("the {what} of `{reference}` cannot be used")]
@@ -129,6 +143,9 @@ impl OciError {
             Self::Missing { reference, .. } => Some(format!(
                 "a path starts at the directory of kiln.toml; an image in a registry is named with the registry's \
                  host, like `oci:registry.example.com/library/{reference}`"
+            )),
+            Self::Exchanged { image, .. } => Some(format!(
+                "put back the one that was locked, or take this one: `kiln lock --update {image}`"
             )),
             Self::Hash { .. } | Self::Size { .. } => {
                 Some("whoever serves it has damaged or exchanged it: nothing of it was used".into())

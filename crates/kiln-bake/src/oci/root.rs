@@ -62,15 +62,7 @@ pub(crate) fn root(
     let image = Image { reference, order, store, report };
     let cancelled = || report.cancelled();
     let needed = Needed { image: &image, opened: Mutex::new(None), cancelled: &cancelled };
-    let manifest = image.pinned(&pin, &needed)?;
-    let config = image.config(&manifest, &needed)?;
-    if let Some(tree) = image.cached(&pin.manifest) {
-        return Ok((with_epoch(tree), config.settings));
-    }
-    let layers = image.layers(&manifest, &config, &needed)?;
-    let tree = image.stacked(&layers)?;
-    store.cache_put(CACHE, &pin.manifest, &tree_file::encode(&tree))?;
-    Ok((with_epoch(tree), config.settings))
+    image.root(&pin, &needed).map_err(|error| image.exchanged(&pin, &needed, &error).unwrap_or(error))
 }
 
 /// "Now" is the time of the newest file.
@@ -100,6 +92,32 @@ impl<'a> Needed<'a> {
 impl Image<'_> {
     fn document(&self, what: &'static str) -> impl Fn(super::BadDocument) -> OciError + '_ {
         move |source| OciError::Document { what, reference: self.reference.to_string(), source }
+    }
+
+    fn root(&self, pin: &LockedOci, needed: &Needed<'_>) -> Result<(Root, Settings), OciError> {
+        let manifest = self.pinned(pin, needed)?;
+        let config = self.config(&manifest, needed)?;
+        if let Some(tree) = self.cached(&pin.manifest) {
+            return Ok((with_epoch(tree), config.settings));
+        }
+        let layers = self.layers(&manifest, &config, needed)?;
+        let tree = self.stacked(&layers)?;
+        self.store.cache_put(CACHE, &pin.manifest, &tree_file::encode(&tree))?;
+        Ok((with_epoch(tree), config.settings))
+    }
+
+    /// Whether something is missing at a path because another image is there than the one that is pinned. (A registry is
+    /// asked for what is pinned, whatever its tag leads to.)
+    fn exchanged(&self, pin: &LockedOci, needed: &Needed<'_>, error: &OciError) -> Option<OciError> {
+        let is_missing = matches!(error, OciError::Shape { .. } | OciError::Read { .. });
+        if !is_missing || matches!(self.reference, OciReference::Registry(_)) {
+            return None;
+        }
+        let source = needed.opened.lock().unwrap_or_else(|e| e.into_inner()).clone()?;
+        let found = Sha256::of(&self.resolve(&*source).ok()?);
+        let (image, reference) = (self.order.image.clone(), self.reference.to_string());
+        let exchanged = OciError::Exchanged { image, reference, expected: pin.manifest, found };
+        (found != pin.manifest).then_some(exchanged)
     }
 
     /// The manifest for the order's architecture.
