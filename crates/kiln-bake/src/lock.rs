@@ -33,7 +33,7 @@ pub fn lock(
     lock_with_reasons(orders, old, update, store, report).map(|(lock, _)| lock)
 }
 
-/// Why the packages of an image are there, by the name of each; of images that were chosen anew.
+/// Why the packages of an image are there, or are not any more, by the name of each; of images that were chosen anew.
 pub type Reasons = BTreeMap<ImageName, BTreeMap<String, Reason>>;
 
 /// As [`lock`], and why each package is there.

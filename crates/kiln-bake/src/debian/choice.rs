@@ -6,7 +6,7 @@ use kiln_model::{ImageName, LockedImage, LockedPackage};
 
 use super::archive::{Archive, ArchiveError};
 use super::index::{Stanza, stanzas};
-use super::reasons::{Reason, reasons};
+use super::reasons::{Reason, reasons, reasons_of_the_gone};
 use super::resolver::{Unresolvable, resolve};
 use super::universe::{Preference, Rank, Universe};
 use super::version;
@@ -28,19 +28,19 @@ pub(crate) fn stanzas_of(archive: &Archive) -> Result<Vec<Stanza<'_>>, BakeError
     Ok(all)
 }
 
-/// The packages of `order`, sorted by name, and why each is there. Where they are chosen anew, those of `old` keep their versions as far as
+/// The packages of `order`, sorted by name, and why each is there, or is gone that was in `old`. Where they are chosen anew, those of `old` keep their versions as far as
 /// `update` allows.
 pub(crate) fn choose(
     order: &BakeOrder,
     archive: &Archive,
-    stanzas: &[Stanza<'_>],
+    all: &[Stanza<'_>],
     old: Option<&LockedImage>,
     update: &Update,
 ) -> Result<(Vec<LockedPackage>, BTreeMap<String, Reason>), BakeError> {
     let unresolvable = |source| BakeError::Unresolvable { image: order.image.clone(), source };
     let preference = Wishes::new(order, archive, old, update);
-    preference.check(stanzas).map_err(unresolvable)?;
-    let universe = Universe::new(stanzas, &preference);
+    preference.check(all).map_err(unresolvable)?;
+    let universe = Universe::new(all, &preference);
     let suite = archive.sources.first().map(|s| s.of.as_str());
     let base = universe.essential(|source| Some(archive.sources[source].of.as_str()) == suite);
     let merged = universe.candidate(MERGED).map(|_| MERGED);
@@ -51,13 +51,38 @@ pub(crate) fn choose(
     let wanted: Vec<&str> = asked.iter().chain(&base).copied().collect();
     let chosen = resolve(&universe, &wanted, order.recommends).map_err(unresolvable)?;
     let stanzas: Vec<&Stanza<'_>> = chosen.iter().map(|p| universe.stanza(*p)).collect();
-    let why = reasons(&stanzas, &asked, &base, order.recommends);
+    let mut why = reasons(&stanzas, &asked, &base, order.recommends);
+    if let Some(old) = old {
+        why.extend(no_longer(old, all, &base, (&stanzas, order.recommends)));
+    }
     let mut packages = chosen
         .into_iter()
         .map(|p| locked(universe.stanza(p), archive, (&order.image, &order.architecture)))
         .collect::<Result<Vec<_>, _>>()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((packages, why))
+}
+
+/// Why each package of `old` is gone that is not among `chosen`. Who had asked for it is told as far as the archive still
+/// offers the versions that were there, which alone say what they need.
+fn no_longer(
+    old: &LockedImage,
+    all: &[Stanza<'_>],
+    base: &[&str],
+    (chosen, recommends): (&[&Stanza<'_>], bool),
+) -> BTreeMap<String, Reason> {
+    let versions: HashMap<&str, &str> =
+        old.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect();
+    let mut were: BTreeMap<&str, &Stanza<'_>> = BTreeMap::new();
+    for stanza in all.iter().filter(|s| versions.get(s.name) == Some(&s.version)) {
+        were.entry(stanza.name).or_insert(stanza);
+    }
+    let were: Vec<&Stanza<'_>> = were.into_values().collect();
+    let asked: Vec<&str> = old.request.requested.iter().map(|p| Wish::new(p).name).collect();
+    let before = reasons(&were, &asked, base, old.request.recommends);
+    let there: BTreeSet<&str> = chosen.iter().map(|s| s.name).collect();
+    let gone = old.packages.iter().map(|p| p.name.as_str()).filter(|name| !there.contains(name));
+    reasons_of_the_gone(gone, before, chosen, recommends)
 }
 
 fn locked(

@@ -1,6 +1,6 @@
 //! Why each package of an image is there: who asked for it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use super::index::Stanza;
@@ -17,6 +17,10 @@ pub enum Reason {
     NeededBy(String),
     /// This package recommends it.
     RecommendedBy(String),
+    /// Nothing of what was chosen asks for it; why it was there before, if that can still be told.
+    Unneeded(Option<Box<Reason>>),
+    /// Something of what was chosen would take it, and has something else, or does without it.
+    Displaced(Option<Box<Reason>>),
 }
 
 impl fmt::Display for Reason {
@@ -26,8 +30,34 @@ impl fmt::Display for Reason {
             Self::Essential => f.write_str("part of every system"),
             Self::NeededBy(package) => write!(f, "needed by {package}"),
             Self::RecommendedBy(package) => write!(f, "recommended by {package}"),
+            Self::Unneeded(before) => {
+                f.write_str("nothing asks for it any more")?;
+                before.iter().try_for_each(|before| write!(f, "; it was {before}"))
+            }
+            Self::Displaced(before) => {
+                f.write_str("not chosen any more")?;
+                before.iter().try_for_each(|before| write!(f, "; it was {before}"))
+            }
         }
     }
+}
+
+/// Why each of `gone` is not there any more, among `chosen`; `before` says why it was.
+pub(crate) fn reasons_of_the_gone<'n>(
+    gone: impl Iterator<Item = &'n str>,
+    mut before: BTreeMap<String, Reason>,
+    chosen: &[&Stanza<'_>],
+    recommends: bool,
+) -> BTreeMap<String, Reason> {
+    let fields =
+        chosen.iter().flat_map(|s| [s.pre_depends, s.depends, if recommends { s.recommends } else { "" }]);
+    let taken: HashSet<&str> = fields.flat_map(relation::groups).flatten().map(|r| r.name).collect();
+    let why = |name: &str| {
+        let was = before.remove(name).map(Box::new);
+        let reason = if taken.contains(name) { Reason::Displaced(was) } else { Reason::Unneeded(was) };
+        (name.to_owned(), reason)
+    };
+    gone.map(why).collect()
 }
 
 /// Why each of `chosen` is there, by name: of several reasons the one nearest to what was asked for, and what needs it
@@ -151,6 +181,29 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
                 "web: asked for in kiln.toml",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_gone_says_who_had_asked_for_it() {
+        let all: Vec<Stanza<'_>> = stanzas(INDEX, 0).map(Result::unwrap).collect();
+        let of =
+            |names: &[&str]| -> Vec<&Stanza<'_>> { all.iter().filter(|s| names.contains(&s.name)).collect() };
+        let before = reasons(&of(&["web", "libc6", "exim", "docs", "dpkg"]), &["web"], &["dpkg"], true);
+        let words = |chosen: &[&str], gone: &[&str]| -> Vec<String> {
+            let gone = gone.iter().copied();
+            let why = reasons_of_the_gone(gone, before.clone(), &of(chosen), false);
+            why.iter().map(|(name, reason)| format!("{name}: {reason}")).collect()
+        };
+        assert_eq!(
+            words(&["dpkg"], &["web", "exim", "docs", "perl"]),
+            [
+                "docs: nothing asks for it any more; it was recommended by web",
+                "exim: nothing asks for it any more; it was needed by web",
+                "perl: nothing asks for it any more",
+                "web: nothing asks for it any more; it was asked for in kiln.toml",
+            ]
+        );
+        assert_eq!(words(&["web", "exim"], &["libc6"]), ["libc6: not chosen any more; it was needed by web"]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ struct Change {
     old: Option<String>,
     /// Its version now; absent if it is gone.
     new: Option<String>,
-    /// Who asked for it; absent if it is gone, or was not chosen anew.
+    /// Who asked for it, or had before it was gone; absent if it was not chosen anew.
     why: Option<String>,
 }
 
@@ -155,6 +155,23 @@ fn line(change: &Change) -> String {
     match (&change.old, &change.new) {
         (Some(old), Some(new)) => format!("{} {old} → {new}{why}", change.name),
         (None, Some(new)) => format!("{} {new} added{why}", change.name),
-        (old, None) => format!("{} {} removed", change.name, old.as_deref().unwrap_or_default()),
+        (old, None) => format!("{} {} removed{why}", change.name, old.as_deref().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_changes_says_why() {
+        let line = |old: Option<&str>, new: Option<&str>, why: &str| {
+            let [old, new] = [old, new].map(|version| version.map(str::to_owned));
+            super::line(&Change { name: "exim".into(), old, new, why: Some(why.into()) })
+        };
+        assert_eq!(line(Some("1"), Some("2"), "needed by web"), "exim 1 → 2 (needed by web)");
+        assert_eq!(line(None, Some("2"), "needed by web"), "exim 2 added (needed by web)");
+        let gone = "nothing asks for it any more; it was needed by web";
+        assert_eq!(line(Some("1"), None, gone), format!("exim 1 removed ({gone})"));
     }
 }
