@@ -12,7 +12,7 @@ use kiln_model::{
 };
 use kiln_store::age::{AgeError, Identity, Recipient};
 use kiln_store::boundary::stored;
-use kiln_store::{Imported, SecretsOfImport, Store, StoreError};
+use kiln_store::{Imported, SecretsOfImport, Store, StoreError, has_no_space};
 
 use super::{LocalHost, failure};
 use crate::contract::Caller;
@@ -37,7 +37,8 @@ impl LocalHost {
         let release = document.id();
         let log = self.extract(&release)?;
         let bytes = write_whole(file, |out| {
-            self.store.export_release(&release, &log, &recipients, out, file).map_err(|e| failure::store(&e))
+            let written = self.store.export_release(&release, &log, &recipients, out, file);
+            written.map_err(|e| not_exported(&e, file))
         })?;
         let is_in_it = !recipients.is_empty();
         let secrets = document.secrets().into_iter().filter(|_| is_in_it).map(|(name, _)| name.clone());
@@ -150,6 +151,19 @@ fn keep_secrets(
     Ok(kept)
 }
 
+/// What to do about a full disk that is the one of the file, whatever becomes of the store's.
+const NO_SPACE_THERE: &str = "free space on the disk of that file, or name one on another disk with -o, then try again; nothing of it is left";
+
+/// Only the file itself is called by its path.
+fn not_exported(error: &StoreError, file: &Path) -> Failure {
+    match error {
+        StoreError::NoSpace { path, .. } if path == file => {
+            Failure::from_error(ExitCode::Host, error).hint(NO_SPACE_THERE)
+        }
+        error => failure::store(error),
+    }
+}
+
 /// Has `write` fill a draft beside `file` and gives it that name when it is whole: whoever finds the file finds all of it.
 fn write_whole<T>(
     file: &Path,
@@ -158,8 +172,9 @@ fn write_whole<T>(
     let draft = draft_of(file)?;
     is_to_be_replaced(file)?;
     let unable = |e: std::io::Error| {
-        Failure::new(ExitCode::Host, format!("could not write {}", file.display()))
-            .because(format!("{}: {e}", draft.display()))
+        let failure = Failure::new(ExitCode::Host, format!("could not write {}", file.display()))
+            .because(format!("{}: {e}", draft.display()));
+        if has_no_space(&e) { failure.hint(NO_SPACE_THERE) } else { failure }
     };
     // One that is there is somebody else's, or leads elsewhere.
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(unable)?;

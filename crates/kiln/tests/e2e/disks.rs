@@ -215,3 +215,21 @@ fn object_of(host: &TestHost, bytes: &[u8]) -> PathBuf {
     };
     files.find(is_it).expect("the object is in the store")
 }
+
+/// What is full is the disk of the file, and not the store's: that is told, and nothing of the file is left.
+#[test]
+fn an_export_onto_a_full_disk_tells_of_that_disk() {
+    let (host, there) = (TestHost::start(), tempfile::TempDir::new().unwrap());
+    let release = host.deploy(&Project::example("hello"));
+    let size = Some(c"size=64k");
+    rustix::mount::mount("none", there.path(), "tmpfs", rustix::mount::MountFlags::empty(), size).unwrap();
+    let file = there.path().join("hello.kiln");
+    let refused = host.kiln(&["export", &release, "-o", file.to_str().unwrap()]);
+    let left = fs::read_dir(there.path()).unwrap().count();
+    rustix::mount::unmount(there.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+    let text = said(&refused);
+    assert_eq!(refused.status.code(), Some(9), "{text}");
+    assert!(text.contains("No space left") || text.contains("no space left"), "{text}");
+    assert!(text.contains("on the disk of that file") && !text.contains("kiln gc"), "{text}");
+    assert_eq!(left, 0);
+}
