@@ -250,9 +250,11 @@ impl LocalHost {
         if let Some(result) = &*ended {
             return result.clone();
         }
-        // No route can be taken from it, and it is to end anyway.
-        self.processes.end_edge_if_stuck();
         let apps: Vec<AppName> = lock(&self.driver.core).apps().keys().cloned().collect();
+        // Before another edge could do what a stuck one did not.
+        apps.iter().for_each(|app| self.give_up(app));
+        // No route can be taken from one, and it is to end anyway.
+        self.processes.end_edge_if_stuck();
         let mut all = Ok(());
         for app in &apps {
             let down = self.app_down(app, drain, by);
