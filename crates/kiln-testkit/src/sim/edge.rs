@@ -22,6 +22,8 @@ struct State {
     in_flight: BTreeMap<Generation, u64>,
     seen: BTreeMap<Generation, Evidence>,
     down: bool,
+    /// Why tables with other targets cannot be served, if they cannot.
+    lack: Option<String>,
 }
 
 impl FakeEdge {
@@ -52,6 +54,13 @@ impl FakeEdge {
     /// Makes it answer nobody, or answer again.
     pub fn set_down(&self, down: bool) {
         lock(&self.0).down = down;
+    }
+}
+
+impl FakeEdge {
+    /// Lacks something for any other table than the one in force, or nothing any more.
+    pub fn set_lack(&self, lack: Option<&str>) {
+        lock(&self.0).lack = lack.map(str::to_owned);
     }
 }
 
@@ -94,6 +103,11 @@ impl Edge for FakeEdge {
             return Ok(EdgeCounts { gone, ..state.counts()? });
         }
         state.counts()
+    }
+
+    fn lacks(&self, table: &RouteTable) -> Option<String> {
+        let state = lock(&self.0);
+        state.lack.clone().filter(|_| state.table.routes != table.routes)
     }
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {

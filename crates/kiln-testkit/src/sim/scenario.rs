@@ -175,6 +175,10 @@ fn perform(sim: &mut Sim, command: &str) {
             sim.edge.set_down(state == "down");
             sim.settle();
         }
+        ["port", state @ ("taken" | "free")] => {
+            sim.edge.set_lack((state == "taken").then_some("0.0.0.0:8443 is in use by another program"));
+            sim.settle();
+        }
         _ => panic!("`{command}` is no command of a scenario"),
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Truth {
     /// How many keepers have died, and with them what they remembered.
     pub(super) keepers: u32,
     pub(super) edge: EdgeTruth,
+    /// Ports that other programs have.
+    pub(super) taken: BTreeSet<u16>,
     pub(super) watched: BTreeMap<InstanceId, Watch>,
     pub(super) conditions: BTreeMap<InstanceId, Condition>,
     /// Instances that do not answer, whatever they were made from.
@@ -97,6 +99,7 @@ impl Ground {
             keeper_is_up: true,
             keepers: 0,
             edge: EdgeTruth { is_up: true, ..EdgeTruth::default() },
+            taken: BTreeSet::new(),
             watched: BTreeMap::new(),
             conditions: BTreeMap::new(),
             sick: BTreeSet::new(),

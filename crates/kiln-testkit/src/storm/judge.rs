@@ -55,6 +55,8 @@ pub struct Figures {
     pub stand_ins: u64,
     /// Hooks that went well.
     pub hooks: u64,
+    /// Tables that the edge could not have served.
+    pub lacks: u64,
 }
 
 /// How an operation ended, as the disk has it.

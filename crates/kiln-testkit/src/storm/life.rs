@@ -225,7 +225,8 @@ impl Storm {
     }
 
     fn accident(&mut self) {
-        match self.roll(10) {
+        match self.roll(11) {
+            10 => self.ground.with(|truth| truth.a_port_is_taken()),
             0..=3 => self.ground.with(|truth| truth.somebody_dies()),
             4..=5 => self.ground.with(|truth| truth.somebody_falls_ill()),
             6 => self.ground.with(|truth| truth.a_fleet_falls_ill()),

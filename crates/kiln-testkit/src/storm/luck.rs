@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_control::Condition;
-use kiln_model::{Exit, FleetId, InstanceId, InstanceStatus};
+use kiln_model::{Exit, FleetId, InstanceId, InstanceStatus, RouteTable};
 
 use super::Sabotage;
 use super::ground::{EdgeTruth, Late, Truth};
@@ -65,6 +65,23 @@ impl Truth {
     pub(super) fn edge_dies(&mut self) {
         self.note(|| "the edge dies".into());
         self.edge = EdgeTruth::default();
+    }
+
+    /// Another program takes a port, or gives it back.
+    pub(super) fn a_port_is_taken(&mut self) {
+        let ports = super::workload::PORTS;
+        if let Some(port) = self.chance.pick(&ports).copied()
+            && !self.taken.remove(&port)
+        {
+            self.note(|| format!("another program takes port {port}"));
+            self.taken.insert(port);
+        }
+    }
+
+    /// The port of a table that another program has. What the edge serves at already is its own.
+    pub(super) fn lacking(&self, table: &RouteTable) -> Option<u16> {
+        let is_open = |port: &u16| self.edge.is_up && self.edge.table.tcp.iter().any(|r| r.port == *port);
+        table.tcp.iter().map(|r| r.port).find(|port| self.taken.contains(port) && !is_open(port))
     }
 
     /// Starts what is gone again: whether the keeper and the edge are new.

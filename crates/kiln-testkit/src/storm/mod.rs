@@ -2,9 +2,9 @@
 //!
 //! Every call of the core may fail before or after it has had its effect; the control plane may die before and after
 //! each; the disk under its operation log tears what it writes, fills up and cannot be read; news of the engine is
-//! late, repeated and out of order; instances die, are sick, or never start; the keeper and the edge die; and all the
-//! time people ask for releases, good and bad. A judge looks at what is really there after every effect. Then the
-//! weather clears, and everything must come to rest. The same seed is the same storm, everywhere.
+//! late, repeated and out of order; instances die, are sick, or never start; the keeper and the edge die; ports are
+//! taken by other programs; and all the time people ask for releases, good and bad. A judge looks at what is really
+//! there after every effect. Then the weather clears, and everything must come to rest. The same seed is the same storm, everywhere.
 
 mod chance;
 mod disk;

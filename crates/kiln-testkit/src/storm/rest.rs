@@ -23,6 +23,7 @@ impl Storm {
             truth.disk.clear();
             truth.sick.clear();
             truth.sick_fleets.clear();
+            truth.taken.clear();
             truth.arrive_late();
         });
         self.revive();

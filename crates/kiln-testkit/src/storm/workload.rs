@@ -1,8 +1,8 @@
 //! What people ask for in a storm: releases good and bad, of apps with several services.
 
 use kiln_model::{
-    AppName, Canary, Hook, HookMoment, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute, RouteName,
-    ServiceName, Share, Terms,
+    AppName, Canary, Hook, HookMoment, HostPattern, Millis, PinnedSecret, Release, ReleaseRoute,
+    ReleaseTcpRoute, RouteName, ServiceName, Share, Terms,
 };
 
 use super::Chance;
@@ -16,6 +16,13 @@ const KINDS: [&str; 11] =
 /// The apps of a storm.
 pub(super) fn apps() -> [AppName; 2] {
     ["hello", "other"].map(|name| name.parse().expect("a name"))
+}
+
+/// A port of each app, for those of its releases that have a route of plain TCP.
+pub(super) const PORTS: [u16; 2] = [5001, 5002];
+
+fn port(app: &AppName) -> u16 {
+    PORTS[usize::from(*app != apps()[0])]
 }
 
 /// The host under which an app is asked for.
@@ -64,6 +71,10 @@ pub(super) fn a_release(chance: &mut Chance, app: &AppName) -> Release {
     let secrets = [("KEY".parse().expect("a name"), PinnedSecret { version, env: None })];
     release.services.values_mut().for_each(|s| s.secrets = secrets.clone().into());
     a_hook(chance, &mut release);
+    if chance.one_in(2) {
+        let route = ReleaseTcpRoute { port: port(app), service: front };
+        release.tcp.insert("raw".parse().expect("a name"), route);
+    }
     release.canary = chance.one_in(3).then(|| a_canary(chance));
     release.drain = Millis([0, 1_000, 30_000][usize::try_from(chance.below(3)).unwrap_or(0)]);
     release.keep_warm = Millis([0, 5_000, 600_000][usize::try_from(chance.below(3)).unwrap_or(0)]);

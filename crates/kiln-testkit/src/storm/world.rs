@@ -238,6 +238,15 @@ impl Edge for Ground {
         Ok(told)
     }
 
+    fn lacks(&self, table: &RouteTable) -> Option<String> {
+        self.with(|truth| {
+            let port = truth.lacking(table)?;
+            truth.judge.figures.lacks += 1;
+            truth.note(|| format!("the edge lacks port {port}"));
+            Some(format!("port {port} is in use by another program"))
+        })
+    }
+
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
         let tell = |truth: &mut Truth| {
             if truth.edge.is_up { Ok(counts(truth)) } else { Err("the edge is gone".into()) }
