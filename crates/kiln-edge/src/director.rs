@@ -12,7 +12,7 @@ use std::time::Duration;
 use kiln_model::{EdgeCounts, FleetEvidence, FleetId, RouteTable};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::certificate::Certificate;
 use crate::counts::{Tally, Totals};
@@ -368,6 +368,32 @@ impl Director {
         Reply::Done
     }
 
+    /// Whether there is nobody left whose needs could not be served.
+    async fn attend_once(&self) -> bool {
+        let _turn = self.attending.lock().await;
+        if self.is_ending() {
+            return true;
+        }
+        let table = self.table();
+        let gone = self.attended.borrow_mut().let_go(&table, &self.callers);
+        if !gone.is_empty() {
+            self.tell_all(|done| Order::Deafen(gone.clone(), done)).await;
+        }
+        let new = self.attended.borrow().new_ones(&table);
+        let mut all = true;
+        for (number, caller) in new.into_iter().enumerate() {
+            let Ok(listeners) = self.stock.listeners(&caller.0).await else {
+                all = false;
+                continue;
+            };
+            let listeners = self.attended.borrow_mut().take(caller, listeners, &self.callers);
+            let Some(worker) = self.workers.get(number % self.workers.len().max(1)) else { continue };
+            let (done, _) = oneshot::channel();
+            let _ = worker.send(Order::Listen(listeners, done));
+        }
+        all
+    }
+
     /// Whether nothing is left to do but to end.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_drained.get()
@@ -379,25 +405,20 @@ impl Director {
     }
 }
 
+/// How long until those are tried again whose needs could not be served: the keeper may be away for a moment, or an edge
+/// before this one may not have let go yet.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// Serves the needs of the callers in the table, and of no others. Nobody waits for it: who calls before is in the
-/// kernel's queue, and those who cannot be served now are tried again with the next table.
+/// kernel's queue. Those who cannot be served now are tried again as long as the table names them.
 async fn attend(director: Rc<Director>) {
-    let _turn = director.attending.lock().await;
-    if director.is_ending() {
-        return;
-    }
     let table = director.table();
-    let gone = director.attended.borrow_mut().let_go(&table, &director.callers);
-    if !gone.is_empty() {
-        director.tell_all(|done| Order::Deafen(gone.clone(), done)).await;
-    }
-    let new = director.attended.borrow().new_ones(&table);
-    for (number, caller) in new.into_iter().enumerate() {
-        let Ok(listeners) = director.stock.listeners(&caller.0).await else { continue };
-        let listeners = director.attended.borrow_mut().take(caller, listeners, &director.callers);
-        let Some(worker) = director.workers.get(number % director.workers.len().max(1)) else { continue };
-        let (done, _) = oneshot::channel();
-        let _ = worker.send(Order::Listen(listeners, done));
+    while !director.attend_once().await {
+        sleep(AGAIN).await;
+        // Of another table its own attempt takes care.
+        if !Arc::ptr_eq(&table, &director.table()) {
+            return;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -80,4 +81,42 @@ fn an_instance_without_needs_reaches_nothing() {
     assert_eq!(exit, Exit::Code { code: 0 });
     assert!(output.ends_with("127.0.0.1 localhost\ntried\n") && !output.contains("reached"), "{output}");
     assert_eq!(broker(&bench).listeners(&neighbour.id).unwrap().len(), 1);
+}
+
+#[test]
+fn what_listened_inside_is_made_anew_where_it_went_with_keeper_and_holder() {
+    let mut bench = Bench::new();
+    let script =
+        "while [ ! -e /tmp/again ]; do sleep 0.01; done; echo hello | nc api 8080; echo end; sleep 1000";
+    let order = order(&bench, "a", script, vec![need("api", 1, &[80, 8080])]);
+    let pid = bench.run(&order);
+    let copies = broker(&bench).listeners(&order.id).unwrap();
+    bench.kill_keeper_and_holder();
+    bench.restart();
+    // Who has a copy serves by it, and nobody else can listen in its place.
+    let refused = format!("{:?}", broker(&bench).listeners(&order.id).unwrap_err());
+    assert!(refused.contains("listen in its network again: Address already in use"), "{refused}");
+    drop(copies);
+    let listeners = broker(&bench).listeners(&order.id).unwrap();
+    let addresses: Vec<String> = listeners.iter().map(|(_, l)| address(l)).collect();
+    assert_eq!(addresses, ["127.77.0.1:80", "127.77.0.1:8080"]);
+    fs::write(format!("/proc/{pid}/root/tmp/again"), "").unwrap();
+    let mut connection = accept(&listeners[1].1);
+    let mut told = [0; 6];
+    connection.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"hello\n");
+    // What was accepted goes on, and is no reason not to listen there once more.
+    drop(listeners);
+    bench.kill_keeper_and_holder();
+    bench.restart();
+    assert_eq!(broker(&bench).listeners(&order.id).unwrap().len(), 2);
+    connection.write_all(b"from outside\n").unwrap();
+    drop(connection);
+    bench.wait_for_output(&order.id, "end");
+    assert!(bench.output(&order.id).contains("from outside\n"));
+    // The next keeper has them from this one.
+    let before = bench.keeper_pid();
+    bench.kill_keeper();
+    bench.next_keeper(before);
+    assert_eq!(broker(&bench).listeners(&order.id).unwrap().len(), 2);
 }

@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,13 @@ pub enum EdgeNeed {
     },
     /// To a store: the keeper knows where.
     Store,
+}
+
+impl Inside {
+    /// Where it is reached, a place for each of its ports, in their order.
+    pub fn places(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.ports.iter().map(|port| SocketAddrV4::new(self.address, *port))
+    }
 }
 
 impl Need {

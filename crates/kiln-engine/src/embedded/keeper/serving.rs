@@ -209,15 +209,36 @@ impl Keeper {
     }
 
     /// Copies of what listens inside an instance for what it needs.
-    fn listeners(&self, id: &InstanceId) -> (Answer, Vec<OwnedFd>) {
+    fn listeners(&mut self, id: &InstanceId) -> (Answer, Vec<OwnedFd>) {
+        if self.live(id).is_none() {
+            return (Answer::NoSuchInstance, Vec::new());
+        }
+        if let Err(e) = self.listen_anew(id) {
+            return (Answer::Refused(format!("could not listen in its network again: {e}")), Vec::new());
+        }
         let Some(instance) = self.live(id) else { return (Answer::NoSuchInstance, Vec::new()) };
         let name = |need: &Inside| vec![need.name.clone(); need.ports.len()];
         let names: Vec<_> = instance.needs.iter().flat_map(name).collect();
         match instance.listeners.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>() {
-            Ok(listeners) if listeners.len() == names.len() => (Answer::Listeners(names), listeners),
-            Ok(_) => (Answer::Listeners(Vec::new()), Vec::new()),
+            Ok(listeners) => (Answer::Listeners(names), listeners),
             Err(e) => (Answer::Refused(format!("could not copy its listeners: {e}")), Vec::new()),
         }
+    }
+
+    /// Makes what listens inside an instance where it was lost: with the keeper before this one and its holder, who ended
+    /// together. Not before it is asked for: an edge that has copies of it serves by them, and as long as it does the
+    /// addresses are taken.
+    fn listen_anew(&mut self, id: &InstanceId) -> io::Result<()> {
+        let Some(number) = self.numbers.get(id).copied() else { return Ok(()) };
+        let Some(instance) = self.instances.get_mut(&number) else { return Ok(()) };
+        let places: Vec<_> = instance.needs.iter().flat_map(Inside::places).collect();
+        if instance.listeners.len() == places.len() {
+            return Ok(());
+        }
+        let Phase::Live(main) = &instance.phase else { return Ok(()) };
+        instance.listeners = main.listeners(&self.host, &places)?;
+        self.journal_listeners(number);
+        Ok(())
     }
 
     /// A connection to a store an instance needs, begun. The edge has no say in where it leads.

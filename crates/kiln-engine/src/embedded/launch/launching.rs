@@ -149,11 +149,7 @@ impl Launching {
 
     /// What it needs is reached in its network before its program runs.
     pub(super) fn is_to_listen(&mut self, needs: &[Inside]) {
-        let of = |need: &Inside| {
-            let address = need.address;
-            need.ports.iter().map(move |port| SocketAddrV4::new(address, *port)).collect::<Vec<_>>()
-        };
-        self.addresses = needs.iter().flat_map(of).collect();
+        self.addresses = needs.iter().flat_map(Inside::places).collect();
     }
 
     /// The sockets that listen inside, in the order of needs and their ports.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use kiln_model::Exit;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, listen, socket_with};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{
@@ -169,6 +170,8 @@ fn tcp_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 fn listener(address: &SocketAddrV4) -> io::Result<OwnedFd> {
     const BACKLOG: i32 = 1024;
     let socket = tcp_socket(AddressFamily::INET)?;
+    // Where it is made anew, connections that were accepted here before may go on.
+    set_socket_reuseaddr(&socket, true)?;
     bind(&socket, address)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
