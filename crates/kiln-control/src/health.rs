@@ -1,5 +1,7 @@
 //! Asking instances how they are: one task per instance on one thread of its own.
 
+mod calls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,9 +13,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
 
+use crate::condition::{Condition, Unasked};
 use crate::probe::{self, Answered};
 use crate::sync::lock;
-use crate::world::{Clock, Condition, Health, Watch};
+use crate::world::{Clock, Health, Watch};
+use calls::Calls;
 
 /// How often an instance that was never healthy is asked at the least: it is waited for.
 const EAGER: Duration = Duration::from_millis(20);
@@ -47,6 +51,7 @@ struct Shared {
     wake: Box<dyn Fn() + Send + Sync>,
     sockets: Semaphore,
     commands: Arc<Semaphore>,
+    calls: Calls,
 }
 
 impl Prober {
@@ -67,6 +72,7 @@ impl Prober {
             wake: Box::new(wake),
             sockets: Semaphore::new(SOCKETS),
             commands: Arc::new(Semaphore::new(COMMANDS)),
+            calls: Calls::default(),
         };
         let (orders, received) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -105,8 +111,7 @@ async fn obey(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
             Order::Begin(id, watch) => {
                 let since = watch.presumed_healthy.unwrap_or_else(|| shared.clock.now());
                 let healthy = watch.presumed_healthy.is_some();
-                let condition = Condition { healthy, since, was_healthy: healthy, last_problem: None };
-                lock(&shared.conditions).insert(id.clone(), condition);
+                lock(&shared.conditions).insert(id.clone(), Condition::presumed(healthy, since));
                 let attended = attend(shared.clone(), id.clone(), *watch, turns.of_fleet(&id));
                 tasks.insert(id, tokio::task::spawn_local(attended));
             }
@@ -142,15 +147,19 @@ impl Turns {
 async fn attend(shared: Arc<Shared>, id: InstanceId, watch: Watch, fleet: Arc<Semaphore>) {
     let mut streak = Streak::default();
     loop {
-        let asked = ask(&shared, &id, &watch, &fleet).await;
+        let (begun, asked) = ask_patiently(&shared, &id, &watch, &fleet).await;
         let now = shared.clock.now();
         let eager = {
             let mut conditions = lock(&shared.conditions);
             let Some(condition) = conditions.get_mut(&id) else { return };
             let changed = match asked {
-                Ok(answered) => streak.count(condition, answered, &watch, now),
+                Ok(answered) => {
+                    let is_back = condition.unasked.end(now);
+                    streak.count(condition, answered, &watch, now) || is_back
+                }
                 // That is no fault of the instance, which is what it was: it says nothing of it either way.
                 Err(why) => {
+                    condition.unasked.begin(begun);
                     condition.last_problem = Some(why);
                     false
                 }
@@ -164,6 +173,29 @@ async fn attend(shared: Arc<Shared>, id: InstanceId, watch: Watch, fleet: Arc<Se
         };
         let interval = watch.interval.duration();
         tokio::time::sleep(if eager { interval.min(EAGER) } else { interval }).await;
+    }
+}
+
+/// Asks it once: from when on, and what came of it. Where the engine does not answer meanwhile, that is noted before it
+/// does.
+async fn ask_patiently(
+    shared: &Arc<Shared>,
+    id: &InstanceId,
+    watch: &Watch,
+    fleet: &Arc<Semaphore>,
+) -> (Timestamp, Result<Answered, String>) {
+    let begun = shared.clock.now();
+    let mut asked = std::pin::pin!(ask(shared, id, watch, fleet));
+    loop {
+        match tokio::time::timeout(calls::LATE, asked.as_mut()).await {
+            Ok(asked) => return (begun, asked),
+            Err(_) if shared.calls.hang() => {
+                if let Some(condition) = lock(&shared.conditions).get_mut(id) {
+                    condition.unasked.begin(begun);
+                }
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -197,6 +229,7 @@ impl Streak {
             condition.healthy = healthy;
             condition.since = now;
             condition.was_healthy = true;
+            condition.unasked = Unasked::NEVER;
         }
         changed
     }
@@ -210,20 +243,23 @@ async fn ask(
     fleet: &Arc<Semaphore>,
 ) -> Result<Answered, String> {
     if let Some(order) = &watch.exec {
-        let (engine, instance, order, timeout) =
-            (shared.engine.clone(), id.clone(), order.clone(), watch.timeout.duration());
+        let (shared, instance, order, timeout) =
+            (shared.clone(), id.clone(), order.clone(), watch.timeout.duration());
         // First the turn of its own fleet: who waits there takes nobody else's.
         let turn = (fleet.clone().acquire_owned().await, shared.commands.clone().acquire_owned().await);
         let asked = tokio::task::spawn_blocking(move || {
             // Until it has ended, also if nobody wants to know any more.
             let _turn = turn;
-            probe::run(&*engine, &instance, &order, timeout)
+            let begin = |streams| shared.calls.during(|| shared.engine.exec(&instance, &order, streams));
+            let hears = || shared.calls.during(|| one_socket(&*shared.engine, &instance)).map(drop);
+            probe::run(&order, timeout, begin, hears)
         });
         return asked.await.map_err(|e| e.to_string())?;
     }
     let turn = shared.sockets.acquire().await;
-    let (engine, instance) = (shared.engine.clone(), id.clone());
-    let socket = tokio::task::spawn_blocking(move || one_socket(&*engine, &instance)).await;
+    let (by, instance) = (shared.clone(), id.clone());
+    let one = move || by.calls.during(|| one_socket(&*by.engine, &instance));
+    let socket = tokio::task::spawn_blocking(one).await;
     drop(turn);
     let socket = socket.map_err(|e| e.to_string())??;
     let asked = probe::ask(socket, watch.port, &watch.probe);

@@ -6,6 +6,7 @@
 
 mod acme;
 mod changes;
+mod condition;
 pub mod contract;
 mod core;
 mod health;
@@ -19,6 +20,7 @@ mod sync;
 mod world;
 
 pub use acme::ProofKind;
+pub use condition::{Condition, Unasked};
 pub use core::{Bygone, Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
 pub use health::Prober;
 pub use host::failure::{store as refused_by_store, system as refused_by_system, with_remedy};
@@ -27,4 +29,4 @@ pub use host::without_history::repair_log;
 pub use host::{AcmeOptions, EdgeOptions, HostConfig, LocalHost, LostKey, Offline};
 pub use project::Project;
 pub use shelf::SystemClock;
-pub use world::{Clock, Condition, Edge, Health, History, Shelf, Trouble, Watch, World};
+pub use world::{Clock, Edge, Health, History, Shelf, Trouble, Watch, World};

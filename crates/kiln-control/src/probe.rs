@@ -9,8 +9,8 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use kiln_engine::Engine;
-use kiln_model::{ExecOrder, HttpProbe, InstanceId, Probe};
+use kiln_engine::{EngineError, Execution};
+use kiln_model::{ExecOrder, HttpProbe, Probe};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Nothing, or what is wrong.
@@ -32,15 +32,17 @@ pub(crate) async fn ask(socket: OwnedFd, port: u16, probe: &Probe) -> Answered {
 /// The most that is kept of what a command says.
 const MOST_WORDS: u64 = 400;
 
-/// Asks by a command inside the instance. Blocks for as long as that takes, `timeout` at most; then it is killed.
+/// Asks by a command inside the instance, which `begin` has the engine run with these streams. Blocks for as long as that
+/// takes, `timeout` at most; then it is killed. That its end was not heard of in time says something of it only if the engine
+/// could have told, which `hears` finds out.
 ///
 /// # Errors
 /// If it could not be asked, which says nothing of it.
 pub(crate) fn run(
-    engine: &dyn Engine,
-    id: &InstanceId,
     order: &ExecOrder,
     timeout: Duration,
+    begin: impl FnOnce([OwnedFd; 3]) -> Result<Box<dyn Execution>, EngineError>,
+    hears: impl FnOnce() -> Result<(), String>,
 ) -> Result<Answered, String> {
     let program = order.argv.join(" ");
     let streams = || -> std::io::Result<(File, [OwnedFd; 3])> {
@@ -49,9 +51,13 @@ pub(crate) fn run(
         Ok((said.into(), [null.try_clone()?.into(), errors.try_clone()?, errors]))
     };
     let (said, streams) = streams().map_err(|e| format!("{program}: {e}"))?;
-    let mut execution = engine.exec(id, order, streams).map_err(|e| e.to_string())?;
+    let mut execution = begin(streams).map_err(|e| e.to_string())?;
     // What it says fits into the pipe or is lost on it: nobody reads while it runs.
-    let exit = execution.wait(timeout).map_err(|e| e.to_string())?;
+    let mut exit = execution.wait(timeout).map_err(|e| e.to_string())?;
+    if exit.is_none() {
+        hears()?;
+        exit = execution.wait(Duration::ZERO).map_err(|e| e.to_string())?;
+    }
     drop(execution);
     Ok(match exit {
         None => Err(format!("{program} had not ended after {}ms", timeout.as_millis())),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::condition::Condition;
 use kiln_engine::Engine;
 use kiln_model::{
     AppName, EdgeCounts, ExecOrder, FleetEvidence, FleetId, ImageDigest, ImageHandle, InstanceId, Millis,
@@ -120,19 +121,6 @@ pub struct Watch {
     /// Since when it counts as healthy until it says otherwise, if it does: it was when this control plane's predecessor
     /// died.
     pub presumed_healthy: Option<Timestamp>,
-}
-
-/// How an instance is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    /// Whether it is healthy.
-    pub healthy: bool,
-    /// Since when that is so.
-    pub since: Timestamp,
-    /// Whether it ever was.
-    pub was_healthy: bool,
-    /// What was wrong with the last answer, if anything.
-    pub last_problem: Option<String>,
 }
 
 /// Asks instances how they are.

@@ -1,5 +1,6 @@
 //! New connections to instances.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -26,9 +27,11 @@ pub(crate) async fn connect(upstream: &Upstream, worker: &Worker) -> Result<Chan
 
 /// A fresh connection on which nothing has been said.
 pub(crate) async fn reach(upstream: &Upstream, worker: &Worker) -> Result<TcpStream, Refusal> {
-    match timeout(worker.limits.connect, with_room(upstream, worker)).await {
-        Ok(reached) => reached.map_err(|error| unreached(&error)),
-        Err(_) => Err(Refusal::ConnectTimeout),
+    let has_socket = Cell::new(false);
+    match timeout(worker.limits.connect, with_room(upstream, worker, &has_socket)).await {
+        Ok(reached) => reached,
+        Err(_) if has_socket.get() => Err(Refusal::ConnectTimeout),
+        Err(_) => Err(Refusal::NoSocket),
     }
 }
 
@@ -44,23 +47,38 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 }
 
 /// Where descriptors have run out, connections that nobody uses make room for one that somebody needs.
-async fn with_room(upstream: &Upstream, worker: &Worker) -> io::Result<TcpStream> {
-    match stream(upstream, &worker.stock).await {
-        Err(error) if is_exhausted(&error) => {
+async fn with_room(
+    upstream: &Upstream,
+    worker: &Worker,
+    has_socket: &Cell<bool>,
+) -> Result<TcpStream, Refusal> {
+    match stream(upstream, &worker.stock, has_socket).await {
+        Err(Refusal::Exhausted) => {
             worker.make_room();
             sleep(BREATHER).await;
-            stream(upstream, &worker.stock).await
+            stream(upstream, &worker.stock, has_socket).await
         }
         reached => reached,
     }
 }
 
-async fn stream(upstream: &Upstream, stock: &Stock) -> io::Result<TcpStream> {
-    let socket: OwnedFd = stock.socket(upstream.id()).await?;
+async fn stream(upstream: &Upstream, stock: &Stock, has_socket: &Cell<bool>) -> Result<TcpStream, Refusal> {
+    let socket: OwnedFd = stock.socket(upstream.id()).await.map_err(|error| without_socket(&error))?;
+    has_socket.set(true);
     let socket = TcpSocket::from_std_stream(socket.into());
-    let stream = socket.connect(stock.dial().address(upstream.id(), upstream.port())).await?;
-    stream.set_nodelay(true)?;
+    let connected = socket.connect(stock.dial().address(upstream.id(), upstream.port())).await;
+    let stream = connected.map_err(|error| unreached(&error))?;
+    stream.set_nodelay(true).map_err(|error| unreached(&error))?;
     Ok(stream)
+}
+
+/// Whose fault it is that there is no socket: the instance's if it is gone.
+fn without_socket(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::NotFound => Refusal::Unreachable,
+        _ if is_exhausted(error) => Refusal::Exhausted,
+        _ => Refusal::NoSocket,
+    }
 }
 
 async fn handshake(upstream: &Upstream, stream: TcpStream, limits: &Limits) -> hyper::Result<Channel> {

@@ -363,8 +363,8 @@ impl Course {
         let is_free = miss.refusal == Refusal::Unreachable;
         match miss.again {
             Again::No | Again::Otherwise => return Err(miss.refusal.into()),
-            // Another instance would take a descriptor as well.
-            _ if miss.refusal == Refusal::Exhausted => return Err(miss.refusal.into()),
+            // It would be no better with another instance.
+            _ if miss.refusal.is_the_hosts() => return Err(miss.refusal.into()),
             _ if !is_free && !self.worker.budget.spend() => return Err(miss.refusal.into()),
             Again::Fresh => self.stale += 1,
             Again::Elsewhere => self.tried.push(upstream.clone()),
@@ -398,8 +398,7 @@ impl Course {
             self.turn.failed();
         }
         if let Some(flight) = &mut self.flight {
-            if refusal == Refusal::Exhausted {
-                // That the host has no more says nothing of a release.
+            if refusal.is_the_hosts() {
                 flight.unwatched();
             }
             flight.ends(if refusal.is_failure() { Ending::Failed } else { Ending::Left });

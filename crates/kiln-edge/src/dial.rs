@@ -12,9 +12,10 @@ pub trait Dial: Send + Sync + 'static {
     /// `count` unconnected, non-blocking TCP sockets inside the network of `instance`.
     ///
     /// # Errors
-    /// If the instance does not run. [`io::ErrorKind::NotConnected`] if whoever makes the sockets is away: there will be
-    /// another one, and instances live on meanwhile. The system's own error (EMFILE, ENFILE) if they cannot be taken
-    /// because this process may have no more descriptors: the instance has no part in that.
+    /// [`io::ErrorKind::NotFound`] if the instance does not run. In everything else it has no part:
+    /// [`io::ErrorKind::NotConnected`] if whoever makes the sockets is away: there will be another one, and instances live
+    /// on meanwhile. The system's own error (EMFILE, ENFILE) if they cannot be taken because this process may have no more
+    /// descriptors. Any other if they cannot be made.
     fn sockets(&self, instance: &InstanceId, count: u32) -> io::Result<Vec<OwnedFd>>;
 
     /// What listens inside `instance` for what its service needs: non-blocking listeners, each with the name of what

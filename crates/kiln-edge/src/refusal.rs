@@ -39,6 +39,8 @@ pub(crate) enum Refusal {
     Paused,
     /// The edge may have no more descriptors, and could connect to nobody.
     Exhausted,
+    /// Nobody made a socket to connect by.
+    NoSocket,
     /// No instance could be connected to.
     Unreachable,
     /// The instance said that it does not begin with it, and there was nobody else or too much to be said again.
@@ -55,7 +57,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// What [`Self::cause`] may say.
-    pub(crate) const CAUSES: [&'static str; 21] = [
+    pub(crate) const CAUSES: [&'static str; 22] = [
         "malformed",
         "too_many_fields",
         "too_large",
@@ -71,6 +73,7 @@ impl Refusal {
         "overloaded",
         "paused",
         "exhausted",
+        "no_socket",
         "unreachable",
         "declined",
         "lost",
@@ -97,6 +100,7 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::Paused => "paused",
             Self::Exhausted => "exhausted",
+            Self::NoSocket => "no_socket",
             Self::Unreachable => "unreachable",
             Self::Declined => "declined",
             Self::Lost => "lost",
@@ -119,6 +123,11 @@ impl Refusal {
         )
     }
 
+    /// Whether this host is short of something, which says nothing of any instance or release.
+    pub(crate) fn is_the_hosts(self) -> bool {
+        matches!(self, Self::Exhausted | Self::NoSocket)
+    }
+
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -131,9 +140,12 @@ impl Refusal {
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
             // A number that nobody is sent, and everybody knows from logs.
             Self::ClientLeft => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoTarget | Self::NoInstance | Self::Overloaded | Self::Paused | Self::Exhausted => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoTarget
+            | Self::NoInstance
+            | Self::Overloaded
+            | Self::Paused
+            | Self::Exhausted
+            | Self::NoSocket => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable | Self::Declined | Self::Lost | Self::Garbage => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -161,6 +173,7 @@ impl Refusal {
             Self::Overloaded => "this service has as much to do as it may have",
             Self::Paused => "this service is paused for a moment; ask again",
             Self::Exhausted => "this host has as much to do as it may have",
+            Self::NoSocket => "this host connects to no instance just now",
             Self::Unreachable => "no instance of this service could be connected to",
             Self::Declined => "no instance of this service took the request",
             Self::Lost => "the instance broke off before it answered",

@@ -76,6 +76,9 @@ pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, strea
                 why = refusal;
                 tried.push(burden.upstream().clone());
                 flight = Some(here);
+                if refusal.is_the_hosts() {
+                    break;
+                }
             }
         }
     }

@@ -9,8 +9,8 @@
 //! (the machine was started anew), nobody can tell whether the hook ran, and that is what is told.
 
 use kiln_model::{
-    Action, AppName, Event, HookId, HookMoment, InstanceId, InstanceOrder, InstanceState, Millis, ReleaseId,
-    ReleaseService, Timestamp,
+    Action, AppName, Event, Exit, HookId, HookMoment, InstanceId, InstanceOrder, InstanceState, Millis,
+    ReleaseId, ReleaseService, Timestamp,
 };
 use kiln_store::boundary::between;
 
@@ -48,14 +48,28 @@ impl Core {
         {
             return Ok(self.hook_ended(hook, Err(cause)));
         }
-        let state = self.statuses.get(&id).map(|s| s.state.clone());
-        Ok(match state {
-            Some(InstanceState::Ended { exit }) if exit.is_success() => self.hook_ended(hook, Ok(())),
-            Some(InstanceState::Ended { exit }) => self.hook_ended(hook, Err(format!("it {exit}"))),
-            _ if self.now() < until => Came::Waits(Some(until)),
+        if self.end_of(&id).is_none() && self.now() < until {
+            return Ok(Came::Waits(Some(until)));
+        }
+        if self.end_of(&id).is_none() {
+            // It may have ended long ago, and whoever would have said so stood still: what is done is not to count as
+            // undone.
+            let listed = self.world.engine.list().map_err(|e| Trouble::of(&e))?;
+            self.meet(listed.into_iter().filter(|status| status.id == id).collect());
+        }
+        Ok(match self.end_of(&id) {
+            Some(exit) if exit.is_success() => self.hook_ended(hook, Ok(())),
+            Some(exit) => self.hook_ended(hook, Err(format!("it {exit}"))),
             // What is left of it is ended when the step is no more.
-            _ => self.hook_ended(hook, Err(format!("it had not ended after {within}"))),
+            None => self.hook_ended(hook, Err(format!("it had not ended after {within}"))),
         })
+    }
+
+    fn end_of(&self, id: &InstanceId) -> Option<Exit> {
+        match &self.statuses.get(id)?.state {
+            InstanceState::Ended { exit } => Some(exit.clone()),
+            _ => None,
+        }
     }
 
     /// Makes the only instance a hook is ever run in, or tells why there cannot be one.

@@ -33,7 +33,8 @@ pub use news::{News, NewsSender};
 pub use past::Past;
 pub use report::{Bygone, InstanceReport};
 
-use crate::world::{Condition, Trouble, World};
+use crate::condition::Condition;
+use crate::world::{Trouble, World};
 use begin::Pending;
 use strays::{Acquaintance, Strays};
 use upkeep::BackOff;

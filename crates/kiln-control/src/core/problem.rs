@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_model::{Fleet, InstanceId};
 
 use super::Core;
-use crate::world::Condition;
+use crate::condition::Condition;
 
 impl Core {
     /// What was wrong with the last answer of a member that is not healthy, or why the last one was lost.
@@ -37,7 +37,7 @@ mod tests {
         let members = || ["a-web-1-1", "a-web-1-2"].map(|id| id.parse().unwrap()).into_iter();
         let condition = |healthy, problem: Option<&str>| {
             let last_problem = problem.map(str::to_owned);
-            Condition { healthy, since: Timestamp(0), was_healthy: healthy, last_problem }
+            Condition { last_problem, ..Condition::presumed(healthy, Timestamp(0)) }
         };
         let of = |first, second, loss| last(members(), &members().zip([first, second]).collect(), loss);
         let (well, unasked) = (condition(true, None), condition(false, None));

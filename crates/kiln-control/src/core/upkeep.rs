@@ -219,12 +219,12 @@ impl Core {
         Some(format!("it was not healthy within {patience}: {problem}{wanting}"))
     }
 
-    /// Since when one that runs has not been healthy, if it is not: from its start, or, as one that was healthy once has the
-    /// same time again to recover, from then.
+    /// From when on one that runs and is not healthy has had time to become it: from its start, or, as one that was healthy
+    /// once has the same time again to recover, from then; without the time in which it could not be asked.
     pub(super) fn unwell_since(&self, id: &InstanceId) -> Option<Timestamp> {
         let status = self.statuses.get(id).filter(|s| matches!(s.state, InstanceState::Running { .. }))?;
         let condition = self.conditions.get(id).filter(|c| !c.healthy)?;
-        Some(status.since.max(condition.since))
+        Some(status.since.max(condition.counts_from()?))
     }
 
     fn start_deadlines(&self) -> impl Iterator<Item = Timestamp> + '_ {

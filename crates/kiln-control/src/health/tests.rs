@@ -25,8 +25,7 @@ fn watch() -> Watch {
 
 #[test]
 fn health_takes_answers_in_a_row() {
-    let mut condition =
-        Condition { healthy: false, since: Timestamp(0), was_healthy: false, last_problem: None };
+    let mut condition = Condition::presumed(false, Timestamp(0));
     let mut streak = Streak::default();
     let mut told = |answer: Answered, at| {
         let changed = streak.count(&mut condition, answer, &watch(), Timestamp(at));
@@ -51,6 +50,8 @@ fn health_takes_answers_in_a_row() {
 struct Hanging {
     gate: Arc<Mutex<()>>,
     refused: Option<Sender<()>>,
+    /// Held by who makes it stand still when it is asked for sockets.
+    still: Arc<Mutex<()>>,
 }
 
 impl Hanging {
@@ -105,6 +106,7 @@ impl Engine for Hanging {
 
     fn sockets(&self, id: &InstanceId, _: u32) -> Result<Vec<OwnedFd>, EngineError> {
         self.refuse(id)?;
+        drop(lock(&self.still));
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         Ok(vec![socket.as_fd().try_clone_to_owned().unwrap()])
     }
@@ -136,7 +138,7 @@ impl Engine for Hanging {
         _: [OwnedFd; 3],
     ) -> Result<Box<dyn Execution>, EngineError> {
         self.refuse(id)?;
-        Ok(Box::new(Self { gate: self.gate.clone(), refused: None }))
+        Ok(Box::new(Self { gate: self.gate.clone(), ..Self::default() }))
     }
 }
 
@@ -187,4 +189,48 @@ fn who_cannot_be_asked_is_what_it_was() {
     let healthy = [&well, &new, &by_command].map(|id| conditions[id].healthy);
     assert_eq!(healthy, [true, false, true]);
     assert!(conditions[&new].last_problem.is_some(), "{conditions:?}");
+    assert!(conditions.values().all(|condition| condition.unasked.since.is_some()), "{conditions:?}");
+}
+
+/// Waits until so many of those that are watched are so.
+fn until(prober: &Prober, count: usize, is_so: impl Fn(&Condition) -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while prober.conditions().values().filter(|condition| is_so(condition)).count() < count {
+        assert!(std::time::Instant::now() < deadline, "{:?}", prober.conditions());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// More instances than are asked at once: those that wait for their turn cannot be asked either.
+#[test]
+fn while_the_engine_stands_still_nobodys_time_is_counted() {
+    let engine = Arc::new(Hanging::default());
+    let still = engine.still.clone();
+    let held = lock(&still);
+    let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
+    let ids = (1..=2 * SOCKETS).map(|n| format!("a-web-1-{n}").parse().unwrap());
+    prober.watch(&ids.map(|id| (id, watch())).collect());
+    until(&prober, 2 * SOCKETS, |condition| condition.counts_from().is_none());
+    drop(held);
+    // Nobody listens there, which is an answer.
+    let late = Millis(calls::LATE.as_millis() as u64);
+    until(&prober, 2 * SOCKETS, |c| c.counts_from().is_some() && c.unasked.before >= late);
+}
+
+/// Its end would have been told by whoever stands still.
+#[test]
+fn a_command_whose_end_nobody_could_tell_says_nothing_of_the_instance() {
+    let engine = Arc::new(Hanging::default());
+    let still = engine.still.clone();
+    let held = lock(&still);
+    let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
+    let run = kiln_model::RunSettings::as_root(["/app"]);
+    let exec = Some(ExecOrder::beside(&run, vec!["/is-well".into()]));
+    let (id, was_well) = ("a-web-1-1".parse().unwrap(), Some(Timestamp(1)));
+    let once = Watch { exec, unhealthy_after: 1, presumed_healthy: was_well, ..watch() };
+    prober.watch(&BTreeMap::from([(id, once)]));
+    until(&prober, 1, |condition| condition.unasked.since.is_some());
+    assert!(prober.conditions().values().all(|condition| condition.healthy));
+    drop(held);
+    until(&prober, 1, |condition| !condition.healthy);
 }

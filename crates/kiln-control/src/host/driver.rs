@@ -1,7 +1,7 @@
 //! The threads that drive the core: one turns it, one listens to the engine.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use kiln_engine::Engine;
 use kiln_model::Timestamp;
@@ -43,6 +43,8 @@ pub(crate) struct Driver {
 
 /// The longest the core is left alone.
 const ROUND: Duration = Duration::from_secs(5);
+/// How long somebody who asks waits for the core if what it waits for itself does not come.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How long the engine is listened to at a time.
 const LISTEN: Duration = Duration::from_secs(60);
 
@@ -58,6 +60,18 @@ impl Driver {
         *lock(&self.stopped) = true;
         self.stopping.notify_all();
         self.waker.wake();
+    }
+
+    /// Whether the core can be spoken with, which waits for a moment if it is at work.
+    pub(crate) fn is_free(&self) -> bool {
+        let deadline = Instant::now() + MOMENT;
+        while let Err(TryLockError::WouldBlock) = self.core.try_lock() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        true
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -167,6 +167,19 @@ pub(crate) fn cannot_end(trouble: &Trouble) -> Failure {
     Failure::new(ExitCode::Host, "could not end all processes of this host").because(trouble.to_string())
 }
 
+pub(crate) fn needs_keeper(silence: String) -> Failure {
+    Failure::new(ExitCode::Host, "nothing was begun: it takes the keeper, which does not answer")
+        .because(silence)
+}
+
+pub(crate) fn waits_for_keeper(silence: String) -> Failure {
+    Failure::new(
+        ExitCode::Host,
+        "the control plane waits for its keeper, and answers nothing until that does",
+    )
+    .because(silence)
+}
+
 pub(crate) fn no_edge(trouble: &Trouble) -> Failure {
     Failure::new(ExitCode::Host, "could not start another edge in place of the one that runs")
         .because(trouble.to_string())

@@ -319,6 +319,23 @@ impl LocalHost {
         Ok(Answer::LogVerified(LogVerifiedAnswer { entries, head }))
     }
 
+    /// Whoever wants something from a keeper that stands still is told so, and does not wait with it; nor does whoever wants
+    /// something from the core while that waits for it.
+    fn can_do(&self, command: &Command) -> Result<(), Failure> {
+        let Some(silence) = self.processes.silence_of_keeper() else { return Ok(()) };
+        match command {
+            Command::Deploy { .. }
+            | Command::Rollback { .. }
+            | Command::Diff { .. }
+            | Command::Commit { .. }
+            | Command::Down => Err(failure::needs_keeper(silence)),
+            // The edge tells its figures by itself.
+            Command::Metrics => Ok(()),
+            _ if self.driver.is_free() => Ok(()),
+            _ => Err(failure::waits_for_keeper(silence)),
+        }
+    }
+
     /// Hands out all that was ever written down, oldest first. It may be more than is good to hold in memory.
     pub(crate) fn each_record(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
         self.history.read(each).map_err(|e| failure::store(&e))
@@ -345,6 +362,7 @@ fn precedence(supersede: bool) -> Precedence {
 
 impl Host for LocalHost {
     fn run(&self, command: Command, by: Caller, events: &dyn EventSink) -> Result<Answer, Failure> {
+        self.can_do(&command)?;
         match command {
             Command::Deploy { dir, locked, supersede } => {
                 self.deploy(&dir, (locked, precedence(supersede)), &by, events)
@@ -396,6 +414,9 @@ impl Host for LocalHost {
     }
 
     fn exec(&self, request: &ExecRequest, by: Caller) -> Result<Session, Failure> {
+        if let Some(silence) = self.processes.silence_of_keeper() {
+            return Err(failure::needs_keeper(silence));
+        }
         LocalHost::exec(self, request, &by)
     }
 }

@@ -178,7 +178,7 @@ impl LocalHost {
         release: Option<&ReleaseId>,
     ) -> Result<Followed, Failure> {
         const LOOK_UP: Duration = Duration::from_millis(100);
-        let (mut part, mut failed_hook) = (Part::Waits, None);
+        let (mut part, mut failed_hook, mut is_silent) = (Part::Waits, None, false);
         loop {
             match news.recv_timeout(LOOK_UP) {
                 Ok(News::Begun(generation)) => part = Part::Leads(generation),
@@ -207,7 +207,14 @@ impl LocalHost {
                 Err(RecvTimeoutError::Timeout) if self.driver.is_stopped() => {
                     return Err(failure::shutting_down());
                 }
-                Err(RecvTimeoutError::Timeout) => self.look_after(part, asker)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    let silence = self.processes.silence_of_keeper();
+                    if let Some(warning) = silence.clone().filter(|_| !is_silent) {
+                        asker.tell(Event::Warned { warning });
+                    }
+                    is_silent = silence.is_some();
+                    self.look_after(part, asker)?;
+                }
                 Err(RecvTimeoutError::Disconnected) => return Err(failure::shutting_down()),
             }
         }

@@ -84,15 +84,29 @@ fn nobody_is_refused_because_sockets_come_a_little_later() {
     }
 }
 
-/// But not for ever.
+/// But not for ever. No instance is blamed for it, and none is asked in another's place: that would be no better.
 #[test]
 fn who_gets_no_socket_in_time_is_told_so() {
-    let instance = Instance::saying("well");
-    let edge = Edge::with(short(), 1);
-    edge.serve(&[&instance]);
-    edge.ports().1.lock().unwrap().away = u32::MAX;
-    assert_eq!(edge.connect().get("/").status(), 504);
-    edge.ports().1.lock().unwrap().away = 0;
+    let instances = [1, 2, 3].map(|_| Instance::saying("well"));
+    for connection in ["keep-alive", "close"] {
+        let edge = Edge::with(short(), 1);
+        edge.serve(&[&instances[0], &instances[1], &instances[2]]);
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+        let refused = || {
+            let answer = edge.connect().send(&request).read();
+            assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
+        };
+        edge.ports().1.lock().unwrap().away = u32::MAX;
+        refused();
+        edge.ports().1.lock().unwrap().away = 0;
+        edge.ports().1.lock().unwrap().short = 20;
+        (0..20).for_each(|_| refused());
+        assert_eq!(edge.connect().send(&request).read().text(), "well");
+        edge.tells("kiln_edge_refused_requests_total{cause=\"no_socket\"} 21");
+        at_its_route(&edge, "kiln_refused_requests_total", "no_socket", 21);
+        edge.tells("kiln_edge_retries_total 0");
+        edge.tells("kiln_edge_ejections_total 0");
+    }
 }
 
 #[test]

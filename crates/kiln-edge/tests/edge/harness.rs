@@ -34,6 +34,18 @@ pub struct Insides {
     pub stores: HashMap<NeedName, SocketAddr>,
     /// How often there is nobody who could make sockets.
     pub away: u32,
+    /// How often whoever makes sockets can make none, nor listen.
+    pub short: u32,
+}
+
+impl Insides {
+    fn have_room(&mut self) -> io::Result<()> {
+        match self.short.checked_sub(1) {
+            Some(left) => self.short = left,
+            None => return Ok(()),
+        }
+        Err(io::Error::other("there are no descriptors"))
+    }
 }
 
 impl Dial for Ports {
@@ -46,13 +58,15 @@ impl Dial for Ports {
             insides.away = left;
             return Err(io::ErrorKind::NotConnected.into());
         }
+        insides.have_room()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = || rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
         (0..count).map(|_| Ok(socket()?)).collect()
     }
 
     fn listeners(&self, instance: &InstanceId) -> io::Result<Vec<(NeedName, OwnedFd)>> {
-        let insides = self.1.lock().unwrap();
+        let mut insides = self.1.lock().unwrap();
+        insides.have_room()?;
         let of = insides.listeners.get(instance).into_iter().flatten();
         of.map(|(name, listener)| Ok((name.clone(), listener.try_clone()?.into()))).collect()
     }

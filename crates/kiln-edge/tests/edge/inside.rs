@@ -63,6 +63,20 @@ fn each_caller_reaches_the_services_of_its_own_release() {
     assert!(line.contains("route=\"web -> api\"") && line.ends_with(" 21"), "{line}");
 }
 
+/// Whoever makes what listens may be short of something for a moment; nobody tells another table for that.
+#[test]
+fn a_caller_that_could_not_be_served_at_first_is_served_later() {
+    let edge = Edge::start();
+    let instance = Instance::saying("well");
+    let fleet = edge.fleet(1, &[&instance]);
+    let (caller, door) = caller(&edge, 2, "api", to(&fleet));
+    edge.ports().1.lock().unwrap().short = 1;
+    edge.set_table(RouteTable { fleets: vec![fleet, caller], ..RouteTable::default() });
+    let waits = TcpStream::connect(door).unwrap();
+    assert_eq!(Client::new(waits).get("/").text(), "well");
+    assert_eq!(edge.ports().1.lock().unwrap().short, 0, "it was tried twice");
+}
+
 /// It stays in the table for what its own release asks, and its users have had their time all the same.
 #[test]
 fn a_fleet_that_is_parted_ends_what_is_in_flight_and_answers_its_own_release() {

@@ -93,9 +93,7 @@ impl Lines {
 
     /// Asks for something that takes as long as it takes, and goes when the connection does.
     pub(super) fn begin(&self, call: Call, descriptors: &[OwnedFd]) -> io::Result<Begun> {
-        let mut line = Line::open(&self.socket)?;
-        line.say(Request { number: 1, call }, descriptors)?;
-        Ok(Begun(line))
+        begin(&self.socket, call, descriptors)
     }
 
     fn take_idle(&self) -> Option<Line> {
@@ -110,6 +108,13 @@ impl Lines {
         }
         answered
     }
+}
+
+/// Asks on a connection of its own, and does not wait for the answer.
+pub(super) fn begin(socket: &Path, call: Call, descriptors: &[OwnedFd]) -> io::Result<Begun> {
+    let mut line = Line::open(socket)?;
+    line.say(Request { number: 1, call }, descriptors)?;
+    Ok(Begun(line))
 }
 
 fn is_broken(e: &io::Error) -> bool {

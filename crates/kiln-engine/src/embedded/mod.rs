@@ -10,6 +10,7 @@
 //! | `connections` | connections inside an instance's network |
 //! | `room` | how many more instances a keeper can hold |
 //! | `line` | one connection to a keeper, from the outside |
+//! | `pulse` | whether a keeper answers, without waiting for it |
 //! | `bell` | what calls back whoever waits on one |
 //! | `wire` | what is said on it |
 //! | `keeper` | the process all instances are children of |
@@ -27,12 +28,14 @@ mod connections;
 pub mod keeper;
 mod launch;
 mod line;
+mod pulse;
 mod room;
 mod seccomp;
 mod wire;
 
 pub use client::{Embedded, UpgradeError};
 pub use launch::{covered_paths, interpreter_of_script};
+pub use pulse::{Beat, Pulse};
 
 /// What the kernel calls the time since the host was started.
 fn boot() -> std::io::Result<String> {

@@ -58,7 +58,7 @@ impl FakeHealth {
             if healthy != condition.healthy {
                 let last_problem = (!healthy).then(|| "no answer".to_owned());
                 let was_healthy = condition.was_healthy || healthy;
-                *condition = Condition { healthy, since: now, was_healthy, last_problem };
+                *condition = Condition { was_healthy, last_problem, ..Condition::presumed(healthy, now) };
                 *changed = true;
             }
         }
@@ -73,12 +73,8 @@ impl Health for FakeHealth {
             conditions.retain(|id, _| watches.contains_key(id));
             for (id, watch) in watches {
                 let healthy = watch.presumed_healthy.is_some();
-                let new = Condition {
-                    healthy,
-                    since,
-                    was_healthy: healthy,
-                    last_problem: Some("no answer".into()),
-                };
+                let last_problem = Some("no answer".into());
+                let new = Condition { last_problem, ..Condition::presumed(healthy, since) };
                 conditions.entry(id.clone()).or_insert(new);
             }
         }

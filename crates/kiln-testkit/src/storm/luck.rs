@@ -160,7 +160,7 @@ impl Truth {
             if condition.healthy != well {
                 let last_problem = (!well).then(|| "no answer".to_owned());
                 let was_healthy = condition.was_healthy || well;
-                *condition = Condition { healthy: well, since: now, was_healthy, last_problem };
+                *condition = Condition { was_healthy, last_problem, ..Condition::presumed(well, now) };
                 self.note(|| format!("{id} is found {}", if well { "well" } else { "unwell" }));
             }
         }

@@ -299,10 +299,8 @@ impl Health for Ground {
             for (id, watch) in watches {
                 let healthy = watch.presumed_healthy.is_some();
                 truth.conditions.entry(id.clone()).or_insert_with(|| Condition {
-                    healthy,
-                    since,
-                    was_healthy: healthy,
                     last_problem: Some("no answer".into()),
+                    ..Condition::presumed(healthy, since)
                 });
             }
             truth.watched.clone_from(watches);

@@ -77,6 +77,7 @@ fn said(error: EngineError) -> io::Error {
             Some(errno @ (Errno::MFILE | Errno::NFILE)) => errno.into(),
             _ => io::Error::other(error),
         },
+        EngineError::NoSuchInstance(_) => io::Error::new(io::ErrorKind::NotFound, error),
         _ => io::Error::other(error),
     }
 }

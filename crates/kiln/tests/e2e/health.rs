@@ -12,7 +12,7 @@ const PROBE: &str = r#"health    = { exec = ["/bin/sh", "-c", "test -e /tmp/read
 const PORT: &str = r#"health    = { tcp = true, interval = "50ms", healthy_after = 2, unhealthy_after = 2, timeout = "5s", start_timeout = "5s" }"#;
 
 /// The example, asked by a command; it is ready only when it says so.
-fn project(start: &str) -> Project {
+pub(crate) fn project(start: &str) -> Project {
     asked(PROBE, &format!("{start}; exec /usr/sbin/nginx -g 'daemon off;'"))
 }
 

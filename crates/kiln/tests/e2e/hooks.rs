@@ -107,7 +107,7 @@ pub(crate) fn begin(host: &TestHost, text: &str, when: &str) -> (Project, Child,
     begin_with(host, (text, when), |_| ())
 }
 
-fn begin_with(
+pub(crate) fn begin_with(
     host: &TestHost,
     (text, when): (&str, &str),
     edit: impl FnOnce(&Project),

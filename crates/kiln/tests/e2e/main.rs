@@ -38,6 +38,7 @@ mod rollback;
 mod sealed;
 mod secrets;
 mod shop;
+mod standing_still;
 mod trace;
 mod up;
 mod zero_drop;

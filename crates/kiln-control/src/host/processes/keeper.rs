@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_engine::embedded::{Embedded, UpgradeError};
+use kiln_engine::embedded::{Beat, Embedded, Pulse, UpgradeError};
 use kiln_engine::{Engine, EngineError};
 use kiln_model::{ExitCode, Failure, InstanceStatus};
 use kiln_store::Store;
@@ -13,6 +13,7 @@ use kiln_store::Store;
 use super::Origin;
 use super::program::Program;
 use crate::host::failure as failures;
+use crate::sync::lock;
 use crate::world::Trouble;
 
 /// The keeper, seen from the control plane it makes instances for.
@@ -20,14 +21,22 @@ pub(crate) struct KeeperProcess {
     program: Program,
     root: PathBuf,
     engine: Arc<Embedded>,
+    pulse: Mutex<Pulse>,
     origin: Origin,
 }
+
+/// How long a keeper may be silent before people are told.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long one that was found may be silent before it is not waited for any more.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
 impl KeeperProcess {
     /// Starts a keeper, or takes over the one that runs already.
     pub(crate) fn start(program: &Path, store: &Store) -> Result<Self, Failure> {
         let (program, root) = (Program::at(program), store.root().to_owned());
         let found = Found::in_dir(&store.run_dir());
+        let mut pulse = Pulse::in_dir(&store.run_dir());
+        found.iter().try_for_each(|found| found.has_spoken(&mut pulse))?;
         let started = take_over_or_spawn(&program, &root, &store.run_dir());
         let (engine, is_new) = started.map_err(|why| match &found {
             Some(found) if found.is_there() => found.refusal(&UpgradeError::NotUnderstood, program.path()),
@@ -41,7 +50,7 @@ impl KeeperProcess {
         // A new one that has found instances is not ours to end: they are not.
         let is_ours = is_new && !engine.list().is_ok_and(runs);
         let origin = if is_ours { Origin::Ours } else { Origin::Found };
-        Ok(Self { program, root, engine: Arc::new(engine), origin })
+        Ok(Self { program, root, engine: Arc::new(engine), pulse: Mutex::new(pulse), origin })
     }
 
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
@@ -50,10 +59,26 @@ impl KeeperProcess {
 
     /// Starts another keeper if there is neither one nor a holder that makes the next one. Whether it did.
     pub(crate) fn revive(&self) -> Result<bool, Failure> {
-        if Embedded::connect(&self.root.join("run")).is_ok() {
-            return Ok(false);
+        match lock(&self.pulse).feel() {
+            Beat::Answers | Beat::Silent(_) => Ok(false),
+            Beat::Gone => spawn(&self.program, &self.root).map(|()| true),
         }
-        spawn(&self.program, &self.root).map(|()| true)
+    }
+
+    /// What people should know of one that does not answer.
+    pub(crate) fn silence(&self) -> Option<String> {
+        match lock(&self.pulse).feel() {
+            Beat::Silent(span) if span >= SILENCE => {
+                let (whose, next) =
+                    Found::in_dir(&self.root.join("run")).unwrap_or_default().standing_still();
+                Some(format!(
+                    "the keeper{whose} has not answered for {} s; instances run on; until it does none is made, ended or \
+                     replaced, and nobody connects to them anew; {next}",
+                    span.as_secs()
+                ))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn end(&self) -> Result<(), Trouble> {
@@ -96,6 +121,42 @@ impl Found {
     fn is_there(&self) -> bool {
         let now = self.pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
         now.is_some() && now == self.program
+    }
+
+    /// Waits for its first word.
+    ///
+    /// # Errors
+    /// If there is none: whoever asks it for anything would wait as well.
+    fn has_spoken(&self, pulse: &mut Pulse) -> Result<(), Failure> {
+        loop {
+            match pulse.feel() {
+                Beat::Silent(span) if span >= FIRST_WORD => break,
+                Beat::Silent(_) => std::thread::park_timeout(Duration::from_millis(10)),
+                Beat::Answers | Beat::Gone => return Ok(()),
+            }
+        }
+        let (whose, next) = self.standing_still();
+        let message = format!("the keeper that runs{whose} does not answer");
+        let failure = Failure::new(ExitCode::Host, message)
+            .because(format!("it was asked for a word, and {} s went by", FIRST_WORD.as_secs()));
+        Err(failure.hint(format!("its instances run on: {next}")))
+    }
+
+    /// Of one that does not answer: which it is, and what to do.
+    fn standing_still(&self) -> (String, String) {
+        let Some(pid) = self.pid else { return (String::new(), "its log may tell why".to_owned()) };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name of the program before it may hold anything, spaces and brackets as well.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        match state {
+            Some('T') => {
+                (format!(" (process {pid}, which is stopped)"), format!("`kill -CONT {pid}` lets it go on"))
+            }
+            _ => (
+                format!(" (process {pid})"),
+                format!("if it stays so, `kill -9 {pid}` ends it, and the next one adopts all instances"),
+            ),
+        }
     }
 
     /// That instances run on is true of every reason; what to do next depends on it.

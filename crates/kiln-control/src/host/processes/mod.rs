@@ -117,9 +117,15 @@ impl Processes {
         self.edge.names_of_certificates()
     }
 
-    /// What people should know: of a process that is missing, and of the certificates that clients are shown.
+    /// What people should know of a keeper that stands still.
+    pub(crate) fn silence_of_keeper(&self) -> Option<String> {
+        self.keeper.silence()
+    }
+
+    /// What people should know: of a process that is missing or stands still, and of the certificates that clients are shown.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.missing.warnings().into_iter().chain(self.edge.warnings()).collect()
+        let missing = self.missing.warnings().into_iter().chain(self.keeper.silence());
+        missing.chain(self.edge.warnings()).collect()
     }
 
     /// Writes down what went wrong around the edge, beside its own complaints.
