@@ -26,7 +26,7 @@ pub(crate) struct KeeperProcess {
 }
 
 /// How long a keeper may be silent before people are told.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long one that was found may be silent before it is not waited for any more.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
