@@ -135,7 +135,7 @@ fn more_instances_than_open_files_allow_are_refused_until_the_limit_is_raised() 
     host.deploy(&project);
 }
 
-fn kill_keeper_and_holder(host: &TestHost) {
+pub(crate) fn kill_keeper_and_holder(host: &TestHost) {
     let (holder, keeper) = (host.holder(), host.keeper());
     // Neither has the time to notice that the other is gone.
     kill_process(keeper, Signal::STOP).unwrap();

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::contents::in_mounts_of;
 use crate::host::{TestHost, said};
+use crate::host_limits::kill_keeper_and_holder;
 use crate::project::Project;
 
 /// A database server of its own, on a free port of an address of loopback.
@@ -181,6 +182,7 @@ fn services_talk_to_those_of_their_own_release_and_data_stays() {
     }
     assert!(seen.len() >= 3, "{} requests saw only releases {seen:?}", answers.len());
 
+    outlives_all_that_connects_it(&host, &agent, &url);
     migrated_once_for_each_deploy(&host, &postgres, &project);
 
     // The database is away: a clear refusal, and everything goes on when it is back, be it somewhere else.
@@ -201,6 +203,19 @@ fn services_talk_to_those_of_their_own_release_and_data_stays() {
         host.json(&["status"])["warnings"].to_string().contains(&told)
     });
     assert!(orders().is_some());
+}
+
+/// Keeper, holder and edge are killed, and with them all that listens inside for what is needed there.
+fn outlives_all_that_connects_it(host: &TestHost, agent: &ureq::Agent, url: &str) {
+    let pids = || -> Vec<String> {
+        host.json(&["instances"]).as_array().unwrap().iter().map(|i| i["pid"].to_string()).collect()
+    };
+    let (before, edge) = (pids(), host.process("edge"));
+    kill_keeper_and_holder(host);
+    kill_process(edge, Signal::KILL).unwrap();
+    host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
+    host.wait_until("services reach each other again", || ask(agent, url, false).is_ok());
+    assert_eq!(pids(), before, "not one instance was touched");
 }
 
 /// Going back migrates nothing, and a migration that fails leaves everything as it was.
