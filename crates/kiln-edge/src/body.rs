@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::HeaderName;
 use tokio::time::{Instant, timeout};
 
 use crate::cut::Ticket;
@@ -30,6 +31,8 @@ pub(crate) struct Progress {
     /// Whether nobody waits for the rest of it any more, and who is to be told.
     is_given_up: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
+    /// Fields that are about the client's connection, as its head says.
+    named: Vec<HeaderName>,
 }
 
 /// How much of a body may come, and of which request.
@@ -39,10 +42,11 @@ struct Bound {
 }
 
 impl Progress {
-    pub(crate) fn new(done: bool) -> Rc<Self> {
+    /// Of a body that is `done` if there is none, behind a head that has `named` these fields as being about its connection.
+    pub(crate) fn new(done: bool, named: Vec<HeaderName>) -> Rc<Self> {
         let (last, broken, done) = (Cell::new(Instant::now()), Cell::new(None), Cell::new(done));
         let (came, bound, is_given_up, waiting) = Default::default();
-        Rc::new(Self { last, broken, done, came, bound, is_given_up, waiting })
+        Rc::new(Self { last, broken, done, came, bound, is_given_up, waiting, named })
     }
 
     /// So many bytes may come, from the first on; if there are more, that is noted in `ticket`.
@@ -137,7 +141,8 @@ impl Upload {
         if progress.is_given_up.get() {
             return Poll::Ready(Some(Err(BrokenUpload::Stalled)));
         }
-        let frame = Pin::new(&mut *incoming).poll_frame(cx).map(trailers::passed_on);
+        let frame = Pin::new(&mut *incoming).poll_frame(cx);
+        let frame = frame.map(|frame| trailers::passed_on(frame, &progress.named));
         let frame = frame.map(|frame| frame.map(|frame| progress.let_through(frame)));
         if let Poll::Ready(frame) = &frame {
             progress.last.set(Instant::now());
@@ -249,6 +254,8 @@ pub(crate) enum ResponseBody {
 pub(crate) struct Opened {
     first: Option<Bytes>,
     rest: Incoming,
+    /// Fields that are about the instance's connection, as its head says.
+    named: Vec<HeaderName>,
 }
 
 impl Opened {
@@ -258,10 +265,17 @@ impl Opened {
         let piece = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx));
         match timeout(limit, piece).await {
             // A body that has a length begins with data, if it begins.
-            Ok(Some(Ok(first))) => Some(Self { first: Some(first.into_data().ok()?), rest }),
+            Ok(Some(Ok(first))) => {
+                Some(Self { first: Some(first.into_data().ok()?), rest, named: Vec::new() })
+            }
             Ok(Some(Err(_)) | None) => None,
             Err(_) => Some(rest.into()),
         }
+    }
+
+    /// Behind it nothing goes on that its head has named as being about its connection.
+    pub(crate) fn without(self, named: Vec<HeaderName>) -> Self {
+        Self { named, ..self }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -271,7 +285,10 @@ impl Opened {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx).map(trailers::passed_on),
+            None => {
+                let piece = Pin::new(&mut self.rest).poll_frame(cx);
+                piece.map(|piece| trailers::passed_on(piece, &self.named))
+            }
         }
     }
 
@@ -289,7 +306,7 @@ impl Opened {
 
 impl From<Incoming> for Opened {
     fn from(rest: Incoming) -> Self {
-        Self { first: None, rest }
+        Self { first: None, rest, named: Vec::new() }
     }
 }
 

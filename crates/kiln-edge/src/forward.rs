@@ -242,7 +242,7 @@ impl Exchange {
         };
         head.version = Version::HTTP_11;
         hygiene::settle_length(&mut head.headers);
-        hygiene::strip_hop_by_hop(&mut head.headers);
+        let body = body.without(hygiene::strip_hop_by_hop(&mut head.headers));
         let shape = if is_events(&head) { Shape::Events } else { Shape::Whole };
         let lease = Lease::new(channel, self.worker.limits.upstream_idle_count, place);
         Response::from_parts(head, ResponseBody::streamed(body, lease, shape))

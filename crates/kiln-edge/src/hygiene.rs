@@ -25,16 +25,14 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     HTTP2_SETTINGS,
 ];
 
-/// Removes what concerns only the connection the message came over, and what `Connection` names beside that.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
+/// Removes what concerns only the connection the message came over, and what `Connection` names beside that; which that is,
+/// for it may follow behind the body as well.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderName> {
+    let named = if headers.contains_key(CONNECTION) { named_by_connection(headers) } else { Vec::new() };
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
+    named
 }
 
 /// Leaves of an answer's lengths what is true for whoever it is passed on to. One beside a transfer coding goes: the coding

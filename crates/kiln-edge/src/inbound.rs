@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::{HeaderMap, Method, Request, Version};
@@ -90,7 +90,7 @@ impl Inbound {
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let (version, trailers) = (head.version, hygiene::takes_trailers(&head.headers));
         let framing = Framing::of(&head);
-        hygiene::strip_hop_by_hop(&mut head.headers);
+        let named = hygiene::strip_hop_by_hop(&mut head.headers);
         if version == Version::HTTP_2 {
             hygiene::gather_cookies(&mut head.headers);
         }
@@ -106,7 +106,7 @@ impl Inbound {
         let told = host.clone().or_else(|| HeaderValue::try_from(connection.local.to_string()).ok());
         let told = told.ok_or(Refusal::Malformed("no host"))?;
         let length = body.size_hint().exact();
-        let (body, progress) = body_of(body, framing, &mut head);
+        let (body, progress) = body_of(body, framing, &mut head, named);
         speak(&mut head, Protocol::Http1, &told, &path, trailers)?;
         let is_harmless = matches!(body, RequestBody::Empty) && head.method.is_safe();
         let repeats = if is_harmless { Repeats::Allowed } else { Repeats::Never };
@@ -260,16 +260,21 @@ impl Framing {
     }
 }
 
-fn body_of(body: Incoming, framing: Framing, head: &mut Parts) -> (RequestBody, Rc<Progress>) {
+fn body_of(
+    body: Incoming,
+    framing: Framing,
+    head: &mut Parts,
+    named: Vec<HeaderName>,
+) -> (RequestBody, Rc<Progress>) {
     if body.is_end_stream() {
-        return (RequestBody::Empty, Progress::new(true));
+        return (RequestBody::Empty, Progress::new(true, named));
     }
     if framing == Framing::Open {
         // Said again for the next hop: without it hyper sends no body with a GET.
         head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let progress = Progress::new(false);
+    let progress = Progress::new(false, named);
     (RequestBody::Streamed(Upload::new(body, progress.clone())), progress)
 }
 

@@ -1,9 +1,9 @@
 //! Clients of HTTP/2 who ask too much of the edge are stopped, and counted, frame by frame.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::frames::{GET, GOAWAY, HEADERS, connect, frame, next};
+use crate::frames::{DATA, GET, GOAWAY, HEADERS, connect, frame, next};
 use crate::harness::Edge;
 use crate::instance::Instance;
 
@@ -95,4 +95,32 @@ fn what_is_no_http_2_is_counted_and_who_just_goes_is_not() {
     edge.tells("kiln_edge_connections 0");
     edge.tells("kiln_edge_refused_connections_total{cause=\"malformed\"} 1");
     edge.tells("kiln_edge_refused_connections_total{cause=\"excessive\"} 0");
+}
+
+/// A body that is longer or shorter than its head says ends its stream, and never looks whole.
+#[test]
+fn a_body_of_another_length_than_its_head_says_is_reset() {
+    let (told, tells) = std::sync::mpsc::channel();
+    let instance = Instance::raw(move |connection| {
+        connection.read_head();
+        let mut body = Vec::new();
+        let _ = connection.reader.read_to_end(&mut body);
+        told.send(body.len()).unwrap();
+    });
+    let edge = Edge::serving(&[&instance]);
+    // POST http://a/ with `content-length: 5`.
+    let head = [&[0x83, 0x86, 0x84, 0x41, 1, b'a'][..], &[0x0f, 0x0d, 1, b'5']].concat();
+    for (n, body) in [&b"ab"[..], b"abcdefgh"].into_iter().enumerate() {
+        let mut client = connect(edge.address);
+        client.write_all(&frame(HEADERS, END_HEADERS, 1, &head)).unwrap();
+        client.write_all(&frame(DATA, END_STREAM, 1, body)).unwrap();
+        const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+        assert_eq!(heard_until(&mut client, RST_STREAM).unwrap(), PROTOCOL_ERROR);
+        edge.tells(&format!("kiln_edge_refused_requests_total{{cause=\"client_left\"}} {}", n + 1));
+        // It may not have been connected to at all.
+        while let Ok(length) = tells.try_recv() {
+            assert!(length < 5, "{length} bytes");
+        }
+    }
+    edge.drained();
 }

@@ -118,3 +118,24 @@ fn a_body_behind_which_nothing_is_left_ends() {
     });
     assert_eq!(edge.drained().failed, 0);
 }
+
+/// What a head names as being about its connection is so behind the body as well (RFC 9110, 7.6.1).
+#[test]
+fn what_the_head_says_is_about_its_connection_does_not_follow_behind_the_body() {
+    let fields = ["X-T: 1", "X-U: 2"];
+    let instance = h2c(telling);
+    let edge = Edge::start();
+    let fleet = serve_h2c(&edge, 1, &instance);
+    edge.set(vec![route(None, "/", &[(&fleet.id, 1)])], vec![fleet]);
+    let asks = chunked(&format!("{POST}\r\nConnection: x-t"), &fields);
+    assert_eq!(edge.connect().send(asks).read().text(), "x-u");
+
+    let instance = Instance::new(move |_, connection| {
+        connection.send(chunked(&format!("{OK}\r\nConnection: close, X-T"), &fields));
+        false
+    });
+    let edge = Edge::serving(&[&instance]);
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n").read_head().unwrap();
+    assert_eq!(behind(&mut client), ["x-u: 2"]);
+}
