@@ -6,7 +6,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kiln_model::{EdgeCounts, FleetCount, RouteTable};
 
@@ -49,7 +49,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    under_way: Option<(Instant, &'static str)>,
+    under_way: Option<&'static str>,
     answer: Option<Answered>,
     /// A table that was acknowledged when nobody waited for that any more.
     late: Option<(RouteTable, EdgeCounts)>,
@@ -77,8 +77,8 @@ impl Errands {
     /// If it fails, the one before is not done, or there is no answer within a moment; then it may come later.
     pub(super) fn ask(&self, order: Order) -> Answered {
         let mut state = lock(&self.0.state);
-        if let Some((since, words)) = state.under_way {
-            return Err(no_answer(words, since));
+        if let Some(words) = state.under_way {
+            return Err(no_answer(words));
         }
         let is_table = matches!(order, Order::SetTable(_));
         if let Order::SetTable(table) = &order
@@ -89,8 +89,8 @@ impl Errands {
                 return Ok(EdgeCounts { gone: std::mem::take(&mut state.gone), ..counts });
             }
         }
-        let (since, words) = (Instant::now(), order.words());
-        (state.under_way, state.answer, state.waits) = (Some((since, words)), None, true);
+        let words = order.words();
+        (state.under_way, state.answer, state.waits) = (Some(words), None, true);
         if lock(&self.0.orders).send(order).is_err() {
             state.under_way = None;
             return Err(Trouble("the thread that talks to the edge is gone".into()));
@@ -99,7 +99,7 @@ impl Errands {
         let waited = self.0.news.wait_timeout_while(state, PATIENCE, unanswered);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.waits = false;
-        let mut answer = state.answer.take().unwrap_or_else(|| Err(no_answer(words, since)));
+        let mut answer = state.answer.take().unwrap_or_else(|| Err(no_answer(words)));
         if let (true, Ok(counts)) = (is_table, &mut answer) {
             counts.gone.append(&mut state.gone);
         }
@@ -107,9 +107,9 @@ impl Errands {
     }
 }
 
-fn no_answer(words: &str, since: Instant) -> Trouble {
-    let waited = since.elapsed().as_millis();
-    Trouble(format!("the edge was asked to {words} {waited} ms ago and has not answered yet"))
+/// Without how long that is: whoever was told of it is not told again.
+fn no_answer(words: &str) -> Trouble {
+    Trouble(format!("the edge was asked to {words} and has not answered yet"))
 }
 
 fn carry(orders: &Receiver<Order>, carrier: &Carrier, wake: &dyn Fn(), shared: &std::sync::Weak<Shared>) {
