@@ -74,7 +74,9 @@ fn a_keeper_that_stands_still_is_told_of_with_what_to_do() {
     }
     drop(stopped);
     host.restart_control();
-    host.wait_until("nothing is told any more", || host.json(&["status"])["warnings"].to_string() == "[]");
+    host.wait_until("nothing is told any more", || {
+        host.json(&["status"])["warnings"] == serde_json::json!([])
+    });
     let pids = |all: &serde_json::Value| {
         all.as_array().unwrap().iter().map(|i| i["pid"].to_string()).collect::<Vec<_>>()
     };
