@@ -22,5 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert_eq!(peer.origin(&headers, &trust).ip.to_string(), "192.0.2.9");
         }
     }
-    let _ = of_line(bytes).iter().map(|element| element.address()).count();
+    for element in of_line(bytes) {
+        let _ = element.address();
+    }
 });
