@@ -21,7 +21,7 @@ mod world;
 
 pub use acme::ProofKind;
 pub use condition::{Condition, Unasked};
-pub use core::{Bygone, Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request};
+pub use core::{Bygone, Core, InstanceReport, News, NewsSender, Past, Precedence, Refusal, Request, Will};
 pub use health::Prober;
 pub use host::failure::{store as refused_by_store, system as refused_by_system, with_remedy};
 pub use host::verify::without_host as verify_store;

@@ -350,7 +350,7 @@ impl Errand for Exchange {
 
     fn visitor(&self, random: &Random) -> Option<Visitor> {
         let headers = self.inbound.headers()?;
-        let cookies = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         let preview = headers.get(visitor::PREVIEW).map(HeaderValue::as_bytes);
         Some(Visitor::of(preview, cookies, random))
     }

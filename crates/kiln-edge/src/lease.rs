@@ -94,6 +94,14 @@ impl Reply {
         }
     }
 
+    /// Of a connection that is passed on as it is: what becomes of it is counted where it leads to, and is no request's
+    /// refusal, whoever ends it.
+    pub(crate) fn untold(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        let mut reply = Self::begin(worker, connection, Version::HTTP_11);
+        reply.answered();
+        reply
+    }
+
     pub(crate) fn ticket(&self) -> &Rc<Ticket> {
         &self.ticket
     }

@@ -35,7 +35,7 @@ pub(crate) async fn pass(
     match reached {
         Ok(store) => {
             drop(turn);
-            let reply = Reply::begin(worker.clone(), connection.clone(), hyper::Version::HTTP_11);
+            let reply = Reply::untold(worker.clone(), connection.clone());
             pump::join(stream, store, Talk::Opaque, reply.ticket()).await;
         }
         Err(why) => {

@@ -22,7 +22,7 @@ const TRIED_AT_MOST: usize = 3;
 /// Passes a client's connection on. It is closed at once if there is nobody to pass it to.
 pub(crate) async fn pass(worker: &Rc<Worker>, connection: &Rc<Connection>, stream: TcpStream, port: u16) {
     let turn = Turn::begin(worker.totals.clone());
-    let reply = Reply::begin(worker.clone(), connection.clone(), hyper::Version::HTTP_11);
+    let reply = Reply::untold(worker.clone(), connection.clone());
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut flight: Option<InFlight> = None;
     let mut why = Refusal::Unreachable;

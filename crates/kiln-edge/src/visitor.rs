@@ -32,7 +32,7 @@ impl Visitor {
     /// As the head of a request says: what stands at [`PREVIEW`], and its cookies.
     pub(crate) fn of<'a>(
         preview: Option<&[u8]>,
-        cookies: impl Iterator<Item = &'a str>,
+        cookies: impl Iterator<Item = &'a [u8]>,
         random: &Random,
     ) -> Self {
         let wants_preview = preview == Some(b"1");
@@ -107,12 +107,17 @@ fn point(number: u64, salt: u64) -> u32 {
     (spread >> 64) as u32
 }
 
-/// The number of who asks, if its cookies say one.
-pub fn known<'a>(cookies: impl Iterator<Item = &'a str>) -> Option<u64> {
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(name, _)| *name == NAME)?;
-    let is_one = value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_one { u64::from_str_radix(value, 16).ok() } else { None }
+/// The number of who asks, if its cookies say one. Others may hold any bytes, and one of the same name that is no number may
+/// be of another path.
+pub fn known<'a>(cookies: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+    cookies.flat_map(|line| line.split(|byte| *byte == b';')).find_map(number)
+}
+
+fn number(pair: &[u8]) -> Option<u64> {
+    let value = pair.trim_ascii().strip_prefix(NAME.as_bytes())?.strip_prefix(b"=")?;
+    let is_one = value.len() == 16 && value.iter().all(u8::is_ascii_hexdigit);
+    let digits = std::str::from_utf8(value).ok().filter(|_| is_one)?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -158,8 +163,10 @@ mod tests {
             ("xkiln-user=00000000000000ff", None),
             ("kiln-user", None),
         ] {
-            assert_eq!(known(std::iter::once(line)), number, "{line}");
+            assert_eq!(known(std::iter::once(line.as_bytes())), number, "{line}");
         }
+        let line = b"n=J\xfcrgen; kiln-user=zz; kiln-user=00000000000000ff";
+        assert_eq!(known(std::iter::once(&line[..])), Some(255));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl AppState {
             Record::Collected { releases, .. } => self.kept.forget(releases),
             Record::Pinned { release, .. } => drop(self.pinned.insert(release.clone())),
             Record::Unpinned { release, .. } => drop(self.pinned.remove(release)),
+            Record::SchemaSet { schema, .. } => self.schema = Some(*schema),
             Record::Imported { at, by, release, .. } => {
                 self.kept.imported(release, Occasion { at: *at, by: by.name.clone() });
             }

@@ -133,6 +133,17 @@ pub enum Record {
         /// Which.
         release: ReleaseId,
     },
+    /// The data of an app was brought to another version of its schema by hand.
+    SchemaSet {
+        /// When.
+        at: Timestamp,
+        /// Who says so.
+        by: Author,
+        /// The app.
+        app: AppName,
+        /// The version.
+        schema: u32,
+    },
     /// A release came from a file.
     Imported {
         /// When.
@@ -244,6 +255,7 @@ impl Record {
             | Self::Committed { app, .. }
             | Self::Pinned { app, .. }
             | Self::Unpinned { app, .. }
+            | Self::SchemaSet { app, .. }
             | Self::Paused { app, .. }
             | Self::Resumed { app, .. }
             | Self::Repaired { app, .. }

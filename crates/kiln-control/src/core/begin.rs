@@ -8,7 +8,7 @@ use kiln_model::{
     plan, route_conflict,
 };
 
-use super::{Core, News, NewsSender, Wake};
+use super::{Core, News, NewsSender, Wake, Will};
 use crate::world::Trouble;
 
 /// What becomes of a request while something else is under way that does not serve yet.
@@ -69,6 +69,8 @@ pub enum Refusal {
     Unsound(Vec<String>),
     /// It could not be written down.
     Unrecorded(String),
+    /// It was given up before it was begun, for this reason.
+    GivenUp(String),
 }
 
 impl fmt::Display for Refusal {
@@ -79,6 +81,7 @@ impl fmt::Display for Refusal {
             Self::Schema(wrong) => wrong.fmt(f),
             Self::NothingThere => write!(f, "there is nothing to be removed"),
             Self::Unsound(findings) => write!(f, "the plan is unsound: {}", findings.join("; ")),
+            Self::GivenUp(why) => f.write_str(why),
             Self::Unrecorded(cause) => write!(f, "the operation log could not be written: {cause}"),
         }
     }
@@ -89,6 +92,7 @@ pub(super) struct Pending {
     request: Request,
     by: Author,
     to: NewsSender,
+    will: Will,
     /// The trouble they were told of last.
     told: Option<String>,
 }
@@ -108,6 +112,18 @@ impl Core {
     /// Asks for something; `to` is told all about it, the end last. Takes effect with the next turn. Who asks for the
     /// very release that is on its way follows that.
     pub fn request(&mut self, app: AppName, request: Request, by: Author, to: NewsSender) {
+        self.request_as_long_as_wanted(app, request, by, to, Will::default());
+    }
+
+    /// The same of something that may be given up until it serves.
+    pub fn request_as_long_as_wanted(
+        &mut self,
+        app: AppName,
+        request: Request,
+        by: Author,
+        to: NewsSender,
+        will: Will,
+    ) {
         let refuse = |to: NewsSender, with: String| drop(to.send(News::Refused(Refusal::Busy { with })));
         let supersedes = request.supersedes();
         if let Some(waiting) = self.pending.get(&app) {
@@ -130,7 +146,7 @@ impl Core {
                 return refuse(to, format!("{} {}, asked for by {},", u.plan.kind, u.plan.generation, u.by));
             }
         }
-        self.pending.insert(app, Pending { request, by, to, told: None });
+        self.pending.insert(app, Pending { request, by, to, will, told: None });
     }
 
     /// Gives an operation up, if it is one that leads to a release and that does not serve yet; takes effect with the
@@ -236,9 +252,14 @@ impl Core {
 
     /// Begins a request, in the place of what is under way if need be, or tells why not. Whether it was begun.
     fn begin_asked(&mut self, app: &AppName, pending: Pending) -> Result<bool, Trouble> {
-        let Pending { request, by, to, .. } = pending;
+        let Pending { request, by, to, will, .. } = pending;
+        if let Some(why) = will.given_up() {
+            let _ = to.send(News::Refused(Refusal::GivenUp(why)));
+            return Ok(false);
+        }
         let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
+                self.set_schema(app, &request, &by)?;
                 // Whoever wants what serves to serve on wants nothing else to take its place.
                 if let (true, Some(u)) = (request.supersedes(), self.past.apps[app].under_way.as_ref()) {
                     self.cancel(u.plan.generation, format!("it was superseded: {by} wants what serves"));
@@ -260,12 +281,23 @@ impl Core {
             let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0.clone())));
             return Err(trouble);
         }
+        self.wills.insert(generation, will);
         let _ = to.send(News::Begun(generation));
         self.join(app, generation, to);
         if let Some(release) = release {
             self.tell(generation, Event::Planned { release, steps });
         }
         Ok(true)
+    }
+
+    /// Whoever goes back to what serves may have brought its data back by hand, and say so.
+    fn set_schema(&mut self, app: &AppName, request: &Request, by: &Author) -> Result<(), Trouble> {
+        let Request::Serve { schema: Some(schema), .. } = request else { return Ok(()) };
+        if self.past.apps.get(app).is_some_and(|state| state.schema != Some(*schema)) {
+            let (at, by, app, schema) = (self.now(), by.clone(), app.clone(), *schema);
+            self.record(&Record::SchemaSet { at, by, app, schema })?;
+        }
+        Ok(())
     }
 
     /// Ends what is under way for `app`, if anything is, in favour of the plan `by`, and tells whoever waits for it.
@@ -299,11 +331,15 @@ impl Core {
             }
             Request::Down { drain } => Desired::Absent { drain: *drain },
         };
-        let plan =
+        let mut plan =
             plan(app, &state, &desired, self.past.generation.next()).map_err(|nothing| match nothing {
                 NothingToDo::AlreadyLive(release) => Refused::Already(release),
                 NothingToDo::NothingThere => Refused::Because(Refusal::NothingThere),
             })?;
+        if let Request::Serve { kind: OperationKind::Rollback, schema, .. } = request {
+            // No hook is run that would make anything else of the data.
+            plan.leaves = schema.or(state.schema).or(plan.leaves);
+        }
         let findings = check(&plan, &state);
         if findings.is_empty() {
             Ok(plan)
@@ -327,6 +363,7 @@ impl Core {
         let at = self.now();
         self.record(&Record::Ended { at, app: app.clone(), generation, ending })?;
         self.cancelled.remove(&generation);
+        self.wills.remove(&generation);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use kiln_model::{
 };
 use kiln_store::boundary::between;
 
-use super::{Core, News, Wake};
+use super::{Core, News, Wake, Will};
 use crate::world::Trouble;
 
 /// How far a step has come.
@@ -33,6 +33,9 @@ impl Core {
             self.complete(app, plan)?;
             return Ok(None);
         };
+        if let Some(why) = self.wills.get(&plan.generation).and_then(Will::given_up) {
+            self.cancelled.entry(plan.generation).or_insert(why);
+        }
         if let Some(why) = self.cancelled.get(&plan.generation).cloned()
             && !under_way.has_switched()
         {
@@ -47,7 +50,17 @@ impl Core {
             None if !self.has_let_go(action)? => return Ok(Some(Wake::At(self.now().after(Millis(100))))),
             None => self.begin_step(app, plan.generation, under_way.done, action)?,
         };
-        match self.act(app, action, begun)? {
+        let will =
+            self.wills.get(&plan.generation).filter(|_| matches!(action, Action::Switch { .. })).cloned();
+        if will.as_ref().is_some_and(|will| !will.put_in_force()) {
+            // Since it was looked at above.
+            return Ok(None);
+        }
+        let came = self.act(app, action, begun);
+        if let (Some(will), Err(_) | Ok(Came::Waits(_) | Came::Failed(_))) = (will, &came) {
+            will.is_not_in_force();
+        }
+        match came? {
             Came::Done(note) => self.step_done(app, plan, under_way.done, begun, note).map(|()| None),
             Came::Waits(until) => Ok(Some(until.map_or(Wake::WhenWoken, Wake::At))),
             Came::Failed(cause) => self.fail(app, plan, action, cause).map(|()| None),

@@ -19,6 +19,7 @@ mod stand_in;
 mod strays;
 mod touched;
 mod upkeep;
+mod will;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,7 @@ pub use begin::{Precedence, Refusal, Request};
 pub use news::{News, NewsSender};
 pub use past::Past;
 pub use report::{Bygone, InstanceReport};
+pub use will::Will;
 
 use crate::condition::Condition;
 use crate::world::{Trouble, World};
@@ -54,6 +56,8 @@ pub struct Core {
     pending: BTreeMap<AppName, Pending>,
     listeners: BTreeMap<Generation, news::Audience>,
     cancelled: BTreeMap<Generation, String>,
+    /// Of those who have asked for what is under way, as long as they can call it off.
+    wills: BTreeMap<Generation, Will>,
     watches: BTreeMap<AppName, canary::Watch>,
     /// What was cut at fleets the edge has let go of, until it is written down.
     cuts: BTreeMap<FleetId, u64>,
@@ -94,6 +98,7 @@ impl Core {
             pending: BTreeMap::new(),
             listeners: BTreeMap::new(),
             cancelled: BTreeMap::new(),
+            wills: BTreeMap::new(),
             watches: BTreeMap::new(),
             cuts: BTreeMap::new(),
             bygone: BTreeMap::new(),

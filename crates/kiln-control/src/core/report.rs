@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId, RouteTable,
-    Timestamp, Waiting,
+    Action, AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
+    RouteTable, Timestamp, Waiting,
 };
 
 use super::Core;
@@ -72,6 +72,20 @@ impl Core {
                 Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid, problem })
             })
             .collect()
+    }
+
+    /// The hooks that run, with what each of them runs.
+    pub fn hooks(&self) -> Vec<(InstanceReport, Vec<String>)> {
+        let under_way = self.past.apps.values().filter_map(|s| s.under_way.as_ref());
+        let running = under_way.filter_map(|u| {
+            let Some(Action::RunHook { hook, release, run, .. }) = u.step() else { return None };
+            let status = self.statuses.get(&hook.instance())?;
+            let (pid, phase, problem) = (Some(status.state.pid()?), InstancePhase::Starting, None);
+            let (id, fleet, release) = (hook.instance(), hook.fleet(), release.clone());
+            let report = InstanceReport { id, fleet, release, phase, since: status.since, pid, problem };
+            Some((report, run.clone()))
+        });
+        running.collect()
     }
 
     /// What was wrong with its last answer, of an instance that is not healthy.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kiln_model::{AppName, CancelAnswer, Event, ExitCode, Failure, Stamped, Timestamp};
+use kiln_model::{AppName, CancelAnswer, ExitCode, Failure, Stamped, Timestamp};
 
 use crate::contract::{EventSink, Presence};
+use crate::core::Will;
 use crate::sync::lock;
 
 /// Who deploys what, and who follows that.
@@ -26,6 +27,7 @@ struct Holder {
     by: String,
     since: Timestamp,
     standing: Standing,
+    will: Will,
 }
 
 /// Whether it can still be given up.
@@ -34,10 +36,8 @@ enum Standing {
     Wanted,
     /// Whoever asked has gone, and somebody else followed it then: it goes on to its end, whoever leaves after that.
     Inherited,
-    /// Who wants it to be given up.
-    Unwanted(String),
-    /// What was asked for serves; only its hooks are still to run. There is nothing to give up.
-    Serves,
+    /// Somebody wants it to be given up.
+    Unwanted,
 }
 
 /// The right to deploy an app, until it is dropped.
@@ -46,6 +46,7 @@ pub(crate) struct Turn {
     busy: Busy,
     app: AppName,
     number: Number,
+    will: Will,
 }
 
 impl Busy {
@@ -86,11 +87,10 @@ impl Busy {
     ) -> Turn {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        holders.insert(
-            app.clone(),
-            Holder { number, what, by: by.to_owned(), since, standing: Standing::Wanted },
-        );
-        Turn { busy: self.clone(), app: app.clone(), number }
+        let (will, standing) = (Will::default(), Standing::Wanted);
+        let holder = Holder { number, what, by: by.to_owned(), since, standing, will: will.clone() };
+        holders.insert(app.clone(), holder);
+        Turn { busy: self.clone(), app: app.clone(), number, will }
     }
 
     /// Follows whatever is under way for `app`, until what is returned is dropped.
@@ -129,26 +129,30 @@ pub(crate) const WAYS: &str =
     "`kiln wait` follows it to its end, `--supersede` takes its place, `kiln cancel` gives it up";
 
 impl Busy {
-    /// Has what is under way for `app` given up, as far as it can be; what it is.
+    /// Has what is under way for `app` given up, what it is; none if there is nothing to give up, because nothing was asked
+    /// for, or because it serves.
     pub(crate) fn cancel(&self, app: &AppName, by: &str) -> Option<CancelAnswer> {
         let mut holders = lock(&self.holders);
         let holder = holders.get_mut(app)?;
-        match holder.standing {
-            Standing::Wanted | Standing::Inherited => holder.standing = Standing::Unwanted(by.to_owned()),
-            Standing::Unwanted(_) => {}
-            Standing::Serves => return None,
+        if !holder.will.give_up(format!("it was cancelled by {by}")) {
+            return None;
         }
+        holder.standing = Standing::Unwanted;
         Some(CancelAnswer { app: app.clone(), cancelled: holder.what.to_owned(), by: holder.by.clone() })
     }
 }
 
 impl Turn {
-    /// Who wants this to be given up, if anybody does.
-    fn cancelled_by(&self) -> Option<String> {
-        match &lock(&self.busy.holders).get(&self.app).filter(|h| h.number == self.number)?.standing {
-            Standing::Unwanted(by) => Some(by.clone()),
-            Standing::Wanted | Standing::Inherited | Standing::Serves => None,
-        }
+    /// What decides whether it is still wanted.
+    pub(crate) fn will(&self) -> &Will {
+        &self.will
+    }
+
+    /// Whether somebody wants this to be given up.
+    fn is_unwanted(&self) -> bool {
+        let holders = lock(&self.busy.holders);
+        let holder = holders.get(&self.app).filter(|h| h.number == self.number);
+        holder.is_some_and(|holder| matches!(holder.standing, Standing::Unwanted))
     }
 
     /// Whoever took it can no longer be told how it goes. Whether it goes on all the same: somebody follows it, or has taken
@@ -165,14 +169,6 @@ impl Turn {
         matches!(holder.standing, Standing::Inherited)
     }
 
-    /// What it was taken for serves.
-    fn serves(&self) {
-        if let Some(holder) = lock(&self.busy.holders).get_mut(&self.app).filter(|h| h.number == self.number)
-        {
-            holder.standing = Standing::Serves;
-        }
-    }
-
     /// Who has taken the right to deploy meanwhile, if anybody has, also if they need it no longer.
     pub(crate) fn superseded_by(&self) -> Option<String> {
         match lock(&self.busy.holders).get(&self.app) {
@@ -184,8 +180,7 @@ impl Turn {
     }
 }
 
-/// Events of what is under way, which counts as unwanted as soon as somebody has it cancelled, and can no longer be
-/// cancelled as soon as one of them says that it serves.
+/// Events of what is under way, which counts as unwanted as soon as somebody has it cancelled.
 pub(crate) struct Cancellable<'a> {
     pub(crate) events: &'a dyn EventSink,
     pub(crate) turn: &'a Turn,
@@ -193,14 +188,11 @@ pub(crate) struct Cancellable<'a> {
 
 impl EventSink for Cancellable<'_> {
     fn event(&self, event: Stamped) {
-        if matches!(event.event, Event::Switched { .. }) {
-            self.turn.serves();
-        }
         self.events.event(event);
     }
 
     fn presence(&self) -> Presence {
-        if self.turn.cancelled_by().is_some() {
+        if self.turn.is_unwanted() {
             return Presence::GaveUp;
         }
         match self.events.presence() {

@@ -64,7 +64,7 @@ impl LocalHost {
         };
         let events = Cancellable { events: asker.events, turn: &turn };
         let asker = &Asker { events: &events, clock: asker.clock };
-        let wish = Wish { kind: OperationKind::Deploy, schema: None, precedence };
+        let wish = Wish { kind: OperationKind::Deploy, schema: None, precedence, will: turn.will().clone() };
         self.serve(release, wish, by, asker, stage, begun)
     }
 
@@ -79,7 +79,9 @@ impl LocalHost {
         preflight::certificates::check(&project.spec, self.renewals.is_some())?;
         let secrets = self.secrets_for(project)?;
         stage.step = "bake".into();
-        let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock)?;
+        let baked = pipeline::bake(project, &self.store, locked, asker.events, asker.clock);
+        // Why it could not be done is nothing to whoever has called it off.
+        let baked = baked.or_else(|failure| asker.stop_if_gone().and(Err(failure)))?;
         let records: BTreeMap<ImageName, ImageRecord> =
             baked.into_iter().map(|(n, b)| (n, b.record)).collect();
         stage.step = "hold it against the policy".into();

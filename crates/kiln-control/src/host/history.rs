@@ -97,6 +97,10 @@ impl Story {
                 entry.to = Some(release.clone());
                 self.notes.push(entry);
             }
+            Record::SchemaSet { at, by, app, schema } => {
+                let what = format!("schema {schema}");
+                self.notes.push(note(*at, by, app, what, Some(&"the data was brought to it by hand")));
+            }
             Record::Imported { at, by, app, release } => {
                 let mut entry = note(*at, by, app, "import".into(), None::<&String>);
                 entry.to = Some(release.clone());

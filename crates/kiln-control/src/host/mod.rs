@@ -55,7 +55,7 @@ use kiln_store::{HostLock, Store};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use crate::contract::{Caller, EventSink, Host, Session};
-use crate::core::{Core, News, Past, Precedence, Refusal, Request};
+use crate::core::{Core, News, Past, Precedence, Refusal, Request, Will};
 use crate::health::Prober;
 use crate::shelf::{StoredHistory, SystemClock};
 use crate::sync::lock;
@@ -204,6 +204,9 @@ impl LocalHost {
     /// # Errors
     /// If the successor could not be started; then the edge serves on as before.
     pub fn renew_edge(&self) -> Result<(), Failure> {
+        if let Some(silence) = self.processes.keeper_cannot_answer() {
+            return Err(failure::needs_keeper(silence));
+        }
         self.processes.renew_edge().map_err(|trouble| failure::no_edge(&trouble))
     }
 
@@ -270,7 +273,7 @@ impl LocalHost {
     /// Takes one app off this host. Whatever is under way for it is given up first.
     fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) -> Result<(), Failure> {
         while !self.driver.is_stopped() {
-            let news = self.request(app, Request::Down { drain }, by);
+            let news = self.request(app, Request::Down { drain }, by, &Will::default());
             match self.end_of(&news) {
                 Some(News::Refused(Refusal::Busy { .. })) => self.give_up(app),
                 Some(News::Refused(Refusal::NothingThere) | News::Ended) | None => return Ok(()),
@@ -328,6 +331,7 @@ impl LocalHost {
             | Command::Rollback { .. }
             | Command::Diff { .. }
             | Command::Commit { .. }
+            | Command::Gc { .. }
             | Command::Down => Err(failure::needs_keeper(silence)),
             // The edge tells its figures by itself.
             Command::Metrics => Ok(()),

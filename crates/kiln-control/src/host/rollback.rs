@@ -53,7 +53,7 @@ impl LocalHost {
         for warning in self.admit(&release, OperationKind::Rollback, schema)? {
             asker.tell(Event::Warned { warning });
         }
-        let wish = Wish { kind: OperationKind::Rollback, schema, precedence };
+        let wish = Wish { kind: OperationKind::Rollback, schema, precedence, will: turn.will().clone() };
         self.serve(release, wish, by, asker, stage, begun)
     }
 

@@ -5,13 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use kiln_model::{
-    Answer, AppName, AppState, DeployedAnswer, Event, ExitCode, Failure, Generation, InstanceId,
-    OperationKind, Release, ReleaseId, RouteConflict, Stamped,
+    Answer, AppName, AppState, DeployedAnswer, Event, ExitCode, Failure, InstanceId, OperationKind, Release,
+    ReleaseId, RouteConflict, Stamped,
 };
 
 use super::{LocalHost, failure, preflight, secrets};
 use crate::contract::{Caller, EventSink, Presence};
-use crate::core::{News, Precedence, Refusal, Request};
+use crate::core::{News, Precedence, Refusal, Request, Will};
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -36,12 +36,13 @@ impl Asker<'_> {
 }
 
 /// How a release is to serve.
-#[derive(Clone, Copy)]
 pub(super) struct Wish {
     pub(super) kind: OperationKind,
     /// The version of the schema the data has, if it is not the one the live release left it at.
     pub(super) schema: Option<u32>,
     pub(super) precedence: Precedence,
+    /// As long as it is wanted.
+    pub(super) will: Will,
 }
 
 /// How something that was followed ended, if it ended well.
@@ -58,7 +59,7 @@ enum Part {
     /// It has not begun yet.
     Waits,
     /// It is done for them.
-    Leads(Generation),
+    Leads,
     /// It is done for somebody else.
     Follows,
 }
@@ -87,10 +88,12 @@ impl LocalHost {
         if let Some(warning) = super::room::warning(&self.store) {
             asker.tell(Event::Warned { warning });
         }
-        let Wish { kind, schema, precedence } = wish;
+        let Wish { kind, schema, precedence, will } = wish;
+        // Whoever has left meanwhile wants nothing to be begun.
+        self.look_after(Part::Waits, asker, &will)?;
         let request = Request::Serve { release: Box::new(release), kind, schema, precedence };
-        let news = self.request(&app, request, by);
-        let Followed { unchanged, warnings } = self.follow(&news, asker, stage, Some(&id))?;
+        let news = self.request(&app, request, by, &will);
+        let Followed { unchanged, warnings } = self.follow(&news, asker, stage, Some(&id), &will)?;
         let (took, address) = (begun.elapsed(), self.address());
         let event = Event::Deployed {
             release: id.clone(),
@@ -161,10 +164,18 @@ impl LocalHost {
         core.published().iter().flat_map(|table| &table.tcp).map(|route| route.port).collect()
     }
 
-    /// Asks the core for something.
-    pub(crate) fn request(&self, app: &AppName, request: Request, by: &Caller) -> Receiver<News> {
+    /// Asks the core for something, as long as that is wanted.
+    pub(crate) fn request(
+        &self,
+        app: &AppName,
+        request: Request,
+        by: &Caller,
+        will: &Will,
+    ) -> Receiver<News> {
         let (to, news) = channel();
-        lock(&self.driver.core).request(app.clone(), request, by.author(), to);
+        let mut core = lock(&self.driver.core);
+        core.request_as_long_as_wanted(app.clone(), request, by.author(), to, will.clone());
+        drop(core);
         self.driver.waker.wake();
         news
     }
@@ -176,12 +187,13 @@ impl LocalHost {
         asker: &Asker<'_>,
         stage: &mut Stage,
         release: Option<&ReleaseId>,
+        will: &Will,
     ) -> Result<Followed, Failure> {
         const LOOK_UP: Duration = Duration::from_millis(100);
         let (mut part, mut failed_hook, mut is_silent) = (Part::Waits, None, false);
         loop {
             match news.recv_timeout(LOOK_UP) {
-                Ok(News::Begun(generation)) => part = Part::Leads(generation),
+                Ok(News::Begun(_)) => part = Part::Leads,
                 Ok(News::Follows(_)) => part = Part::Follows,
                 Ok(News::Event(stamped)) => {
                     match &stamped.event {
@@ -192,6 +204,8 @@ impl LocalHost {
                         _ => {}
                     }
                     asker.events.event(stamped);
+                    // There may be news for a long time without a pause.
+                    self.look_after(part, asker, will)?;
                 }
                 Ok(News::Serves { unchanged, warnings, .. }) => return Ok(Followed { unchanged, warnings }),
                 Ok(News::Ended) => return Ok(Followed { unchanged: false, warnings: Vec::new() }),
@@ -213,7 +227,7 @@ impl LocalHost {
                         asker.tell(Event::Warned { warning });
                     }
                     is_silent = silence.is_some();
-                    self.look_after(part, asker)?;
+                    self.look_after(part, asker, will)?;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(failure::shutting_down()),
             }
@@ -231,18 +245,18 @@ impl LocalHost {
     }
 
     /// Draws the consequences if whoever asked is gone.
-    fn look_after(&self, part: Part, asker: &Asker<'_>) -> Result<(), Failure> {
+    fn look_after(&self, part: Part, asker: &Asker<'_>, will: &Will) -> Result<(), Failure> {
         let why = match asker.events.presence() {
             Presence::Here => return Ok(()),
             Presence::GaveUp => "it was cancelled by whoever asked for it",
             Presence::Gone => "whoever asked for it has gone, and nobody else waits for it",
         };
         match part {
-            Part::Waits => Ok(()),
             // They give nothing up by leaving, and do not count as one who waits any more.
             Part::Follows => Err(failure::cancelled()),
-            Part::Leads(generation) => {
-                lock(&self.driver.core).cancel(generation, why.into());
+            Part::Waits | Part::Leads => {
+                // How it ends is told as it always is.
+                will.give_up(why);
                 self.driver.waker.wake();
                 Ok(())
             }
@@ -288,6 +302,7 @@ pub(super) fn refused(refusal: Refusal) -> Failure {
         Refusal::Conflict(_) => Failure::new(ExitCode::Spec, refusal.to_string())
             .hint("give the route another host, path or `tcp` port in kiln.toml"),
         Refusal::Schema(wrong) => Failure::new(ExitCode::Policy, wrong.to_string()).hint(wrong.hint()),
+        Refusal::GivenUp(why) => failure::cancelled().because(why),
         Refusal::NothingThere => Failure::new(ExitCode::Usage, refusal.to_string()),
         Refusal::Unsound(_) => Failure::new(ExitCode::Bug, refusal.to_string()),
         Refusal::Unrecorded(_) => Failure::new(ExitCode::Host, refusal.to_string())

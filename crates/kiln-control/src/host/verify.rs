@@ -38,7 +38,14 @@ impl LocalHost {
                 let service = release.services.get(&i.fleet.service)?.clone();
                 Some((i, release.app.clone(), service))
             };
-            core.instances().into_iter().filter_map(with_service).collect()
+            // A hook is what its service is, but for what it runs.
+            let of_hook = |(instance, run): (InstanceReport, Vec<String>)| {
+                let (instance, app, mut service) = with_service(instance)?;
+                service.run.argv = run;
+                Some((instance, app, service))
+            };
+            let members = core.instances().into_iter().filter_map(with_service);
+            members.chain(core.hooks().into_iter().filter_map(of_hook)).collect()
         };
         let mut seen = Seen { store: &self.store, roots: HashMap::new(), secrets: KnownSecrets::default() };
         for (instance, app, service) in instances {

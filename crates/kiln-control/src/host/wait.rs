@@ -7,6 +7,7 @@ use kiln_model::{Answer, AppName, Event, ExitCode, Failure, LogEntry, WaitAnswer
 use super::LocalHost;
 use super::serve::{Asker, Followed, Stage};
 use crate::contract::EventSink;
+use crate::core::Will;
 use crate::sync::lock;
 
 impl LocalHost {
@@ -25,7 +26,8 @@ impl LocalHost {
             if let Some(number) = followed.filter(|number| operation.is_none_or(|wanted| wanted == *number)) {
                 asker.tell(Event::Follows { operation: number });
                 let mut stage = Stage { app: Some(app.clone()), ..Stage::default() };
-                let Followed { warnings, .. } = self.follow(&news, &asker, &mut stage, None)?;
+                let Followed { warnings, .. } =
+                    self.follow(&news, &asker, &mut stage, None, &Will::default())?;
                 return Ok(self.waited(app, Some(number), warnings));
             }
             if let Some(number) = operation {

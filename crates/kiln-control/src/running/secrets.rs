@@ -12,6 +12,8 @@ use super::Running;
 
 /// Where they are, inside.
 const DIRECTORY: &str = "/run/secrets";
+/// Of their files.
+const MODE: u32 = 0o400;
 
 /// Values that were found to be of a version: to find that out takes a tenth of a second, and the instances of a
 /// service have the same.
@@ -51,6 +53,11 @@ impl Running {
                 )),
                 Err(why) => differs.push(format!("the file of secret {name} cannot be read: {why}")),
             }
+            if let Ok(mode) = self.mode_of_secret(name)
+                && mode != MODE
+            {
+                differs.push(format!("the file of secret {name} has mode {mode:04o} and not {MODE:04o}"));
+            }
             let Some((variable, started)) = pinned.env.as_ref().zip(started.as_ref()) else { continue };
             // That one is missing is told with the other variables.
             if self.launched.variable(started, variable).is_some_and(|found| !is(found.to_vec())) {
@@ -79,6 +86,11 @@ impl Running {
             matches!(name.as_str(), "." | "..") || service.secrets.keys().any(|known| known.as_str() == name)
         };
         Ok(names.filter(|name| !is_known(name)).collect())
+    }
+
+    fn mode_of_secret(&self, name: &SecretName) -> io::Result<u32> {
+        let file = self.file(format!("{DIRECTORY}/{name}").as_bytes(), OFlags::PATH | OFlags::NOFOLLOW)?;
+        Ok(fstat(&file)?.st_mode & 0o7777)
     }
 
     /// What the file of a secret holds; a byte more than a value may have shows that it is none.

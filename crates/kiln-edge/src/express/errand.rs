@@ -130,8 +130,7 @@ impl<H: Head> Errand for Express<H> {
             let fields = head.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
             fields.map(|field| field.value)
         };
-        let cookies = named("cookie").filter_map(|line| std::str::from_utf8(line).ok());
-        Some(Visitor::of(named(visitor::PREVIEW).next(), cookies, random))
+        Some(Visitor::of(named(visitor::PREVIEW).next(), named("cookie"), random))
     }
 
     fn bound(&self, at_most: Option<u64>, _: &Rc<Ticket>) -> Result<(), Refusal> {

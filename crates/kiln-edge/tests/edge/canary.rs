@@ -90,6 +90,25 @@ fn who_is_new_is_given_a_number_and_kept_by_it() {
     assert_eq!(seen.len(), 2, "chance has two sides");
 }
 
+/// Whatever other cookies hold, on every way through the edge.
+#[test]
+fn a_user_is_known_among_cookies_of_any_kind() {
+    let (edge, fleets, _instances) = old_and_new();
+    canary(&edge, 5000, false, &fleets);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    for (number, way) in (0..20).flat_map(|number| [(number, "\r\n"), (number, chunked)]) {
+        let expected = known(&mut edge.connect(), number).text().to_owned();
+        let method = if way == chunked { "POST" } else { "GET" };
+        for others in ["n=Jürgen; a=b", "kiln-user=zz; kiln-user=; x"] {
+            let start = format!("{method} / HTTP/1.1\r\nHost: a\r\nCookie: ");
+            let user = format!("; kiln-user={number:016x}\r\n{way}");
+            let mut client = edge.connect();
+            let answer = client.send(format!("{start}{others}{user}")).read();
+            assert_eq!((answer.text(), answer.header("set-cookie")), (expected.as_str(), None), "{others:?}");
+        }
+    }
+}
+
 #[test]
 fn who_asks_for_a_preview_gets_it_and_is_no_evidence() {
     let (edge, fleets, _instances) = old_and_new();

@@ -62,6 +62,7 @@ fn what_goes_through_a_port_is_told_by_port_and_fleet() {
     }
     drop(client);
     tells("kiln_tcp_open_connections", &labels(1), 0);
+    edge.tells("kiln_edge_refused_requests_total{cause=\"client_left\"} 0");
 
     // Nobody there, nobody well, nobody meant.
     let gone = edge.fleet(2, &[&Instance::refusing()]);

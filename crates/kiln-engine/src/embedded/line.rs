@@ -127,6 +127,13 @@ fn is_broken(e: &io::Error) -> bool {
 pub(super) struct Begun(Line);
 
 impl Begun {
+    /// Asks something else when the answer has come.
+    pub(super) fn ask_again(&mut self, call: Call) -> io::Result<()> {
+        self.0.last_number += 1;
+        let number = self.0.last_number + 1;
+        self.0.say(Request { number, call }, &[])
+    }
+
     /// The answer, if it comes within `timeout`.
     pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<Option<Answer>> {
         use io::ErrorKind::{TimedOut, WouldBlock};

@@ -18,14 +18,15 @@ pub enum Beat {
     Gone,
 }
 
-/// A question that is asked of the keeper of a run directory again as soon as it is answered.
+/// A question that is asked of the keeper of a run directory again and again.
 ///
-/// It is one connection however long that takes: a keeper that stands still admits nobody, and who would connect to it
-/// anew each time would wait there in the end.
+/// It is one connection as long as that lasts: a keeper that stands still, or has no descriptor left, admits nobody, and
+/// who would connect to it anew each time would wait there in the end.
 #[derive(Debug)]
 pub struct Pulse {
     socket: PathBuf,
-    asked: Option<(Instant, Begun)>,
+    /// The connection, and since when an answer is waited for on it.
+    line: Option<(Begun, Option<Instant>)>,
 }
 
 /// For how long an answer is waited for each time: not at all, but for the system's own units.
@@ -34,36 +35,33 @@ const NO_TIME: Duration = Duration::from_millis(1);
 impl Pulse {
     /// That of the keeper in `run_dir`, whichever works there.
     pub fn in_dir(run_dir: &Path) -> Self {
-        Self { socket: run_dir.join(CONTROL_SOCKET), asked: None }
+        Self { socket: run_dir.join(CONTROL_SOCKET), line: None }
     }
 
     /// How it is now.
     pub fn feel(&mut self) -> Beat {
-        let (since, mut asked) = match self.asked.take() {
-            Some(before) => before,
-            None => match self.ask() {
-                Ok(asked) => (Instant::now(), asked),
-                Err(_) => return Beat::Gone,
-            },
-        };
-        match asked.wait(NO_TIME) {
-            Ok(Some(_)) => Beat::Answers,
-            Ok(None) => {
-                self.asked = Some((since, asked));
-                Beat::Silent(since.elapsed())
-            }
+        match self.line.take().map(|(line, since)| self.listen(line, since)) {
+            Some(Ok(beat)) => beat,
             // It has ended, or made room for another program: who is there now is asked.
-            Err(_) => match self.ask() {
-                Ok(asked) => {
-                    self.asked = Some((Instant::now(), asked));
-                    Beat::Silent(Duration::ZERO)
-                }
-                Err(_) => Beat::Gone,
-            },
+            Some(Err(_)) | None => self.begin().unwrap_or(Beat::Gone),
         }
     }
 
-    fn ask(&self) -> io::Result<Begun> {
-        begin(&self.socket, Call::Who, &[])
+    fn begin(&mut self) -> io::Result<Beat> {
+        let line = begin(&self.socket, Call::Who, &[])?;
+        self.listen(line, Some(Instant::now()))
+    }
+
+    fn listen(&mut self, mut line: Begun, since: Option<Instant>) -> io::Result<Beat> {
+        let since = match since {
+            Some(since) => since,
+            None => {
+                line.ask_again(Call::Who)?;
+                Instant::now()
+            }
+        };
+        let is_answered = line.wait(NO_TIME)?.is_some();
+        self.line = Some((line, (!is_answered).then_some(since)));
+        Ok(if is_answered { Beat::Answers } else { Beat::Silent(since.elapsed()) })
     }
 }

@@ -82,6 +82,11 @@ fn perform(sim: &mut Sim, command: &str) {
         ["supersede", "with", name, ref hooks @ ..] => {
             sim.request(serve(name, hooks, OperationKind::Deploy, Precedence::Supersedes));
         }
+        ["rollback", "to", name, "saying", schema] => {
+            let (release, kind) = (Box::new(hooked(name, &[])), OperationKind::Rollback);
+            let schema = Some(schema.parse().expect("a version"));
+            sim.request(Request::Serve { release, kind, schema, precedence: Precedence::Yields });
+        }
         ["rollback", "to", name, ref hooks @ ..] => {
             sim.request(serve(name, hooks, OperationKind::Rollback, Precedence::Yields));
         }

@@ -36,6 +36,7 @@ pub(crate) fn record(record: &Record) -> String {
         Record::Collected { releases, .. } => format!("{} releases are collected", releases.len()),
         Record::Pinned { release, .. } => format!("release {release} is pinned"),
         Record::Unpinned { release, .. } => format!("release {release} is unpinned"),
+        Record::SchemaSet { schema, .. } => format!("the data is of schema {schema}"),
         Record::Imported { release, .. } => format!("release {release} is imported"),
         Record::Paused { by, wait, .. } => format!("{} pauses it: requests wait, {wait} at most", by.name),
         Record::Resumed { by, .. } => format!("{} resumes it", by.name),

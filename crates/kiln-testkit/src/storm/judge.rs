@@ -122,6 +122,7 @@ impl Judge {
             | Record::Committed { .. }
             | Record::Pinned { .. }
             | Record::Unpinned { .. }
+            | Record::SchemaSet { .. }
             | Record::SecretSet { .. }
             | Record::Paused { .. }
             | Record::Resumed { .. }

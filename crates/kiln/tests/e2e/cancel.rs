@@ -1,5 +1,8 @@
 //! Giving up a deploy, from another terminal.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use crate::host::{TestHost, said};
 use crate::project::Project;
 
@@ -34,4 +37,36 @@ fn a_deploy_can_be_cancelled_by_somebody_else() {
             .count(),
         0
     );
+}
+
+/// What is said to be given up does not serve, and what serves is not said to be given up, at whatever moment that is asked.
+#[test]
+fn what_is_given_up_at_any_moment_does_not_serve() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    host.deploy(&project);
+    let (mut given_up, mut served) = (0, 0);
+    for n in 0..16 {
+        let before = host.live();
+        project.edit_line(
+            "kiln.toml",
+            "port      = 8080",
+            &format!("port      = 8080\nenv       = {{ X = \"{n}\" }}"),
+        );
+        let mut deploy = host.command(&["deploy", project.dir()]);
+        let deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        host.wait_until("some time has passed", || begun.elapsed() >= Duration::from_millis(8 * n));
+        let cancelled = host.kiln(&["cancel", "--app", "hello"]);
+        let deployed = deploy.wait_with_output().unwrap();
+        let told = (cancelled.status.code(), deployed.status.code());
+        match told {
+            (Some(0), Some(6)) => given_up += 1,
+            (Some(2), Some(0)) => served += 1,
+            _ => panic!("{told:?}: {}{}", said(&cancelled), said(&deployed)),
+        }
+        assert_eq!(host.live() == before, told.1 == Some(6), "{}", said(&deployed));
+        project.edit_line("kiln.toml", "env       = ", "");
+    }
+    assert!(given_up > 0, "{given_up} were given up, {served} served");
 }

@@ -27,6 +27,8 @@ pub(crate) struct KeeperProcess {
 
 /// How long a keeper may be silent before people are told.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long one may take for a word before something is begun that is worse without it.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How long one that was found may be silent before it is not waited for any more.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
@@ -67,18 +69,45 @@ impl KeeperProcess {
 
     /// What people should know of one that does not answer.
     pub(crate) fn silence(&self) -> Option<String> {
-        match lock(&self.pulse).feel() {
-            Beat::Silent(span) if span >= SILENCE => {
-                let (whose, next) =
-                    Found::in_dir(&self.root.join("run")).unwrap_or_default().standing_still();
-                Some(format!(
-                    "the keeper{whose} has not answered for {} s; instances run on; until it does none is made, ended or \
-                     replaced, and nobody connects to them anew; {next}",
-                    span.as_secs()
-                ))
+        let beat = lock(&self.pulse).feel();
+        self.words(beat, SILENCE)
+    }
+
+    /// The same of one that is to be asked for much, and is given a moment for one word.
+    pub(crate) fn cannot_answer(&self) -> Option<String> {
+        let deadline = Instant::now() + MOMENT;
+        loop {
+            match lock(&self.pulse).feel() {
+                Beat::Answers => return None,
+                beat if Instant::now() >= deadline => return self.words(beat, Duration::ZERO),
+                _ => std::thread::park_timeout(Duration::from_millis(5)),
             }
-            _ => None,
         }
+    }
+
+    fn words(&self, beat: Beat, at_least: Duration) -> Option<String> {
+        let Beat::Silent(span) = beat else { return None };
+        if span < at_least {
+            return None;
+        }
+        let (whose, next) = Found::in_dir(&self.root.join("run")).unwrap_or_default().standing_still();
+        Some(format!(
+            "the keeper{whose} has not answered for {} s; instances run on; until it does none is made, ended or \
+             replaced, and nobody connects to them anew; {next}",
+            span.as_secs()
+        ))
+    }
+
+    /// What people should know of a holder that stands still: there would be no other keeper.
+    pub(crate) fn warning_of_holder(&self) -> Option<String> {
+        let keeper = Found::in_dir(&self.root.join("run"))?.pid?;
+        let holder = field_of(keeper, PARENT)?.parse::<u32>().ok()?;
+        (field_of(holder, STATE)?.as_str() == "T").then(|| {
+            format!(
+                "the holder of the keeper (process {holder}) is stopped: if the keeper ends no other one is made until \
+                 `kill -CONT {holder}` lets it go on"
+            )
+        })
     }
 
     pub(crate) fn end(&self) -> Result<(), Trouble> {
@@ -187,6 +216,17 @@ impl Found {
         let failure = Failure::new(ExitCode::Host, message).because(Trouble::of(why).to_string());
         failure.hint(format!("its instances run on: {next}"))
     }
+}
+
+/// Fields of /proc/PID/stat, counted from behind the name of the program.
+const STATE: usize = 0;
+const PARENT: usize = 1;
+
+/// One of them. The name may hold anything, spaces and brackets as well.
+fn field_of(pid: u32, field: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(") ")?;
+    behind.split(' ').nth(field).map(str::to_owned)
 }
 
 /// The keeper that answers, or a new one; whether it is new. One that was just killed still accepts connections for a

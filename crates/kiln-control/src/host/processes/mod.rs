@@ -122,9 +122,15 @@ impl Processes {
         self.keeper.silence()
     }
 
+    /// Why the keeper is of no use just now: it is asked, and given a moment.
+    pub(crate) fn keeper_cannot_answer(&self) -> Option<String> {
+        self.keeper.cannot_answer()
+    }
+
     /// What people should know: of a process that is missing or stands still, and of the certificates that clients are shown.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let missing = self.missing.warnings().into_iter().chain(self.keeper.silence());
+        let missing = missing.chain(self.keeper.warning_of_holder());
         missing.chain(self.edge.warnings()).collect()
     }
 
