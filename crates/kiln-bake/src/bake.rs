@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use kiln_model::{ImageRecord, LeftOut, Lock, LockedImage, Sha256};
-use kiln_store::Store;
+use kiln_store::{Store, StoreError};
 
 use crate::debian::{self, Root};
 use crate::files::{self, Found};
@@ -72,7 +72,11 @@ fn unchanged(inputs: &Sha256, store: &Store) -> Result<Option<ImageRecord>, Bake
             objects && metadata.join().unwrap_or(false)
         })
     };
-    Ok(store.image_by_inputs(inputs)?.filter(whole))
+    match store.image_by_inputs(inputs) {
+        // Made again as what else of an image is damaged.
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        found => Ok(found?.filter(whole)),
+    }
 }
 
 /// What `make` makes; what it finds damaged is thrown away and made again, once.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_bake::{BakeOrder, Baked, Reasons, Report, Update};
+use kiln_bake::export::ExportError;
+use kiln_bake::{BakeError, BakeOrder, Baked, Reasons, Report, Update};
 use kiln_model::spec::{Base, ImageSpec};
 use kiln_model::{BakedImage, Event, ExitCode, Failure, ImageName, ImageRecord, Lock, Progress, Stamped};
 use kiln_store::Store;
@@ -130,19 +131,22 @@ pub fn bake(
     Ok(images)
 }
 
-/// Those of a project's images that have been baked from just what is there now: spec, lock and files.
+/// The image `name` of a project, if it has been baked from just what is there now: spec, lock and files.
 ///
 /// # Errors
-/// If the lock is invalid or the files cannot be read.
-pub fn baked_before(project: &Project, store: &Store) -> Result<BTreeMap<ImageName, ImageRecord>, Failure> {
-    let Some(lock) = project.lock()? else { return Ok(BTreeMap::new()) };
-    let mut baked = BTreeMap::new();
-    for order in orders(project)? {
-        if let Some(record) = kiln_bake::baked_before(&order, &lock, store)? {
-            baked.insert(order.image, record);
-        }
-    }
-    Ok(baked)
+/// If the lock is invalid, the files cannot be read, or the image's record is damaged.
+pub fn baked_before(
+    project: &Project,
+    name: &ImageName,
+    store: &Store,
+) -> Result<Option<ImageRecord>, Failure> {
+    let (Some(lock), Some(image)) = (project.lock()?, project.spec.images.get(name)) else { return Ok(None) };
+    let order = order(project, name, image, architecture()?);
+    kiln_bake::baked_before(&order, &lock, store).map_err(|error| match error {
+        // Nothing is baked here: it is as with all that is damaged of an image.
+        BakeError::Store(error) => ExportError::Store(error).into(),
+        error => error.into(),
+    })
 }
 
 /// Refuses a spec that speaks of files which are not there, before anything is fetched for it.

@@ -306,6 +306,9 @@ pub struct AuditAnswer {
     /// Releases of which nothing can be said, because they do not read, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub damaged: BTreeMap<ReleaseId, String>,
+    /// Images of which nothing can be said, because their record does not read or is gone, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged_images: BTreeMap<ImageDigest, String>,
 }
 
 /// One service of one release, as the record has it.

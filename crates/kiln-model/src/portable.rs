@@ -54,6 +54,10 @@ pub struct Swept {
     pub images: BTreeMap<ImageDigest, Option<ImageName>>,
     /// By kind: `image`, `object`, `package`, `output`, `cache`.
     pub amounts: BTreeMap<String, Amount>,
+    /// Images that stay and whose record or documents are damaged, and how. Which packages they were made from is not
+    /// known, so all packages stay.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged: BTreeMap<ImageDigest, String>,
 }
 
 /// `kiln gc --json`.

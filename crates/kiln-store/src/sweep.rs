@@ -23,7 +23,7 @@ use crate::documents::names_in;
 use crate::error::{if_present, on};
 use crate::temp::remove_abandoned;
 use crate::verify::note;
-use crate::{Result, Store, StoreError};
+use crate::{Damage, Result, Store, StoreError};
 
 /// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
 const OUTPUT_PARTS: [&str; 3] = [".log", ".log.1", ".log.new"];
@@ -75,13 +75,15 @@ struct Needs {
     objects: BTreeSet<ObjectDigest>,
     /// And whatever else it was made from; none if it is not known.
     packages: Option<BTreeSet<Sha256>>,
+    /// What is damaged of its record and its documents.
+    damage: Vec<Damage>,
 }
 
 impl Sweeper {
     /// Removes everything that `keep` does not lead to; with `dry_run`, only says what that is.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it cannot be told what a kept release needs, and then nothing was removed;
+    /// [`StoreError::Damaged`] if it cannot be told which objects a kept release needs, and then nothing was removed;
     /// otherwise what the system refused.
     pub fn sweep(&self, keep: &Keep, dry_run: bool) -> Result<Swept> {
         self.store.sweep(&self.needed_by(keep)?, keep, dry_run)
@@ -107,6 +109,7 @@ impl Sweeper {
                 Entry::Vacant(new) => new.insert(self.needs_of(image)?),
             };
             marked.objects.extend(&needs.objects);
+            marked.damaged.extend(needs.damage.first().map(|damage| (*image, damage.to_string())));
             match (&mut marked.packages, &needs.packages) {
                 (Some(all), Some(more)) => all.extend(more),
                 // Where it is not known which packages an image needs, all stay.
@@ -209,7 +212,8 @@ impl Store {
     }
 
     fn sweep(&self, marked: &Marked, keep: &Keep, dry_run: bool) -> Result<Swept> {
-        let mut broom = Broom { dry_run, swept: Swept::default() };
+        let swept = Swept { damaged: marked.damaged.clone(), ..Swept::default() };
+        let mut broom = Broom { dry_run, swept };
         for id in self.releases()?.into_iter().filter(|id| !keep.releases.contains(id)) {
             broom.release(self, &id)?;
         }
@@ -245,7 +249,8 @@ impl Store {
         for name in names_in(&dir, "")? {
             let hint = dir.join(name);
             let leads = match Self::hinted(&hint)? {
-                Some(image) => self.image(&image)?.is_some(),
+                // One that is damaged is there, and has its name from here.
+                Some(image) => note(self.image(&image), &mut Vec::new())?.is_none_or(|found| found.is_some()),
                 None => false,
             };
             if !leads && !is_young(&hint, grace)? {
@@ -260,9 +265,17 @@ impl Store {
             let list = self.image_dir(image).join("objects");
             return Err(StoreError::damaged(&list, "it is missing, so nothing can be swept"));
         };
-        let record = self.image(image)?.ok_or(StoreError::NoSuchImage(*image))?;
-        objects.extend(record.documents.values());
-        Ok(Needs { objects, packages: self.packages_of(image)? })
+        let mut damage = Vec::new();
+        let packages = match note(self.image(image), &mut damage)? {
+            Some(None) => return Err(StoreError::NoSuchImage(*image)),
+            Some(Some(record)) => {
+                objects.extend(record.documents.values());
+                note(self.packages_in(&record), &mut damage)?.flatten()
+            }
+            // The list has its documents as well.
+            None => None,
+        };
+        Ok(Needs { objects, packages, damage })
     }
 
     /// The hashes of everything an image was made from, as its documents have them; none if it has none.
@@ -290,7 +303,9 @@ impl Store {
             let dir = self.image_dir(&digest);
             let has_served = keep.served.contains(&digest);
             if !marked.images.contains(&digest) && (has_served || !is_young(&dir, keep.grace)?) {
-                let name = self.image(&digest)?.map(|record| record.name);
+                // What goes need not be whole.
+                let record = note(self.image(&digest), &mut Vec::new())?.flatten();
+                let name = record.map(|record| record.name);
                 broom.swept.images.insert(digest, name);
                 broom.image(&dir)?;
             }
@@ -330,6 +345,8 @@ struct Marked {
     objects: BTreeSet<ObjectDigest>,
     /// And whatever else they were made from; none if it is not known.
     packages: Option<BTreeSet<Sha256>>,
+    /// Images that stay and are damaged, and how.
+    damaged: BTreeMap<ImageDigest, String>,
 }
 
 /// Everything in a document that is the sha256 of something.

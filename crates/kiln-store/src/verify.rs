@@ -1,6 +1,7 @@
 //! Looking at everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -20,6 +21,12 @@ pub struct Damage {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is damaged: {}", self.path.display(), self.problem)
+    }
 }
 
 /// Who needs a file.

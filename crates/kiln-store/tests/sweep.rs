@@ -54,6 +54,33 @@ fn what_no_kept_release_leads_to_is_swept_and_the_rest_is_whole() {
     assert_eq!(sweeper.sweep(&keep, false).unwrap().amounts, Default::default(), "nothing is left to sweep");
 }
 
+/// Which packages it was made from is not known any more, so all stay.
+#[test]
+fn an_image_whose_record_is_damaged_stays_with_its_objects_and_is_named() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let ((gone, _), (kept, release)) = (with_release(&store, "gone"), with_release(&store, "kept"));
+    let package = store.put_package(&Sha256::of(b"a package"), &mut &b"a package"[..]).unwrap();
+    age(&package);
+    let hint = store.root().join("inputs").join(store.image(&kept).unwrap().unwrap().inputs.hex());
+    for image in [gone, kept] {
+        let record = store.root().join("images").join(image.hex()).join("record.json");
+        let text = fs::read(&record).unwrap();
+        fs::write(&record, &text[..text.len() / 2]).unwrap();
+        age(&record);
+    }
+    age(&hint);
+    let objects_needed = store.image_objects(&kept).unwrap().unwrap();
+    let keep = Keep { releases: BTreeSet::from([release]), ..Keep::default() };
+    let swept = store.sweeper().unwrap().sweep(&keep, false).unwrap();
+    assert_eq!(swept.damaged.keys().collect::<Vec<_>>(), [&kept]);
+    assert!(swept.damaged[&kept].contains("record.json is damaged"), "{swept:?}");
+    assert_eq!(swept.images, [(gone, None)].into());
+    assert_eq!(store.images().unwrap(), [kept]);
+    assert!(objects_needed.iter().all(|object| store.objects().path(object).is_file()));
+    assert!(package.is_file() && hint.is_file());
+}
+
 /// A host may run for years without opening its store again.
 #[test]
 fn what_a_dead_process_was_writing_is_swept() {

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_model::{
-    Answer, AppName, AuditAnswer, AuditEntry, ExitCode, Failure, PackageRule, Release, ReleaseId,
-    ReleaseState,
+    Answer, AppName, AuditAnswer, AuditEntry, Failure, PackageRule, Release, ReleaseId, ReleaseState,
 };
 use kiln_store::StoreError;
 
@@ -24,43 +23,48 @@ impl LocalHost {
             let core = lock(&self.driver.core);
             (core.apps().clone(), core.instances())
         };
-        let (mut services, mut damaged) = (Vec::new(), BTreeMap::new());
+        let mut answer = AuditAnswer {
+            package,
+            services: Vec::new(),
+            damaged: BTreeMap::new(),
+            damaged_images: BTreeMap::new(),
+        };
         for (name, state) in apps.iter().filter(|(name, _)| app.as_ref().is_none_or(|a| a == *name)) {
             for kept in state.kept.iter().rev() {
                 let release = match self.store.release(&kept.release) {
                     Ok(release) => release,
                     // No reason to know nothing of the others.
                     Err(error @ (StoreError::Damaged { .. } | StoreError::NoSuchRelease(_))) => {
-                        damaged.insert(kept.release.clone(), error.to_string());
+                        answer.damaged.insert(kept.release.clone(), error.to_string());
                         continue;
                     }
                     Err(error) => return Err(failure::store(&error)),
                 };
                 let at = (name, &kept.release, release_state(state, &kept.release));
-                self.audit_release(at, &release, package.as_ref(), &instances, &mut services)?;
+                self.audit_release(at, &release, &instances, &mut answer)?;
             }
         }
-        Ok(Answer::Audit(AuditAnswer { package, services, damaged }))
+        Ok(Answer::Audit(answer))
     }
 
     fn audit_release(
         &self,
         (app, id, state): (&AppName, &ReleaseId, ReleaseState),
         release: &Release,
-        package: Option<&PackageRule>,
         instances: &[InstanceReport],
-        services: &mut Vec<AuditEntry>,
+        answer: &mut AuditAnswer,
     ) -> Result<(), Failure> {
         for (name, service) in &release.services {
-            let record =
-                self.store.image(&service.image).map_err(|e| failure::store(&e))?.ok_or_else(|| {
-                    Failure::new(
-                        ExitCode::Host,
-                        format!("the record of image {} is gone from the store", service.image),
-                    )
-                    .hint("`kiln verify` tells what else is missing")
-                })?;
-            let packages = match package {
+            let found = self.store.image(&service.image);
+            let record = match found.and_then(|r| r.ok_or(StoreError::NoSuchImage(service.image))) {
+                Ok(record) => record,
+                Err(error @ (StoreError::Damaged { .. } | StoreError::NoSuchImage(_))) => {
+                    answer.damaged_images.insert(service.image, error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(failure::store(&error)),
+            };
+            let packages = match &answer.package {
                 None => record.packages,
                 Some(rule) => {
                     rule.among(&record.packages, &kiln_bake::compare_versions).into_iter().cloned().collect()
@@ -69,7 +73,7 @@ impl LocalHost {
             let of_it =
                 |i: &&InstanceReport| i.release == *id && i.fleet.app == *app && i.fleet.service == *name;
             let handmade = record.handmade.clone();
-            services.push(AuditEntry {
+            answer.services.push(AuditEntry {
                 handmade,
                 app: app.clone(),
                 release: id.clone(),

@@ -78,6 +78,14 @@ pub(crate) fn log_ends_before(instance: &InstanceId, more: usize, root: &Path) -
         )
 }
 
+/// Of a sweep that was given up while it was planned.
+pub(crate) fn not_swept(error: &StoreError) -> Failure {
+    let cause = store(error);
+    let failure = Failure::new(cause.code, "nothing was removed: it cannot be told what has to stay");
+    let failure = cause.causes.into_iter().fold(failure.because(cause.message), Failure::because);
+    failure.hint(cause.hint.unwrap_or_else(|| "`kiln verify` tells what is damaged, and who needs it".into()))
+}
+
 /// Of a log that tells of nothing where there is something: nobody knows what of it may go.
 pub(crate) fn no_history(releases: usize, root: &Path) -> Failure {
     let are = if releases == 1 { "release is" } else { "releases are" };

@@ -59,12 +59,14 @@ impl LocalHost {
             doomed.truncate(fewest(&sweeper, &present, &doomed, wanted, most)?);
         }
         let keep = present.keep(&doomed, wanted);
+        // What keeps a sweep from its end is found before anything goes.
+        let mut swept = sweeper.sweep(&keep, true).map_err(|e| failure::not_swept(&e))?;
         if !wanted.dry_run {
             // The history first: a release that is still listed is still there.
             self.note_collected(doomed, by)?;
+            let sweep = || sweeper.sweep(&keep, false);
+            swept = stored(|| self.store.root().join("objects"), sweep).map_err(|e| failure::store(&e))?;
         }
-        let sweep = || sweeper.sweep(&keep, wanted.dry_run);
-        let swept = stored(|| self.store.root().join("objects"), sweep).map_err(|e| failure::store(&e))?;
         let bytes = bytes_of(&swept);
         let (kept, remaining) = (keep.releases, size.saturating_sub(bytes));
         Ok(Answer::Gc(GcAnswer { dry_run: wanted.dry_run, kept, bytes, remaining, swept }))
@@ -151,7 +153,7 @@ fn fewest(
     while least < most {
         let middle = least.midpoint(most);
         let keep = present.keep(&doomed[..middle], wanted);
-        let freed = bytes_of(&sweeper.sweep(&keep, true).map_err(|e| failure::store(&e))?);
+        let freed = bytes_of(&sweeper.sweep(&keep, true).map_err(|e| failure::not_swept(&e))?);
         if freed >= bytes { most = middle } else { least = middle + 1 }
     }
     Ok(least)

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use kiln_model::{
-    Answer, AppName, AuditAnswer, AuditEntry, Command, Failure, PackageRule, ReleaseId, ReleaseState,
+    Answer, AppName, AuditAnswer, AuditEntry, Command, Failure, ImageDigest, PackageRule, ReleaseId,
+    ReleaseState,
 };
 
 use crate::context::{Context, unexpected};
@@ -36,7 +37,11 @@ pub(crate) fn run(args: &Audit, context: &Context) -> Result<(), Failure> {
             let told = |(release, damage): (&ReleaseId, &String)| {
                 format!("nothing can be said of release {}: {damage}", release.short())
             };
-            output::warn(&audit.damaged.iter().map(told).collect::<Vec<_>>());
+            let told_image = |(image, damage): (&ImageDigest, &String)| {
+                format!("nothing can be said of image {}: {damage}", image.short())
+            };
+            let releases = audit.damaged.iter().map(told);
+            output::warn(&releases.chain(audit.damaged_images.iter().map(told_image)).collect::<Vec<_>>());
             context.output.result(&audit, || words_for(&audit))
         }
         other => Err(unexpected(&other)),

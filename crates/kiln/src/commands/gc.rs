@@ -1,9 +1,10 @@
 //! `kiln gc`
 
 use clap::Args;
-use kiln_model::{Answer, ByteSize, Command, Failure, GcAnswer, Millis};
+use kiln_model::{Answer, ByteSize, Command, Failure, GcAnswer, ImageDigest, Millis};
 
 use crate::context::{Context, unexpected};
+use crate::output;
 use crate::table::table;
 use crate::words::bytes;
 
@@ -55,7 +56,13 @@ pub(crate) fn run(args: &Gc, context: &Context) -> Result<(), Failure> {
         dry_run: args.dry_run,
     };
     match context.ask(&command)? {
-        Answer::Gc(gone) => context.output.result(&gone, || words_for(&gone, args.bytes)),
+        Answer::Gc(gone) => {
+            let told = |(image, damage): (&ImageDigest, &String)| {
+                format!("image {} stays, and so do all packages: {damage}", image.short())
+            };
+            output::warn(&gone.swept.damaged.iter().map(told).collect::<Vec<_>>());
+            context.output.result(&gone, || words_for(&gone, args.bytes))
+        }
         other => Err(unexpected(&other)),
     }
 }

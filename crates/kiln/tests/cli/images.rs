@@ -197,6 +197,51 @@ fn an_image_that_is_damaged_is_found_by_its_name() {
     json(&place, &["image", "tree", "web"]);
 }
 
+/// Its record can no longer be read, or is that of another.
+#[test]
+fn an_image_whose_record_is_damaged_hides_no_other_and_is_baked_again() {
+    let place = Place::new();
+    let other = baked("one", &place);
+    let page = std::fs::read_to_string(place.path().join("page")).unwrap();
+    let digest = baked("two", &place);
+    let record =
+        |digest: &str| place.path().join("state/images").join(&digest["sha256:".len()..]).join("record.json");
+    let whole = std::fs::read(record(&digest)).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &std::fs::read(record(&other)).unwrap()] {
+        std::fs::write(record(&digest), damaged).unwrap();
+        let hex = &digest["sha256:".len()..];
+        for wanted in ["web", hex] {
+            for arguments in [
+                &["image", "inspect", wanted][..],
+                &["image", "tree", wanted],
+                &["image", "diff", wanted, &other["sha256:".len()..]],
+                &["image", "export", wanted, "--tar", "root.tar"],
+                &["image", "push", wanted, "127.0.0.1:1/web:1"],
+            ] {
+                let said = place.told(&run(&place, arguments));
+                let told = ["status: 9", "record.json is damaged", "the next `kiln bake` makes it again"];
+                assert!(told.iter().all(|words| said.contains(words)), "{arguments:?}: {said}");
+            }
+        }
+        let listed = json(&place, &["image", "list"]);
+        let entry = |digest: &str| {
+            listed.as_array().unwrap().iter().find(|i| i["digest"] == digest).unwrap_or(&Value::Null).clone()
+        };
+        assert_eq!(entry(&other)["name"], "web", "{listed}");
+        assert!(entry(&digest)["damage"].as_str().unwrap().contains("record.json is damaged"), "{listed}");
+        let words = place.told(&run(&place, &["image", "list"]));
+        assert!(words.contains("not known: ") && words.contains("record.json is damaged"), "{words}");
+        let again = json(&place, &["bake"]);
+        assert_eq!(again["images"]["web"]["digest"], digest.as_str(), "{again}");
+        assert_eq!(std::fs::read(record(&digest)).unwrap(), whole);
+        json(&place, &["image", "tree", "web"]);
+    }
+    // One that is damaged is in nobody's way but its own.
+    std::fs::write(record(&digest), "{").unwrap();
+    place.write("page", &page);
+    json(&place, &["image", "inspect", "web"]);
+}
+
 /// Before anything is fetched or written.
 #[test]
 fn a_file_that_is_not_there_is_shown_in_the_spec() {

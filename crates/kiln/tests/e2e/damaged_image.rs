@@ -77,3 +77,50 @@ fn nothing_is_started_of_a_damaged_image() {
     assert!(damage(&second).is_some_and(|damage| damage.contains("is damaged")), "{listed}");
     refused(&host, &["verify"], &[document.to_str().unwrap(), "no bake does"]);
 }
+
+/// What is damaged hides nothing of the others, and a collection that cannot be carried out takes nothing.
+#[test]
+fn an_image_whose_record_is_damaged_is_named_by_audit_and_gc() {
+    let host = TestHost::start();
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    let first = host.deploy(&project);
+    project.say("two");
+    let second = host.deploy(&project);
+    project.say("three");
+    let third = host.deploy(&project);
+    host.wait_until("the other fleets are gone", || {
+        let now = host.json(&["instances"]);
+        now.as_array().unwrap().iter().all(|i| i["release"] == third.as_str())
+    });
+    let image = |release: &str| {
+        let shown = host.json(&["releases", "show", release]);
+        shown["images"]["web"]["digest"].as_str().unwrap().to_owned()
+    };
+    let damaged = image(&second);
+    let dir = host.root.path().join("images").join(&damaged["sha256:".len()..]);
+    let (record, objects) = (dir.join("record.json"), dir.join("objects"));
+    let text = fs::read(&record).unwrap();
+    put(&record, &text[..text.len() / 2]);
+
+    let audit = host.json(&["audit"]);
+    let audited: Vec<&str> =
+        audit["services"].as_array().unwrap().iter().map(|s| s["release"].as_str().unwrap()).collect();
+    assert_eq!(audited, [third.as_str(), first.as_str()], "{audit}");
+    assert!(audit["damaged_images"][&damaged].as_str().unwrap().contains("is damaged"), "{audit}");
+    let warned = host.kiln(&["audit"]);
+    assert!(said(&warned).contains("nothing can be said of image"), "{}", said(&warned));
+
+    let listed = fs::read(&objects).unwrap();
+    put(&objects, b"no list");
+    let says = ["nothing was removed", objects.to_str().unwrap(), "kiln verify"];
+    refused(&host, &["gc", "--keep", "1"], &says);
+    let releases = host.json(&["releases"]);
+    assert!(releases.as_array().unwrap().iter().any(|r| r["release"] == first.as_str()), "{releases}");
+
+    put(&objects, &listed);
+    let gone = host.json(&["gc", "--keep", "1"]);
+    assert_eq!(gone["releases"].as_array().unwrap().len(), 1, "{gone}");
+    assert!(gone["damaged"][&damaged].as_str().unwrap().contains("is damaged"), "{gone}");
+    assert!(record.is_file() && objects.is_file());
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_bake::export::Stored;
+use kiln_bake::export::{ExportError, Stored};
 use kiln_control::{Project, pipeline};
 use kiln_model::{ExitCode, Failure, ImageDigest, ImageName, ImageRecord};
 use kiln_store::Store;
@@ -37,7 +37,7 @@ pub(crate) fn find(wanted: &str, directory: &Path, store: &Store) -> Result<Imag
 }
 
 fn recorded(digest: &ImageDigest, store: &Store) -> Result<ImageRecord, Failure> {
-    let record = store.image(digest).map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
+    let record = store.image(digest).map_err(ExportError::Store)?;
     record.ok_or_else(|| Failure::new(ExitCode::Host, format!("image {digest} has gone from the store")))
 }
 
@@ -69,8 +69,7 @@ fn by_name(wanted: &str, directory: &Path, store: &Store) -> Result<ImageRecord,
         let none = || none(format!("the app in {} has {}", dir.display(), names.join(", ")));
         return by_hand(&name, handmade.get(&name).ok_or_else(none)?, store);
     }
-    let mut baked = pipeline::baked_before(&project, store)?;
-    match baked.remove(&name) {
+    match pipeline::baked_before(&project, &name, store)? {
         Some(record) => Ok(record),
         None => Err(none(format!(
             "as kiln.toml, kiln.lock and the files are now, image `{name}` has not been baked"
