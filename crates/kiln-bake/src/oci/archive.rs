@@ -33,7 +33,7 @@ pub(crate) struct Archive {
 }
 
 enum Kind {
-    Oci { top: Descriptor },
+    Oci { which: Which, reference: OciReference },
     Docker { manifest: Vec<u8>, blobs: HashMap<Sha256, Place> },
 }
 
@@ -62,8 +62,7 @@ impl Archive {
     pub(crate) fn open(path: PathBuf, which: &Which, reference: &OciReference) -> Result<Self, OciError> {
         let members = Members::of(path)?;
         let kind = if members.place("index.json").is_some() && members.place("oci-layout").is_some() {
-            let index = members.small("index.json", LARGEST_MANIFEST)?;
-            Kind::Oci { top: layout::named(&index, which, &members.path, reference)? }
+            Kind::Oci { which: which.clone(), reference: reference.clone() }
         } else if members.place("manifest.json").is_some() {
             docker(&members, which)?
         } else {
@@ -113,9 +112,7 @@ fn chosen<'a>(members: &Members, images: &'a [Saved], which: &Which) -> Result<&
         found => {
             let names: Vec<String> =
                 images.iter().flat_map(tags).map(|n| format!("`{}`", n.escape_debug())).collect();
-            let count = if found.is_empty() { "no such image" } else { "several images" };
-            Err(members
-                .shape(format!("it holds {count} ({}): say which, with `:NAME` behind it", names.join(", "))))
+            Err(OciError::not_named(&members.path, !found.is_empty(), &names))
         }
     }
 }
@@ -243,14 +240,20 @@ fn normal(path: &[u8]) -> String {
 impl Source for Archive {
     fn top(&self) -> Result<Vec<u8>, OciError> {
         match &self.kind {
-            Kind::Oci { top } => self.manifest(top),
+            Kind::Oci { which, reference } => {
+                let index = self.members.small("index.json", LARGEST_MANIFEST)?;
+                self.manifest(&layout::named(&index, which, &self.members.path, reference)?)
+            }
             Kind::Docker { manifest, .. } => Ok(manifest.clone()),
         }
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
         match &self.kind {
-            Kind::Docker { manifest, .. } => Ok(manifest.clone()),
+            Kind::Docker { manifest, .. } if Sha256::of(manifest) == descriptor.digest => {
+                Ok(manifest.clone())
+            }
+            Kind::Docker { .. } => Err(self.members.shape("it holds no image of that digest")),
             Kind::Oci { .. } => {
                 let place = self.place(descriptor)?;
                 let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! What keeps an OCI image from being used.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_model::{ImageName, Sha256, TreeError};
 use kiln_store::StoreError;
@@ -35,6 +35,14 @@ pub enum OciError {
         /// The layout or archive.
         path: PathBuf,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A layout or archive holds no image of that name, or several.
+    #[error("{} holds {problem}", path.display())]
+    NotNamed {
+        /// The layout or archive.
+        path: PathBuf,
+        /// Which it holds.
         problem: String,
     },
     /// What is there is not what was locked.
@@ -126,6 +134,16 @@ impl From<RegistryError> for OciError {
 }
 
 impl OciError {
+    /// Of a place that holds images of these `names`, of which none is meant, or `several` are.
+    pub(crate) fn not_named(path: &Path, several: bool, names: &[String]) -> Self {
+        let names = if names.is_empty() { "none with a name".into() } else { names.join(", ") };
+        let problem = match several {
+            true => format!("several images ({names}): say which, with `:NAME` behind it"),
+            false => format!("no such image, but {names}"),
+        };
+        Self::NotNamed { path: path.into(), problem }
+    }
+
     /// What the store refused, if it did. What is damaged there can be fetched or unpacked again.
     pub(crate) fn store(&self) -> Option<&StoreError> {
         match self {

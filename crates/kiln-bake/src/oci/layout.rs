@@ -13,7 +13,8 @@ use super::source::Source;
 
 pub(crate) struct Layout {
     dir: PathBuf,
-    top: Descriptor,
+    which: Which,
+    reference: OciReference,
 }
 
 impl Layout {
@@ -22,9 +23,7 @@ impl Layout {
             let problem = "it has no file `oci-layout`".into();
             return Err(OciError::Shape { path: dir, problem });
         }
-        let bytes = read(&dir.join("index.json"), LARGEST_MANIFEST)?;
-        let top = named(&bytes, which, &dir, reference)?;
-        Ok(Self { dir, top })
+        Ok(Self { dir, which: which.clone(), reference: reference.clone() })
     }
 
     fn path(&self, descriptor: &Descriptor) -> PathBuf {
@@ -57,14 +56,10 @@ pub(crate) fn named(
         .map(|name| format!("`{}`", name.escape_debug()))
         .collect();
     match meant.as_slice() {
-        [] if names.is_empty() => Err(problem("it holds no such image".into())),
-        [] => Err(problem(format!("it holds no such image, but {}", names.join(", ")))),
+        [] => Err(OciError::not_named(path, false, &names)),
         [only] => Ok((*only).clone()),
         several if several.iter().all(|d| d.digest == several[0].digest) => Ok(several[0].clone()),
-        _ => Err(problem(format!(
-            "it holds several images ({}): say which, with `:NAME` behind it",
-            names.join(", ")
-        ))),
+        _ => Err(OciError::not_named(path, true, &names)),
     }
 }
 
@@ -87,7 +82,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OciError> {
 
 impl Source for Layout {
     fn top(&self) -> Result<Vec<u8>, OciError> {
-        self.manifest(&self.top)
+        let index = read(&self.dir.join("index.json"), LARGEST_MANIFEST)?;
+        self.manifest(&named(&index, &self.which, &self.dir, &self.reference)?)
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {

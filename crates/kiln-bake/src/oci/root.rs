@@ -106,15 +106,18 @@ impl Image<'_> {
         Ok((with_epoch(tree), config.settings))
     }
 
-    /// Whether something is missing at a path because another image is there than the one that is pinned. (A registry is
-    /// asked for what is pinned, whatever its tag leads to.)
+    /// Whether something is missing at a path because another image is there than the one that is pinned, or none of its
+    /// name. (What is pinned is asked for by its digest, whatever a tag leads to.)
     fn exchanged(&self, pin: &LockedOci, needed: &Needed<'_>, error: &OciError) -> Option<OciError> {
         let is_missing = matches!(error, OciError::Shape { .. } | OciError::Read { .. });
         if !is_missing || matches!(self.reference, OciReference::Registry(_)) {
             return None;
         }
         let source = needed.opened.lock().unwrap_or_else(|e| e.into_inner()).clone()?;
-        let found = Sha256::of(&self.resolve(&*source).ok()?);
+        let found = match self.resolve(&*source) {
+            Ok(manifest) => Sha256::of(&manifest),
+            Err(error) => return matches!(error, OciError::NotNamed { .. }).then_some(error),
+        };
         let (image, reference) = (self.order.image.clone(), self.reference.to_string());
         let exchanged = OciError::Exchanged { image, reference, expected: pin.manifest, found };
         (found != pin.manifest).then_some(exchanged)
