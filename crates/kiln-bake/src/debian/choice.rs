@@ -82,7 +82,7 @@ fn no_longer(
     let before = reasons(&were, &asked, base, old.request.recommends);
     let there: BTreeSet<&str> = chosen.iter().map(|s| s.name).collect();
     let gone = old.packages.iter().map(|p| p.name.as_str()).filter(|name| !there.contains(name));
-    reasons_of_the_gone(gone, before, chosen, recommends)
+    reasons_of_the_gone(gone, (&were, before), (chosen, recommends))
 }
 
 fn locked(

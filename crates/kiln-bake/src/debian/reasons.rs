@@ -42,19 +42,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why each of `gone` is not there any more, among `chosen`; `before` says why it was.
+/// Why each of `gone` is not there any more, among `chosen`; `before` says why it was, and `were` what the packages were
+/// that were there, as far as that is known.
 pub(crate) fn reasons_of_the_gone<'n>(
     gone: impl Iterator<Item = &'n str>,
-    mut before: BTreeMap<String, Reason>,
-    chosen: &[&Stanza<'_>],
-    recommends: bool,
+    (were, mut before): (&[&Stanza<'_>], BTreeMap<String, Reason>),
+    (chosen, recommends): (&[&Stanza<'_>], bool),
 ) -> BTreeMap<String, Reason> {
     let fields =
         chosen.iter().flat_map(|s| [s.pre_depends, s.depends, if recommends { s.recommends } else { "" }]);
     let taken: HashSet<&str> = fields.flat_map(relation::groups).flatten().map(|r| r.name).collect();
+    // Who asks for a name would take whoever provides it.
+    let provided: HashMap<&str, &str> = were.iter().map(|s| (s.name, s.provides)).collect();
     let why = |name: &str| {
         let was = before.remove(name).map(Box::new);
-        let reason = if taken.contains(name) { Reason::Displaced(was) } else { Reason::Unneeded(was) };
+        let mut others = relation::list(provided.get(name).copied().unwrap_or_default());
+        let is_taken = taken.contains(name) || others.any(|provided| taken.contains(provided.name));
+        let reason = if is_taken { Reason::Displaced(was) } else { Reason::Unneeded(was) };
         (name.to_owned(), reason)
     };
     gone.map(why).collect()
@@ -191,7 +195,8 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
         let before = reasons(&of(&["web", "libc6", "exim", "docs", "dpkg"]), &["web"], &["dpkg"], true);
         let words = |chosen: &[&str], gone: &[&str]| -> Vec<String> {
             let gone = gone.iter().copied();
-            let why = reasons_of_the_gone(gone, before.clone(), &of(chosen), false);
+            let were = of(&["web", "libc6", "exim", "docs", "dpkg"]);
+            let why = reasons_of_the_gone(gone, (&were, before.clone()), (&of(chosen), false));
             why.iter().map(|(name, reason)| format!("{name}: {reason}")).collect()
         };
         assert_eq!(
@@ -203,6 +208,8 @@ Package: dpkg\nVersion: 1\nArchitecture: all\nEssential: yes\nFilename: e\nSize:
                 "web: nothing asks for it any more; it was asked for in kiln.toml",
             ]
         );
+        // Another one provides what it provided.
+        assert_eq!(words(&["web"], &["exim"]), ["exim: not chosen any more; it was needed by web"]);
         assert_eq!(words(&["web", "exim"], &["libc6"]), ["libc6: not chosen any more; it was needed by web"]);
     }
 
