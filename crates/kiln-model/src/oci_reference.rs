@@ -148,11 +148,14 @@ impl FromStr for LayoutName {
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
         let word =
             |part: &str| ends(part.chars().next()) && ends(part.chars().last()) && part.chars().all(within);
+        let doubled = |pair: &[u8]| pair.iter().all(|c| b"-._:@+".contains(c)) && pair != b"--";
+        let word =
+            |part: &str| word(part) && !part.contains("---") && !part.as_bytes().windows(2).any(doubled);
         if given.len() <= 255 && given.split('/').all(word) {
             return Ok(Self(given.to_owned()));
         }
         let problem = "a name is like `1.0` or `registry.example.com/team/web:1.0`, of letters and digits, with `.`, `_`, `-`, \
-                       `:`, `@`, `+` and `/` between them, 255 at most";
+                       `:`, `@`, `+` and `/` or `--` between them, never two of these in a row, 255 at most";
         Err(BadReference { given: given.to_owned(), problem })
     }
 }

@@ -162,6 +162,12 @@ fn exports_say_where_they_went_and_replace_nothing() {
     assert!(oci["manifest"].as_str().unwrap().starts_with("sha256:"));
     assert!(place.path().join("layout/oci-layout").is_file());
     json(&place, &["image", "export", "web", "--erofs", "root.erofs"]);
+    for form in ["--tar", "--erofs"] {
+        let said = place.told(&run(&place, &["image", "export", "web", form, "other", "--tag", "one"]));
+        assert!(said.starts_with("status: 2") && said.contains("--tag"), "{said}");
+    }
+    let doubled = place.told(&run(&place, &["image", "export", "web", "--oci", "other", "--tag", "x::y"]));
+    assert!(doubled.starts_with("status: 2") && doubled.contains("two of these in a row"), "{doubled}");
     for tag in ["bad name!!", ""] {
         let said = place.told(&run(&place, &["image", "export", "web", "--oci", "other", "--tag", tag]));
         assert!(said.starts_with("status: 2") && said.contains("a name is like `1.0`"), "{said}");

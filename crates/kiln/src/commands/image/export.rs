@@ -30,7 +30,7 @@ pub(crate) struct Export {
     #[command(flatten)]
     form: Form,
     /// The name it has in the OCI layout [default: the image's own]
-    #[arg(long, value_name = "NAME", requires = "oci")]
+    #[arg(long, value_name = "NAME", requires = "oci", conflicts_with_all = ["tar", "erofs"])]
     tag: Option<LayoutName>,
     #[command(flatten)]
     app: AppDirectory,
