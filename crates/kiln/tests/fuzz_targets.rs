@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kiln_testkit::storm::Chance;
+
 /// What libFuzzer's macro makes a program of is a function here.
 #[macro_export]
 macro_rules! fuzz_target {
@@ -61,36 +63,20 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
 }
 
-/// The same numbers each time (xorshift64).
-struct Numbers(u64);
+fn some_bytes(chance: &mut Chance, length: u64) -> Vec<u8> {
+    (0..length).map(|_| chance.below(256) as u8).collect()
+}
 
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+/// The same as a seed with some bytes exchanged, left out or put in.
+fn changed(chance: &mut Chance, seed: &[u8]) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=chance.below(4) {
+        let from = chance.below(bytes.len() as u64 + 1) as usize;
+        let to = (from + chance.below(4) as usize).min(bytes.len());
+        let length = chance.below(4);
+        bytes.splice(from..to, some_bytes(chance, length));
     }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-
-    /// The same with some bytes exchanged, left out or put in.
-    fn changed(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=self.below(4) {
-            let (from, length) = (self.below(bytes.len() + 1), self.below(4));
-            let to = (from + self.below(4)).min(bytes.len());
-            let new = self.bytes(length);
-            bytes.splice(from..to, new);
-        }
-        bytes
-    }
+    bytes
 }
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
@@ -100,15 +86,16 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn what_the_fuzz_targets_assert_holds_for_their_seeds_and_what_is_like_them() {
-    let mut numbers = Numbers(20_170_823);
+    let mut chance = Chance::new(20_170_823);
     for (name, run) in TARGETS {
         let mut seeds = seeds(name);
         seeds.iter().for_each(|seed| run(seed));
         seeds.push(Vec::new());
         for n in 0..INPUTS {
             let seed = &seeds[(n as usize) % seeds.len()];
-            let length = numbers.below(200);
-            let input = if seed.is_empty() { numbers.bytes(length) } else { numbers.changed(seed) };
+            let length = chance.below(200);
+            let input =
+                if seed.is_empty() { some_bytes(&mut chance, length) } else { changed(&mut chance, seed) };
             run(&input);
         }
     }

@@ -28,8 +28,8 @@ pub(crate) fn stanzas_of(archive: &Archive) -> Result<Vec<Stanza<'_>>, BakeError
     Ok(all)
 }
 
-/// The packages of `order`, sorted by name, and why each is there, or is gone that was in `old`. Where they are chosen anew, those of `old` keep their versions as far as
-/// `update` allows.
+/// The packages of `order`, sorted by name, and why each is there, or is gone that was in `old`. Where they are chosen anew,
+/// those of `old` keep their versions as far as `update` allows.
 pub(crate) fn choose(
     order: &BakeOrder,
     archive: &Archive,

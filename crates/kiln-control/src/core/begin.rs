@@ -259,7 +259,10 @@ impl Core {
         }
         let plan = match self.plan_asked(app, &request) {
             Err(Refused::Already(release)) => {
-                self.set_schema(app, &request, &by)?;
+                if let Err(trouble) = self.set_schema(app, &request, &by) {
+                    let _ = to.send(News::Refused(Refusal::Unrecorded(trouble.0.clone())));
+                    return Err(trouble);
+                }
                 // Whoever wants what serves to serve on wants nothing else to take its place.
                 if let (true, Some(u)) = (request.supersedes(), self.past.apps[app].under_way.as_ref()) {
                     self.cancel(u.plan.generation, format!("it was superseded: {by} wants what serves"));

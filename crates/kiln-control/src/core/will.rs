@@ -28,6 +28,11 @@ impl Will {
         matches!(*standing, Standing::GivenUp(_))
     }
 
+    /// Whether it is wanted no more.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up().is_some()
+    }
+
     /// Why it is wanted no more, if so.
     pub(super) fn given_up(&self) -> Option<String> {
         match &*lock(&self.0) {

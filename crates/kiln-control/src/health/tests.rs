@@ -201,13 +201,18 @@ fn until(prober: &Prober, count: usize, is_so: impl Fn(&Condition) -> bool) {
     }
 }
 
+/// A prober of instances whose engine makes no sockets while what is returned is locked.
+fn of_one_that_may_stand_still() -> (Arc<Mutex<()>>, Prober) {
+    let engine = Arc::new(Hanging::default());
+    let still = engine.still.clone();
+    (still, Prober::start(engine, Arc::new(SystemClock), || ()).unwrap())
+}
+
 /// More instances than are asked at once: those that wait for their turn cannot be asked either.
 #[test]
 fn while_the_engine_stands_still_nobodys_time_is_counted() {
-    let engine = Arc::new(Hanging::default());
-    let still = engine.still.clone();
+    let (still, prober) = of_one_that_may_stand_still();
     let held = lock(&still);
-    let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
     let ids = (1..=2 * SOCKETS).map(|n| format!("a-web-1-{n}").parse().unwrap());
     prober.watch(&ids.map(|id| (id, watch())).collect());
     until(&prober, 2 * SOCKETS, |condition| condition.counts_from().is_none());
@@ -220,10 +225,8 @@ fn while_the_engine_stands_still_nobodys_time_is_counted() {
 /// Its end would have been told by whoever stands still.
 #[test]
 fn a_command_whose_end_nobody_could_tell_says_nothing_of_the_instance() {
-    let engine = Arc::new(Hanging::default());
-    let still = engine.still.clone();
+    let (still, prober) = of_one_that_may_stand_still();
     let held = lock(&still);
-    let prober = Prober::start(engine, Arc::new(SystemClock), || ()).unwrap();
     let run = kiln_model::RunSettings::as_root(["/app"]);
     let exec = Some(ExecOrder::beside(&run, vec!["/is-well".into()]));
     let (id, was_well) = ("a-web-1-1".parse().unwrap(), Some(Timestamp(1)));

@@ -26,18 +26,9 @@ struct Holder {
     what: &'static str,
     by: String,
     since: Timestamp,
-    standing: Standing,
-    will: Will,
-}
-
-/// Whether it can still be given up.
-#[derive(Debug, Clone)]
-enum Standing {
-    Wanted,
     /// Whoever asked has gone, and somebody else followed it then: it goes on to its end, whoever leaves after that.
-    Inherited,
-    /// Somebody wants it to be given up.
-    Unwanted,
+    is_inherited: bool,
+    will: Will,
 }
 
 /// The right to deploy an app, until it is dropped.
@@ -87,8 +78,8 @@ impl Busy {
     ) -> Turn {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let (will, standing) = (Will::default(), Standing::Wanted);
-        let holder = Holder { number, what, by: by.to_owned(), since, standing, will: will.clone() };
+        let (will, is_inherited) = (Will::default(), false);
+        let holder = Holder { number, what, by: by.to_owned(), since, is_inherited, will: will.clone() };
         holders.insert(app.clone(), holder);
         Turn { busy: self.clone(), app: app.clone(), number, will }
     }
@@ -132,12 +123,11 @@ impl Busy {
     /// Has what is under way for `app` given up, what it is; none if there is nothing to give up, because nothing was asked
     /// for, or because it serves.
     pub(crate) fn cancel(&self, app: &AppName, by: &str) -> Option<CancelAnswer> {
-        let mut holders = lock(&self.holders);
-        let holder = holders.get_mut(app)?;
+        let holders = lock(&self.holders);
+        let holder = holders.get(app)?;
         if !holder.will.give_up(format!("it was cancelled by {by}")) {
             return None;
         }
-        holder.standing = Standing::Unwanted;
         Some(CancelAnswer { app: app.clone(), cancelled: holder.what.to_owned(), by: holder.by.clone() })
     }
 }
@@ -148,13 +138,6 @@ impl Turn {
         &self.will
     }
 
-    /// Whether somebody wants this to be given up.
-    fn is_unwanted(&self) -> bool {
-        let holders = lock(&self.busy.holders);
-        let holder = holders.get(&self.app).filter(|h| h.number == self.number);
-        holder.is_some_and(|holder| matches!(holder.standing, Standing::Unwanted))
-    }
-
     /// Whoever took it can no longer be told how it goes. Whether it goes on all the same: somebody follows it, or has taken
     /// it over.
     fn goes_on_alone(&self) -> bool {
@@ -163,10 +146,8 @@ impl Turn {
         let Some(holder) = holders.get_mut(&self.app).filter(|h| h.number == self.number) else {
             return true;
         };
-        if is_followed && matches!(holder.standing, Standing::Wanted) {
-            holder.standing = Standing::Inherited;
-        }
-        matches!(holder.standing, Standing::Inherited)
+        holder.is_inherited |= is_followed;
+        holder.is_inherited
     }
 
     /// Who has taken the right to deploy meanwhile, if anybody has, also if they need it no longer.
@@ -180,7 +161,7 @@ impl Turn {
     }
 }
 
-/// Events of what is under way, which counts as unwanted as soon as somebody has it cancelled.
+/// Events of what is under way, which counts as unwanted as soon as it is given up.
 pub(crate) struct Cancellable<'a> {
     pub(crate) events: &'a dyn EventSink,
     pub(crate) turn: &'a Turn,
@@ -192,7 +173,7 @@ impl EventSink for Cancellable<'_> {
     }
 
     fn presence(&self) -> Presence {
-        if self.turn.is_unwanted() {
+        if self.turn.will.is_given_up() {
             return Presence::GaveUp;
         }
         match self.events.presence() {

@@ -32,18 +32,25 @@ fn refused(host: &TestHost, arguments: &[&str], says: &[&str]) {
     }
 }
 
+/// Releases of the example that were deployed one after the other, of which only the last one runs.
+fn deployed<const N: usize>(host: &TestHost, texts: [&str; N]) -> [String; N] {
+    let project = Project::example("hello");
+    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
+    let releases = texts.map(|text| {
+        project.say(text);
+        host.deploy(&project)
+    });
+    let last = releases.last().unwrap().as_str();
+    host.wait_until("the fleets before are gone", || {
+        host.json(&["instances"]).as_array().unwrap().iter().all(|i| i["release"] == last)
+    });
+    releases
+}
+
 #[test]
 fn nothing_is_started_of_a_damaged_image() {
     let host = TestHost::start();
-    let project = Project::example("hello");
-    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
-    let first = host.deploy(&project);
-    project.say("two");
-    let second = host.deploy(&project);
-    host.wait_until("the first fleet is gone", || {
-        let now = host.json(&["instances"]);
-        now.as_array().unwrap().iter().all(|i| i["release"] == second.as_str())
-    });
+    let [first, second] = deployed(&host, ["one", "two"]);
 
     let path = object(&host);
     let whole = fs::read(&path).unwrap();
@@ -82,17 +89,7 @@ fn nothing_is_started_of_a_damaged_image() {
 #[test]
 fn an_image_whose_record_is_damaged_is_named_by_audit_and_gc() {
     let host = TestHost::start();
-    let project = Project::example("hello");
-    project.edit("kiln.toml", "keep_warm = \"10m\"", "keep_warm = \"0s\"");
-    let first = host.deploy(&project);
-    project.say("two");
-    let second = host.deploy(&project);
-    project.say("three");
-    let third = host.deploy(&project);
-    host.wait_until("the other fleets are gone", || {
-        let now = host.json(&["instances"]);
-        now.as_array().unwrap().iter().all(|i| i["release"] == third.as_str())
-    });
+    let [first, second, third] = deployed(&host, ["one", "two", "three"]);
     let image = |release: &str| {
         let shown = host.json(&["releases", "show", release]);
         shown["images"]["web"]["digest"].as_str().unwrap().to_owned()

@@ -11,7 +11,7 @@ use crate::host::{TestHost, said};
 use crate::project::Project;
 use crate::trace;
 
-/// A keeper that is stopped, until this value goes.
+/// A keeper, or its holder, that is stopped until this value goes.
 struct Stopped(Pid);
 
 impl Stopped {
@@ -129,4 +129,30 @@ fn a_hook_that_ended_well_while_nobody_looked_has_ended_well() {
     let words = is_well(deploy);
     assert_eq!(words.matches("has not answered for").count(), 1, "{words}");
     assert_eq!(host.page(), "<h1>hello looked away</h1>\n");
+}
+
+/// The next edge could connect to nobody, and this one has connections.
+#[test]
+fn an_edge_stays_while_the_keeper_stands_still() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let edge = host.process("edge");
+    let stopped = Stopped::keeper(&host);
+    host.signal_control(Signal::USR2);
+    stopped.for_the_time(&host, Duration::from_secs(3));
+    assert_eq!(host.find_process("edge"), Some(edge));
+}
+
+#[test]
+fn a_holder_that_is_stopped_is_told_of() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let stopped = Stopped(host.holder());
+    kill_process(stopped.0, Signal::STOP).unwrap();
+    let told = || host.json(&["status"])["warnings"].to_string();
+    let next = format!("`kill -CONT {}` lets it go on", stopped.0);
+    host.wait_until("that is told", || told().contains(&next));
+    assert!(told().contains("the holder of the keeper"), "{}", told());
+    drop(stopped);
+    host.wait_until("it is told no more", || told() == "[]");
 }

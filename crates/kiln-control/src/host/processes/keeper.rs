@@ -102,7 +102,7 @@ impl KeeperProcess {
     pub(crate) fn warning_of_holder(&self) -> Option<String> {
         let keeper = Found::in_dir(&self.root.join("run"))?.pid?;
         let holder = field_of(keeper, PARENT)?.parse::<u32>().ok()?;
-        (field_of(holder, STATE)?.as_str() == "T").then(|| {
+        (field_of(holder, STATE)? == STOPPED).then(|| {
             format!(
                 "the holder of the keeper (process {holder}) is stopped: if the keeper ends no other one is made until \
                  `kill -CONT {holder}` lets it go on"
@@ -174,11 +174,8 @@ impl Found {
     /// Of one that does not answer: which it is, and what to do.
     fn standing_still(&self) -> (String, String) {
         let Some(pid) = self.pid else { return (String::new(), "its log may tell why".to_owned()) };
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name of the program before it may hold anything, spaces and brackets as well.
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        match state {
-            Some('T') => {
+        match field_of(pid, STATE).as_deref() {
+            Some(STOPPED) => {
                 (format!(" (process {pid}, which is stopped)"), format!("`kill -CONT {pid}` lets it go on"))
             }
             _ => (
@@ -221,6 +218,8 @@ impl Found {
 /// Fields of /proc/PID/stat, counted from behind the name of the program.
 const STATE: usize = 0;
 const PARENT: usize = 1;
+/// The state of a process that SIGSTOP has stopped.
+const STOPPED: &str = "T";
 
 /// One of them. The name may hold anything, spaces and brackets as well.
 fn field_of(pid: u32, field: usize) -> Option<String> {
