@@ -99,7 +99,17 @@ fn patient(host: &TestHost, marker: &str) -> Pid {
     let find =
         || trace::processes().into_iter().find(|(_, line)| line.contains(marker) && line.contains("trap"));
     host.wait_until("the hook runs", || find().is_some());
-    Pid::from_raw(find().unwrap().0).unwrap()
+    let pid = find().unwrap().0;
+    // The first of its process namespace: the kernel drops a signal that it does not handle yet.
+    host.wait_until("it can be told to end", || handles_term(pid));
+    Pid::from_raw(pid).unwrap()
+}
+
+fn handles_term(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    caught.is_some_and(|set| set & 1 << (Signal::TERM.as_raw() - 1) != 0)
 }
 
 /// Begins to deploy the example with a hook, `before` or `after`, that waits to be told to end; it runs.
