@@ -183,8 +183,15 @@ fn refusals_say_what_was_asked_and_as_whom() {
         "{said}"
     );
     assert_eq!(paths, ["GET /v2/team/app/manifests/latest"]);
-    let (said, _) = Place::new().refused(|_| Answer::of(403, b""));
-    assert!(said.contains("with 403, asked without credentials") && said.contains("log in"), "{said}");
+    let why = br#"{"errors":[{"code":"DENIED","message":"the quota is used up"}]}"#;
+    let (said, _) = Place::new().refused(|_| Answer::of(403, why));
+    assert!(
+        said.contains("with 403, asked without credentials: {\"errors\":[{\"code\":\"DENIED\""),
+        "{said}"
+    );
+    assert!(said.contains("log in"), "{said}");
+    let (said, _) = Place::new().refused(|_| Answer::of(507, b"no space left").header("Retry-After", "60"));
+    assert!(said.contains("asked again in 60 seconds: no space left"), "{said}");
     let (said, _) = Place::new().refused(|_| Answer::of(401, b""));
     assert!(said.contains("neither a name and password nor a token"), "{said}");
     let (said, _) = Place::new().refused(|_| Answer::of(418, b"a \x1b[31mteapot"));
@@ -194,6 +201,29 @@ fn refusals_say_what_was_asked_and_as_whom() {
     let order = from_oci(place.project.path(), &format!("{nobody}/app"));
     let failure = try_lock(&order, &place.store()).unwrap_err();
     assert!(failure.message.contains("no answer to GET") && failure.hint.is_some(), "{failure:?}");
+}
+
+#[test]
+fn what_takes_everything_has_taken_nothing() {
+    let (image, place) = (image(), Place::new());
+    let fake = Fake::new(move |asked| serving(&image, asked));
+    let digest = place.try_bake(&fake).unwrap().record.digest;
+    let store = place.store();
+    let stored = Stored::open(&store, &digest).unwrap();
+    let pushed_to = |fake: &Fake| {
+        let Ok(OciReference::Registry(to)) = format!("{}/team/app:1", fake.host).parse() else { panic!() };
+        push(&stored, &to, "amd64", &Quiet).map_err(Failure::from)
+    };
+    let anything = Fake::new(|_| Answer::of(200, b"<html>welcome</html>").header("Location", "/somewhere"));
+    let failure = pushed_to(&anything).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Bake);
+    assert!(failure.message.contains("has another one now"), "{failure:?}");
+    let forgetful = Fake::new(|asked| match asked.method.as_str() {
+        "GET" => Answer::of(404, b""),
+        _ => Answer::of(201, b"").header("Location", "/somewhere"),
+    });
+    let failure = pushed_to(&forgetful).unwrap_err();
+    assert!(failure.message.contains("the registry does not have it: GET"), "{failure:?}");
 }
 
 #[test]

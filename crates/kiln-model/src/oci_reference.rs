@@ -106,13 +106,21 @@ fn split_which(given: &str) -> Result<(&str, Which), &'static str> {
 }
 
 fn is_host(part: &str) -> bool {
-    let (name, port) = part.rsplit_once(':').map_or((part, None), |(name, port)| (name, Some(port)));
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".-[]:".contains(c);
-    let looks_like_one = part == "localhost" || port.is_some() || part.contains('.');
+    let (name, port) = match part.rsplit_once(':') {
+        Some((name, port)) if !part.ends_with(']') => (name, Some(port)),
+        _ => (part, None),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+    let number = |c: char| c.is_ascii_hexdigit() || ".:".contains(c);
+    let named = match name.strip_prefix('[') {
+        None => name.chars().all(plain),
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.chars().all(number)),
+    };
+    let looks_like_one = part == "localhost" || port.is_some() || part.contains('.') || part.ends_with(']');
     looks_like_one
         && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && name.chars().all(plain)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok() || port.ends_with(']'))
+        && named
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 fn is_repository(name: &str) -> bool {
@@ -228,6 +236,7 @@ mod tests {
         );
         assert_eq!(registry("127.0.0.1:5000/base").host, "127.0.0.1:5000");
         assert_eq!(registry("[::1]:5000/base:x").tag(), "x");
+        assert_eq!(registry("[::1]/base").host, "[::1]");
         assert_eq!(registry("localhost/base").tag(), "latest");
         let pinned = format!("localhost:1/base@sha256:{}", "a".repeat(64));
         assert!(registry(&pinned).which.digest.is_some());
@@ -237,6 +246,8 @@ mod tests {
         assert_eq!(path("base.tar"), ("base.tar".into(), None));
         assert_eq!(path("/tmp/base.tar:1.0"), ("/tmp/base.tar".into(), Some("1.0".into())));
         assert_eq!(path("team/base:x"), ("team/base".into(), Some("x".into())));
+        // A name has one colon, before its port.
+        assert_eq!(path("oci:127.0.0.1:5000/base").0, "oci:127.0.0.1:5000/base");
     }
 
     #[test]

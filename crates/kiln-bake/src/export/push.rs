@@ -14,7 +14,7 @@ use super::oci::{Made, Pushed, make};
 use super::{ExportError, Stored};
 use crate::fetch::CONNECTIONS;
 use crate::oci::RegistryError;
-use crate::oci::http::{Http, Wish};
+use crate::oci::http::{Http, Wish, body};
 use crate::oci::pull::with;
 use crate::oci::written;
 use crate::order::Report;
@@ -39,6 +39,7 @@ pub fn push(
     pusher.small(&made.config)?;
     pusher.layers()?;
     pusher.manifest(reference.tag())?;
+    pusher.read_back()?;
     task.finish();
     Ok(made.pushed(image, pusher.sent.into_inner()))
 }
@@ -153,6 +154,23 @@ impl Pusher<'_> {
         self.task.add(bytes.len() as u64);
         if is_new {
             self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// What answers 200 to everything is no registry: what was pushed counts if it can be had again.
+    fn read_back(&self) -> Result<(), ExportError> {
+        let expected = Sha256::of(&self.made.manifest);
+        let url = self.http.url(&format!("manifests/sha256:{}", expected.hex()));
+        let send = |agent: &Agent, authorization: Option<&str>| {
+            with(agent.get(&url), authorization).header(header::ACCEPT, written::MANIFEST).call()
+        };
+        let asked = format!("GET {url}");
+        let response = self.http.ask(&asked, &[], &send)?;
+        let bytes = body(&asked, response, self.made.manifest.len() as u64)?;
+        if Sha256::of(&bytes) != expected {
+            let problem = "it took the manifest, and has another one now".into();
+            return Err(RegistryError::Contradiction { asked, problem }.into());
         }
         Ok(())
     }

@@ -136,19 +136,22 @@ impl<'a> Http<'a> {
                 status if others.contains(&status) => return Ok(response),
                 401 if !identified => {
                     identified = true;
-                    self.identify(asked, &response, shown.as_deref())?;
+                    self.identify(asked, response, shown.as_deref())?;
                 }
-                401 | 403 => return Err(self.denied(asked, status)),
+                401 | 403 => return Err(self.denied(asked, response)),
                 404 => return Err(RegistryError::NotFound { asked: asked.into() }),
                 429 | 500..=599 => {
                     let wanted = retry_after(&response);
                     let pause = pauses.next().map(|pause| wanted.unwrap_or(*pause));
                     match pause.filter(|pause| *pause <= LONGEST_WAIT) {
                         Some(pause) => self.pause(pause)?,
-                        None => return Err(busy(asked, status, attempts, wanted)),
+                        None => return Err(busy(asked, response, attempts, wanted)),
                     }
                 }
-                status => return Err(refused(asked, status, response)),
+                status => {
+                    let said = said(response);
+                    return Err(RegistryError::Status { asked: asked.into(), status, said });
+                }
             }
         }
     }
@@ -173,19 +176,20 @@ impl<'a> Http<'a> {
         Ok(self.credentials.get_or_init(|| found).as_ref())
     }
 
-    fn denied(&self, asked: &str, status: u16) -> RegistryError {
+    fn denied(&self, asked: &str, response: Response<Body>) -> RegistryError {
         let as_whom = match self.credentials.get().and_then(Option::as_ref) {
             Some(credentials) => format!("with the credentials of {}", credentials.from.display()),
             None => "without credentials".into(),
         };
-        RegistryError::Denied { asked: asked.into(), status, as_whom }
+        let status = response.status().as_u16();
+        RegistryError::Denied { asked: asked.into(), status, as_whom, said: said(response) }
     }
 
     /// Does what the registry wants before it answers.
     fn identify(
         &self,
         asked: &str,
-        response: &Response<Body>,
+        response: Response<Body>,
         refused: Option<&str>,
     ) -> Result<(), RegistryError> {
         let mut accepted = self.accepted.lock().unwrap_or_else(|e| e.into_inner());
@@ -200,7 +204,7 @@ impl<'a> Http<'a> {
         let authorization = match &challenge {
             Challenge::Basic => match self.credentials()?.and_then(auth::basic) {
                 Some(basic) => basic,
-                None => return Err(self.denied(asked, 401)),
+                None => return Err(self.denied(asked, response)),
             },
             Challenge::Bearer { realm, service, scope } => {
                 let token = self.token(asked, realm, service.as_deref(), scope.as_deref())?;
@@ -263,8 +267,8 @@ impl<'a> Http<'a> {
         })?;
         match response.status() {
             StatusCode::OK => {}
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                return Err(self.denied(&format!("GET {realm}"), status.as_u16()));
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(self.denied(&format!("GET {realm}"), response));
             }
             status => return Err(problem(format!("its token server {realm} answered with {status}"))),
         }
@@ -288,20 +292,30 @@ pub(crate) fn body(asked: &str, response: Response<Body>, limit: u64) -> Result<
     Ok(bytes)
 }
 
-fn busy(asked: &str, status: u16, attempts: usize, wanted: Option<Duration>) -> RegistryError {
+fn busy(asked: &str, response: Response<Body>, attempts: usize, wanted: Option<Duration>) -> RegistryError {
     let wait = match wanted.filter(|wanted| *wanted > LONGEST_WAIT) {
         Some(wanted) => format!(", and wants to be asked again in {} seconds", wanted.as_secs()),
         None => String::new(),
     };
-    RegistryError::Busy { asked: asked.into(), status, attempts, wait }
+    let status = response.status().as_u16();
+    RegistryError::Busy { asked: asked.into(), status, attempts, wait, said: said(response) }
 }
 
-fn refused(asked: &str, status: u16, response: Response<Body>) -> RegistryError {
+/// The beginning of what a registry says of a refusal, to stand behind it.
+fn said(response: Response<Body>) -> String {
     let mut bytes = Vec::new();
     let _ = response.into_body().into_reader().take(SHOWN as u64).read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).trim().escape_debug().to_string();
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-    RegistryError::Status { asked: asked.into(), status, said }
+    let text = String::from_utf8_lossy(&bytes);
+    match text.trim() {
+        "" => String::new(),
+        text => format!(": {}", shown(text)),
+    }
+}
+
+/// In one line, with nothing a terminal would obey.
+fn shown(text: &str) -> String {
+    let plain = |c: char| matches!(c, '"' | '\'' | '\\');
+    text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_debug().collect() }).collect()
 }
 
 /// Seconds, or a moment by the clocks of both.

@@ -22,7 +22,7 @@ pub enum RegistryError {
         asked: String,
     },
     /// It wants to know who is asking, or does not like who is.
-    #[error("the registry refused {asked} with {status}, asked {as_whom}")]
+    #[error("the registry refused {asked} with {status}, asked {as_whom}{said}")]
     Denied {
         /// Method and address.
         asked: String,
@@ -30,9 +30,11 @@ pub enum RegistryError {
         status: u16,
         /// With whose credentials.
         as_whom: String,
+        /// What it said.
+        said: String,
     },
     /// It was asked again as often as makes sense.
-    #[error("the registry answered {asked} with {status}, {attempts} times{wait}")]
+    #[error("the registry answered {asked} with {status}, {attempts} times{wait}{said}")]
     Busy {
         /// Method and address.
         asked: String,
@@ -42,6 +44,8 @@ pub enum RegistryError {
         attempts: usize,
         /// How long it wants to be left alone, if that is too long.
         wait: String,
+        /// What it said, the last time.
+        said: String,
     },
     /// It answered something else than was asked.
     #[error("the registry answered {asked} with {status}{said}")]

@@ -41,7 +41,11 @@ pub(crate) fn open<'a>(
             let (path, which) = place(&order.project, path, which);
             match path.metadata() {
                 Ok(meta) if meta.is_dir() => Ok(Box::new(Layout::open(path, &which, reference)?)),
-                Ok(_) => Ok(Box::new(Archive::open(path, &which, reference)?)),
+                Ok(meta) if meta.is_file() => Ok(Box::new(Archive::open(path, &which, reference)?)),
+                Ok(_) => {
+                    let problem = "it is neither a directory nor a file".into();
+                    Err(OciError::Shape { path, problem })
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     Err(OciError::Missing { path, reference: reference.to_string() })
                 }

@@ -47,7 +47,8 @@ fn reference(text: &str) -> Result<RegistryReference, Failure> {
         Failure::new(ExitCode::Usage, problem)
             .hint("name registry, repository and tag, like `registry.example.com/team/web:1.0`")
     };
-    match text.parse() {
+    // As kiln.toml would have it.
+    match text.strip_prefix("oci:").unwrap_or(text).parse() {
         Ok(OciReference::Registry(reference)) if reference.which.digest.is_none() => Ok(reference),
         Ok(OciReference::Registry(_)) => {
             Err(wrong(format!("`{text}` names a digest, which what is pushed will have by itself")))
@@ -78,6 +79,19 @@ mod tests {
     use kiln_model::{ImageDigest, Sha256};
 
     use super::*;
+
+    #[test]
+    fn a_registry_is_named_as_everywhere() {
+        let host = |text| reference(text).map(|r| (r.host, r.repository)).map_err(|failure| failure.code);
+        let meant = Ok(("127.0.0.1:5000".to_owned(), "team/web".to_owned()));
+        assert_eq!(
+            [host("127.0.0.1:5000/team/web:1"), host("oci:127.0.0.1:5000/team/web:1")],
+            [meant.clone(), meant]
+        );
+        for none in ["docker:127.0.0.1:5000/web", "oci:./web", "web:1"] {
+            assert_eq!(host(none), Err(ExitCode::Usage), "{none}");
+        }
+    }
 
     #[test]
     fn what_was_sent_is_said_plainly() {
