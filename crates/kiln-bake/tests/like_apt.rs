@@ -13,7 +13,7 @@ use kiln_model::{ExitCode, Lock};
 use kiln_store::Store;
 
 /// Asked of bookworm, without Recommends.
-const PLAIN: [&str; 52] = [
+const PLAIN: [&str; 53] = [
     "nginx-light",
     "nginx",
     "postgresql",
@@ -66,6 +66,8 @@ const PLAIN: [&str; 52] = [
     "ffmpeg imagemagick",
     "busybox ca-certificates tzdata locales",
     "collectd-core",
+    // A name that one package alone provides.
+    "default-mta",
 ];
 
 /// The same with Recommends.
@@ -274,6 +276,11 @@ fn what_cannot_be_had_is_said() {
     assert!(unknown.contains("no package `nginx-ligth`") && unknown.contains("`nginx-light`"), "{unknown}");
     let virtual_name = failure(&["httpd"]);
     assert!(virtual_name.contains("name for one of"), "{virtual_name}");
+    let virtual_name = failure(&["default-mta=4*"]);
+    assert!(
+        virtual_name.contains("not a package but a name for one of: exim4-daemon-light"),
+        "{virtual_name}"
+    );
     let version = failure(&["nginx-light=0.1*"]);
     assert!(version.contains("no version of `nginx-light`") && version.contains("offered: 1."), "{version}");
     // Which constraint, by whom, on whom.

@@ -7,7 +7,7 @@ use kiln_model::{ImageName, LockedImage, LockedPackage};
 use super::archive::{Archive, ArchiveError};
 use super::index::{Stanza, stanzas};
 use super::reasons::{Reason, reasons, reasons_of_the_gone};
-use super::resolver::{Unresolvable, resolve};
+use super::resolver::{Unresolvable, no_package, resolve};
 use super::universe::{Preference, Rank, Universe};
 use super::version;
 use crate::BakeError;
@@ -41,6 +41,7 @@ pub(crate) fn choose(
     let preference = Wishes::new(order, archive, old, update);
     preference.check(all).map_err(unresolvable)?;
     let universe = Universe::new(all, &preference);
+    preference.check_names(&universe).map_err(unresolvable)?;
     let suite = archive.sources.first().map(|s| s.of.as_str());
     let base = universe.essential(|source| Some(archive.sources[source].of.as_str()) == suite);
     let merged = universe.candidate(MERGED).map(|_| MERGED);
@@ -196,6 +197,12 @@ impl<'a> Wishes<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether each name a version is demanded of is that of a package: of a name that others provide there is none.
+    fn check_names(&self, universe: &Universe<'_>) -> Result<(), Unresolvable> {
+        let missing = self.demanded.keys().filter(|name| universe.candidate(name).is_none()).min();
+        missing.map_or(Ok(()), |name| Err(no_package(universe, name)))
     }
 }
 

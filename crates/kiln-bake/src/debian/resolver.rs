@@ -134,12 +134,25 @@ pub(crate) fn resolve(
     Ok(search.chosen)
 }
 
+/// The package of that name, or the only one that provides it, as apt takes it.
 fn named(universe: &Universe<'_>, name: &str) -> Result<usize, Unresolvable> {
-    universe.candidate(name).ok_or_else(|| {
-        let providers: Vec<_> =
-            universe.providers(name).iter().map(|(p, _)| universe.stanza(*p).name.to_owned()).collect();
-        Unresolvable::NoPackage { name: name.into(), nearest: universe.nearest(name), providers }
-    })
+    match (universe.candidate(name), universe.providers(name)) {
+        (Some(package), _) => Ok(package),
+        (None, [(package, _), others @ ..]) if others.iter().all(|(other, _)| other == package) => {
+            Ok(*package)
+        }
+        _ => Err(no_package(universe, name)),
+    }
+}
+
+/// Says what there is instead of a package of that name.
+pub(crate) fn no_package(universe: &Universe<'_>, name: &str) -> Unresolvable {
+    let providers = universe.providers(name).iter().map(|(p, _)| universe.stanza(*p).name.to_owned());
+    Unresolvable::NoPackage {
+        name: name.into(),
+        nearest: universe.nearest(name),
+        providers: providers.collect(),
+    }
 }
 
 struct Search<'u, 'a> {
