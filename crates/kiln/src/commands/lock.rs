@@ -39,6 +39,14 @@ pub(crate) struct Lock {
 #[derive(Debug, Serialize)]
 struct Locked {
     images: BTreeMap<ImageName, Changes>,
+    /// Images that kiln.toml does not have any more: nothing is pinned for them now.
+    gone: BTreeMap<ImageName, Gone>,
+}
+
+/// What was pinned for an image.
+#[derive(Debug, Serialize)]
+struct Gone {
+    packages: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +80,7 @@ fn lock(from: &Path, update: &Update, context: &Context) -> Result<(), Failure> 
     let onlooker = Onlooker::new(progress::reporter(context.output))?;
     let result = pipeline::lock(&project, &store, update, &onlooker, &SystemClock);
     let (relocked, _) = onlooker.end(result)?;
-    let locked = Locked { images: changes(&relocked) };
+    let locked = Locked { images: changes(&relocked), gone: gone(&relocked) };
     context.output.result(&locked, || words_for(&locked))
 }
 
@@ -122,11 +130,31 @@ fn changes(relocked: &Relocked) -> BTreeMap<ImageName, Changes> {
             name: name.clone(),
             old: old.get(name).cloned(),
             new: new.get(name).cloned(),
-            why: reasons.and_then(|all| all.get(name)).map(ToString::to_string),
+            why: match reasons.and_then(|all| all.get(name)) {
+                Some(reason) => Some(reason.to_string()),
+                None => base_changed(before, image),
+            },
         };
         (name.clone(), Changes { packages: image.packages.len(), changes: differing.map(change).collect() })
     };
     relocked.new.images.iter().map(of).collect()
+}
+
+/// Why something is not as it was where no package was chosen.
+fn base_changed(before: Option<&LockedImage>, image: &LockedImage) -> Option<String> {
+    let from = &image.request.from;
+    match before {
+        Some(before) if before.request.from == *from => {
+            image.oci.is_some().then(|| "what kiln.toml names is another image now".into())
+        }
+        _ => Some(format!("kiln.toml starts the image from `{from}`")),
+    }
+}
+
+fn gone(relocked: &Relocked) -> BTreeMap<ImageName, Gone> {
+    let old = relocked.old.iter().flat_map(|old| &old.images);
+    let gone = old.filter(|(name, _)| !relocked.new.images.contains_key(*name));
+    gone.map(|(name, image)| (name.clone(), Gone { packages: image.packages.len() })).collect()
 }
 
 /// What is locked, by name.
@@ -147,6 +175,10 @@ fn words_for(locked: &Locked) -> String {
         });
         lines.extend(image.changes.iter().map(|change| format!("  {}", line(change))));
     }
+    lines.extend(locked.gone.iter().map(|(name, gone)| {
+        let packages = words::count(gone.packages as u64, "package");
+        format!("image {name}: not in kiln.toml any more; what was pinned for it is gone ({packages})")
+    }));
     lines.join("\n")
 }
 

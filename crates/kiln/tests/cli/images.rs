@@ -316,6 +316,35 @@ fn a_locked_bake_leaves_the_lock_as_it_is() {
     assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), lock);
 }
 
+#[test]
+fn what_was_pinned_and_is_not_any_more_says_why() {
+    let place = Place::new();
+    baked("one", &place);
+    let lock = std::fs::read_to_string(place.path().join("kiln.lock")).unwrap();
+    let package = |name: &str| {
+        format!(
+            "\n[[image.{name}.package]]\nname = \"curl\"\nversion = \"1\"\narchitecture = \"all\"\n\
+             suite = \"bookworm\"\npath = \"pool/curl.deb\"\nsize = 1\nsha256 = \"{}\"\n",
+            "0".repeat(64)
+        )
+    };
+    let image = |name: &str| {
+        let head =
+            "from = \"debian:bookworm\"\narchitecture = \"amd64\"\nrequested = []\nrecommends = false\n";
+        format!("version = 1\n\n[image.{name}]\n{head}{}", package(name))
+    };
+    // Of an image that is not in kiln.toml, and of one that started from something with packages.
+    place.write("kiln.lock", &image("gone"));
+    let said = place.told(&run(&place, &["lock"]));
+    assert!(said.contains("image gone: not in kiln.toml any more") && said.contains("1 package"), "{said}");
+    assert_eq!(std::fs::read_to_string(place.path().join("kiln.lock")).unwrap(), lock);
+    place.write("kiln.lock", &image("gone"));
+    assert_eq!(json(&place, &["lock"])["gone"]["gone"]["packages"], 1);
+    place.write("kiln.lock", &image("web"));
+    let said = place.told(&run(&place, &["lock"]));
+    assert!(said.contains("curl 1 removed (kiln.toml starts the image from `scratch`)"), "{said}");
+}
+
 /// Whatever needs no host works with the store of the one that is meant.
 #[test]
 fn the_store_of_the_host_that_runs_here_is_meant() {
