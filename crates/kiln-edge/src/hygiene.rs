@@ -61,8 +61,10 @@ pub(crate) fn first_of_list(list: &[u8]) -> &[u8] {
 
 /// The fields `Connection` says are about the connection; those that frame or address the message never are.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
-    let names = values.flat_map(|v| v.split(',')).filter_map(|n| n.trim().parse::<HeaderName>().ok());
+    let values = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    // Bytes that are no text spoil the name they stand in, and no other.
+    let names = values.flat_map(|value| value.split(|byte| *byte == b','));
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     names.filter(|n| *n != HOST && *n != CONTENT_LENGTH).collect()
 }
 
@@ -103,8 +105,9 @@ pub(crate) fn ask_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Whether the sender of these takes trailers, which gRPC cannot do without.
 pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(TE).iter().filter_map(|v| v.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    let lines = headers.get_all(TE).iter().map(HeaderValue::as_bytes);
+    let mut codings = lines.flat_map(|line| line.split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// HTTP/2 may spread cookies over several fields; HTTP/1.1 knows only one (RFC 9113, 8.2.3).
@@ -155,6 +158,21 @@ pub(crate) fn is_of_a_host(byte: &u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_connection_names_goes_whatever_else_stands_there() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("connection", "x-a, x\u{e9}, X-B , ,host"), ("x-a", "1"), ("x-b", "1"), ("host", "a")]
+        {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let named = strip_hop_by_hop(&mut headers);
+        assert_eq!(named, ["x-a", "x-b"]);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["host"]);
+        headers.insert(TE, HeaderValue::from_bytes(b"\xff, Trailers").unwrap());
+        assert!(takes_trailers(&headers));
+    }
 
     #[test]
     fn what_is_about_the_origin_is_known_however_it_is_written() {
