@@ -1,5 +1,6 @@
 //! A running process as the kernel shows it: its root, its mounts, its rights.
 
+mod devices;
 mod launched;
 mod limits;
 mod mounts;
@@ -114,6 +115,7 @@ impl Running {
     pub(crate) fn differs(&self, service: &ReleaseService) -> Vec<String> {
         let (run, may) = (&service.run, &service.capabilities);
         let mut differs = self.mounts.differs(service);
+        differs.extend(self.other_devices());
         for (what, field, inside, map, changes) in [
             ("user", "Uid", run.uid, &self.ids.users, Capability::Setuid),
             ("group", "Gid", run.gid, &self.ids.groups, Capability::Setgid),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
+use kiln_bake::inspect::Ids;
 use kiln_model::{AppName, ReleaseService, SecretName, SecretValue, SecretVersion};
 use rustix::fs::{Dir, FileType, OFlags, fstat};
 
@@ -53,11 +54,8 @@ impl Running {
                 )),
                 Err(why) => differs.push(format!("the file of secret {name} cannot be read: {why}")),
             }
-            if let Ok(mode) = self.mode_of_secret(name)
-                && mode != MODE
-            {
-                differs.push(format!("the file of secret {name} has mode {mode:04o} and not {MODE:04o}"));
-            }
+            let readers = self.readers_of_secret(name, service).into_iter().flatten();
+            differs.extend(readers.map(|other| format!("the file of secret {name} {other}")));
             let Some((variable, started)) = pinned.env.as_ref().zip(started.as_ref()) else { continue };
             // That one is missing is told with the other variables.
             if self.launched.variable(started, variable).is_some_and(|found| !is(found.to_vec())) {
@@ -88,9 +86,24 @@ impl Running {
         Ok(names.filter(|name| !is_known(name)).collect())
     }
 
-    fn mode_of_secret(&self, name: &SecretName) -> io::Result<u32> {
+    /// What of its mode and owner would let others read it than its service does.
+    fn readers_of_secret(&self, name: &SecretName, service: &ReleaseService) -> io::Result<Vec<String>> {
         let file = self.file(format!("{DIRECTORY}/{name}").as_bytes(), OFlags::PATH | OFlags::NOFOLLOW)?;
-        Ok(fstat(&file)?.st_mode & 0o7777)
+        let found = fstat(&file)?;
+        let (mode, run) = (found.st_mode & 0o7777, &service.run);
+        let mut differs = Vec::new();
+        if mode != MODE {
+            differs.push(format!("has mode {mode:04o} and not {MODE:04o}"));
+        }
+        for (what, map, inside, outside) in [
+            ("user", &self.ids.users, run.uid, found.st_uid),
+            ("group", &self.ids.groups, run.gid, found.st_gid),
+        ] {
+            if Ids::outside(map, inside) != Some(outside) {
+                differs.push(format!("does not belong to {what} {inside} of its service"));
+            }
+        }
+        Ok(differs)
     }
 
     /// What the file of a secret holds; a byte more than a value may have shows that it is none.

@@ -34,7 +34,7 @@ mod seccomp;
 mod wire;
 
 pub use client::{Embedded, UpgradeError};
-pub use launch::{covered_paths, interpreter_of_script};
+pub use launch::{Device, covered_paths, devices, interpreter_of_script};
 pub use pulse::{Beat, Pulse};
 
 /// What the kernel calls the time since the host was started.

@@ -83,6 +83,21 @@ fn everything_is_what_it_should_be_until_it_is_touched() {
         assert_eq!(said(&shown).matches(told).count(), 1, "{told}: {}", said(&shown));
     }
 
+    // Somebody gives one a device. All instances of an image see the same.
+    in_mounts_of(&third, || {
+        use rustix::mount::{MountFlags, mount_remount};
+        let kept = MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount_remount("/dev", MountFlags::BIND | kept, "").unwrap();
+        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, "/dev/mem", kind, mode, rustix::fs::makedev(1, 1)).unwrap();
+        std::fs::set_permissions("/dev/tty", std::fs::Permissions::from_mode(0o600)).unwrap();
+        mount_remount("/dev", MountFlags::BIND | MountFlags::RDONLY | kept, "").unwrap();
+    });
+    let given = host.kiln(&["verify"]);
+    for told in ["/dev/mem is nothing an instance is given", "/dev/tty has mode 0600 and not 0666"] {
+        assert!(said(&given).contains(told), "{told}: {}", said(&given));
+    }
+
     // Somebody raises a limit of an instance, and changes a variable in the memory of its main process.
     let host_of = |pid: &str, name: &str| format!("/proc/{pid}/{name}");
     let second = host.json(&["instances"])[1]["pid"].to_string();

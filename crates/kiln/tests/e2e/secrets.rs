@@ -137,6 +137,19 @@ fn an_instance_with_another_secret_than_that_of_its_release_is_found() {
     assert!(text.contains(&format!("instance {id} of web: {told}")), "{text}");
     assert_eq!(text.matches("API_KEY").count(), 1, "the others hold it, and so does its variable: {text}");
 
+    // Another user may read that of a third.
+    let third = host.json(&["instances"])[2].clone();
+    in_mounts_of(&third["pid"].to_string(), || {
+        use rustix::mount::{MountFlags, mount_remount};
+        let kept = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount_remount("/run/secrets", kept, "").unwrap();
+        std::os::unix::fs::chown("/run/secrets/API_KEY", Some(0), None).unwrap();
+        mount_remount("/run/secrets", kept | MountFlags::RDONLY, "").unwrap();
+    });
+    let owned = said(&host.kiln(&["verify"]));
+    let told = "the file of secret API_KEY does not belong to user 33 of its service";
+    assert!(owned.contains(&format!("instance {} of web: {told}", third["id"].as_str().unwrap())), "{owned}");
+
     // Another value in the memory of another one, where its variables are.
     let second = host.json(&["instances"])[1].clone();
     write_over_variable(second["pid"].as_i64().unwrap(), b"KEY=first-value\0", b"KEY=forth-value\0");

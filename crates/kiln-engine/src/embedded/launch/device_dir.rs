@@ -24,6 +24,24 @@ const LINKS: [(&str, &str); 4] = [
 /// Directories with their modes: the mount point of /dev/shm, and the cover of masked directories.
 const DIRECTORIES: [(&str, u32); 2] = [("shm", 0o755), (".masked", 0)];
 
+/// Something in the /dev of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// A character device, by its major and minor number; everybody may read and write it.
+    Node(u32, u32),
+    /// A link, and where it leads.
+    Link(&'static str),
+    /// A directory, with its mode.
+    Directory(u32),
+}
+
+/// All that is in the /dev of an instance, by name.
+pub fn devices() -> impl Iterator<Item = (&'static str, Device)> {
+    let nodes = NODES.into_iter().map(|(name, major, minor)| (name, Device::Node(major, minor)));
+    let links = LINKS.into_iter().map(|(name, target)| (name, Device::Link(target)));
+    nodes.chain(links).chain(DIRECTORIES.into_iter().map(|(name, mode)| (name, Device::Directory(mode))))
+}
+
 /// Makes such a directory, detached and read-only; one serves all instances of an image.
 pub(super) fn mount() -> Result<OwnedFd, LaunchError> {
     make().map_err(|e| LaunchError::new("make a /dev", e))

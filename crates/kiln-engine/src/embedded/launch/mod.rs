@@ -51,6 +51,7 @@ mod step;
 mod template;
 mod times;
 
+pub use device_dir::{Device, devices};
 pub use diagnosis::interpreter_of_script;
 pub(super) use error::LaunchError;
 pub(super) use host::Host;
