@@ -28,17 +28,13 @@ fn leave_in_time() {
     signals::leave(CALLED_OFF)
 }
 
-/// Somebody at this terminal: sees how it goes, keeps what was baked, and may press Ctrl-C.
-pub(crate) struct Onlooker {
-    reporter: Mutex<Box<dyn Reporter>>,
-    baked: Mutex<BakeAnswer>,
-    gone: Arc<AtomicBool>,
-}
+/// Ctrl-C, for work in this process that can stop by itself.
+pub(crate) struct CallingOff(Arc<AtomicBool>);
 
-impl Onlooker {
-    pub(crate) fn new(reporter: Box<dyn Reporter>) -> Result<Self, Failure> {
-        let gone = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&gone);
+impl CallingOff {
+    pub(crate) fn watch() -> Result<Self, Failure> {
+        let asked_for = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&asked_for);
         signals::watch(move || {
             if told.swap(true, Ordering::Relaxed) {
                 signals::leave(CALLED_OFF);
@@ -46,17 +42,40 @@ impl Onlooker {
             output::aside("calling it off; Ctrl-C once more ends it at once");
             thread::spawn(leave_in_time);
         })?;
-        Ok(Self { reporter: Mutex::new(reporter), baked: Mutex::default(), gone })
+        Ok(Self(asked_for))
     }
 
-    /// What was done and what was baked; nothing more is shown. What failed because somebody has called it off did not
-    /// fail: this process ends as any that is ended by Ctrl-C.
-    pub(crate) fn end<T, E>(self, result: Result<T, E>) -> Result<(T, BakeAnswer), E> {
-        self.reporter.into_inner().unwrap_or_else(|broken| broken.into_inner()).end();
-        if result.is_err() && self.gone.load(Ordering::Relaxed) {
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What failed because somebody has called it off did not fail: this process ends as any that is ended by Ctrl-C.
+    pub(crate) fn end<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        if result.is_err() && self.is_asked_for() {
             signals::leave(CALLED_OFF);
         }
-        Ok((result?, self.baked.into_inner().unwrap_or_else(|broken| broken.into_inner())))
+        result
+    }
+}
+
+/// Somebody at this terminal: sees how it goes, keeps what was baked, and may press Ctrl-C.
+pub(crate) struct Onlooker {
+    reporter: Mutex<Box<dyn Reporter>>,
+    baked: Mutex<BakeAnswer>,
+    calling_off: CallingOff,
+}
+
+impl Onlooker {
+    pub(crate) fn new(reporter: Box<dyn Reporter>) -> Result<Self, Failure> {
+        let calling_off = CallingOff::watch()?;
+        Ok(Self { reporter: Mutex::new(reporter), baked: Mutex::default(), calling_off })
+    }
+
+    /// What was done and what was baked; nothing more is shown.
+    pub(crate) fn end<T, E>(self, result: Result<T, E>) -> Result<(T, BakeAnswer), E> {
+        self.reporter.into_inner().unwrap_or_else(|broken| broken.into_inner()).end();
+        let done = self.calling_off.end(result)?;
+        Ok((done, self.baked.into_inner().unwrap_or_else(|broken| broken.into_inner())))
     }
 }
 
@@ -71,7 +90,7 @@ impl EventSink for Onlooker {
     }
 
     fn presence(&self) -> Presence {
-        if self.gone.load(Ordering::Relaxed) { Presence::GaveUp } else { Presence::Here }
+        if self.calling_off.is_asked_for() { Presence::GaveUp } else { Presence::Here }
     }
 }
 

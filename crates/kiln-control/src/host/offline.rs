@@ -82,7 +82,8 @@ impl Offline {
         removal.carry_out().map(drop).map_err(|e| not_removed(&e))
     }
 
-    /// As `kiln import`: the way back for a host that does not start because a release is damaged.
+    /// As `kiln import`: the way back for a host that does not start because a release is damaged. `is_called_off` is asked
+    /// again and again while the file is read.
     ///
     /// # Errors
     /// If the file is not what was exported, or cannot be taken in.
@@ -91,10 +92,10 @@ impl Offline {
         file: &Path,
         identity: Option<&SecretValue>,
         without_secrets: bool,
-        by: &Caller,
+        (by, is_called_off): (&Caller, &dyn Fn() -> bool),
     ) -> Result<ImportAnswer, Failure> {
         let store = self.store.clone();
-        let wanted = Wanted { file, identity, without_secrets };
+        let wanted = Wanted { file, identity, without_secrets, is_called_off };
         portable::import(&store, &wanted, by, &SystemClock, &mut |record| self.note(record))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use kiln_store::boundary::stored;
 use kiln_store::{Imported, SecretsOfImport, Store, StoreError, has_no_space};
 
 use super::{LocalHost, failure};
-use crate::contract::Caller;
+use crate::contract::{Caller, EventSink};
 use crate::sync::lock;
 use crate::world::Clock;
 
@@ -63,7 +63,7 @@ impl LocalHost {
         file: &Path,
         identity: Option<&SecretValue>,
         without_secrets: bool,
-        by: &Caller,
+        (by, events): (&Caller, &dyn EventSink),
     ) -> Result<Answer, Failure> {
         let note = &mut |record: &Record| {
             lock(&self.driver.core).note(record).map_err(|trouble| {
@@ -71,7 +71,7 @@ impl LocalHost {
                     .because(trouble.0)
             })
         };
-        let wanted = Wanted { file, identity, without_secrets };
+        let wanted = Wanted { file, identity, without_secrets, is_called_off: &|| events.gone() };
         import(&self.store, &wanted, by, &self.clock, note).map(Answer::Imported)
     }
 }
@@ -81,6 +81,22 @@ pub(super) struct Wanted<'a> {
     pub(super) file: &'a Path,
     pub(super) identity: Option<&'a SecretValue>,
     pub(super) without_secrets: bool,
+    pub(super) is_called_off: &'a dyn Fn() -> bool,
+}
+
+/// Of what is imported; ends where that is called off.
+struct Reading<'a> {
+    file: File,
+    is_called_off: &'a dyn Fn() -> bool,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if (self.is_called_off)() {
+            return Err(std::io::Error::other("called off"));
+        }
+        self.file.read(buffer)
+    }
 }
 
 /// Writes an entry into the log.
@@ -123,9 +139,13 @@ fn take_in(store: &Store, wanted: &Wanted<'_>) -> Result<Imported, Failure> {
         let message = format!("could not import {}, which is a directory", file.display());
         return Err(Failure::new(ExitCode::Usage, message).hint("give the file that `kiln export` wrote"));
     }
-    let mut from = BufReader::with_capacity(1 << 20, opened);
+    let reading = Reading { file: opened, is_called_off: wanted.is_called_off };
+    let mut from = BufReader::with_capacity(1 << 20, reading);
     let import = || store.import_release(&mut from, file, secrets, &kiln_bake::objects_of_foreign);
-    stored(|| store.root().join("objects"), import).map_err(|e| refused(&e))
+    stored(|| store.root().join("objects"), import).map_err(|e| match (wanted.is_called_off)() {
+        true => failure::cancelled(),
+        false => refused(&e),
+    })
 }
 
 /// Keeps values that came with a release; which secrets' they are.

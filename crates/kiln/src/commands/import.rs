@@ -11,7 +11,7 @@ use kiln_model::{Answer, Command, ExitCode, Failure, ImportAnswer, SecretName, S
 use kiln_store::Beginning;
 
 use crate::context::{Context, require_root, unexpected};
-use crate::offline;
+use crate::offline::{self, CallingOff};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,14 +67,16 @@ fn without_host(
     identity: Option<&SecretValue>,
     without_secrets: bool,
 ) -> Result<ImportAnswer, Failure> {
+    let calling_off = CallingOff::watch()?;
     let beginning = Beginning::at(root);
     // Its lock is held until all is over.
     let mut offline = Offline::open(offline::store(root)?)?;
-    let done = offline.import(file, identity, without_secrets, &this_process());
+    let is_called_off = &|| calling_off.is_asked_for();
+    let done = offline.import(file, identity, without_secrets, (&this_process(), is_called_off));
     if let (Err(_), Some(beginning)) = (&done, beginning) {
         beginning.undo();
     }
-    done
+    calling_off.end(done)
 }
 
 /// The text of a file of identities.

@@ -1,12 +1,16 @@
 //! Releases that travel, releases that go, and the log that says so.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::host::{KILN, TestHost, said};
+use crate::host::{KILN, TestHost, lines, said};
 use crate::project::Project;
 
 /// Promise 3: recreated on an empty machine without network, with the same id, and serving.
@@ -35,6 +39,7 @@ fn a_release_is_recreated_on_an_empty_machine_without_network() {
     );
     assert!(names.contains("packages/") && names.contains("documents/log.jsonl"), "{names}");
 
+    an_import_that_is_called_off_leaves_nothing(Path::new(file), there.path());
     imported_without_a_host(file, &release);
     let empty = TestHost::start_empty_without_network();
     damaged_files_are_refused(&empty, Path::new(file), there.path());
@@ -69,6 +74,29 @@ fn imported_without_a_host(file: &str, release: &str) {
     let served = host.kiln(&["rollback", release, "--app", "hello"]);
     assert!(served.status.success(), "{}", said(&served));
     assert_eq!(host.live(), release);
+}
+
+/// Ctrl-C in the middle of the file. It is a pipe, so that the middle is where this has got to.
+fn an_import_that_is_called_off_leaves_nothing(file: &Path, there: &Path) {
+    let (pipe, root) = (there.join("pipe"), there.join("called-off"));
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
+    let mut import = Command::new(KILN);
+    import.arg("import").arg(&pipe).arg("--root").arg(&root);
+    let mut import = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let said = lines(&mut import);
+    let bytes = fs::read(file).unwrap();
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let mut writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    writer.write_all(first).unwrap();
+    kill_process(Pid::from_child(&import), Signal::INT).unwrap();
+    let told = said.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(told.contains("calling it off"), "{told}");
+    // It has stopped reading, or does with the next piece.
+    let _ = writer.write_all(rest);
+    drop(writer);
+    assert_eq!(import.wait().unwrap().code(), Some(130));
+    assert!(!root.exists(), "{:?}", fs::read_dir(&root).map(Iterator::count));
 }
 
 /// Every kind of damage names the place, and nothing is imported.
