@@ -446,6 +446,8 @@ pub enum InstancePhase {
     Stopping,
     /// It is no more; another one has taken its place.
     Replaced,
+    /// It runs a hook of the deploy under way, and serves nobody.
+    Hook,
 }
 
 /// `kiln secret set --json`.

@@ -80,7 +80,7 @@ impl Core {
         let running = under_way.filter_map(|u| {
             let Some(Action::RunHook { hook, release, run, .. }) = u.step() else { return None };
             let status = self.statuses.get(&hook.instance())?;
-            let (pid, phase, problem) = (Some(status.state.pid()?), InstancePhase::Starting, None);
+            let (pid, phase, problem) = (Some(status.state.pid()?), InstancePhase::Hook, None);
             let (id, fleet, release) = (hook.instance(), hook.fleet(), release.clone());
             let report = InstanceReport { id, fleet, release, phase, since: status.since, pid, problem };
             Some((report, run.clone()))
@@ -142,7 +142,7 @@ impl Core {
         waiting.extend(held_back);
         if let Some((since, trouble)) = &self.trouble {
             waiting.push(Waiting {
-                what: format!("an end of this trouble: {trouble}"),
+                what: format!("trying again after trouble: {trouble}"),
                 since: *since,
                 until: None,
             });

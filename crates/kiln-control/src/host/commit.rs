@@ -5,7 +5,6 @@ use kiln_engine::EngineError;
 use kiln_model::{Answer, CommitAnswer, ExitCode, Failure, ImageName, InstanceId, Record};
 use kiln_store::boundary::between;
 
-use super::exec::no_such_instance;
 use super::{LocalHost, failure};
 use crate::contract::Caller;
 use crate::world::Clock;
@@ -19,9 +18,9 @@ impl LocalHost {
         by: &Caller,
     ) -> Result<Answer, Failure> {
         let _use = self.store.while_in_use().map_err(|e| failure::store(&e))?;
-        let (report, service) = self.home_of(id).ok_or_else(|| no_such_instance(id))?;
+        let (report, service) = self.home_of(id).ok_or_else(|| self.no_such_instance(id))?;
         let root = self.engine.root(id).map_err(|e| match e {
-            EngineError::NoSuchInstance(_) => no_such_instance(id),
+            EngineError::NoSuchInstance(_) => self.no_such_instance(id),
             other => Failure::from_error(ExitCode::Host, &other),
         })?;
         let name = match name {

@@ -16,7 +16,6 @@ use rustix::fs::{
 };
 
 use super::LocalHost;
-use super::exec::no_such_instance;
 use crate::core::InstanceReport;
 use crate::sync::lock;
 
@@ -29,9 +28,9 @@ const TMPFS: u64 = 0x0102_1994;
 
 impl LocalHost {
     pub(crate) fn diff(&self, id: &InstanceId) -> Result<Answer, Failure> {
-        let service = self.service_of(id).ok_or_else(|| no_such_instance(id))?;
+        let service = self.service_of(id).ok_or_else(|| self.no_such_instance(id))?;
         let root = self.engine.root(id).map_err(|e| match e {
-            kiln_engine::EngineError::NoSuchInstance(_) => no_such_instance(id),
+            kiln_engine::EngineError::NoSuchInstance(_) => self.no_such_instance(id),
             other => Failure::from_error(ExitCode::Host, &other),
         })?;
         let mut found = Found::default();

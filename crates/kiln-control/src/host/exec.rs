@@ -26,7 +26,7 @@ use super::LocalHost;
 use super::driver::Driver;
 use crate::contract::{Caller, Session};
 use crate::sync::lock;
-use crate::world::Shelf;
+use crate::world::{Shelf, Trouble};
 
 /// How often it is looked whether whoever asked is still there.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,13 +45,12 @@ impl LocalHost {
             Some(terminal) => Ours::terminal(terminal.size).map_err(failed)?,
             None => Ours::pipes().map_err(failed)?,
         };
-        let (app, service) = lock(&self.driver.core)
-            .touch(&id, by.author(), &request.argv.join(" "))
-            .map_err(|trouble| {
-                Failure::new(ExitCode::Host, "the session could not be written down, so it was not begun")
-                    .because(trouble.0)
-            })?
-            .ok_or_else(|| no_such_instance(&id))?;
+        let touched = lock(&self.driver.core).touch(&id, by.author(), &request.argv.join(" "));
+        let unwritten = |trouble: Trouble| {
+            Failure::new(ExitCode::Host, "the session could not be written down, so it was not begun")
+                .because(trouble.0)
+        };
+        let (app, service) = touched.map_err(unwritten)?.ok_or_else(|| self.no_such_instance(&id))?;
         let open = Open { driver: self.driver.clone(), id };
         let secrets = Shelf::secrets(&self.store, &app, &service).map_err(|trouble| {
             Failure::new(
@@ -65,9 +64,19 @@ impl LocalHost {
             .map_err(|e| Failure::from_error(ExitCode::Host, &e))?;
         Ok(Box::new(move |stream| open.converse(&stream, ours, execution)))
     }
+
+    /// Why nobody can lay hands on what was named.
+    pub(super) fn no_such_instance(&self, id: &InstanceId) -> Failure {
+        if lock(&self.driver.core).hooks().iter().any(|(hook, _)| hook.id == *id) {
+            let message = format!("{id} is the instance of a hook, which is left alone until it has ended");
+            let hint = format!("`kiln logs --instance {id}` shows its output, `kiln cancel` ends the deploy");
+            return Failure::new(ExitCode::Usage, message).hint(hint);
+        }
+        no_such_instance(id)
+    }
 }
 
-pub(crate) fn no_such_instance(id: &InstanceId) -> Failure {
+fn no_such_instance(id: &InstanceId) -> Failure {
     Failure::new(ExitCode::Usage, format!("there is no running instance {id}"))
         .hint("`kiln instances` shows those that run, `kiln instances --all` also those that were replaced")
 }

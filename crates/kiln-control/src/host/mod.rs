@@ -204,9 +204,7 @@ impl LocalHost {
     /// # Errors
     /// If the successor could not be started; then the edge serves on as before.
     pub fn renew_edge(&self) -> Result<(), Failure> {
-        if let Some(silence) = self.processes.keeper_cannot_answer() {
-            return Err(failure::needs_keeper(silence));
-        }
+        self.has_keeper()?;
         self.processes.renew_edge().map_err(|trouble| failure::no_edge(&trouble))
     }
 
@@ -325,19 +323,26 @@ impl LocalHost {
     /// Whoever wants something from a keeper that stands still is told so, and does not wait with it; nor does whoever wants
     /// something from the core while that waits for it.
     fn can_do(&self, command: &Command) -> Result<(), Failure> {
-        let Some(silence) = self.processes.silence_of_keeper() else { return Ok(()) };
         match command {
             Command::Deploy { .. }
             | Command::Rollback { .. }
             | Command::Diff { .. }
             | Command::Commit { .. }
             | Command::Gc { .. }
-            | Command::Down => Err(failure::needs_keeper(silence)),
+            | Command::Down => self.has_keeper(),
             // The edge tells its figures by itself.
             Command::Metrics => Ok(()),
-            _ if self.driver.is_free() => Ok(()),
-            _ => Err(failure::waits_for_keeper(silence)),
+            _ => match self.processes.silence_of_keeper() {
+                Some(silence) if !self.driver.is_free() => Err(failure::waits_for_keeper(silence)),
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// Whether there is a keeper to begin something with: it is asked for a word.
+    fn has_keeper(&self) -> Result<(), Failure> {
+        let silence = self.processes.keeper_cannot_answer();
+        silence.map_or(Ok(()), |silence| Err(failure::needs_keeper(silence)))
     }
 
     /// Hands out all that was ever written down, oldest first. It may be more than is good to hold in memory.
@@ -391,7 +396,7 @@ impl Host for LocalHost {
                 self.export(app, &release, &file, &secrets_to)
             }
             Command::Import { file, identity, without_secrets } => {
-                self.import(&file, identity.as_ref(), without_secrets, &by)
+                self.import(&file, identity.as_ref(), without_secrets, (&by, events))
             }
             Command::Pin { app, release } => self.pin(app, &release, pins::Pin::Pinned, &by),
             Command::Unpin { app, release } => self.pin(app, &release, pins::Pin::Unpinned, &by),
@@ -418,9 +423,7 @@ impl Host for LocalHost {
     }
 
     fn exec(&self, request: &ExecRequest, by: Caller) -> Result<Session, Failure> {
-        if let Some(silence) = self.processes.silence_of_keeper() {
-            return Err(failure::needs_keeper(silence));
-        }
+        self.has_keeper()?;
         LocalHost::exec(self, request, &by)
     }
 }

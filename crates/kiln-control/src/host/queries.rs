@@ -9,7 +9,7 @@ use kiln_model::{
 
 use super::history::{self, Lineage, Story};
 use super::{LocalHost, memory};
-use crate::core::{Bygone, Core};
+use crate::core::{Bygone, Core, InstanceReport};
 use crate::sync::lock;
 use crate::world::Edge as _;
 
@@ -104,8 +104,16 @@ impl LocalHost {
 
     pub(crate) fn instances(&self, app: Option<AppName>, all: bool) -> Result<Answer, Failure> {
         let app = app.map(|app| self.app(Some(app))).transpose()?;
+        let silence = self.processes.silence_of_keeper().map(|_| {
+            "the keeper does not answer: nobody knows what has become of it (`kiln status`)".to_owned()
+        });
         let core = lock(&self.driver.core);
-        let wanted = core.instances().into_iter().filter(|i| app.as_ref().is_none_or(|a| *a == i.fleet.app));
+        let hooks = core.hooks().into_iter().map(|(hook, run)| InstanceReport {
+            problem: Some(format!("a hook of the deploy under way: {}", run.join(" "))),
+            ..hook
+        });
+        let wanted = core.instances().into_iter().chain(hooks);
+        let wanted = wanted.filter(|i| app.as_ref().is_none_or(|a| *a == i.fleet.app));
         let entries = wanted.filter_map(|i| {
             let image = core.release(&i.release)?.services.get(&i.fleet.service)?.image;
             Some(InstanceEntry {
@@ -117,7 +125,7 @@ impl LocalHost {
                 state: i.phase,
                 since: i.since,
                 pid: i.pid,
-                reason: i.problem,
+                reason: silence.clone().or(i.problem),
             })
         });
         let mut entries: Vec<InstanceEntry> = entries.collect();

@@ -263,6 +263,8 @@ fn holders(store: &Store, state: &AppState) -> Result<(Holders, Option<Sweeper>)
 fn way_out(releases: &BTreeSet<ReleaseId>, state: &AppState) -> String {
     if !releases.is_subset(&state.held()) {
         "something is being baked or deployed and may need it: try again when that has ended".into()
+    } else if state.under_way.iter().flat_map(|u| &u.plan.to).any(|to| releases.contains(to)) {
+        "what is under way is to serve it: `kiln cancel` gives that up, or try again when it has ended".into()
     } else if releases.is_disjoint(&state.needed()) {
         "they can be gone back to and need it then; `kiln gc --keep 0` lets them go, and this removes it"
             .into()

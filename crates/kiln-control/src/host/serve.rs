@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kiln_model::{
     Answer, AppName, AppState, DeployedAnswer, Event, ExitCode, Failure, InstanceId, OperationKind, Release,
-    ReleaseId, RouteConflict, Stamped,
+    ReleaseId, RouteConflict, Stamped, Traffic,
 };
 
 use super::{LocalHost, failure, preflight, secrets};
@@ -266,13 +266,16 @@ impl LocalHost {
     /// Says what still serves, and tells whoever listens that it went wrong.
     pub(super) fn report(&self, mut failure: Failure, asker: &Asker<'_>, stage: Stage) -> Failure {
         let core = lock(&self.driver.core);
-        let serving = stage.app.as_ref().and_then(|app| core.apps().get(app)?.traffic.live().cloned());
+        let state = stage.app.as_ref().and_then(|app| core.apps().get(app));
+        let traffic = state.map(|state| state.traffic.clone()).unwrap_or_default();
+        let goes_on = self.driver.is_stopped() && state.is_some_and(|state| state.under_way.is_some());
         drop(core);
-        let serves = match (&serving, &stage.app) {
-            (Some(release), Some(app)) => format!("{app} is served by {} as before", release.short()),
-            (None, Some(app)) => format!("nothing serves {app}, as before"),
-            (_, None) => "what serves is as it was".into(),
-        };
+        let serving = traffic.live().cloned();
+        let mut serves =
+            stage.app.as_ref().map_or("what serves is as it was".into(), |app| served(app, &traffic));
+        if goes_on {
+            serves.push_str("; the next `kiln serve` goes on with what is under way");
+        }
         failure.hint = Some(match failure.hint.take() {
             Some(hint) => format!("{hint}; {serves}"),
             None => serves,
@@ -282,6 +285,18 @@ impl LocalHost {
         let (release, step) = (stage.release, stage.step);
         asker.tell(Event::Failed { release, serving, step, cause, failure: failure.clone() });
         failure
+    }
+}
+
+/// What serves an app now.
+fn served(app: &AppName, traffic: &Traffic) -> String {
+    match traffic {
+        Traffic::Dark => format!("nothing serves {app}"),
+        Traffic::Settled { live } => format!("{app} is served by {} as before", live.short()),
+        Traffic::Shifting { from, to, share } => {
+            let percent = (share.ratio() * 100.0).round();
+            format!("{app} is served by {} and, to {percent}%, by {}", from.short(), to.short())
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 //! | the file system at its root: every name, kind, mode, owner, time, size and target | its image's metadata, hashed first |
 //! | what is mounted over it | what its release declares as volatile, and what every instance has |
 //! | its list of names, where it needs something | what it needs |
-//! | the files of its secrets, and the variables that hold them | the versions its release holds |
-//! | the covers of what no instance is to see in /proc | what every instance has |
+//! | the files of its secrets with their owners and modes, and the variables that hold them | the versions its release holds |
+//! | the covers of what no instance is to see in /proc, and all that is in /dev | what every instance has |
 //! | the arguments and the environment its main process was started with, its limits of memory, CPU and processes | its release |
 //! | that its root cannot be written, its user, its capabilities, `no_new_privs`, seccomp | its release, and what every instance has |
 //!

@@ -92,10 +92,10 @@ impl Embedded {
     /// Why it does not; then the keeper that was there goes on.
     pub fn upgrade(&self, program: &Path) -> Result<bool, UpgradeError> {
         let on = |source| UpgradeError::Program { program: program.to_owned(), source };
-        let wanted = program_mark(program).map_err(on)?;
-        if self.runs(wanted)? {
+        if self.is_program(program)? {
             return Ok(false);
         }
+        let wanted = program_mark(program).map_err(on)?;
         let program = program.canonicalize().map_err(on)?;
         match self.ask_for_upgrade(Call::Succeed { program: program.clone() })? {
             Answer::Done => {}
@@ -110,6 +110,15 @@ impl Embedded {
             std::thread::park_timeout(Duration::from_millis(2));
         }
         Ok(true)
+    }
+
+    /// Whether the keeper that answers runs `program`, so that there is nothing to upgrade to.
+    ///
+    /// # Errors
+    /// As [`Embedded::upgrade`].
+    pub fn is_program(&self, program: &Path) -> Result<bool, UpgradeError> {
+        let on = |source| UpgradeError::Program { program: program.to_owned(), source };
+        self.runs(program_mark(program).map_err(on)?)
     }
 
     /// Whether the keeper that answers runs a program.

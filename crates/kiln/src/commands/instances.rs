@@ -48,6 +48,7 @@ fn row(entry: &InstanceEntry) -> [String; 6] {
         InstancePhase::Unhealthy => "unhealthy",
         InstancePhase::Stopping => "stopping",
         InstancePhase::Replaced => "replaced",
+        InstancePhase::Hook => "hook",
     };
     [
         entry.id.to_string(),

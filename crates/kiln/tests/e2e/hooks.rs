@@ -139,6 +139,14 @@ fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
     let nothing = host.kiln(&["cancel", "--app", "hello"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
     assert!(said(&nothing).contains("kiln rollback"), "{}", said(&nothing));
+    let all = host.json(&["instances"]);
+    let of_hook = all.as_array().unwrap().iter().find(|i| i["state"] == "hook").expect("the hook's");
+    let id = of_hook["id"].as_str().unwrap();
+    assert!(id.ends_with("-after1"), "{of_hook}");
+    assert!(of_hook["reason"].as_str().unwrap().contains("under way: /bin/sh -c trap"), "{of_hook}");
+    let touched = host.kiln(&["exec", id, "--", "true"]);
+    assert_eq!(touched.status.code(), Some(2), "{}", said(&touched));
+    assert!(said(&touched).contains("is the instance of a hook"), "{}", said(&touched));
     kill_process(hook, Signal::TERM).unwrap();
     assert_eq!(deploy.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(host.page(), "<h1>hello serves</h1>\n");

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::health;
 use crate::hooks;
-use crate::host::{TestHost, said};
+use crate::host::{KILN, TestHost, in_time, said};
 use crate::project::Project;
 use crate::trace;
 
@@ -48,11 +48,17 @@ fn a_keeper_that_stands_still_is_told_of_with_what_to_do() {
     let before = host.json(&["instances"]);
     let stopped = Stopped::keeper(&host);
     let next = format!("`kill -CONT {}` lets it go on", stopped.0);
+    // In its first seconds nobody knows: it is asked.
+    let instance = before[0]["id"].as_str().unwrap();
+    let refused = host.kiln(&["exec", instance, "--", "true"]);
+    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
+    assert!(said(&refused).contains(&next), "{}", said(&refused));
     let status = || said(&host.kiln(&["status"]));
     host.wait_until("that is told", || status().contains(&next));
     assert!(status().contains("which is stopped) has not answered for"), "{}", status());
+    let now = host.json(&["instances"]);
+    assert!(now[0]["reason"].as_str().unwrap().contains("the keeper does not answer"), "{now}");
     // What takes it is not begun.
-    let instance = before[0]["id"].as_str().unwrap();
     let project = Project::example("hello");
     for command in
         [&["rollback"][..], &["down"], &["exec", instance, "--", "true"], &["deploy", project.dir()]]
@@ -155,4 +161,27 @@ fn a_holder_that_is_stopped_is_told_of() {
     assert!(told().contains("the holder of the keeper"), "{}", told());
     drop(stopped);
     host.wait_until("it is told no more", || told() == "[]");
+}
+
+/// The next keeper would be made by it.
+#[test]
+fn a_newer_version_does_not_wait_for_a_holder_that_is_stopped() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let dir = tempfile::TempDir::new().unwrap();
+    let changed = dir.path().canonicalize().unwrap().join("kiln-changed");
+    kiln_testkit::program::program(&changed, &[&std::fs::read(KILN).unwrap()[..], b"changed"].concat());
+    host.leave_control();
+    let stopped = Stopped(host.holder());
+    kill_process(stopped.0, Signal::STOP).unwrap();
+    let mut serve = std::process::Command::new(&changed);
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--root"]).arg(host.root.path());
+    let refused = in_time(serve);
+    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
+    for words in ["its holder (process", "is stopped", &format!("`kill -CONT {}`", stopped.0)] {
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    }
+    drop(stopped);
+    host.restart_control_as(&changed);
+    assert!(host.page().contains("hello"));
 }

@@ -27,8 +27,6 @@ pub(crate) struct KeeperProcess {
 
 /// How long a keeper may be silent before people are told.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long one may take for a word before something is begun that is worse without it.
-const MOMENT: Duration = Duration::from_secs(1);
 /// How long one that was found may be silent before it is not waited for any more.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
@@ -46,7 +44,7 @@ impl KeeperProcess {
         })?;
         if !is_new {
             let found = Found::in_dir(&store.run_dir()).or(found).unwrap_or_default();
-            engine.upgrade(program.path()).map_err(|e| found.refusal(&e, program.path()))?;
+            found.upgrade(&engine, program.path())?;
         }
         let runs = |there: Vec<InstanceStatus>| there.iter().any(|status| status.state.pid().is_some());
         // A new one that has found instances is not ours to end: they are not.
@@ -73,14 +71,15 @@ impl KeeperProcess {
         self.words(beat, SILENCE)
     }
 
-    /// The same of one that is to be asked for much, and is given a moment for one word.
+    /// The same of one that something is to be begun with, and that is asked for one word first.
     pub(crate) fn cannot_answer(&self) -> Option<String> {
-        let deadline = Instant::now() + MOMENT;
         loop {
-            match lock(&self.pulse).feel() {
-                Beat::Answers => return None,
-                beat if Instant::now() >= deadline => return self.words(beat, Duration::ZERO),
-                _ => std::thread::park_timeout(Duration::from_millis(5)),
+            // The lock is free while this waits.
+            let beat = lock(&self.pulse).feel();
+            match beat {
+                Beat::Answers | Beat::Gone => return None,
+                Beat::Silent(span) if span >= SILENCE => return self.words(beat, SILENCE),
+                Beat::Silent(_) => std::thread::park_timeout(Duration::from_millis(5)),
             }
         }
     }
@@ -100,14 +99,11 @@ impl KeeperProcess {
 
     /// What people should know of a holder that stands still: there would be no other keeper.
     pub(crate) fn warning_of_holder(&self) -> Option<String> {
-        let keeper = Found::in_dir(&self.root.join("run"))?.pid?;
-        let holder = field_of(keeper, PARENT)?.parse::<u32>().ok()?;
-        (field_of(holder, STATE)? == STOPPED).then(|| {
-            format!(
-                "the holder of the keeper (process {holder}) is stopped: if the keeper ends no other one is made until \
-                 `kill -CONT {holder}` lets it go on"
-            )
-        })
+        let holder = Found::in_dir(&self.root.join("run"))?.stopped_holder()?;
+        Some(format!(
+            "the holder of the keeper (process {holder}) is stopped: if the keeper ends no other one is made until \
+             `kill -CONT {holder}` lets it go on"
+        ))
     }
 
     pub(crate) fn end(&self) -> Result<(), Trouble> {
@@ -150,6 +146,28 @@ impl Found {
     fn is_there(&self) -> bool {
         let now = self.pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
         now.is_some() && now == self.program
+    }
+
+    /// Its holder, which makes the next keeper, if it stands still.
+    fn stopped_holder(&self) -> Option<u32> {
+        let holder = field_of(self.pid?, PARENT)?.parse::<u32>().ok()?;
+        (field_of(holder, STATE)? == STOPPED).then_some(holder)
+    }
+
+    /// Has the keeper go over to `program`, if it runs another one.
+    fn upgrade(&self, engine: &Embedded, program: &Path) -> Result<(), Failure> {
+        let refused = |e: UpgradeError| self.refusal(&e, program);
+        if engine.is_program(program).map_err(refused)? {
+            return Ok(());
+        }
+        if let Some(holder) = self.stopped_holder() {
+            let message = "the keeper that runs cannot be continued by this version of Kiln";
+            let cause = format!("its holder (process {holder}), which would start this one, is stopped");
+            return Err(Failure::new(ExitCode::Host, message).because(cause).hint(format!(
+                "its instances run on: `kill -CONT {holder}` lets it go on; then start this again"
+            )));
+        }
+        engine.upgrade(program).map(drop).map_err(refused)
     }
 
     /// Waits for its first word.

@@ -122,7 +122,7 @@ impl Processes {
         self.keeper.silence()
     }
 
-    /// Why the keeper is of no use just now: it is asked, and given a moment.
+    /// Why the keeper is of no use just now: it is asked for a word, and waited for as long as before people are told.
     pub(crate) fn keeper_cannot_answer(&self) -> Option<String> {
         self.keeper.cannot_answer()
     }
