@@ -265,8 +265,11 @@ pub struct ReleaseAnswer {
     pub pinned: bool,
     /// The release itself.
     pub document: Release,
-    /// Its images, by service.
+    /// Its images, by service, as far as their records can be read.
     pub images: BTreeMap<ServiceName, ReleaseImage>,
+    /// What is wrong with the records of the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged_images: BTreeMap<ServiceName, String>,
 }
 
 /// An image of a release.

@@ -45,12 +45,14 @@ impl LocalHost {
         let id = release.id();
         let state = lock(&self.driver.core).apps()[&app].clone();
         let first = state.kept.iter().find(|s| s.release == id).and_then(|s| s.first.as_ref());
+        let (images, damaged_images) = self.images_of(&release)?;
         Ok(Answer::Release(Box::new(ReleaseAnswer {
             created: first.map(|first| first.at),
             by: first.map(|first| first.by.clone()),
             state: release_state(&state, &id),
             pinned: state.pinned.contains(&id),
-            images: self.images_of(&release)?,
+            images,
+            damaged_images,
             document: release,
             release: id,
         })))
@@ -88,20 +90,29 @@ impl LocalHost {
         }
     }
 
-    fn images_of(&self, release: &Release) -> Result<BTreeMap<ServiceName, ReleaseImage>, Failure> {
-        let mut images = BTreeMap::new();
+    /// The images of a release by service, and what is wrong with those whose records cannot be read.
+    fn images_of(&self, release: &Release) -> Result<ImagesOfRelease, Failure> {
+        let (mut images, mut damaged) = ImagesOfRelease::default();
         for (name, service) in &release.services {
-            let Some(record) = self.store.image(&service.image).map_err(|e| failure::store(&e))? else {
-                continue;
+            let record = match self.store.image(&service.image) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error @ StoreError::Damaged { .. }) => {
+                    damaged.insert(name.clone(), error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(failure::store(&error)),
             };
             let (digest, bytes) = (record.digest, record.metadata_bytes + record.content_bytes);
             let ImageRecord { entries, packages, handmade, .. } = record;
             let image = ReleaseImage { digest, bytes, entries, packages, handmade };
             images.insert(name.clone(), image);
         }
-        Ok(images)
+        Ok((images, damaged))
     }
 }
+
+type ImagesOfRelease = (BTreeMap<ServiceName, ReleaseImage>, BTreeMap<ServiceName, String>);
 
 const GO_BACK: &str = "`kiln releases` lists what can be gone back to";
 

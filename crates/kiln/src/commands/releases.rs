@@ -10,7 +10,7 @@ use crate::app;
 use crate::args::Named;
 use crate::context::{Context, unexpected};
 use crate::table::table;
-use crate::words::{bytes, count, moment};
+use crate::words::{bytes, count, moment, shown};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,6 +103,9 @@ fn in_full(answer: &ReleaseAnswer) -> String {
             lines.push(line(part));
             if let (Part::Image, Some(image)) = (part.0, answer.images.get(name)) {
                 lines.extend(of_image(image));
+            }
+            if let (Part::Image, Some(damage)) = (part.0, answer.damaged_images.get(name)) {
+                lines.push(format!("  {:<11} nothing can be said of it: {}", "", shown(damage)));
             }
         }
     }

@@ -30,6 +30,7 @@ fn a_release_is_shown_with_everything_that_is_in_its_digest() {
             state: ReleaseState::Live,
             pinned: true,
             images: [(name.clone(), image)].into(),
+            damaged_images: [].into(),
             document,
         })))
     });

@@ -180,3 +180,28 @@ fn a_canary_that_is_slow_is_given_up_and_fails_nobody() {
     let slow = report.by_marker.get("release 2").copied().unwrap_or(0);
     assert!(slow > 0 && slow <= report.requests / 5, "{slow} of {}", report.requests);
 }
+
+#[test]
+fn a_control_plane_that_leaves_in_the_middle_says_that_the_next_one_goes_on() {
+    let mut host = TestHost::start();
+    let project = project();
+    let old = host.deploy(&project);
+    next(&project, "RELEASE = \"1\"", "RELEASE = \"2\"");
+    let deploy = begin(&host, &project);
+    host.wait_until("there is a preview", || page(&host, "1") == "release 2\n");
+    host.leave_control();
+    let left = deploy.wait_with_output().unwrap();
+    assert_eq!(left.status.code(), Some(9), "{}", said(&left));
+    let serves = format!("bird is served by {} and, to ", &old[..14]);
+    for words in [serves.as_str(), "the next `kiln serve` goes on with what is under way"] {
+        assert!(said(&left).contains(words), "{words}: {}", said(&left));
+    }
+    host.restart_control();
+    let under_way = || host.json(&["status"])["waiting"].to_string();
+    host.wait_until("it goes on", || under_way().contains("observe"));
+    assert_eq!(page(&host, "1"), "release 2\n");
+    let cancelled = host.kiln(&["cancel"]);
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    host.wait_until("it is given up", || under_way() == "[]");
+    assert_eq!(host.live(), old);
+}

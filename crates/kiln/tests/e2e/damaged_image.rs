@@ -108,6 +108,9 @@ fn an_image_whose_record_is_damaged_is_named_by_audit_and_gc() {
     let warned = host.kiln(&["audit"]);
     assert!(said(&warned).contains("nothing can be said of image"), "{}", said(&warned));
 
+    let shown = host.kiln(&["releases", "show", &second]);
+    assert!(shown.status.success() && said(&shown).contains("nothing can be said of it"), "{}", said(&shown));
+
     let listed = fs::read(&objects).unwrap();
     put(&objects, b"no list");
     let says = ["nothing was removed", objects.to_str().unwrap(), "kiln verify"];
