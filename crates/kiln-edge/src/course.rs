@@ -24,8 +24,10 @@ use crate::worker::Worker;
 
 /// Connections that turn out dead after having been kept are nobody's fault, but there is an end to them.
 const STALE_AT_MOST: usize = 3;
-/// Instances one request is offered to.
-const TRIED_AT_MOST: usize = 3;
+/// Instances that one request is given to.
+const GIVEN_TO_AT_MOST: usize = 3;
+/// Instances that are tried for it, those among them that nobody could connect to.
+const TRIED_AT_MOST: usize = 100;
 
 /// What a request is sent by.
 #[derive(Clone, Copy)]
@@ -110,6 +112,8 @@ pub(crate) struct Course {
     reply: Reply,
     flight: Option<InFlight>,
     tried: Vec<Rc<Upstream>>,
+    /// How many of those may have got it.
+    given_to: usize,
     stale: usize,
     last: Option<Refusal>,
     begun: Instant,
@@ -161,6 +165,7 @@ impl Course {
             reply,
             flight: None,
             tried: Vec::new(),
+            given_to: 0,
             stale: 0,
             last: None,
             begun,
@@ -367,11 +372,15 @@ impl Course {
             _ if miss.refusal.is_the_hosts() => return Err(miss.refusal.into()),
             _ if !is_free && !self.worker.budget.spend() => return Err(miss.refusal.into()),
             Again::Fresh => self.stale += 1,
-            Again::Elsewhere => self.tried.push(upstream.clone()),
+            Again::Elsewhere => {
+                self.tried.push(upstream.clone());
+                self.given_to += usize::from(!is_free);
+            }
         }
         self.worker.totals.retries.fetch_add(1, SeqCst);
         self.last = Some(miss.refusal);
-        if self.tried.len() < TRIED_AT_MOST { Ok(()) } else { Err(miss.refusal.into()) }
+        let may_go_on = self.given_to < GIVEN_TO_AT_MOST && self.tried.len() < TRIED_AT_MOST;
+        if may_go_on { Ok(()) } else { Err(miss.refusal.into()) }
     }
 
     /// What the client is to be told so that it is known the next time.

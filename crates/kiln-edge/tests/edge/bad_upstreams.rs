@@ -70,6 +70,18 @@ fn one_that_refuses_beside_one_that_answers() {
     assert_eq!(edge.drained().failed, 0);
 }
 
+/// As when most of a fleet is killed at once. The dead have the fewest requests in flight, and are chosen first.
+#[test]
+fn one_that_answers_is_found_among_many_that_refuse() {
+    let (bad, good) = ([(); 12].map(|()| Instance::refusing()), Instance::saying("good"));
+    let all: Vec<&Instance> = bad.iter().chain([&good]).collect();
+    let edge = Edge::serving(&all);
+    assert_eq!(edge.connect().get("/").text(), "good");
+    let answer = edge.connect().send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").read();
+    assert_eq!(answer.text(), "good");
+    assert_eq!(edge.drained().failed, 0);
+}
+
 /// Instances live on while there is nobody who makes sockets into them; requests wait for the next one.
 #[test]
 fn nobody_is_refused_because_sockets_come_a_little_later() {

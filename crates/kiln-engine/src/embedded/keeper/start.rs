@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 
 use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::{Groups, Layout};
-use super::super::launch::{Host, Slots, TimesFile, undumpable};
+use super::super::launch::{Host, IdBook, Slots, TimesFile, undumpable};
 use super::super::wire::{BROKER_SOCKET, CONTROL_SOCKET};
 use super::descriptors::{Inheritance, Mark, numbers};
 use super::door::{Door, Rights};
@@ -232,7 +232,8 @@ impl Parts {
         let transit = Transit::open(&config.run_dir)
             .map_err(|e| KeeperError::new("open the file for output on its way to other files", e))?;
         let output = (self.output, transit);
-        let keeper = Keeper::new(self.host, self.slots, self.groups, output, self.doors, journal)
+        let slots = (self.slots, IdBook::of_keeper(&config.run_dir));
+        let keeper = Keeper::new(self.host, slots, self.groups, output, self.doors, journal)
             .map_err(|e| KeeperError::new("prepare to wait for events", e))?;
         Ok((self.lock, keeper))
     }

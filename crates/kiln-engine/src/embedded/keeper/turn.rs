@@ -11,7 +11,7 @@ use kiln_model::{InstanceId, StoreHost, Timestamp};
 
 use super::super::capture::{OutputDir, Transit};
 use super::super::cgroup::Groups;
-use super::super::launch::{Host, Launcher, Slots};
+use super::super::launch::{Host, IdBook, Launcher, Slots};
 use super::super::wire::Answer;
 use super::KeeperError;
 use super::conversation::Conversation;
@@ -106,7 +106,7 @@ pub(super) enum End {
 impl Keeper {
     pub(super) fn new(
         host: Rc<Host>,
-        slots: Slots,
+        (slots, ids): (Slots, IdBook),
         groups: Groups,
         (output, transit): (OutputDir, Transit),
         doors: [Door; 2],
@@ -121,7 +121,7 @@ impl Keeper {
         }
         Ok(Self {
             poll,
-            launcher: Launcher::new(host.clone(), slots),
+            launcher: Launcher::new(host.clone(), slots, ids),
             host,
             groups,
             output,

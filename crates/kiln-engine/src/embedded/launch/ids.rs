@@ -8,6 +8,8 @@
 //! systemd-nspawn (0x0008_0000 to 0x6fff_ffff), which picks unused ones.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use kiln_model::{AppName, INSTANCE_IDS, Sha256};
 use kiln_mount::IdRange;
@@ -50,10 +52,22 @@ impl AppIds {
 #[derive(Debug, Default)]
 pub(crate) struct IdBook {
     taken: HashMap<AppIds, AppName>,
+    /// Where this keeper's accounting users begin: another keeper of the machine begins elsewhere.
+    first: u32,
     instances: u32,
 }
 
+/// How many accounting users there are, and the first of them.
+const ACCOUNTS: u32 = 0x10_0000;
+const FIRST_ACCOUNT: u32 = 0x7000_0000;
+
 impl IdBook {
+    /// That of the keeper in a directory.
+    pub(crate) fn of_keeper(run_dir: &Path) -> Self {
+        let [a, b, c, d, ..] = Sha256::of(run_dir.as_os_str().as_bytes()).0;
+        Self { first: u32::from_le_bytes([a, b, c, d]) % ACCOUNTS, ..Self::default() }
+    }
+
     /// The ids of an app; none when 16384 apps have some.
     pub(crate) fn of_app(&mut self, app: &AppName) -> Option<AppIds> {
         let [a, b, c, d, ..] = Sha256::of(app.as_str().as_bytes()).0;
@@ -66,14 +80,15 @@ impl IdBook {
 
     /// A user nothing runs as, to charge one instance's namespaces to. Comes round again after a million.
     pub(crate) fn accounting_uid(&mut self) -> u32 {
-        self.instances = (self.instances + 1) % 0x10_0000;
-        0x7000_0000 + self.instances
+        self.instances = (self.instances + 1) % ACCOUNTS;
+        FIRST_ACCOUNT + (self.first + self.instances) % ACCOUNTS
     }
 
     /// An instance of a keeper before this one has these ids.
     pub(crate) fn restore(&mut self, app: &AppName, ids: AppIds, accounting_uid: u32) {
         self.taken.insert(ids, app.clone());
-        self.instances = self.instances.max(accounting_uid.saturating_sub(0x7000_0000));
+        let place = accounting_uid.saturating_sub(FIRST_ACCOUNT) % ACCOUNTS;
+        self.instances = self.instances.max((place + ACCOUNTS - self.first) % ACCOUNTS);
     }
 }
 
@@ -105,6 +120,24 @@ mod tests {
         assert_ne!(after.of_app(&app("first")), Some(ids), "another app has them");
         assert!(after.of_app(&app("second")).is_some());
         assert_ne!(after.accounting_uid(), accounting);
+    }
+
+    #[test]
+    fn instances_of_two_keepers_are_charged_to_different_users() {
+        let accounts = |dir: &str| {
+            let mut book = IdBook::of_keeper(Path::new(dir));
+            (0..1000).map(|_| book.accounting_uid()).collect::<Vec<_>>()
+        };
+        let (one, two) = (accounts("/var/lib/kiln/run"), accounts("/srv/kiln/run"));
+        assert!(one.iter().all(|uid| (0x7000_0000..0x7010_0000).contains(uid) && !two.contains(uid)));
+        // The next keeper there goes on behind those that live, also around the end.
+        let mut last = IdBook { first: ACCOUNTS - 2, ..IdBook::default() };
+        let given: Vec<u32> = (0..4).map(|_| last.accounting_uid()).collect();
+        assert_eq!(given, [0x700f_ffff, 0x7000_0000, 0x7000_0001, 0x7000_0002]);
+        let mut next = IdBook { first: ACCOUNTS - 2, ..IdBook::default() };
+        let ids = next.of_app(&app("hello")).unwrap();
+        given.iter().for_each(|uid| next.restore(&app("hello"), ids, *uid));
+        assert_eq!(next.accounting_uid(), 0x7000_0003);
     }
 
     #[test]

@@ -45,12 +45,12 @@ enum Away {
 
 impl Launcher {
     /// A launcher for this host.
-    pub(crate) fn new(host: Rc<Host>, slots: Slots) -> Self {
+    pub(crate) fn new(host: Rc<Host>, slots: Slots, ids: IdBook) -> Self {
         let slots = Rc::new(slots);
         Self {
             host,
             slots,
-            ids: IdBook::default(),
+            ids,
             templates: HashMap::new(),
             hosts: Hosts::default(),
             stacks: Vec::new(),

@@ -56,7 +56,7 @@ pub use diagnosis::interpreter_of_script;
 pub(super) use error::LaunchError;
 pub(super) use host::Host;
 pub use host::covered_paths;
-pub(super) use ids::AppIds;
+pub(super) use ids::{AppIds, IdBook};
 pub(super) use launcher::{Launcher, bytes_of_texts, undumpable};
 pub(super) use launching::{Launching, Progress};
 pub(super) use main_process::{MainProcess, begin_connection};
