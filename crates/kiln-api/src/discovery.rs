@@ -120,16 +120,30 @@ impl Registry {
 /// The entry in `file`, if its host answers.
 fn alive(file: &Path) -> Option<Registration> {
     let host: Registration = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    match Reach::to(&host.socket).and_then(|reach| UnixStream::connect(reach.path())) {
-        Ok(_) => Some(host),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+    match answers(&host.socket) {
+        Ok(()) => Some(host),
+        // A process that runs may have its socket where only others see it.
+        Err(io::ErrorKind::NotFound) if Path::new("/proc").join(host.pid.to_string()).exists() => None,
+        Err(_) => {
             let _ = fs::remove_file(file);
             None
         }
-        // It is there and not for us (or busy): saying that it is not there would be a lie.
-        Err(_) => Some(host),
     }
 }
+
+/// Whether a host is behind a socket; why not. One that is there and not for us, or busy, is: saying that it is not there
+/// would be a lie.
+fn answers(socket: &Path) -> Result<(), io::ErrorKind> {
+    match Reach::to(socket).and_then(|reach| UnixStream::connect(reach.path())) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Err(e.kind())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The door of a host, below its state directory.
+const DOOR: &str = "run/control.sock";
 
 fn named(wanted: &str, hosts: &[Registration]) -> Result<PathBuf, Failure> {
     let path = Path::new(wanted.strip_prefix("unix:").unwrap_or(wanted));
@@ -141,6 +155,10 @@ fn named(wanted: &str, hosts: &[Registration]) -> Result<PathBuf, Failure> {
     match hosts.iter().find(is_meant) {
         Some(host) => Ok(host.socket.clone()),
         None if path.is_absolute() && path.exists() && !path.is_dir() => Ok(path.to_owned()),
+        // Its entry may have been cleared away.
+        None if let Some(socket) = real.map(|root| root.join(DOOR)).filter(|door| answers(door).is_ok()) => {
+            Ok(socket)
+        }
         None => {
             let failure = Failure::new(ExitCode::Host, format!("no Kiln host is running at `{wanted}`"));
             let failure = hosts.iter().fold(failure, |f, host| f.because(describe(host)));

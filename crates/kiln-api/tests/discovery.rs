@@ -92,3 +92,31 @@ fn an_entry_takes_the_place_of_an_older_one_of_its_number() {
     drop(entry);
     assert_eq!(std::fs::read_dir(&hosts).unwrap().count(), 0);
 }
+
+#[test]
+fn a_state_directory_is_enough_where_the_entry_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::new(directory.path().join("hosts"));
+    let root = directory.path().join("state");
+    std::fs::create_dir_all(root.join("run")).unwrap();
+    let named = || registry.find(root.to_str());
+    assert_eq!(named().unwrap_err().code, ExitCode::Host);
+    let door = root.join("run/control.sock");
+    let listener = UnixListener::bind(&door).unwrap();
+    assert_eq!(named().unwrap(), door.canonicalize().unwrap());
+    drop(listener);
+    assert_eq!(named().unwrap_err().code, ExitCode::Host, "nobody answers there");
+}
+
+/// Its state directory is in mounts of its own, as a service manager makes them.
+#[test]
+fn the_entry_of_a_process_that_runs_stays_where_its_socket_is_not_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let registry = Registry::new(&hosts);
+    let elsewhere = directory.path().join("elsewhere");
+    let entry = registry.register(&registration(std::process::id(), &elsewhere)).unwrap();
+    assert_eq!(registry.list(), []);
+    assert_eq!(std::fs::read_dir(&hosts).unwrap().count(), 1);
+    drop(entry);
+}
