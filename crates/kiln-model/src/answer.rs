@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, AppName, CommitAnswer, DiffAnswer, Difference, ExportAnswer, GcAnswer, Handmade, ImageDigest,
-    ImageName, ImportAnswer, InstanceId, LeftOut, LogEntry, LogVerifiedAnswer, PackageRef, PackageRule,
-    PinAnswer, PlanPhase, Release, ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp,
+    Action, AppName, CommitAnswer, DiffAnswer, Difference, ExportAnswer, Failure, GcAnswer, Handmade,
+    ImageDigest, ImageName, ImportAnswer, InstanceId, LeftOut, LogEntry, LogVerifiedAnswer, PackageRef,
+    PackageRule, PinAnswer, PlanPhase, Release, ReleaseId, SecretName, SecretVersion, ServiceName, Timestamp,
     TrafficReport,
 };
 
@@ -62,6 +62,8 @@ pub enum Answer {
     Verify(VerifyAnswer),
     /// It is done, and there is nothing to say.
     Done,
+    /// It is done, and the operation log does not tell of it, for this reason.
+    Unrecorded(Failure),
 }
 
 /// An image a bake has made or found.

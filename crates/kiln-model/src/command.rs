@@ -231,6 +231,7 @@ pub enum Command {
         /// Whether what is damaged is removed, so that the next bake makes it again.
         repair: bool,
     },
-    /// Stop everything this host runs, and the host. Answers with [`crate::Answer::Done`].
+    /// Stop everything this host runs, and the host. Answers with [`crate::Answer::Done`], or with
+    /// [`crate::Answer::Unrecorded`] where the operation log cannot be written.
     Down,
 }

@@ -80,7 +80,10 @@ fn each(kind: SignalKind, name: &str, mut told: impl FnMut() + Send + 'static) -
 
 /// Says what a Ctrl-C means for a command that a host carries out, tells the host, and ends this process. Whoever is cut
 /// off has not said that it is not wanted any more: the host notices, and goes on for whoever follows it.
-pub(crate) fn give_up(saying: &'static str, host: GivesUp) -> Result<GivenUp, Failure> {
+pub(crate) fn give_up(
+    saying: impl Fn() -> &'static str + Send + 'static,
+    host: GivesUp,
+) -> Result<GivenUp, Failure> {
     let given_up = Arc::new(AtomicBool::new(false));
     let told = given_up.clone();
     watch_endings(move |ending| {
@@ -89,7 +92,7 @@ pub(crate) fn give_up(saying: &'static str, host: GivesUp) -> Result<GivenUp, Fa
             // A host that cannot be told is on its way out, and notices.
             let _ = host.say();
         }
-        leave(saying)
+        leave(saying())
     })?;
     Ok(GivenUp(given_up))
 }

@@ -33,6 +33,11 @@ impl Will {
         self.given_up().is_some()
     }
 
+    /// Whether nobody can give it up any more.
+    pub fn is_in_force(&self) -> bool {
+        matches!(*lock(&self.0), Standing::InForce)
+    }
+
     /// Why it is wanted no more, if so.
     pub(super) fn given_up(&self) -> Option<String> {
         match &*lock(&self.0) {
@@ -42,7 +47,7 @@ impl Will {
     }
 
     /// Nobody can give it up from now on. Whether nobody had before.
-    pub(super) fn put_in_force(&self) -> bool {
+    pub(crate) fn put_in_force(&self) -> bool {
         let mut standing = lock(&self.0);
         if matches!(*standing, Standing::Wanted) {
             *standing = Standing::InForce;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kiln_model::{AppName, CancelAnswer, ExitCode, Failure, Stamped, Timestamp};
 
@@ -16,6 +17,9 @@ pub(crate) struct Busy {
     holders: Arc<Mutex<BTreeMap<AppName, Holder>>>,
     followers: Arc<Mutex<BTreeMap<AppName, usize>>>,
 }
+
+/// How long what is given up may take for that before it counts as under way.
+const GIVING_UP: Duration = Duration::from_secs(15);
 
 /// Tells those who had the right one after the other apart.
 type Number = u64;
@@ -41,7 +45,7 @@ pub(crate) struct Turn {
 }
 
 impl Busy {
-    /// Takes the right to deploy `app`.
+    /// Takes the right to deploy `app`. What serves already holds up nobody: what is left of it to do goes on, or ends.
     ///
     /// # Errors
     /// If somebody has it; says who.
@@ -53,7 +57,7 @@ impl Busy {
         now: Timestamp,
     ) -> Result<Turn, Failure> {
         let mut holders = lock(&self.holders);
-        if let Some(holder) = holders.get(app) {
+        if let Some(holder) = holders.get(app).filter(|holder| !holder.will.is_in_force()) {
             let message = format!(
                 "app {app} is busy: {} has a {} under way since {}",
                 holder.by, holder.what, holder.since
@@ -61,6 +65,16 @@ impl Busy {
             return Err(Failure::new(ExitCode::Busy, message).hint(WAYS));
         }
         Ok(self.hold(&mut holders, app, what, by, now))
+    }
+
+    /// Waits while somebody has the right to deploy `app` for something that is given up, and is about to give it back; not
+    /// when whoever wants it has gone, nor for ever.
+    pub(crate) fn wait_for_what_is_given_up(&self, app: &AppName, has_gone: &dyn Fn() -> bool) {
+        let until = Instant::now() + GIVING_UP;
+        let is_given_up = || lock(&self.holders).get(app).is_some_and(|holder| holder.will.is_given_up());
+        while is_given_up() && !has_gone() && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     /// Takes the right to deploy `app` from whoever has it, who finds out.
@@ -221,6 +235,30 @@ mod tests {
         assert_eq!(presence(Presence::Gone), Presence::Here, "who only follows gives nothing up by leaving");
         busy.cancel(&app, "bob").unwrap();
         assert_eq!(presence(Presence::Gone), Presence::GaveUp);
+    }
+
+    #[test]
+    fn what_serves_holds_up_nobody() {
+        let (busy, app) = (Busy::default(), "hello".parse().unwrap());
+        let first = busy.take(&app, "deploy", "ann", Timestamp(1)).unwrap();
+        assert!(busy.take(&app, "rollback", "bob", Timestamp(2)).is_err());
+        assert!(first.will().put_in_force());
+        let second = busy.take(&app, "rollback", "bob", Timestamp(3)).unwrap();
+        drop(first);
+        assert!(busy.is_taken(&app) && second.superseded_by().is_none());
+    }
+
+    #[test]
+    fn what_is_given_up_is_waited_for() {
+        let (busy, app) = (Busy::default(), "hello".parse().unwrap());
+        let turn = busy.take(&app, "deploy", "ann", Timestamp(1)).unwrap();
+        busy.wait_for_what_is_given_up(&app, &|| panic!("it is wanted"));
+        busy.cancel(&app, "bob").unwrap();
+        busy.wait_for_what_is_given_up(&app, &|| true);
+        let giving_back = std::thread::spawn(move || drop(turn));
+        busy.wait_for_what_is_given_up(&app, &|| false);
+        giving_back.join().unwrap();
+        assert!(busy.take(&app, "deploy", "eve", Timestamp(2)).is_ok());
     }
 
     #[test]

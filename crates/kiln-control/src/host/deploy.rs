@@ -47,6 +47,7 @@ impl LocalHost {
         let what = "deploy";
         let (turn, release) = match precedence {
             Precedence::Yields => {
+                self.busy.wait_for_what_is_given_up(&app, &|| asker.is_gone());
                 let turn = self.busy.take(&app, what, &by.name, self.clock.now())?;
                 let events = Cancellable { events: asker.events, turn: &turn };
                 let making = Asker { events: &events, clock: asker.clock };

@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use kiln_engine::Engine;
 use kiln_model::{
-    Answer, AppName, Command, ExecRequest, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
+    Answer, AppName, Command, ExecRequest, ExitCode, Failure, LogVerifiedAnswer, Millis, Record, Timestamp,
 };
 use kiln_store::boundary::between;
 use kiln_store::{HostLock, Store};
@@ -98,7 +98,7 @@ pub struct LocalHost {
     pub(crate) renewals: Option<Arc<Renewals>>,
     places: Arc<Places>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ended: Mutex<Option<Result<(), Failure>>>,
+    ended: Mutex<Option<Result<Option<Failure>, Failure>>>,
     _lock: HostLock,
 }
 
@@ -242,11 +242,12 @@ impl LocalHost {
     }
 
     /// Ends every app, instance, and process of this host, and the control plane. What is in flight may go on for
-    /// `drain` at most. Who asks again is told how it went the first time.
+    /// `drain` at most. Who asks again is told how it went the first time. Why the log does not tell of it, if so: nothing
+    /// may be left that no command can end.
     ///
     /// # Errors
-    /// If something could not be ended or written down; the rest was.
-    pub fn down(&self, drain: Millis, by: &Caller) -> Result<(), Failure> {
+    /// If something could not be ended; the rest was.
+    pub fn down(&self, drain: Millis, by: &Caller) -> Result<Option<Failure>, Failure> {
         let mut ended = lock(&self.ended);
         if let Some(result) = &*ended {
             return result.clone();
@@ -256,25 +257,29 @@ impl LocalHost {
         apps.iter().for_each(|app| self.give_up(app));
         // No route can be taken from one, and it is to end anyway.
         self.processes.end_edge_if_stuck();
-        let mut all = Ok(());
+        let mut all = Ok(None);
         for app in &apps {
             let down = self.app_down(app, drain, by);
-            all = all.and(down);
+            all = all.and_then(|before| down.map(|unrecorded| before.or(unrecorded)));
         }
         self.leave();
         let processes = self.processes.end().map_err(|trouble| failure::cannot_end(&trouble));
         // What stays of it is found by whoever opens the store next.
         let _ = self.store.write_no_more();
-        ended.insert(all.and(processes)).clone()
+        ended.insert(all.and_then(|unrecorded| processes.map(|()| unrecorded))).clone()
     }
 
-    /// Takes one app off this host. Whatever is under way for it is given up first.
-    fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) -> Result<(), Failure> {
+    /// Takes one app off this host. Whatever is under way for it is given up first. Nothing is done to one of which that cannot
+    /// be written down; why not.
+    fn app_down(&self, app: &AppName, drain: Millis, by: &Caller) -> Result<Option<Failure>, Failure> {
         while !self.driver.is_stopped() {
             let news = self.request(app, Request::Down { drain }, by, &Will::default());
             match self.end_of(&news) {
                 Some(News::Refused(Refusal::Busy { .. })) => self.give_up(app),
-                Some(News::Refused(Refusal::NothingThere) | News::Ended) | None => return Ok(()),
+                Some(News::Refused(Refusal::NothingThere) | News::Ended) | None => return Ok(None),
+                Some(News::Refused(refusal @ Refusal::Unrecorded(_))) => {
+                    return Ok(Some(Failure::new(ExitCode::Host, refusal.to_string())));
+                }
                 Some(News::Refused(refusal)) => return Err(serve::refused(refusal)),
                 Some(news) => {
                     let trouble = Trouble(format!("{app} could not be taken down: {news:?}"));
@@ -283,7 +288,7 @@ impl LocalHost {
             }
             self.driver.pause();
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The last news of a request; none if nobody will tell any more.
@@ -418,7 +423,9 @@ impl Host for LocalHost {
             }
             Command::Audit { app, package } => self.audit(app, package),
             Command::Verify { repair } => self.verify(repair),
-            Command::Down => self.down(DOWN_DRAIN, &by).map(|()| Answer::Done),
+            Command::Down => self
+                .down(DOWN_DRAIN, &by)
+                .map(|unrecorded| unrecorded.map_or(Answer::Done, Answer::Unrecorded)),
         }
     }
 

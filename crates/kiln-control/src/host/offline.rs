@@ -9,7 +9,7 @@ use kiln_store::{HostLock, OperationLog, Store};
 
 use super::failure;
 use super::portable::{self, Wanted};
-use super::secrets::{LostKey, list, not_removed, removal, set};
+use super::secrets::{LostKey, list, new_record, not_removed, removal, set, untold};
 use super::told_secrets::open_log;
 use crate::contract::Caller;
 use crate::core::Past;
@@ -49,10 +49,13 @@ impl Offline {
     ) -> Result<SecretAnswer, Failure> {
         let (at, by) = (SystemClock.now(), by.author());
         lost_key.see_to(&self.store).map_err(|e| failure::store(&e))?;
-        let answer = set(self.store.set_secret(&app, &name, value, at, &by.name))?;
-        if answer.changed {
+        let kept = self.store.set_secret(&app, &name, value, at, &by.name);
+        let new = new_record(&kept);
+        let answer = set(kept)?;
+        if let Some(record) = new {
             let version = answer.entry.version.clone();
-            self.note(&Record::SecretSet { at, by, app, name, version })?;
+            let noted = self.note(&Record::SecretSet { at, by, app, name, version });
+            noted.map_err(|failure| untold(&self.store, &record, failure))?;
         }
         Ok(answer)
     }

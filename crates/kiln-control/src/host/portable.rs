@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ use kiln_model::{
 use kiln_store::age::{AgeError, Identity, Recipient};
 use kiln_store::boundary::stored;
 use kiln_store::{Imported, SecretsOfImport, Store, StoreError, has_no_space};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+use rustix::io::Errno;
 
 use super::{LocalHost, failure};
 use crate::contract::{Caller, EventSink};
@@ -91,9 +94,9 @@ struct Reading<'a> {
 }
 
 impl Read for Reading<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if (self.is_called_off)() {
-            return Err(std::io::Error::other("called off"));
+            return Err(io::Error::other("called off"));
         }
         self.file.read(buffer)
     }
@@ -191,23 +194,59 @@ fn write_whole<T>(
 ) -> Result<T, Failure> {
     let draft = draft_of(file)?;
     is_to_be_replaced(file)?;
-    let unable = |e: std::io::Error| {
+    let unable = |e: io::Error| {
         let failure = Failure::new(ExitCode::Host, format!("could not write {}", file.display()))
             .because(format!("{}: {e}", draft.display()));
         if has_no_space(&e) { failure.hint(NO_SPACE_THERE) } else { failure }
     };
-    // One that is there is somebody else's, or leads elsewhere.
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(unable)?;
+    let (opened, mut draft) = Draft::begin(draft.clone()).map_err(unable)?;
     let mut out = BufWriter::with_capacity(1 << 20, opened);
-    let placed = write(&mut out).and_then(|written| {
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(unable)?;
-        fs::rename(&draft, file).and_then(|()| sync_dir_of(file)).map_err(unable)?;
-        Ok(written)
-    });
-    if placed.is_err() {
-        let _ = fs::remove_file(&draft);
+    let written = write(&mut out)?;
+    out.flush().and_then(|()| out.get_ref().sync_all()).map_err(unable)?;
+    draft.place(out.get_ref(), file).map_err(unable)?;
+    Ok(written)
+}
+
+/// The name of what is being written, once it has one, which goes with this value. Where the disk can do that it has none
+/// until it is whole: whoever is killed meanwhile leaves nothing.
+struct Draft {
+    path: PathBuf,
+    has_name: bool,
+}
+
+impl Draft {
+    fn begin(path: PathBuf) -> io::Result<(File, Self)> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        match open(dir_of(&path), flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => Ok((file.into(), Self { path, has_name: false })),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                // One that is there is somebody else's, or leads elsewhere.
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+                Ok((file, Self { path, has_name: true }))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
-    placed
+
+    /// Gives what was written the name of `file`, in the place of what has it.
+    fn place(&mut self, written: &File, file: &Path) -> io::Result<()> {
+        if !self.has_name {
+            let whole = format!("/proc/self/fd/{}", written.as_raw_fd());
+            linkat(CWD, whole, CWD, &self.path, AtFlags::SYMLINK_FOLLOW)?;
+            self.has_name = true;
+        }
+        fs::rename(&self.path, file)?;
+        self.has_name = false;
+        File::open(dir_of(file))?.sync_all()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.has_name {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// What is renamed to a name takes the place of what had it: of a file, as is wanted; of `/dev/null` for everybody.
@@ -237,9 +276,8 @@ fn draft_of(file: &Path) -> Result<PathBuf, Failure> {
     Ok(file.with_file_name(draft))
 }
 
-fn sync_dir_of(file: &Path) -> std::io::Result<()> {
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+fn dir_of(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn recipients(given: &[String]) -> Result<Vec<Recipient>, Failure> {
@@ -292,6 +330,14 @@ mod tests {
         assert_eq!(written, Ok(()));
         assert_eq!((fs::read(&one).unwrap(), fs::read(&two).unwrap()), (b"one".into(), b"two".into()));
         assert_eq!(fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
+        // What a process that is killed in the middle leaves behind: nothing.
+        write_whole(&one, |out| {
+            out.write_all(&vec![1; 3 << 20]).unwrap();
+            assert!(!draft_of(&one)?.exists());
+            Ok(())
+        })
+        .unwrap();
+        fs::write(&one, b"one").unwrap();
         let elsewhere = dir.path().join("elsewhere");
         symlink(&elsewhere, draft_of(&one).unwrap()).unwrap();
         let failure = write_whole(&one, |_| Ok(())).unwrap_err();

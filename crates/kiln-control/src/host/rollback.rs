@@ -40,7 +40,10 @@ impl LocalHost {
         let app = self.app(app)?;
         stage.app = Some(app.clone());
         let turn = match precedence {
-            Precedence::Yields => self.busy.take(&app, "rollback", &by.name, self.clock.now())?,
+            Precedence::Yields => {
+                self.busy.wait_for_what_is_given_up(&app, &|| asker.is_gone());
+                self.busy.take(&app, "rollback", &by.name, self.clock.now())?
+            }
             Precedence::Supersedes => self.busy.take_over(&app, "rollback", &by.name, self.clock.now()),
         };
         let events = Cancellable { events: asker.events, turn: &turn };

@@ -89,10 +89,13 @@ impl LocalHost {
             lost_key.see_to(&self.store)?;
             self.store.set_secret(&app, &name, value, at, &by.name)
         };
-        let answer = set(stored(path, put))?;
-        if answer.changed {
+        let kept = stored(path, put);
+        let new = new_record(&kept);
+        let answer = set(kept)?;
+        if let Some(record) = new {
             let version = answer.entry.version.clone();
-            self.note(&Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version })?;
+            let told = Record::SecretSet { at: self.clock.now(), by: by.author(), app, name, version };
+            self.note(&told).map_err(|failure| untold(&self.store, &record, failure))?;
         }
         Ok(Answer::Secret(answer))
     }
@@ -178,6 +181,29 @@ pub(super) fn open<'a>(
         })?;
     }
     Ok(())
+}
+
+/// What was just kept, if it was not there before.
+pub(super) fn new_record(kept: &kiln_store::Result<(SecretRecord, bool)>) -> Option<SecretRecord> {
+    kept.as_ref().ok().filter(|(_, is_new)| *is_new).map(|(record, _)| record.clone())
+}
+
+/// A value that the log cannot tell of is not kept: who set it could be said by nobody.
+pub(super) fn untold(store: &Store, record: &SecretRecord, why: Failure) -> Failure {
+    let (name, taken_back) = (&record.name, store.take_back_secret(record));
+    let message = match &taken_back {
+        Ok(()) => format!("the operation log could not be written, so secret {name} is what it was"),
+        Err(_) => format!("the operation log could not be written, and secret {name} is set all the same"),
+    };
+    let mut failure = Failure::new(why.code, message);
+    failure.causes = [vec![why.message], why.causes].concat();
+    failure.hint = why.hint;
+    match taken_back {
+        Ok(()) => failure,
+        Err(error) => {
+            failure.because(error.to_string()).hint("the next start of the host has the log tell of it")
+        }
+    }
 }
 
 pub(super) fn set(kept: kiln_store::Result<(SecretRecord, bool)>) -> Result<SecretAnswer, Failure> {

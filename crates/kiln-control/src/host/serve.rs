@@ -147,7 +147,14 @@ impl LocalHost {
         )?;
         preflight::images::check(release, state, &self.store)?;
         let doubt = preflight::check(release, state, limits, &self.store, &*self.engine)?;
-        preflight::ports::check(release, &self.ports_held(), self.listen.ip())?;
+        let ports = preflight::ports::check(release, &self.ports_held(), self.listen.ip());
+        ports.map_err(|taken| match kind {
+            // Nothing in kiln.toml changes what is gone back to.
+            OperationKind::Rollback => taken.hint(
+                "`ss -ltnp` shows who listens there: have it end, or go back to a release without that route (`kiln releases`)",
+            ),
+            _ => taken,
+        })?;
         // What served over its stores before may do so again; whoever goes back has no time to lose.
         match kind {
             OperationKind::Deploy => {

@@ -25,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::documents::names_in;
 use crate::error::{if_present, on};
-use crate::temp::ensure_dir;
+use crate::temp::{ensure_dir, sync_dir};
 use crate::{Result, Store, StoreError};
 use key::Key;
 pub use removal::{Holders, SecretRemoval};
@@ -116,6 +116,23 @@ impl Store {
         self.put_setting(&Sealed::seal(record(number, version.clone()), value, &key)?)?;
         self.clear_away(&dir, &settings, &version, &key)?;
         Ok(true)
+    }
+
+    /// Takes a setting back that could not be told of, as if it had never been made.
+    ///
+    /// # Errors
+    /// [`StoreError::SecretInUse`] if a release holds it already; otherwise what the system refused.
+    pub fn take_back_secret(&self, record: &SecretRecord) -> Result<()> {
+        let SecretRecord { app, name, version, number, .. } = record;
+        let _lock = self.lock_secrets()?;
+        let is_there_twice = self.settings(app, name)?.of_version(version).count() > 1;
+        let mut used = self.secrets_in_use(app, &Holders::All)?;
+        if let Some(releases) = used.remove(&(name.clone(), version.clone())).filter(|_| !is_there_twice) {
+            return Err(StoreError::SecretInUse { app: app.clone(), name: name.clone(), releases });
+        }
+        let dir = self.secret_dir(app, name);
+        settings::remove(&dir, std::iter::once(*number))?;
+        sync_dir(&dir)
     }
 
     /// Makes another key if the one that values are sealed with here is gone: they are given up, and are to be set again.

@@ -21,30 +21,35 @@ pub(crate) struct Down {}
 
 pub(crate) fn run(_: &Down, context: &Context) -> Result<(), Failure> {
     let unrecorded = match context.client() {
-        Ok(client) => by_control(context, &client).map(|()| None)?,
+        Ok(client) => by_control(context, &client)?,
         Err(unreachable) => without_control(context, unreachable)?,
     };
-    if let Some(why) = &unrecorded {
-        output::warn(&[format!(
-            "the operation log says nothing of this ({}): the next control plane that can start brings up again what \
-             served; `kiln serve` says what it takes for that",
-            why.message
-        )]);
-    }
+    output::warn(unrecorded.iter().map(warning).collect::<Vec<_>>().as_slice());
     let told = json!({"down": true, "recorded": unrecorded.is_none()});
     context.output.result(&told, || "everything is stopped".into())
 }
 
-fn by_control(context: &Context, client: &Client) -> Result<(), Failure> {
+/// What it means that the log does not tell of it, for this reason.
+pub(super) fn warning(why: &Failure) -> String {
+    format!(
+        "the operation log says nothing of this ({}): the next control plane that can start brings up again what \
+         served; `kiln serve` says what it takes for that",
+        why.message
+    )
+}
+
+/// Why it is not in the log, if so.
+fn by_control(context: &Context, client: &Client) -> Result<Option<Failure>, Failure> {
     let mut reporter = reporter(context.output);
     let answer = client.run(&Command::Down, &mut |stamped| reporter.event(&stamped));
     reporter.end();
     is_done(answer?)
 }
 
-fn is_done(answer: Answer) -> Result<(), Failure> {
+fn is_done(answer: Answer) -> Result<Option<Failure>, Failure> {
     match answer {
-        Answer::Done => Ok(()),
+        Answer::Done => Ok(None),
+        Answer::Unrecorded(why) => Ok(Some(why)),
         other => Err(unexpected(&other)),
     }
 }
@@ -66,7 +71,7 @@ fn without_control(context: &Context, unreachable: Failure) -> Result<Option<Fai
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = HostConfig { root, listen, edge: None, acme: None, program };
     match LocalHost::start(config.clone()) {
-        Ok(host) => is_done(host.run(Command::Down, this_process(), &Unheard)?).map(|()| None),
+        Ok(host) => is_done(host.run(Command::Down, this_process(), &Unheard)?),
         // What keeps both from it is told once.
         Err(why) => LocalHost::end_without_history(&config).map(|()| Some(why.clone())).map_err(|_| why),
     }

@@ -1,5 +1,7 @@
 //! What deploy and rollback have in common: a stream of events that ends with the truth.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_model::{Answer, Command, DeployedAnswer, Event, Failure, Stamped, Timestamp};
@@ -25,12 +27,20 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
 
 fn carry_out(command: &Command, context: &Context) -> Result<DeployedAnswer, Failure> {
     let client = context.client()?;
-    let saying = "given up: the host throws away what does not serve yet";
+    let serves = Arc::new(AtomicBool::new(false));
+    let told = serves.clone();
+    let saying = move || match told.load(Ordering::Relaxed) {
+        true => "the new release serves and stays; what is left to do goes on (`kiln wait` follows it)",
+        false => "given up: the host throws away what does not serve yet",
+    };
     let given_up = signals::give_up(saying, client.gives_up())?;
     let mut reporter = reporter(context.output);
     let answer = client.run(command, &mut |stamped| {
         if context.output.json {
             stream(&stamped, context);
+        }
+        if matches!(stamped.event, Event::Switched { .. }) {
+            serves.store(true, Ordering::Relaxed);
         }
         reporter.event(&stamped);
     });

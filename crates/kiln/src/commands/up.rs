@@ -66,7 +66,10 @@ fn take_down(mut local: Local, already: Already, result: Result<(), Failure>) ->
     let down = local.foreground.run(Command::Down, IMPATIENT).result;
     local.leave();
     match (result, down) {
-        (result, Ok(_)) => {
+        (result, Ok(answer)) => {
+            if let Answer::Unrecorded(why) = answer {
+                output::warn(&[super::down::warning(&why)]);
+            }
             output::aside("everything is down");
             result
         }

@@ -209,11 +209,20 @@ fn a_rollback_may_name_its_release_by_the_beginning() {
 
 #[test]
 fn a_deploy_is_given_up_with_its_process() {
+    let begun = Event::Warned { warning: "it begins".into() };
+    is_left(begun, "warning: it begins", "given up: the host throws away what does not serve yet");
+    let serves = Event::Switched { release: release('7') };
+    let stays = "the new release serves and stays; what is left to do goes on (`kiln wait` follows it)";
+    is_left(serves, "all new requests go to r-777777777777", stays);
+}
+
+/// Somebody presses Ctrl-C after this event, which is shown so; what they are told.
+fn is_left(event: Event, shown: &str, told: &str) {
     let place = place();
     let (noticed, notices) = channel();
     let noticed: Mutex<Sender<()>> = Mutex::new(noticed);
     let _host = place.host("a", move |_, events| {
-        tell(events, Event::Switched { release: release('7') });
+        tell(events, event.clone());
         while !events.gone() {
             std::thread::yield_now();
         }
@@ -223,10 +232,10 @@ fn a_deploy_is_given_up_with_its_process() {
     let mut process =
         place.process(&["deploy"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "all new requests go to r-777777777777");
+    assert_eq!(lines.next().unwrap().unwrap(), shown);
     let pid = rustix::process::Pid::from_child(&process);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(130));
-    assert_eq!(lines.next().unwrap().unwrap(), "given up: the host throws away what does not serve yet");
+    assert_eq!(lines.next().unwrap().unwrap(), told);
     notices.recv().unwrap();
 }

@@ -36,6 +36,39 @@ fn deployed_twice(host: &TestHost) -> (Project, String, Vec<Value>) {
     (project, live, pids(host))
 }
 
+/// What somebody has put in the place of the log is not continued: it may be anything. Nothing is told wrongly for that, and
+/// nothing is left that no command can end.
+#[test]
+fn a_host_whose_log_cannot_be_written_is_ended_all_the_same() {
+    let mut host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let log = host.root.path().join("log/operations.jsonl");
+    let text = std::fs::read(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&log, &text).unwrap();
+
+    let value = host.root.path().join("value");
+    std::fs::write(&value, "secret").unwrap();
+    let set = ["secret", "set", "API_KEY", "--app", "hello", "--file", value.to_str().unwrap()];
+    let refused = host.kiln(&set);
+    assert_eq!(refused.status.code(), Some(9), "{}", said(&refused));
+    assert!(said(&refused).contains("so secret API_KEY is what it was"), "{}", said(&refused));
+    assert_eq!(host.json(&["secret", "list", "--app", "hello"]), serde_json::json!([]));
+
+    let down = host.kiln(&["down"]);
+    assert!(down.status.success(), "{}", said(&down));
+    assert!(said(&down).contains("the operation log says nothing of this"), "{}", said(&down));
+    assert!(host.wait_for_control().success());
+    assert_eq!((host.find_process("keeper"), host.find_process("edge")), (None, None));
+    // The log knows no better than that it serves.
+    host.restart_elsewhere();
+    host.wait_until("it serves again", || {
+        host.json(&["status"])["services"]["web"]["instances"]["ready"] == 4
+    });
+    assert!(host.page().contains("hello"));
+    assert!(host.kiln(&set).status.success());
+}
+
 #[test]
 fn a_host_whose_log_was_edited_can_be_continued_and_ended() {
     let mut host = TestHost::start();

@@ -152,6 +152,35 @@ fn a_release_that_serves_is_not_cancelled_while_its_hooks_run() {
     assert_eq!(host.page(), "<h1>hello serves</h1>\n");
 }
 
+#[test]
+fn what_serves_can_be_gone_back_from_while_its_hooks_run() {
+    let host = TestHost::start();
+    let first = host.deploy(&Project::example("hello"));
+    let (_project, deploy, _hook) = begin(&host, "regretted", "after");
+    assert_eq!(host.page(), "<h1>hello regretted</h1>\n");
+    let back = host.kiln(&["rollback"]);
+    assert!(back.status.success(), "{}", said(&back));
+    assert_eq!(host.live(), first);
+    // It served before that, and its hook did not come to its end.
+    let output = deploy.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("-after1"), "{}", said(&output));
+    host.wait_until("all of it is over", || host.json(&["status"])["waiting"] == serde_json::json!([]));
+}
+
+#[test]
+fn who_leaves_while_hooks_run_is_told_that_the_release_serves() {
+    let host = TestHost::start();
+    let (_project, deploy, hook) = begin(&host, "kept", "after");
+    kill_process(Pid::from_child(&deploy), Signal::INT).unwrap();
+    let output = deploy.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert!(said(&output).contains("the new release serves and stays"), "{}", said(&output));
+    kill_process(hook, Signal::TERM).unwrap();
+    assert!(host.kiln(&["wait"]).status.success());
+    assert_eq!(host.page(), "<h1>hello kept</h1>\n");
+}
+
 /// Between the preflight and the switch somebody takes the port that a route is to have.
 #[test]
 fn a_port_that_is_taken_before_the_switch_fails_the_deploy_and_holds_up_nobody() {

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::host::{KILN, TestHost, baked_root, said};
 use crate::project::Project;
+use crate::trace;
 
 fn bake(project: &Project, root: &std::path::Path) -> Output {
     let mut command = Command::new(KILN);
@@ -268,10 +269,16 @@ fn an_image_is_checked_by_the_next_keeper() {
     project.say("checked by the next keeper");
     let signal = |pid, signal| rustix::process::kill_process(pid, signal).unwrap();
     let (holder, keeper) = (host.holder(), host.keeper());
-    // What it is asked from now on it never answers.
-    signal(keeper, rustix::process::Signal::STOP);
+    // A deploy that has begun, and waits in its bake.
+    let wait = format!("sleep 9{}", std::process::id());
+    project.edit("kiln.toml", "[image.web]\n", &format!("[image.web]\nbuild = [\"{wait} || true\"]\n"));
     let mut deploy = host.command(&["deploy", "--json", project.dir()]);
     let mut deploy = deploy.stdout(Stdio::piped()).spawn().unwrap();
+    let find = || trace::processes().into_iter().find(|(_, line)| line.trim_end() == wait);
+    host.wait_until("it bakes", || find().is_some());
+    // What it is asked from now on it never answers.
+    signal(keeper, rustix::process::Signal::STOP);
+    signal(rustix::process::Pid::from_raw(find().unwrap().0).unwrap(), rustix::process::Signal::TERM);
     let mut told = BufReader::new(deploy.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(told.any(|line| line.contains("\"baked\"")), "an image is baked, and then checked");
     signal(holder, rustix::process::Signal::KILL);
