@@ -150,6 +150,22 @@ pub(crate) fn is_fit(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
+/// Whether this is a host, with its port if it has one (RFC 9110, 7.2).
+pub(crate) fn is_host(text: &[u8]) -> bool {
+    let behind_name = match text.first() {
+        Some(b'[') => text.iter().position(|byte| *byte == b']').map(|end| &text[end + 1..]),
+        _ => Some(
+            text.iter().position(|byte| *byte == b':').map_or(&text[text.len()..], |colon| &text[colon..]),
+        ),
+    };
+    let is_port = |port: &[u8]| {
+        let digits = port.iter().all(u8::is_ascii_digit);
+        digits && port.iter().fold(0u64, |n, digit| (n * 10 + u64::from(digit - b'0')).min(1 << 32)) <= 65535
+    };
+    let has_port = |rest: &[u8]| rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port);
+    text.iter().all(is_of_a_host) && behind_name.is_some_and(has_port)
+}
+
 /// Whether a byte may stand in a host and its port.
 pub(crate) fn is_of_a_host(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte)
@@ -172,6 +188,27 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["host"]);
         headers.insert(TE, HeaderValue::from_bytes(b"\xff, Trailers").unwrap());
         assert!(takes_trailers(&headers));
+    }
+
+    #[test]
+    fn a_host_has_one_port_and_that_is_a_number() {
+        for host in ["a", "a.b:80", "a:", "127.0.0.1:65535", "[::1]", "[::1]:8080", "a:00080", "_x"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for none in [
+            "a:b",
+            "a:65536",
+            "a:-1",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "[::1]80",
+            "a b",
+            "u@a",
+            "a:99999999999999999999",
+        ] {
+            assert!(!is_host(none.as_bytes()), "{none}");
+        }
     }
 
     #[test]

@@ -296,7 +296,7 @@ fn host(request: &Request<Incoming>) -> Result<Option<HeaderValue>, Refusal> {
         return Err(Refusal::Malformed("the Host field is not the authority"));
     }
     match host {
-        Some(host) if !host.as_bytes().iter().all(hygiene::is_of_a_host) => {
+        Some(host) if !hygiene::is_host(host.as_bytes()) => {
             Err(Refusal::Malformed("the Host field is not a host"))
         }
         host => Ok(host),

@@ -184,7 +184,7 @@ impl Table {
 
     pub(crate) fn counts(&self) -> EdgeCounts {
         let fleets = self.tallies().map(|tally| tally.count()).collect();
-        EdgeCounts { version: self.version(), fleets, gone: Vec::new() }
+        EdgeCounts { version: self.version(), fleets, process: std::process::id(), gone: Vec::new() }
     }
 
     /// Where something that an instance of a fleet needs is.

@@ -274,6 +274,9 @@ pub struct EdgeCounts {
     pub version: u64,
     /// One entry per fleet of that table.
     pub fleets: Vec<FleetCount>,
+    /// The process that counts: others' figures are told apart from its. 0 where there is only one.
+    #[serde(default)]
+    pub process: u32,
     /// In the answer to a new table: one entry per fleet that left with it. What was in flight there has ended, but
     /// for what `in_flight` still says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

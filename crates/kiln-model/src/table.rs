@@ -234,6 +234,21 @@ pub struct RouteConflict {
     pub place: String,
 }
 
+/// The host under which canaries of `one` are looked at and that `other` has a route for, if there is one.
+fn previewed(one: &Release, other: &Release) -> Option<String> {
+    one.canary.as_ref().filter(|canary| canary.preview)?;
+    let hosts = |release: &Release| {
+        release
+            .routes
+            .values()
+            .filter_map(|route| route.host.as_ref())
+            .map(|host| host.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let theirs = hosts(other);
+    hosts(one).into_iter().map(|host| format!("preview.{host}")).find(|preview| theirs.contains(preview))
+}
+
 /// Whether the routes of `release` would take requests that another live app takes.
 ///
 /// # Errors
@@ -255,6 +270,13 @@ pub fn route_conflict(
                     place: format!("TCP port {}", theirs.port),
                 });
             }
+        }
+        let preview = |theirs: &&Release| previewed(theirs, release).or_else(|| previewed(release, theirs));
+        if let Some(host) = others.iter().find_map(preview) {
+            return Err(RouteConflict {
+                holder: app.clone(),
+                place: format!("{host} (previews of canaries)"),
+            });
         }
         for theirs in others.iter().flat_map(|release| release.routes.values()) {
             if let Some(route) =

@@ -62,3 +62,21 @@ fn the_same_host_and_path_belong_to_one_app() {
     let again = release("old", &[(Some("a.example.com"), "/")], &[5432]);
     assert_eq!(conflict(&old, &again), None);
 }
+
+#[test]
+fn where_canaries_are_looked_at_nobody_else_is() {
+    let plain = release("old", &[(Some("a.example.com"), "/"), (None, "/b")], &[]);
+    let canary = Canary {
+        shares: vec![Share::WHOLE],
+        terms: Terms { hold: Millis(1), within: Millis(2), errors: Share::WHOLE, slower: Share::WHOLE },
+        preview: true,
+    };
+    let previewed = Release { canary: Some(canary.clone()), ..plain.clone() };
+    let other = release("new", &[(Some("preview.a.example.com"), "/x")], &[]);
+    let taken = "takes preview.a.example.com (previews of canaries) already";
+    assert_eq!(conflict(&previewed, &other).unwrap(), format!("a route of app old {taken}"));
+    assert_eq!(conflict(&other, &previewed).unwrap(), format!("a route of app new {taken}"));
+    assert_eq!(conflict(&plain, &other), None, "without previews");
+    let unseen = Release { canary: Some(Canary { preview: false, ..canary }), ..plain };
+    assert_eq!(conflict(&unseen, &other), None);
+}

@@ -132,7 +132,7 @@ fn text<'b>(field: &Header<'b>) -> Option<&'b str> {
 }
 
 fn is_host(host: &str) -> bool {
-    !host.is_empty() && host.as_bytes().iter().all(hygiene::is_of_a_host)
+    !host.is_empty() && hygiene::is_host(host.as_bytes())
 }
 
 /// A path and perhaps a query, of characters that stand for themselves (RFC 3986, 3.3 and 3.4).

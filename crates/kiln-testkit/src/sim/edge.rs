@@ -86,7 +86,7 @@ impl State {
                 cut: 0,
             })
             .collect();
-        Ok(EdgeCounts { version: self.table.version, fleets, gone: vec![] })
+        Ok(EdgeCounts { version: self.table.version, fleets, ..EdgeCounts::default() })
     }
 }
 

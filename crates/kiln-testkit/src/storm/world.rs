@@ -283,7 +283,7 @@ fn counts(truth: &Truth) -> EdgeCounts {
         failed: 0,
         cut: 0,
     });
-    EdgeCounts { version: truth.edge.table.version, fleets: fleets.collect(), gone: Vec::new() }
+    EdgeCounts { version: truth.edge.table.version, fleets: fleets.collect(), ..EdgeCounts::default() }
 }
 
 /// What the ids of all instances of a fleet begin with.

@@ -25,6 +25,9 @@ fn the_edge_is_renewed_under_load_without_a_failure() {
                 && host.find_process("edge").is_some()
         });
         assert!(load.wait_for(n * 300, Duration::from_secs(60)), "the load goes on");
+        // What the edges before it have answered is known as well, but for the last moments of each.
+        let served = host.json(&["status"])["requests"].as_u64().unwrap();
+        assert!(served > (n - 1) * 300, "{served} in round {n}");
     }
     let old = host.process("edge");
     host.leave_control();
@@ -135,6 +138,27 @@ fn a_killed_edge_loses_only_what_was_in_flight_in_it() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
     }
+    let log = std::fs::read_to_string(host.root.path().join("run/edge.log")).unwrap();
+    assert_eq!(log.matches("the edge has ended (signal: 9 (SIGKILL))").count(), 3, "{log}");
+}
+
+#[test]
+fn figures_do_not_fall_with_an_edge() {
+    let host = TestHost::start();
+    host.deploy(&Project::example("hello"));
+    let requests = || host.json(&["status"])["requests"].as_u64().unwrap();
+    for _ in 0..20 {
+        host.page();
+    }
+    let before = requests();
+    assert!(before >= 20, "{before}");
+    let edge = host.process("edge");
+    kill_process(edge, Signal::KILL).unwrap();
+    host.wait_until("another edge runs", || host.find_process("edge").is_some_and(|now| now != edge));
+    host.wait_until("it answers", || {
+        ask(host.address.trim_start_matches("http://").parse().unwrap()).is_ok()
+    });
+    assert!(requests() >= before, "{} and {before} before", requests());
 }
 
 /// The certificate that is shown.

@@ -178,6 +178,7 @@ impl Processes {
                 // What does not reach the edge now does with the next look, or with its next table.
                 let _ = self.edge.refresh_certificates();
                 let _ = self.edge.look_after_log();
+                self.live.remember_counts();
             }
             self.edge.wait_for_end(ROUND);
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_edge::{Certificate, Door, EdgeClient, EdgeError, Listener, Proof};
-use kiln_model::{EdgeCounts, Evidence, FleetCount, FleetEvidence, FleetId, RouteTable};
+use kiln_model::{EdgeCounts, Evidence, FleetEvidence, FleetId, RouteTable};
 
 use super::certificates::Shelf;
 use super::errand::{Errands, Order};
@@ -25,16 +25,13 @@ impl EdgeProcess {
         *lock(&self.shut) = self.open_doors(&mut held, table)?;
         let Held { listeners, certificates, .. } = &mut *held;
         self.show_certificates(listeners, certificates, table)?;
-        let mut counts = self.client.set_table(table).map_err(|e| Trouble::of(&e))?;
+        let mut counts = vec![self.client.set_table(table).map_err(|e| Trouble::of(&e))?];
         held.table = Some(table.clone());
-        for leaving in &held.leaving {
-            // One that has ended in the meantime has nothing in flight.
-            if let Ok(theirs) = leaving.client.set_table(table) {
-                add(&mut counts, theirs);
-            }
-        }
+        // One that has ended in the meantime has nothing in flight.
+        counts.extend(held.leaving.iter().filter_map(|leaving| leaving.client.set_table(table).ok()));
+        let sums = lock(&self.ledger).sum(counts).unwrap_or_default();
         self.close_doors(&mut held, table)?;
-        Ok(counts)
+        Ok(sums)
     }
 
     /// Those at which somebody else listens stay shut; they are told.
@@ -154,9 +151,9 @@ impl EdgeProcess {
 
     fn counts(&self) -> Result<EdgeCounts, Trouble> {
         let leaving = self.leaving();
-        let mut counts = self.client.counts().map_err(|e| Trouble::of(&e))?;
-        leaving.iter().filter_map(|client| client.counts().ok()).for_each(|theirs| add(&mut counts, theirs));
-        Ok(counts)
+        let mut counts = vec![self.client.counts().map_err(|e| Trouble::of(&e))?];
+        counts.extend(leaving.iter().filter_map(|client| client.counts().ok()));
+        Ok(lock(&self.ledger).sum(counts).unwrap_or_default())
     }
 
     /// Asks all processes what they have seen of these fleets.
@@ -198,22 +195,6 @@ fn no_door(error: &EdgeError) -> String {
     format!("{error}: the route there is served as soon as it is free (`ss -ltnp` shows who has it)")
 }
 
-/// Adds what another process counts of the same fleets.
-fn add(counts: &mut EdgeCounts, theirs: EdgeCounts) {
-    let sum = |into: &mut Vec<FleetCount>, theirs: Vec<FleetCount>| {
-        for count in theirs {
-            if let Some(ours) = into.iter_mut().find(|ours| ours.fleet == count.fleet) {
-                ours.in_flight += count.in_flight;
-                ours.served += count.served;
-                ours.failed += count.failed;
-                ours.cut += count.cut;
-            }
-        }
-    };
-    sum(&mut counts.fleets, theirs.fleets);
-    sum(&mut counts.gone, theirs.gone);
-}
-
 /// The edge as the core sees it.
 #[derive(Clone)]
 pub(crate) struct LiveEdge {
@@ -221,8 +202,9 @@ pub(crate) struct LiveEdge {
     errands: Errands,
     waker: Arc<Waker>,
     waiting: Arc<Mutex<BTreeSet<Vec<FleetId>>>>,
-    /// Whether somebody is asking what was seen.
+    /// Whether somebody is asking what was seen, and what was counted.
     looks: Arc<AtomicBool>,
+    counts: Arc<AtomicBool>,
 }
 
 impl LiveEdge {
@@ -235,7 +217,29 @@ impl LiveEdge {
             Order::Counts => carried.counts(),
         };
         let errands = Errands::start(Box::new(carrier), move || woken.wake())?;
-        Ok(Self { edge, errands, waker, waiting: Arc::default(), looks: Arc::default() })
+        let (looks, counts) = (Arc::default(), Arc::default());
+        Ok(Self { edge, errands, waker, waiting: Arc::default(), looks, counts })
+    }
+
+    /// Has the ledger learn what is counted by now, which an edge that is killed tells nobody any more.
+    pub(crate) fn remember_counts(&self) {
+        let edge = self.edge.clone();
+        aside("counts", &self.counts, move || drop(edge.counts()));
+    }
+}
+
+/// Does something on a thread of its own, unless it is being done: an edge that is slow to answer holds up nobody.
+fn aside(name: &str, is_done: &Arc<AtomicBool>, deed: impl FnOnce() + Send + 'static) {
+    if is_done.swap(true, SeqCst) {
+        return;
+    }
+    let over = is_done.clone();
+    let done = move || {
+        deed();
+        over.store(false, SeqCst);
+    };
+    if std::thread::Builder::new().name(name.into()).spawn(done).is_err() {
+        is_done.store(false, SeqCst);
     }
 }
 
@@ -253,17 +257,9 @@ impl Edge for LiveEdge {
     }
 
     fn evidence(&self, fleets: &[FleetId]) -> Vec<FleetEvidence> {
-        // Looked for aside: an edge that is slow to answer holds up nobody, and what it says is seen the next time.
-        if !self.looks.swap(true, SeqCst) {
-            let (live, wanted) = (self.clone(), fleets.to_vec());
-            let look = move || {
-                live.edge.look(&wanted);
-                live.looks.store(false, SeqCst);
-            };
-            if std::thread::Builder::new().name("evidence".into()).spawn(look).is_err() {
-                self.looks.store(false, SeqCst);
-            }
-        }
+        // What it says is seen the next time.
+        let (edge, wanted) = (self.edge.clone(), fleets.to_vec());
+        aside("evidence", &self.looks, move || edge.look(&wanted));
         self.edge.seen(fleets)
     }
 

@@ -8,6 +8,7 @@ mod access_log;
 mod certificates;
 mod command;
 mod errand;
+mod ledger;
 mod live;
 mod process;
 mod redirects;
@@ -32,6 +33,7 @@ use certificates::Shelf;
 pub(in crate::host) use certificates::{inspect, names};
 use command::EdgeCommand;
 pub use command::EdgeOptions;
+use ledger::Ledger;
 pub(super) use live::LiveEdge;
 use process::Process;
 
@@ -57,6 +59,7 @@ pub(crate) struct EdgeProcess {
     warnings: Mutex<Vec<String>>,
     /// What each process was last known to have seen of a fleet.
     seen: Mutex<BTreeMap<(u32, FleetId), Evidence>>,
+    ledger: Mutex<Ledger>,
 }
 
 /// What there is of it at the moment.
@@ -127,9 +130,22 @@ impl EdgeProcess {
         access_log: Option<AccessLog>,
         held: Held,
     ) -> Self {
-        let (automatic, warnings, shut, seen) = Default::default();
+        let (automatic, warnings, shut, seen, ledger) = Default::default();
         let held = Mutex::new(held);
-        Self { path, client, address, origin, command, access_log, held, automatic, warnings, shut, seen }
+        Self {
+            path,
+            client,
+            address,
+            origin,
+            command,
+            access_log,
+            held,
+            automatic,
+            warnings,
+            shut,
+            seen,
+            ledger,
+        }
     }
 
     /// The edge that a control plane before this one started serves on, at the address it had. If it is not what this

@@ -39,6 +39,12 @@ impl Process {
         ended
     }
 
+    /// Of one that has ended: how, if it was ours to learn.
+    pub(super) fn how_it_ended(&mut self) -> String {
+        let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        status.map_or_else(|| "nobody knows how".to_owned(), |status| status.to_string())
+    }
+
     /// Ends it at once, whatever it is at. It has ended if it cannot be signalled.
     pub(super) fn kill(&self) {
         if let Some(pidfd) = &self.pidfd {

@@ -26,8 +26,15 @@ impl EdgeProcess {
         if held.process.as_mut().is_some_and(|process| !process.has_ended()) {
             return Ok(false);
         }
+        let end = held.process.as_mut().map(Process::how_it_ended);
         self.start_another(&mut held).map_err(super::failure)?;
         Self::tell(&self.client, &held).map_err(super::failure)?;
+        // Whoever looks for requests that were lost finds when and why.
+        if let Some(end) = end {
+            self.complain(&format!(
+                "the edge has ended ({end}), and what was in flight in it with it; another one serves"
+            ));
+        }
         Ok(true)
     }
 
