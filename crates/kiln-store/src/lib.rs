@@ -59,6 +59,7 @@ mod moment;
 mod new_blob;
 mod objects;
 mod operation_log;
+mod outputs;
 mod packages;
 mod presence;
 mod random;
@@ -87,6 +88,7 @@ pub use moment::Moment;
 pub use new_blob::NewBlob;
 pub use objects::Objects;
 pub use operation_log::{LogReader, OperationLog};
+pub use outputs::StoredOutput;
 pub use presence::{Look, Wanted};
 pub use secrets::{
     Holders, PresentSecrets, SecretRecord, SecretRemoval, SecretSetting, SecretsLock, version_of_secret,

@@ -21,12 +21,10 @@ use rustix::fs::{FlockOperation, flock};
 use crate::broom::{Broom, is_young, remove};
 use crate::documents::names_in;
 use crate::error::{if_present, on};
+use crate::outputs::OUTPUT_PARTS;
 use crate::temp::remove_abandoned;
 use crate::verify::note;
 use crate::{Damage, Result, Store, StoreError};
-
-/// How the names of files with output end: the newest part, the one before, and what a keeper may have left behind.
-const OUTPUT_PARTS: [&str; 3] = [".log", ".log.1", ".log.new"];
 
 /// How long an image that no release needs is left alone, unless it is said otherwise.
 pub const GRACE: Duration = Duration::from_secs(3600);
@@ -200,15 +198,6 @@ impl Store {
             }
         }
         Ok(bytes)
-    }
-
-    /// The instances whose output is here, sorted.
-    ///
-    /// # Errors
-    /// What the system refused.
-    pub fn outputs(&self) -> Result<Vec<InstanceId>> {
-        let names = names_in(&self.output_dir(), ".log")?;
-        Ok(names.into_iter().filter_map(|n| n.parse().ok()).collect())
     }
 
     fn sweep(&self, marked: &Marked, keep: &Keep, dry_run: bool) -> Result<Swept> {

@@ -17,6 +17,7 @@ mod history;
 mod logs;
 mod memory;
 mod offline;
+mod old_output;
 mod output_files;
 mod pause;
 mod pins;
@@ -175,6 +176,8 @@ impl LocalHost {
         ];
         let (driver, places) = (self.driver.clone(), self.places.clone());
         threads.push(("places", Box::new(move || places.run(&driver))));
+        let (driver, store, engine) = (self.driver.clone(), self.store.clone(), self.engine.clone());
+        threads.push(("old output", Box::new(move || old_output::run(&store, &*engine, &driver))));
         if let Some(renewals) = self.renewals.clone() {
             let (driver, processes, clock) = (self.driver.clone(), self.processes.clone(), self.clock);
             threads.push(("certificates", Box::new(move || renewals.run(&driver, &processes, &clock))));

@@ -116,7 +116,7 @@ impl Renewals {
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
         let attempts = lock(&self.attempts);
         let waiting = attempts.iter().map(|(name, a)| Waiting {
-            what: format!("the next attempt at a certificate for {name}, after {} failures", a.failures),
+            what: format!("the next attempt at a certificate for {name}, after {}", failures(a.failures)),
             since: a.since,
             until: Some(a.until),
         });
@@ -128,8 +128,10 @@ impl Renewals {
         let (attempts, names) = (lock(&self.attempts), lock(&self.names));
         let warning = |(name, a): (&String, &Attempts)| {
             let words = format!(
-                "no certificate can be got for {name} since {} ({} failures): {}",
-                a.since, a.failures, a.why
+                "no certificate can be got for {name} since {} ({}): {}",
+                a.since,
+                failures(a.failures),
+                a.why
             );
             if names.is_preview(name) { words + OF_A_PREVIEW } else { words }
         };
@@ -233,6 +235,10 @@ impl Proofs for Shown<'_> {
         self.driver.pause_for(span);
         !self.driver.is_stopped()
     }
+}
+
+fn failures(count: u32) -> String {
+    format!("{count} {}", if count == 1 { "failure" } else { "failures" })
 }
 
 #[cfg(test)]

@@ -242,7 +242,7 @@ fn certificates_are_got_renewed_and_never_lost() {
     host.deploy(&project);
     host.wait_until("it is said what is waited for", || {
         let status = host.json(&["status"]).to_string();
-        status.contains("the next attempt at a certificate for three.example.com, after 1 failures")
+        status.contains("the next attempt at a certificate for three.example.com, after 1 failure")
     });
     let status = said(&host.kiln(&["status"]));
     let why = "no certificate can be got for three.example.com since ";

@@ -62,7 +62,7 @@ fn complaints(root: &Path, name: &str) -> Stdio {
 }
 
 /// Writes down what went wrong around a process, beside its own complaints.
-fn complain(log: &Path, words: &str) {
+pub(super) fn complain(log: &Path, words: &str) {
     if let Ok(mut log) = OpenOptions::new().create(true).append(true).open(log) {
         let _ = writeln!(log, "{} {words}", time_of_day());
     }
