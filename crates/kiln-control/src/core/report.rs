@@ -1,6 +1,6 @@
 //! What a core tells of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::{
     Action, AppName, AppState, FleetId, InstanceId, InstancePhase, InstanceState, Release, ReleaseId,
@@ -72,6 +72,11 @@ impl Core {
                 Some(InstanceReport { id, fleet: fleet.id.clone(), release, phase, since, pid, problem })
             })
             .collect()
+    }
+
+    /// Every instance that the engine has told of, and that is not known to be gone.
+    pub fn known(&self) -> BTreeSet<InstanceId> {
+        self.statuses.keys().cloned().collect()
     }
 
     /// The hooks that run, with what each of them runs.

@@ -176,8 +176,8 @@ impl LocalHost {
         ];
         let (driver, places) = (self.driver.clone(), self.places.clone());
         threads.push(("places", Box::new(move || places.run(&driver))));
-        let (driver, store, engine) = (self.driver.clone(), self.store.clone(), self.engine.clone());
-        threads.push(("old output", Box::new(move || old_output::run(&store, &*engine, &driver))));
+        let (driver, store) = (self.driver.clone(), self.store.clone());
+        threads.push(("old output", Box::new(move || old_output::run(&store, &driver))));
         if let Some(renewals) = self.renewals.clone() {
             let (driver, processes, clock) = (self.driver.clone(), self.processes.clone(), self.clock);
             threads.push(("certificates", Box::new(move || renewals.run(&driver, &processes, &clock))));
@@ -336,8 +336,10 @@ impl LocalHost {
             | Command::Rollback { .. }
             | Command::Diff { .. }
             | Command::Commit { .. }
-            | Command::Gc { .. }
-            | Command::Down => self.has_keeper(),
+            | Command::Gc { .. } => self.has_keeper(),
+            Command::Down => {
+                self.processes.keeper_is_stopped().map_or(Ok(()), |why| Err(failure::needs_keeper(why)))
+            }
             // The edge tells its figures by itself.
             Command::Metrics => Ok(()),
             _ => match self.processes.silence_of_keeper() {

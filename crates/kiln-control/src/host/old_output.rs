@@ -5,24 +5,24 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kiln_engine::Engine;
 use kiln_model::InstanceId;
 use kiln_store::{Store, StoredOutput};
 
 use super::driver::Driver;
 use super::processes::complain;
+use crate::sync::lock;
 
 /// What a service keeps, in bytes.
 const MOST: u64 = 256 << 20;
 const ROUND: Duration = Duration::from_secs(10);
 
 /// Lets go of what is too much, until the threads are told to end.
-pub(super) fn run(store: &Store, engine: &dyn Engine, driver: &Driver) {
+pub(super) fn run(store: &Store, driver: &Driver) {
     while !driver.is_stopped() {
-        let there = engine.list().map(|there| there.into_iter().map(|status| status.id).collect());
+        // The core, and not the engine: that may be slow to answer, and whoever ends the threads would wait for it.
+        let there = lock(&driver.core).known();
         // What cannot be done now is done in the next round.
-        let gone = there.map(|there| let_go(store, &there, MOST).unwrap_or_default());
-        for (service, gone) in gone.unwrap_or_default() {
+        for (service, gone) in let_go(store, &there, MOST).unwrap_or_default() {
             let words = format!(
                 "the output of {gone} instances of {service} that are no more was let go: a service keeps the newest {} MiB",
                 MOST >> 20

@@ -84,6 +84,14 @@ impl KeeperProcess {
         }
     }
 
+    /// The same of one that is stopped, which alone keeps anybody from being ended: one that has no descriptor left for another
+    /// question has some when control has left.
+    pub(crate) fn is_stopped(&self) -> Option<String> {
+        let keeper = Found::in_dir(&self.root.join("run"))?.pid?;
+        (field_of(keeper, STATE)? == STOPPED)
+            .then(|| self.words(Beat::Silent(Duration::ZERO), Duration::ZERO))?
+    }
+
     fn words(&self, beat: Beat, at_least: Duration) -> Option<String> {
         let Beat::Silent(span) = beat else { return None };
         if span < at_least {

@@ -127,6 +127,11 @@ impl Processes {
         self.keeper.cannot_answer()
     }
 
+    /// Why nobody can be ended just now.
+    pub(crate) fn keeper_is_stopped(&self) -> Option<String> {
+        self.keeper.is_stopped()
+    }
+
     /// What people should know: of a process that is missing or stands still, and of the certificates that clients are shown.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let missing = self.missing.warnings().into_iter().chain(self.keeper.silence());
