@@ -58,6 +58,7 @@ fn times() -> usize {
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
+        builder.append_pax_extensions([("SCHILY.xattr.user.a", &b"two\nlines"[..])]).unwrap();
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_mtime(1);

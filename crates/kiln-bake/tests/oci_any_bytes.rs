@@ -70,6 +70,8 @@ fn spoilt_layers_are_read_or_refused() {
         .file("d/.wh..wh..opq", b"")
         .pax("SCHILY.xattr.user.a", b"b")
         .file("noted", b"")
+        .pax("path", b"of two\nlines")
+        .file("short", b"x")
         .special("pipe", tar::EntryType::Fifo)
         .special("device", tar::EntryType::Block)
         .done();

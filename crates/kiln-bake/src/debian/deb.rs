@@ -9,7 +9,7 @@ use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
 use liblzma::stream::{CONCATENATED, Stream};
 
 use super::ar::Archive;
-use crate::packed::{self, BadEntry, MOST_ENTRIES, normal};
+use crate::packed::{self, BadEntry, Entries, Entry, MOST_ENTRIES, normal};
 
 /// A package may unpack to this many bytes.
 const LARGEST_DATA: u64 = 16 << 30;
@@ -148,16 +148,15 @@ impl Sink for Inside {
 
 fn tar_tree(archive: impl Read, part: &'static str, limit: u64, sink: &dyn Sink) -> Result<Tree, DebError> {
     // One byte more than allowed, so that reaching the limit shows.
-    let mut archive = tar::Archive::new(archive.take(limit + 1));
+    let mut archive = Entries::new(archive.take(limit + 1));
     let mut tree = Tree::new();
     let mut total = 0;
-    for entry in archive.entries().map_err(read(part))? {
-        let mut entry = entry.map_err(read(part))?;
-        total += entry.size();
+    while let Some(mut entry) = archive.next().map_err(read(part))? {
+        total = entry.size().saturating_add(total);
         if total > limit || tree.len() >= MOST_ENTRIES {
             return Err(DebError::Shape(format!("{part} is larger than any package of the archive")));
         }
-        let path = normal(&entry.path_bytes())?;
+        let path = normal(&entry.path())?;
         let node = node(&mut entry, &path, &tree, part, sink)?;
         let both_directories = tree.get(&path).is_some_and(Node::is_directory) && node.is_directory();
         if tree.insert(path.clone(), node)?.is_some() && !both_directories {
@@ -168,14 +167,15 @@ fn tar_tree(archive: impl Read, part: &'static str, limit: u64, sink: &dyn Sink)
 }
 
 fn node<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
+    entry: &mut Entry<'_, R>,
     path: &[u8],
     so_far: &Tree,
     part: &'static str,
     sink: &dyn Sink,
 ) -> Result<Node, DebError> {
-    let meta = meta(entry).map_err(read(part))?;
-    let file = |entry: &mut tar::Entry<'_, R>, meta| {
+    let xattrs = packed::xattrs(entry, path)?;
+    let meta = Meta { xattrs, ..meta(entry).map_err(read(part))? };
+    let file = |entry: &mut Entry<'_, R>, meta| {
         let size = entry.size();
         let keep = |source| DebError::Keep { path: String::from_utf8_lossy(path).into_owned(), source };
         Ok(Node::File(meta, sink.keep(entry, size).map_err(keep)?))
@@ -184,27 +184,13 @@ fn node<R: Read>(
     packed::node(entry, path, meta, "packages", file, name)
 }
 
-fn meta<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Meta> {
-    let xattrs = xattrs(entry)?;
+fn meta<R: Read>(entry: &Entry<'_, R>) -> io::Result<Meta> {
     let header = entry.header();
     let id = |n: u64| u32::try_from(n).map_err(|_| io::Error::other("a user id is larger than 32 bits"));
     let mtime =
         i64::try_from(header.mtime()?).map_err(|_| io::Error::other("a time is beyond all measure"))?;
     let mode = (header.mode()? & 0o7777) as u16;
-    Ok(Meta { mode, uid: id(header.uid()?)?, gid: id(header.gid()?)?, mtime, xattrs })
-}
-
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Xattrs> {
-    let mut xattrs = Xattrs::new();
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-                xattrs.insert(name.to_vec(), extension.value_bytes().to_vec());
-            }
-        }
-    }
-    Ok(xattrs)
+    Ok(Meta { mode, uid: id(entry.uid()?)?, gid: id(entry.gid()?)?, mtime, xattrs: Xattrs::new() })
 }
 
 /// The file that a hard link means: one that came before, by its first name.
@@ -277,6 +263,28 @@ mod tests {
         assert!(matches!(deb.data.get(b"/usr/a"), Some(Node::File(_, Content::Inline(c))) if c == b"hello"));
         assert_eq!(deb.data.get(b"/usr/c"), Some(&Node::Hardlink(b"/usr/a".to_vec())));
         assert!(matches!(deb.data.get(b"/usr/d"), Some(Node::Symlink(_, t)) if t == b"../../x"));
+    }
+
+    #[test]
+    fn a_value_beside_a_header_may_end_lines() {
+        let deb = unpacked(&|b| {
+            let said: [(&str, &[u8]); 2] = [("SCHILY.xattr.user.a", b"b\n7 u=v"), ("path", b"./usr/of\ntwo")];
+            b.append_pax_extensions(said).unwrap();
+            add(b, tar::EntryType::Regular, "./usr/short", "", b"x");
+        })
+        .unwrap();
+        let meta = deb.data.get(b"/usr/of\ntwo").and_then(Node::meta).unwrap();
+        assert_eq!(meta.xattrs, Xattrs::from([(b"user.a".to_vec(), b"b\n7 u=v".to_vec())]));
+        let broken = unpacked(&|b| {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::XHeader);
+            header.set_size(6);
+            header.set_cksum();
+            b.append(&header, &b"7 u=v\n"[..]).unwrap();
+            add(b, tar::EntryType::Regular, "./a", "", b"x");
+        });
+        let DebError::Read { source, .. } = broken.unwrap_err() else { panic!("it was read") };
+        assert!(source.to_string().contains("a record at byte 0"), "{source}");
     }
 
     #[test]

@@ -12,10 +12,10 @@
 
 use std::io::{self, Read};
 
-use kiln_model::{Content, Meta, Node, Tree, TreeError, Xattrs};
+use kiln_model::{Content, Meta, Node, Tree, TreeError};
 
 use crate::debian::deb::Sink;
-use crate::packed::{self, BadEntry, MOST_ENTRIES, normal};
+use crate::packed::{self, BadEntry, Entries, Entry, MOST_ENTRIES, normal};
 use crate::tree_edit::TreeEdit;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -70,13 +70,15 @@ pub(crate) struct Layer {
 
 /// Reads an uncompressed layer; contents of files go to `sink`.
 pub(crate) fn read(archive: impl Read, sink: &dyn Sink) -> Result<Layer, LayerError> {
-    let mut archive = tar::Archive::new(archive);
+    let mut archive = Entries::new(archive);
     let mut reading = Reading { gone: Vec::new(), opaque: Vec::new(), edit: TreeEdit::new(Tree::new()) };
-    for (count, entry) in archive.entries().map_err(LayerError::Read)?.enumerate() {
-        if count >= MOST_ENTRIES {
+    let mut count = 0;
+    while let Some(mut entry) = archive.next().map_err(LayerError::Read)? {
+        count += 1;
+        if count > MOST_ENTRIES {
             return Err(LayerError::Shape(format!("it has more than {MOST_ENTRIES} entries")));
         }
-        reading.entry(&mut entry.map_err(LayerError::Read)?, sink)?;
+        reading.entry(&mut entry, sink)?;
     }
     Ok(Layer { gone: reading.gone, opaque: reading.opaque, tree: reading.edit.into_tree() })
 }
@@ -88,11 +90,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, sink: &dyn Sink) -> Result<(), LayerError> {
+    fn entry<R: Read>(&mut self, entry: &mut Entry<'_, R>, sink: &dyn Sink) -> Result<(), LayerError> {
         if entry.header().entry_type() == tar::EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = normal(&entry.path_bytes())?;
+        let path = normal(&entry.path())?;
         let at = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
         let (dir, name) = (&path[..at], &path[at + 1..]);
         if name == OPAQUE {
@@ -130,23 +132,19 @@ fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-fn node<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Node, LayerError> {
+fn node<R: Read>(entry: &mut Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Node, LayerError> {
     let meta = meta(entry, path)?;
-    let file = |entry: &mut tar::Entry<'_, R>, meta| Ok(Node::File(meta, content(entry, path, sink)?));
+    let file = |entry: &mut Entry<'_, R>, meta| Ok(Node::File(meta, content(entry, path, sink)?));
     packed::node(entry, path, meta, "layers", file, |target| Ok(Node::Hardlink(target)))
 }
 
-fn content<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
-    path: &[u8],
-    sink: &dyn Sink,
-) -> Result<Content, LayerError> {
+fn content<R: Read>(entry: &mut Entry<'_, R>, path: &[u8], sink: &dyn Sink) -> Result<Content, LayerError> {
     let size = entry.size();
     sink.keep(entry, size).map_err(|source| LayerError::Keep { path: shown(path), source })
 }
 
-fn meta<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Meta, LayerError> {
-    let xattrs = xattrs(entry, path)?;
+fn meta<R: Read>(entry: &mut Entry<'_, R>, path: &[u8]) -> Result<Meta, LayerError> {
+    let xattrs = packed::xattrs(entry, path)?;
     let header = entry.header();
     let id = |n: io::Result<u64>| match n.map_err(LayerError::Read).map(u32::try_from)? {
         Ok(id) => Ok(id),
@@ -156,25 +154,7 @@ fn meta<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Meta, Lay
     let mtime = header.mtime().map_err(LayerError::Read)?;
     let mtime = if mtime > i64::MAX as u64 { 0 } else { mtime.min(LATEST) as i64 };
     let mode = (header.mode().map_err(LayerError::Read)? & 0o7777) as u16;
-    Ok(Meta { mode, uid: id(header.uid())?, gid: id(header.gid())?, mtime, xattrs })
-}
-
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>, path: &[u8]) -> Result<Xattrs, LayerError> {
-    let mut xattrs = Xattrs::new();
-    for extension in entry.pax_extensions().map_err(LayerError::Read)?.into_iter().flatten() {
-        let extension = extension.map_err(LayerError::Read)?;
-        let key = extension.key_bytes();
-        if key.starts_with(b"GNU.sparse.") {
-            return Err(LayerError::Shape(format!(
-                "{} is packed as a sparse file, which is not read",
-                shown(path)
-            )));
-        }
-        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            xattrs.insert(name.to_vec(), extension.value_bytes().to_vec());
-        }
-    }
-    Ok(xattrs)
+    Ok(Meta { mode, uid: id(entry.uid())?, gid: id(entry.gid())?, mtime, xattrs })
 }
 
 /// Reads whatever `bytes` are as a layer, keeping nothing; for tests that throw anything at it.
@@ -189,5 +169,72 @@ pub fn parse_any_layer(bytes: &[u8]) {
     if let Ok(layer) = read(bytes, &Nowhere) {
         let mut edit = TreeEdit::new(Tree::new());
         let _ = super::apply::apply(&mut edit, &layer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn keep(&self, content: &mut dyn Read, _: u64) -> io::Result<Content> {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            Ok(Content::Inline(bytes))
+        }
+    }
+
+    fn add(b: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, size: u64, content: &[u8]) {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(size);
+        header.as_mut_bytes()[0] = b'f';
+        header.set_cksum();
+        b.append(&header, content).unwrap();
+    }
+
+    fn with(records: &[(&str, &[u8])], kind: tar::EntryType, size: u64) -> Result<Layer, LayerError> {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions(records.iter().copied()).unwrap();
+        add(&mut builder, kind, size, b"content");
+        read(builder.into_inner().unwrap().as_slice(), &Nowhere)
+    }
+
+    #[test]
+    fn what_is_said_beside_a_header_may_end_lines_and_says_nothing_else() {
+        let said: [(&str, &[u8]); 5] = [
+            ("SCHILY.xattr.user.a", b"x\n10 size=9\n9 uid=5\n"),
+            ("path", b"of\ntwo"),
+            ("size", b"7"),
+            ("uid", b"70000"),
+            ("linkpath", b"to\ntwo"),
+        ];
+        let layer = with(&said, tar::EntryType::Regular, 0).unwrap();
+        let Some(Node::File(meta, Content::Inline(content))) = layer.tree.get(b"/of\ntwo") else {
+            panic!("{layer:?}")
+        };
+        assert_eq!((content.as_slice(), meta.uid), (&b"content"[..], 70000));
+        assert_eq!(meta.xattrs[&b"user.a"[..]], b"x\n10 size=9\n9 uid=5\n");
+        let layer = with(&said[4..], tar::EntryType::Symlink, 7).unwrap();
+        assert!(matches!(layer.tree.get(b"/f"), Some(Node::Symlink(_, to)) if to == b"to\ntwo"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let said = |records: &[(&str, &[u8])]| match with(records, tar::EntryType::Regular, 7).unwrap_err() {
+            LayerError::Read(source) => source.to_string(),
+            other => other.to_string(),
+        };
+        assert!(said(&[("uid", b"none")]).contains("`uid` is none"));
+        assert!(said(&[("GNU.sparse.major", b"1")]).contains("sparse"));
+        assert!(said(&[("path", b"../up")]).contains("outside of any tree"));
+        let long = vec![b'x'; 1 << 20];
+        assert!(said(&[("comment", &long)]).contains("1048576 are allowed"));
     }
 }

@@ -321,6 +321,8 @@ pub(crate) fn busybox() -> Vec<u8> {
 /// Two layers of which the upper one takes away, replaces and adds in every way there is.
 pub(crate) fn layers() -> Vec<Vec<u8>> {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // CAP_DAC_OVERRIDE and CAP_FOWNER: with a byte that ends a line.
+    let lined = [1, 0, 0, 2, b'\n', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
     let lower = Layer::new()
         .dir("./", 0o755)
@@ -358,6 +360,8 @@ pub(crate) fn layers() -> Vec<Vec<u8>> {
         .file("noted", b"n")
         .pax("SCHILY.xattr.security.capability", &capability)
         .program("able", b"#!/bin/sh\n")
+        .pax("SCHILY.xattr.security.capability", &lined)
+        .program("abler", b"#!/bin/sh\n")
         .special("pipe", tar::EntryType::Fifo)
         .special("device", tar::EntryType::Char)
         .done();

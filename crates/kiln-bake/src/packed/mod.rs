@@ -1,8 +1,13 @@
 //! What holds for every tar archive from elsewhere, whether a package or an OCI layer is in it.
 
+mod entries;
+mod pax;
+
 use std::io::{self, Read};
 
-use kiln_model::{Meta, Node};
+use kiln_model::{Meta, Node, Xattrs};
+
+pub(crate) use entries::{Entries, Entry};
 
 /// This many paths and no more; the largest package of Debian has a tenth of it.
 pub(crate) const MOST_ENTRIES: usize = 1_000_000;
@@ -15,11 +20,11 @@ pub(crate) struct BadEntry(pub(crate) String);
 /// The node that an entry at `path` is. Files and further names of files are what `file` and `name` make of them, the
 /// latter out of the name that is linked to; `what` holds such archives, for messages.
 pub(crate) fn node<R: Read, E: From<BadEntry>>(
-    entry: &mut tar::Entry<'_, R>,
+    entry: &mut Entry<'_, R>,
     path: &[u8],
     meta: Meta,
     what: &str,
-    file: impl FnOnce(&mut tar::Entry<'_, R>, Meta) -> Result<Node, E>,
+    file: impl FnOnce(&mut Entry<'_, R>, Meta) -> Result<Node, E>,
     name: impl FnOnce(Vec<u8>) -> Result<Node, E>,
 ) -> Result<Node, E> {
     Ok(match entry.header().entry_type() {
@@ -42,15 +47,30 @@ pub(crate) fn node<R: Read, E: From<BadEntry>>(
 }
 
 /// Where a link at `path` leads.
-fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, BadEntry> {
-    let target = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
+fn link<R: Read>(entry: &Entry<'_, R>, path: &[u8]) -> Result<Vec<u8>, BadEntry> {
+    let target = entry.link().map(|t| t.into_owned()).unwrap_or_default();
     if target.is_empty() || target.len() > LONGEST_LINK {
         return Err(BadEntry(format!("{} is a link to nothing", String::from_utf8_lossy(path))));
     }
     Ok(target)
 }
 
-fn device<R: Read>(entry: &tar::Entry<'_, R>, path: &[u8]) -> Result<(u32, u32), BadEntry> {
+/// The extended attributes of an entry at `path`.
+pub(crate) fn xattrs<R: Read>(entry: &Entry<'_, R>, path: &[u8]) -> Result<Xattrs, BadEntry> {
+    let mut xattrs = Xattrs::new();
+    for (key, value) in entry.records() {
+        if key.starts_with(b"GNU.sparse.") {
+            let path = String::from_utf8_lossy(path);
+            return Err(BadEntry(format!("{path} is packed as a sparse file, which is not read")));
+        }
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            xattrs.insert(name.to_vec(), value.to_vec());
+        }
+    }
+    Ok(xattrs)
+}
+
+fn device<R: Read>(entry: &Entry<'_, R>, path: &[u8]) -> Result<(u32, u32), BadEntry> {
     let number = |n: io::Result<Option<u32>>| {
         let problem =
             |e| BadEntry(format!("the number of the device {}: {e}", String::from_utf8_lossy(path)));
