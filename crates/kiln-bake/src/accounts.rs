@@ -5,7 +5,7 @@ use kiln_model::{Meta, Node};
 use kiln_store::{Batch, Store, StoreError};
 
 use crate::content;
-use crate::tree_edit::{TreeEdit, resolve, root_meta};
+use crate::tree_edit::{TreeEdit, node_at, resolve, root_meta};
 use crate::users;
 
 /// The home of users who are given none.
@@ -46,7 +46,7 @@ pub(crate) fn add(
         return Ok(());
     }
     let text = |path: &str| users::text(edit.tree(), path, store);
-    let has = |path: &str| edit.tree().get(&resolve(edit.tree(), path.as_bytes(), true)).is_some();
+    let has = |path: &str| node_at(edit.tree(), path.as_bytes()).is_some();
     let (shadow, gshadow) = (has("/etc/shadow"), has("/etc/gshadow"));
     let mut accounts = Accounts {
         passwd: lines(&text("/etc/passwd")?),
@@ -199,7 +199,7 @@ fn put(
     batch: &Batch,
 ) -> Result<(), AccountError> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let place = resolve(edit.tree(), path.as_bytes(), true);
+    let place = resolve(edit.tree(), path.as_bytes(), true)?;
     let meta = edit.tree().get(&place).and_then(Node::meta).cloned();
     let meta = Meta { mtime: epoch, ..meta.unwrap_or_else(|| root_meta(0o644, epoch)) };
     edit.ensure_parent(&place, epoch)?;

@@ -18,7 +18,7 @@ use crate::tree_edit::TreeEdit;
 use crate::{BakeError, build, erofs, handmade, lock, machine_own, oci, provenance, sbom, skeleton, users};
 
 /// Changes with everything in this crate that changes what comes out of the same inputs.
-const RECIPE: &str = "kiln bake 7";
+const RECIPE: &str = "kiln bake 8";
 /// "Now" in an image without packages: 2020-01-01.
 const EPOCH_WITHOUT_PACKAGES: i64 = 1_577_836_800;
 

@@ -7,7 +7,7 @@ use kiln_model::{Content, Node, Tree};
 use kiln_store::{Batch, Store, StoreError};
 
 use crate::debian::deb::Sink;
-use crate::tree_edit::resolve;
+use crate::tree_edit::node_at;
 
 /// Files up to this size are kept in the image's metadata, as composefs does.
 pub(crate) const INLINE: u64 = 64;
@@ -45,12 +45,7 @@ fn not_all(found: u64, size: u64) -> io::Error {
 
 /// What the file at `path` holds, links followed; nothing if there is none.
 pub(crate) fn read(tree: &Tree, path: &str, store: &Store) -> Result<Vec<u8>, StoreError> {
-    let place = resolve(tree, path.as_bytes(), true);
-    let node = match tree.get(&place) {
-        Some(Node::Hardlink(first)) => tree.get(first),
-        node => node,
-    };
-    match node {
+    match node_at(tree, path.as_bytes()) {
         Some(Node::File(_, content)) => bytes_of(content, store),
         _ => Ok(Vec::new()),
     }

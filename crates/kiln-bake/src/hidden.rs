@@ -8,11 +8,11 @@ use crate::tree_edit::resolve;
 
 /// Each such path of the order in words.
 pub(crate) fn hidden(order: &BakeOrder, tree: &Tree, volatile: &[Volatile]) -> Vec<String> {
-    let files = order.files.iter().map(|f| ("files", f.dst.as_str(), resolve(tree, f.dst.as_bytes(), false)));
-    let links =
-        order.links.iter().map(|l| ("links", l.path.as_str(), resolve(tree, l.path.as_bytes(), false)));
-    let dirs = order.dirs.iter().map(|d| ("dirs", d.path.as_str(), resolve(tree, d.path.as_bytes(), true)));
-    let words = |(key, path, place): (&str, &str, Vec<u8>)| {
+    let files = order.files.iter().map(|f| ("files", f.dst.as_str(), false));
+    let links = order.links.iter().map(|l| ("links", l.path.as_str(), false));
+    let dirs = order.dirs.iter().map(|d| ("dirs", d.path.as_str(), true));
+    let words = |(key, path, last): (&str, &str, bool)| {
+        let place = resolve(tree, path.as_bytes(), last).ok()?;
         let over = volatile.iter().find(|v| hides(v, &place, key))?;
         Some(format!(
             "`{key}` has {path}, and no instance sees it: {} is volatile, and empty there",

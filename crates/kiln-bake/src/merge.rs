@@ -118,7 +118,7 @@ impl Merge<'_> {
 
     /// A directory of the image keeps its mode; one that is new belongs to the files' owner.
     fn directory(&mut self, found: &Found, spec: &FileSpec, uid: u32, gid: u32) -> Result<(), BakeError> {
-        let place = resolve(self.edit.tree(), &found.dst, true);
+        let place = resolve(self.edit.tree(), &found.dst, true).map_err(|e| self.in_the_way(spec, e))?;
         let is_new = self.edit.tree().get(&place).is_none();
         self.edit.ensure_directory(&place, self.epoch).map_err(|e| self.in_the_way(spec, e))?;
         if let Some(Node::Directory(meta)) = self.edit.node_mut(&place).filter(|_| is_new) {
@@ -128,7 +128,7 @@ impl Merge<'_> {
     }
 
     fn file(&mut self, found: &Found, spec: &FileSpec, node: Node) -> Result<(), BakeError> {
-        let place = self.edit.resolve_parents(&found.dst);
+        let place = self.edit.resolve_parents(&found.dst).map_err(|e| self.in_the_way(spec, e))?;
         if self.edit.tree().get(&place).is_some_and(Node::is_directory) {
             let problem =
                 "it is a directory in the image (end `dst` with a slash to put the file into it)".into();
@@ -143,6 +143,7 @@ impl Merge<'_> {
         let owner = spec.owner.as_deref().map(|o| self.users.owner(o)).transpose();
         let owner = owner.map_err(|e| self.user_error(e))?;
         let place = resolve(self.edit.tree(), spec.path.as_bytes(), true);
+        let place = place.map_err(|e| self.place_error(&spec.path, e.problem))?;
         if let Err(e) = self.edit.ensure_directory(&place, self.epoch) {
             return Err(self.place_error(&spec.path, e.problem));
         }
@@ -159,6 +160,7 @@ impl Merge<'_> {
 
     fn link(&mut self, spec: &LinkSpec) -> Result<(), BakeError> {
         let place = self.edit.resolve_parents(spec.path.as_bytes());
+        let place = place.map_err(|e| self.place_error(&spec.path, e.problem))?;
         if self.edit.tree().get(&place).is_some_and(Node::is_directory) {
             return Err(self.place_error(&spec.path, "it is a directory in the image".into()));
         }
@@ -195,7 +197,7 @@ fn make_volatile(edit: &mut TreeEdit, order: &BakeOrder, epoch: i64) -> Result<V
                 format!("it is volatile, so a directory, and what the image has at {there} is none");
             return Err(BakeError::Place { image: order.image.clone(), path: one.path.clone(), problem });
         }
-        let place = resolve(edit.tree(), one.path.as_bytes(), true);
+        let place = resolve(edit.tree(), one.path.as_bytes(), true)?;
         let path = String::from_utf8(place).map_err(|e| TreeError {
             path: e.into_bytes(),
             problem: format!("the volatile path {} leads to it, and its name is no text", one.path),

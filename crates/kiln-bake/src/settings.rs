@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_model::{Node, Tree};
 
 use crate::order::BakeOrder;
-use crate::tree_edit::resolve;
+use crate::tree_edit::node_at;
 use crate::users::LoneGroup;
 
 const SIGTERM: i32 = 15;
@@ -70,23 +70,14 @@ impl Settings {
 /// Whether there is something that can be executed.
 pub(crate) fn is_program(tree: &Tree, path: &str) -> bool {
     path.starts_with('/')
-        && matches!(node_at(tree, path), Some(Node::File(meta, _)) if meta.mode & 0o111 != 0)
+        && matches!(node_at(tree, path.as_bytes()), Some(Node::File(meta, _)) if meta.mode & 0o111 != 0)
 }
 
 /// Why nobody can execute what is there; nothing if nothing is.
 pub(crate) fn why_no_program(tree: &Tree, path: &str) -> Option<String> {
-    Some(match node_at(tree, path)? {
+    Some(match node_at(tree, path.as_bytes())? {
         Node::File(meta, _) => format!("its mode is {:04o}", meta.mode & 0o7777),
         Node::Directory(_) => "it is a directory".into(),
         _ => "it is no file".into(),
     })
-}
-
-/// Wherever links lead.
-fn node_at<'t>(tree: &'t Tree, path: &str) -> Option<&'t Node> {
-    let place = resolve(tree, path.as_bytes(), true);
-    match tree.get(&place) {
-        Some(Node::Hardlink(first)) => tree.get(first),
-        node => node,
-    }
 }

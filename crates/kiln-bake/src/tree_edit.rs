@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kiln_model::{Meta, Node, Tree, TreeError, Xattrs};
 
-/// Symbolic links that lead to each other are given up after so many, as the kernel does.
+/// A path that leads through more symbolic links leads nowhere, as in the kernel: such links lead to each other.
 const MOST_LINKS: usize = 40;
 
 /// A tree being changed.
@@ -115,7 +115,7 @@ impl TreeEdit {
 
     /// `path` with its parents' symbolic links followed: where a write to it would end up. The last component is
     /// left as it is.
-    pub(crate) fn resolve_parents(&self, path: &[u8]) -> Vec<u8> {
+    pub(crate) fn resolve_parents(&self, path: &[u8]) -> Result<Vec<u8>, TreeError> {
         resolve(&self.tree, path, false)
     }
 
@@ -127,7 +127,7 @@ impl TreeEdit {
 
     /// The directory at `path`, made with all its parents (mode 0755, root) where they are missing.
     pub(crate) fn ensure_directory(&mut self, path: &[u8], mtime: i64) -> Result<(), TreeError> {
-        let path = resolve(&self.tree, path, true);
+        let path = resolve(&self.tree, path, true)?;
         for end in (0..path.len()).filter(|i| *i > 0 && path[*i] == b'/').chain([path.len()]) {
             let part = &path[..end];
             match self.tree.get(part) {
@@ -166,8 +166,8 @@ pub(crate) fn root_meta(mode: u16, mtime: i64) -> Meta {
 }
 
 /// `path` with symbolic links followed inside the tree, the last component's too if `last`. What does not exist is
-/// taken as written; `..` never leads above the root.
-pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Vec<u8> {
+/// taken as written; `..` never leads above the root. A path that leads through too many links is an error.
+pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Result<Vec<u8>, TreeError> {
     let mut todo: Vec<Vec<u8>> = components(path);
     let mut done: Vec<u8> = Vec::new();
     let mut links = 0;
@@ -180,8 +180,11 @@ pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Vec<u8> {
         here.push(b'/');
         here.extend_from_slice(&name);
         match tree.get(&here) {
-            Some(Node::Symlink(_, target)) if (last || !todo.is_empty()) && links < MOST_LINKS => {
+            Some(Node::Symlink(_, target)) if last || !todo.is_empty() => {
                 links += 1;
+                if links > MOST_LINKS {
+                    return Err(nowhere(path));
+                }
                 if target.starts_with(b"/") {
                     done.clear();
                 }
@@ -190,7 +193,22 @@ pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Vec<u8> {
             _ => done = here,
         }
     }
-    if done.is_empty() { b"/".to_vec() } else { done }
+    Ok(if done.is_empty() { b"/".to_vec() } else { done })
+}
+
+fn nowhere(path: &[u8]) -> TreeError {
+    let problem = format!(
+        "it leads through more than {MOST_LINKS} symbolic links, or through links that lead to each other"
+    );
+    TreeError { path: path.to_vec(), problem }
+}
+
+/// What is at `path`, wherever links lead; of a file with several names, the file itself.
+pub(crate) fn node_at<'t>(tree: &'t Tree, path: &[u8]) -> Option<&'t Node> {
+    match tree.get(&resolve(tree, path, true).ok()?) {
+        Some(Node::Hardlink(first)) => tree.get(first),
+        node => node,
+    }
 }
 
 /// The components of a path, last first.
@@ -243,12 +261,26 @@ mod tests {
             ("/usr/lib/up", link("../../lib/x")),
             ("/loop", link("loop")),
         ]);
-        assert_eq!(e.resolve_parents(b"/lib/a"), b"/usr/lib/a");
-        assert_eq!(e.resolve_parents(b"/lib"), b"/lib");
-        assert_eq!(resolve(e.tree(), b"/lib/up", true), b"/usr/lib/x");
-        assert_eq!(resolve(e.tree(), b"/../../lib", true), b"/usr/lib");
-        assert_eq!(resolve(e.tree(), b"/loop/a", true), b"/loop/a");
-        assert_eq!(resolve(e.tree(), b"/", true), b"/");
+        assert_eq!(e.resolve_parents(b"/lib/a").unwrap(), b"/usr/lib/a");
+        assert_eq!(e.resolve_parents(b"/lib").unwrap(), b"/lib");
+        assert_eq!(resolve(e.tree(), b"/lib/up", true).unwrap(), b"/usr/lib/x");
+        assert_eq!(resolve(e.tree(), b"/../../lib", true).unwrap(), b"/usr/lib");
+        assert_eq!(resolve(e.tree(), b"/", true).unwrap(), b"/");
+        assert_eq!(resolve(e.tree(), b"/loop", false).unwrap(), b"/loop");
+        assert!(resolve(e.tree(), b"/loop/a", true).is_err() && e.resolve_parents(b"/loop/a").is_err());
+        assert!(node_at(e.tree(), b"/loop/a").is_none() && node_at(e.tree(), b"/lib").is_some());
+    }
+
+    #[test]
+    fn a_path_leads_through_as_many_links_as_in_the_kernel() {
+        let names: Vec<String> = (0..=41).map(|n| format!("/{n}")).collect();
+        let mut e = edit(&[("/41", directory(0o755, 0))]);
+        for pair in names.windows(2) {
+            e.put(pair[0].as_bytes(), link(&pair[1])).unwrap();
+        }
+        assert_eq!(e.resolve_parents(b"/1/x").unwrap(), b"/41/x");
+        assert!(e.resolve_parents(b"/0/x").unwrap_err().to_string().contains("more than 40"));
+        assert!(e.ensure_directory(b"/0", 7).is_err());
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl<'a> Assembly<'a> {
         };
         for (index, package) in old.iter().enumerate() {
             for (path, _) in package.data.iter().filter(|(_, node)| !node.is_directory()) {
-                let place = assembly.place_of(path, index);
+                let place = assembly.place_of(path, index)?;
                 assembly.owners.insert(place, index);
             }
         }
@@ -138,9 +138,9 @@ impl<'a> Assembly<'a> {
     }
 
     /// Where a path of a package goes: through the links of those before it, and aside if another package diverts it.
-    fn place_of(&self, path: &[u8], index: usize) -> Vec<u8> {
-        let place = self.edit.resolve_parents(path);
-        self.diversions.place(place, self.packages[index].name())
+    fn place_of(&self, path: &[u8], index: usize) -> Result<Vec<u8>, TreeError> {
+        let place = self.edit.resolve_parents(path)?;
+        Ok(self.diversions.place(place, self.packages[index].name()))
     }
 
     /// Puts the files of a new package in their places.
@@ -150,7 +150,7 @@ impl<'a> Assembly<'a> {
         let conffiles: HashSet<&str> = package.conffiles().collect();
         let mut moved: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         for (path, node) in package.data.iter() {
-            let mut place = self.place_of(path, index);
+            let mut place = self.place_of(path, index)?;
             let is_file = matches!(node, Node::File(..) | Node::Hardlink(_));
             if is_file && std::str::from_utf8(path).is_ok_and(|p| conffiles.contains(p)) {
                 place.extend_from_slice(b".dpkg-new");
@@ -160,7 +160,7 @@ impl<'a> Assembly<'a> {
                 // The name it refers to may come later in order, but its place is known from its path alone.
                 Node::Hardlink(first) => Node::Hardlink(match moved.get(first) {
                     Some(place) => place.clone(),
-                    None => self.place_of(first, index),
+                    None => self.place_of(first, index)?,
                 }),
                 other => other.clone(),
             };

@@ -24,7 +24,8 @@ impl Diversions {
 
     fn parse(text: &str, tree: &Tree) -> Self {
         let lines: Vec<&str> = text.lines().collect();
-        let place = |path: &str| resolve(tree, path.as_bytes(), false);
+        let place =
+            |path: &str| resolve(tree, path.as_bytes(), false).unwrap_or_else(|_| path.as_bytes().to_vec());
         let one = |c: &[&str]| (place(c[0]), (place(c[1]), c[2].to_owned()));
         Self(lines.chunks_exact(3).map(one).collect())
     }

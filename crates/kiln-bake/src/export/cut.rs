@@ -88,7 +88,7 @@ fn owners(image: &Stored<'_>) -> Result<HashMap<Vec<u8>, String>, StoreError> {
         };
         for line in users::text(tree, file, image.store)?.lines().filter(|line| line.starts_with('/')) {
             // As packed: a directory may since have become a link, as /bin has.
-            let place = resolve(tree, line.as_bytes(), false);
+            let Ok(place) = resolve(tree, line.as_bytes(), false) else { continue };
             owners.entry(place).or_insert_with(|| package.to_owned());
         }
     }

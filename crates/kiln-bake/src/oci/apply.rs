@@ -1,7 +1,7 @@
 //! Layers, one over the other, as a union file system shows them.
 //!
-//! First what a layer takes away, which concerns the layers below alone; then what it puts there; hard links last,
-//! because what they name may be in the same layer or below. Paths lead through the links of what is there, and
+//! First what a layer takes away, which concerns the layers below alone; then what it puts there, what is below links of
+//! its own after those; hard links last, because what they name may be in the same layer or below. Paths lead through the links of what is there, and
 //! never out: `..` at the root is the root. Not through a link that the layer itself replaces: what it takes away below
 //! that would be taken away elsewhere, from where the link led.
 
@@ -17,31 +17,48 @@ const IMPLIED: i64 = 0;
 
 /// Lays `layer` over what is there.
 pub(crate) fn apply(edit: &mut TreeEdit, layer: &Layer) -> Result<(), TreeError> {
-    take_away(edit, layer);
+    take_away(edit, layer)?;
     let is_link = |node: &Node| matches!(node, Node::Hardlink(_));
-    layer.tree.iter().filter(|(_, node)| !is_link(node)).try_for_each(|(path, node)| {
-        let place = edit.resolve_parents(path);
+    let (links, others): (Vec<_>, Vec<_>) = in_order(&layer.tree).into_iter().partition(|(_, n)| is_link(n));
+    others.into_iter().try_for_each(|(path, node)| {
+        let place = edit.resolve_parents(path)?;
         edit.ensure_parent(&place, IMPLIED)?;
         edit.put(&place, node.clone())
     })?;
-    layer.tree.iter().filter(|(_, node)| is_link(node)).try_for_each(|(path, node)| link(edit, path, node))
+    links.into_iter().try_for_each(|(path, node)| link(edit, path, node))
 }
 
-fn take_away(edit: &mut TreeEdit, layer: &Layer) {
+/// What a layer has, a link of its own before what is below that and what that leads to: a directory that would be made
+/// where another of its links has yet to be would go with all in it when that comes.
+fn in_order(tree: &Tree) -> Vec<(&[u8], &Node)> {
+    let is_symlink = |path: &[u8]| matches!(tree.get(path), Some(Node::Symlink(..)));
+    let links_above = |path: &[u8]| {
+        let ends = (1..path.len()).filter(|at| path[*at] == b'/');
+        ends.filter(|end| is_symlink(&path[..*end])).count()
+    };
+    let mut all: Vec<_> = tree.iter().collect();
+    if all.iter().any(|(_, node)| matches!(node, Node::Symlink(..))) {
+        all.sort_by_cached_key(|(path, _)| links_above(path));
+    }
+    all
+}
+
+fn take_away(edit: &mut TreeEdit, layer: &Layer) -> Result<(), TreeError> {
     // Directories before what is in them: a link that is gone leads nowhere.
     let gone: BTreeSet<&[u8]> = layer.gone.iter().map(Vec::as_slice).collect();
     for path in gone {
-        let place = edit.resolve_parents(path);
+        let place = edit.resolve_parents(path)?;
         if place != b"/" && !is_replaced(edit, layer, parent(path)) {
             edit.remove(&place);
         }
     }
     for dir in &layer.opaque {
         if !is_replaced(edit, layer, dir) {
-            let place = resolve(edit.tree(), dir, true);
+            let place = resolve(edit.tree(), dir, true)?;
             edit.clear(&place);
         }
     }
+    Ok(())
 }
 
 fn parent(path: &[u8]) -> &[u8] {
@@ -54,14 +71,15 @@ fn is_replaced(edit: &TreeEdit, layer: &Layer, dir: &[u8]) -> bool {
     let ends = (1..dir.len()).filter(|i| dir[*i] == b'/').chain([dir.len()]);
     ends.map(|end| &dir[..end]).any(|path| {
         let own = layer.tree.get(path).is_some_and(|node| !matches!(node, Node::Symlink(..)));
-        own && edit.tree().get(&edit.resolve_parents(path)).is_some_and(|below| !below.is_directory())
+        let below = || edit.tree().get(&edit.resolve_parents(path).ok()?);
+        own && below().is_some_and(|below| !below.is_directory())
     })
 }
 
 fn link(edit: &mut TreeEdit, path: &[u8], node: &Node) -> Result<(), TreeError> {
     let Node::Hardlink(target) = node else { return Ok(()) };
-    let place = edit.resolve_parents(path);
-    let first = edit.resolve_parents(target);
+    let place = edit.resolve_parents(path)?;
+    let first = edit.resolve_parents(target)?;
     let first = match edit.tree().get(&first) {
         Some(Node::File(..)) => first,
         Some(Node::Hardlink(first)) => first.clone(),
@@ -132,6 +150,25 @@ mod tests {
         let mut edit = TreeEdit::new(tree(below));
         apply(&mut edit, &layer).unwrap();
         edit.tree().iter().skip(1).map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect()
+    }
+
+    #[test]
+    fn nothing_of_a_layer_is_lost_below_its_own_links() {
+        let file = || Node::File(root_meta(0o644, 0), Content::Inline(Vec::new()));
+        let link = |to: &str| Node::Symlink(root_meta(0o777, 0), to.into());
+        let through = [("/a", link("b")), ("/a/x", file()), ("/b", link("c")), ("/c", directory(0o755, 0))];
+        assert_eq!(paths(&[], &[], &[], &through), ["/a", "/b", "/c", "/c/x"]);
+        let a_loop = [("/l1", link("l2")), ("/l2", link("l1")), ("/l1/x", file())];
+        let lies = Layer { tree: tree(&a_loop), ..Layer::default() };
+        let refused = apply(&mut empty().unwrap(), &lies).unwrap_err();
+        assert!(refused.to_string().starts_with("/l1/x: it leads through more than 40"), "{refused}");
+        let mut below = TreeEdit::new(tree(&a_loop[..2]));
+        for lies in [
+            Layer { gone: vec![b"/l1/x".to_vec()], ..Layer::default() },
+            Layer { opaque: vec![b"/l1".to_vec()], ..Layer::default() },
+        ] {
+            assert!(apply(&mut below, &lies).is_err(), "{lies:?}");
+        }
     }
 
     #[test]

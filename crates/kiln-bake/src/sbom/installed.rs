@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::copyright::{self, Licences};
 use crate::debian::index::fields;
-use crate::tree_edit::resolve;
+use crate::tree_edit::node_at;
 
 /// Where dpkg keeps what is installed; images without dpkg have a file per package in the directory.
 const STATUS: &str = "/var/lib/dpkg/status";
@@ -144,12 +144,7 @@ fn key(packages: &[Installed], tree: &Tree) -> Sha256 {
 
 /// The content at a path of a tree, links followed.
 fn content<'t>(tree: &'t Tree, path: &[u8]) -> Option<&'t Content> {
-    let place = resolve(tree, path, true);
-    let node = match tree.get(&place) {
-        Some(Node::Hardlink(first)) => tree.get(first),
-        node => node,
-    };
-    match node {
+    match node_at(tree, path) {
         Some(Node::File(_, content)) => Some(content),
         _ => None,
     }
