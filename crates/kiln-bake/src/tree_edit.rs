@@ -93,12 +93,12 @@ impl TreeEdit {
                     names.retain(|n| n != path);
                 }
             }
-            Some(file @ Node::File(..)) => self.hand_on(path, file),
+            Some(other) if !other.is_directory() => self.hand_on(path, other),
             _ => {}
         }
     }
 
-    /// Lets the file that was at `path` live on under its next name.
+    /// Lets the file that was at `path` live on under its next name; links, pipes and devices have several as well.
     fn hand_on(&mut self, path: &[u8], file: Node) {
         let Some(mut names) = self.names().remove(path).filter(|n| !n.is_empty()) else { return };
         let first = names.remove(0);
@@ -247,6 +247,9 @@ mod tests {
         assert_eq!(e.tree().get(b"/c"), Some(&other("/b")));
         e.put(b"/b", file("y")).unwrap();
         assert_eq!(e.tree().get(b"/c"), Some(&file("x")));
+        let mut e = edit(&[("/a", link("x")), ("/b", other("/a"))]);
+        e.put(b"/a", file("y")).unwrap();
+        assert_eq!(e.tree().get(b"/b"), Some(&link("x")));
         let mut e = edit(&[("/d", directory(0o755, 0)), ("/d/a", file("x")), ("/d/b", other("/d/a"))]);
         e.remove(b"/d");
         assert_eq!(e.tree().len(), 1);

@@ -81,8 +81,8 @@ fn link(edit: &mut TreeEdit, path: &[u8], node: &Node) -> Result<(), TreeError> 
     let place = edit.resolve_parents(path)?;
     let first = edit.resolve_parents(target)?;
     let first = match edit.tree().get(&first) {
-        Some(Node::File(..)) => first,
         Some(Node::Hardlink(first)) => first.clone(),
+        Some(node) if !node.is_directory() => first,
         _ => return Err(to_nothing(path, target)),
     };
     if place == first {
@@ -91,10 +91,7 @@ fn link(edit: &mut TreeEdit, path: &[u8], node: &Node) -> Result<(), TreeError> 
     edit.ensure_parent(&place, IMPLIED)?;
     edit.put(&place, Node::Hardlink(first.clone()))?;
     // What made room for it may have had the file below it.
-    match edit.tree().get(&first) {
-        Some(Node::File(..)) => Ok(()),
-        _ => Err(to_nothing(path, target)),
-    }
+    if edit.tree().get(&first).is_some() { Ok(()) } else { Err(to_nothing(path, target)) }
 }
 
 fn to_nothing(path: &[u8], target: &[u8]) -> TreeError {
