@@ -11,7 +11,7 @@
 //! `/etc/machine-id` is each instance's own: a link to where its launcher writes one. `docs/design/debian.md` has the
 //! whole story.
 
-use kiln_model::{Content, LeftOut, LockedPackage, Node, Tree, TreeError};
+use kiln_model::{Content, Fate, LeftOut, LockedPackage, Node, Tree, TreeError};
 
 use crate::tree_edit::{TreeEdit, root_meta};
 
@@ -34,7 +34,7 @@ struct Kind {
     command: &'static str,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 13] = [
     Kind {
         what: "SSH host keys",
         packages: &["openssh-server", "dropbear-initramfs", "dropbear"],
@@ -85,6 +85,41 @@ const KINDS: [Kind; 8] = [
         command: "umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' >/run/varnish.secret",
     },
     Kind {
+        what: "the key of munge",
+        packages: &["munge"],
+        paths: &["/etc/munge/munge.key"],
+        instead: "give one as a secret that all hosts of a cluster share, or make one at the start of each instance",
+        command: "umask 077 && head -c 128 /dev/urandom >/run/munge.key",
+    },
+    Kind {
+        what: "the name of an iSCSI initiator",
+        packages: &["open-iscsi"],
+        paths: &["/etc/iscsi/initiatorname.iscsi"],
+        instead: "two initiators of one name harm each other's data: make one at the start of each instance",
+        command: "echo InitiatorName=$(/usr/sbin/iscsi-iname) >/run/initiatorname.iscsi",
+    },
+    Kind {
+        what: "the keys of xrdp",
+        packages: &["xrdp"],
+        paths: &["/etc/xrdp/rsakeys.ini", "/etc/xrdp/key.pem", "/etc/xrdp/cert.pem"],
+        instead: "give keys and certificate as secrets, or make them at the start of each instance",
+        command: "umask 077 && xrdp-keygen xrdp /run/rsakeys.ini",
+    },
+    Kind {
+        what: "the directory of slapd and its configuration",
+        packages: &["slapd"],
+        paths: &["/etc/ldap/slapd.d/*", "/var/lib/ldap/*"],
+        instead: "data lives in a store of the spec, and a `slapd.conf` says the same as the configuration; for data that may go with an instance, make a place for it at its start",
+        command: "umask 077 && mkdir -p /run/ldap",
+    },
+    Kind {
+        what: "the certificate of ejabberd and its key",
+        packages: &["ejabberd"],
+        paths: &["/etc/ejabberd/ejabberd.pem"],
+        instead: "let Kiln's edge speak TLS, give a certificate as a secret, or make one at the start of each instance",
+        command: "umask 077 && openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=localhost -keyout /run/ejabberd.pem -out /run/ejabberd.crt && cat /run/ejabberd.crt >>/run/ejabberd.pem",
+    },
+    Kind {
         what: "the state of a random number generator",
         packages: &[],
         paths: &["/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed"],
@@ -100,6 +135,7 @@ impl Kind {
             paths: self.paths.iter().map(|path| (*path).to_owned()).collect(),
             instead: self.instead.into(),
             command: self.command.into(),
+            fate: Fate::LeftOut,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{Told, baked, locked, order, printed};
 use kiln_bake::{BakeOrder, bake};
-use kiln_model::{ImageHandle, Lock, LockedPackage, Sha256};
+use kiln_model::{Fate, ImageHandle, Lock, LockedPackage, Sha256};
 use kiln_store::Store;
 use tar::EntryType;
 
@@ -146,6 +146,36 @@ fn what_a_package_makes_for_one_machine_is_told_although_nobody_knows_it_for_tha
         assert!(told.tasks().contains(&keys.to_string()), "{with}");
         let image = store.handle(&record.digest).unwrap();
         assert_eq!(printed(&image, &["/bin/ls", "/etc/ssh"]), "config\n");
+    }
+}
+
+/// Whatever it is: nobody else may read it, and it is of no package. Not what a package brings that is read by few, nor what
+/// is empty.
+#[test]
+fn what_scripts_make_that_others_may_not_read_is_kept_and_told() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let script = "#!/bin/sh\nset -e\numask 077\nhead -c 9 /dev/urandom >/etc/own/secret\n: >/etc/own/empty\n\
+                  cp /etc/own/brought /etc/own/copied\nchmod 640 /etc/own/closed\n";
+    let deb = deb(
+        "#!/bin/sh\n",
+        script,
+        &[
+            (EntryType::Directory, "./etc/own", 0o755, "", ""),
+            (EntryType::Regular, "./etc/own/brought", 0o600, "", "x"),
+            (EntryType::Regular, "./etc/own/closed", 0o644, "", "y"),
+        ],
+    );
+    let (mut order, lock) = locked_with(&deb, &["hello"], &store);
+    for with in ["nothing remembered", "the tree remembered"] {
+        order.env.insert("WITH".into(), with.into());
+        let told = Told::default();
+        let record = bake(&order, &lock, &store, &told).unwrap().record;
+        let [kept] = &record.left_out[..] else { panic!("{with}: {:?}", record.left_out) };
+        assert_eq!((&kept.paths[..], kept.fate), (&["/etc/own/secret".to_owned()][..], Fate::Kept));
+        assert!(kept.to_string().starts_with("kept: ") && told.tasks().contains(&kept.to_string()), "{with}");
+        let image = store.handle(&record.digest).unwrap();
+        assert_eq!(printed(&image, &["/bin/ls", "/etc/own"]), "brought\nclosed\ncopied\nempty\nsecret\n");
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{baked, inside, locked, order};
-use kiln_model::ImageHandle;
+use kiln_model::{Fate, ImageHandle, LeftOut};
 use kiln_store::Store;
 
 /// What a line for `sh -e` prints in an image whose `/run` is empty and belongs to `user`, as who it is run.
@@ -58,4 +58,41 @@ fn what_is_left_out_is_told_and_can_be_made_by_each_instance() {
     assert_eq!(made, "15\n");
     // The identity of an instance is where its launcher writes it.
     assert_eq!(as_user(&image, "root", "readlink /etc/machine-id"), "../run/machine-id\n");
+}
+
+/// Each of another package, all of which make by chance what nobody else may have.
+#[test]
+fn what_daemons_know_each_other_by_is_left_out_and_can_be_made_by_each_instance() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = order(Path::new("/"), &["munge", "open-iscsi", "slapd", "xrdp", "ejabberd"]);
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    let image = store.handle(&record.digest).unwrap();
+    let left_out: Vec<&LeftOut> = record.left_out.iter().filter(|l| l.fate == Fate::LeftOut).collect();
+    let made = [
+        ("the key of munge", "stat -c %a-%s /run/munge.key", "600-128"),
+        ("the name of an iSCSI initiator", "cut -c1-18 /run/initiatorname.iscsi", "InitiatorName=iqn."),
+        ("the keys of xrdp", "grep -c ^pri_exp= /run/rsakeys.ini", "1"),
+        ("the directory of slapd and its configuration", "stat -c %a /run/ldap", "700"),
+        ("the certificate of ejabberd and its key", "grep -c BEGIN /run/ejabberd.pem", "2"),
+    ];
+    for (what, look, expected) in made {
+        let Some(one) = left_out.iter().find(|one| one.what == what) else { panic!("{what}: {left_out:#?}") };
+        let there = format!("ls -d {} 2>/dev/null || true", one.paths.join(" "));
+        assert_eq!(as_user(&image, "root", &there), "", "{what}");
+        let line = format!("{{ {}; }} >/dev/null 2>&1; {look}", one.command);
+        assert_eq!(as_user(&image, "root", &line).trim_end(), expected, "{what}");
+    }
+    // A file of settings that holds the name of the host may be read by ejabberd alone: it may be more than that.
+    let kept = record.left_out.iter().filter(|l| l.fate == Fate::Kept);
+    let kept: Vec<&String> = kept.flat_map(|one| &one.paths).collect();
+    assert_eq!(kept, ["/etc/ejabberd/ejabberd.yml", "/var/lib/ucf/cache/:etc:ejabberd:ejabberd.yml"]);
+}
+
+#[test]
+fn of_what_makes_nothing_by_chance_nothing_is_told() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path()).unwrap();
+    let order = order(Path::new("/"), &["nginx", "redis-server", "python3", "sudo"]);
+    assert_eq!(baked(&order, &locked(&order, &store), &store).record.left_out, []);
 }

@@ -79,7 +79,7 @@ pub struct BakedImage {
     pub packages: u64,
     /// How long the bake took, in milliseconds.
     pub millis: u64,
-    /// What belongs to one machine and was left out.
+    /// What belongs to one machine and was left out, and what may and was kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
 }

@@ -132,7 +132,7 @@ pub struct ImageRecord {
     /// What is written down about it, by name ([`ImageRecord::SBOM`], [`ImageRecord::PROVENANCE`]), each an object.
     #[serde(default)]
     pub documents: BTreeMap<String, ObjectDigest>,
-    /// What belongs to one machine and was left out.
+    /// What belongs to one machine and was left out, and what may and was kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
     /// How it, or the image it starts from, came to be if that was not baked.
@@ -140,7 +140,8 @@ pub struct ImageRecord {
     pub handmade: Option<Handmade>,
 }
 
-/// What packages, an OCI image or an instance would have brought, and no image holds: keys, certificates, data.
+/// What packages, an OCI image or an instance would have brought, and no image holds: keys, certificates, data. And what
+/// packages made that looks like it, and that is not known for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// What it is, in words.
@@ -149,13 +150,37 @@ pub struct LeftOut {
     pub paths: Vec<String>,
     /// What to do instead.
     pub instead: String,
-    /// A line for `sh -e` that makes it below `/run` at the start of an instance.
+    /// A line for `sh -e` that makes it below `/run` at the start of an instance; empty of what was kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub command: String,
+    /// Whether the image holds it all the same.
+    #[serde(default, skip_serializing_if = "Fate::is_left_out")]
+    pub fate: Fate,
+}
+
+/// What became of what may belong to one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It belongs to one machine, and the image does not hold it.
+    #[default]
+    LeftOut,
+    /// It may belong to one machine, and the image holds it.
+    Kept,
+}
+
+impl Fate {
+    fn is_left_out(&self) -> bool {
+        *self == Self::LeftOut
+    }
 }
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "left out: {}; {} (`{}`)", self.what, self.instead, self.command)
+        match self.fate {
+            Fate::LeftOut => write!(f, "left out: {}; {} (`{}`)", self.what, self.instead, self.command),
+            Fate::Kept => write!(f, "kept: {} ({}); {}", self.what, self.paths.join(", "), self.instead),
+        }
     }
 }
 

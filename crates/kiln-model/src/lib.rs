@@ -84,7 +84,7 @@ pub use fleet::{Fleet, FleetPhase, Futile, StandIn, Touch};
 pub use handmade::{CommitAnswer, Handmade, KeptPath, NotKept};
 pub use healthy::{HealthView, Healthy, NotHealthy};
 pub use hook::{Hook, HookId, HookMoment, Hooks, MOST_HOOKS};
-pub use image::{ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Volatile};
+pub use image::{Fate, ImageFormat, ImageHandle, ImageRecord, LeftOut, RunSettings, Volatile};
 pub use instance::{
     ExecOrder, Exit, INSTANCE_IDS, InstanceOrder, InstanceState, InstanceStatus, IoLimits, Limits,
     OutputStream, bytes_of_texts,

@@ -26,7 +26,7 @@ pub struct Meta {
 }
 
 /// The content of a regular file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Content {
     /// Bytes kept in the metadata file itself: for small files, as composefs does up to 64 bytes.
     Inline(Vec<u8>),

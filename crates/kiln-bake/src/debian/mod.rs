@@ -9,11 +9,13 @@
 //! | `layers`, `layer` | in which steps they are installed; one step |
 //! | `assemble`, `diversions`, `database` | their files in one tree, with dpkg's database |
 //! | `plan`, `configure`, `capture`, `normalise`, `formats` | their own configuration, run for real and made repeatable |
+//! | `by_chance` | what it may have made otherwise each time |
 
 mod apt_conf;
 mod ar;
 pub(crate) mod archive;
 pub(crate) mod assemble;
+mod by_chance;
 pub(crate) mod capture;
 pub(crate) mod choice;
 pub(crate) mod configure;
@@ -37,7 +39,7 @@ pub(crate) mod universe;
 pub(crate) mod unpack;
 pub(crate) mod version;
 
-use kiln_model::{LeftOut, LockedImage, Sha256, Tree};
+use kiln_model::{Fate, LeftOut, LockedImage, Sha256, Tree};
 use kiln_store::{Look, Store};
 
 use crate::order::{BakeOrder, Report};
@@ -51,7 +53,7 @@ const LEFT_OUT: &str = "debian-left-out-1";
 /// Which of them is the tree of a lock, and "now" in it.
 const ROOTS: &str = "debian-roots-1";
 /// Changes with everything here that changes what comes out.
-pub(crate) const RECIPE: &str = "kiln debian recipe 11";
+pub(crate) const RECIPE: &str = "kiln debian recipe 12";
 /// Laid down first: other packages' paths lead through its links.
 const FIRST: &str = "base-files";
 
@@ -146,7 +148,11 @@ fn make(
         let new: Vec<Package<'_>> = layer.iter().map(|i| packages[*i].clone()).collect();
         let step = layer::Step { old: &old, new: &new, architecture: &order.architecture, epoch: *epoch };
         let (tree, more) = layer::built(done.tree.take(), &step, store, report)?;
-        let left_out = machine_own::together(done.left_out, more);
+        old.extend(new);
+        let mut left_out = machine_own::together(done.left_out, more);
+        // Of the whole tree each time: a package may take away what one before it made.
+        left_out.retain(|one| one.fate == Fate::LeftOut);
+        left_out.extend(by_chance::made(&tree, &old));
         store.cache_put(
             LEFT_OUT,
             key,
@@ -154,7 +160,6 @@ fn make(
         )?;
         store.cache_put(LAYERS, key, &tree_file::encode(&tree))?;
         done = Layer { key: *key, epoch: *epoch, tree: Some(tree), left_out };
-        old.extend(new);
     }
     Ok(done)
 }

@@ -1,7 +1,7 @@
 //! `kiln image inspect`
 
 use clap::Args;
-use kiln_model::{Failure, ImageRecord, signal};
+use kiln_model::{Failure, Fate, ImageRecord, LeftOut, signal};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
@@ -51,15 +51,17 @@ fn words_for(image: &ImageRecord) -> String {
             format!("volatile  {} ({}{})", v.path, v.size, if v.exec { ", executable" } else { "" })
         }),
     );
-    lines.extend(image.left_out.iter().map(|l| {
-        format!(
-            "without   {} ({})\n          {}\n          {}",
-            l.what,
-            l.paths.join(" "),
-            l.instead,
-            l.command
-        )
-    }));
+    lines.extend(image.left_out.iter().map(of_one_machine));
     lines.extend(image.packages.iter().map(|p| format!("package   {} {}", p.name, p.version)));
     lines.join("\n")
+}
+
+/// What may belong to one machine, and whether the image holds it.
+fn of_one_machine(one: &LeftOut) -> String {
+    let LeftOut { what, paths, instead, command, fate } = one;
+    let paths = paths.join(" ");
+    match fate {
+        Fate::LeftOut => format!("without   {what} ({paths})\n          {instead}\n          {command}"),
+        Fate::Kept => format!("with      {what} ({paths})\n          {instead}"),
+    }
 }
