@@ -422,6 +422,26 @@ fn what_belongs_to_one_machine_is_left_out_and_told() {
     assert_eq!(record.left_out.iter().map(|l| l.what.as_str()).collect::<Vec<_>>(), ["SSH host keys"]);
 }
 
+/// As `umoci insert` 0.4 writes it.
+#[test]
+fn a_layer_may_end_with_the_last_byte_of_its_last_file() {
+    let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(state.path()).unwrap();
+    let mut layer = Layer::new().program("bin/sh", &busybox()).file("last", b"last").done();
+    // Without what fills the last block and ends an archive; but not without more.
+    layer.truncate(layer.len() - 1024 - 508);
+    let run = || json!({"Entrypoint": ["/bin/sh"], "User": "0"});
+    Image::of(&[layer.clone()], run()).layout(&project.path().join("base"), "x");
+    let order = from_oci(project.path(), "./base");
+    let record = baked(&order, &locked(&order, &store), &store).record;
+    assert!(shown(&store, &record).iter().any(|line| line.starts_with("/last 644")));
+    layer.truncate(layer.len() - 1);
+    Image::of(&[layer], run()).layout(&project.path().join("cut"), "x");
+    let order = from_oci(project.path(), "./cut");
+    let failure = try_bake(&order, &locked(&order, &store), &store).unwrap_err();
+    assert!(failure.message.contains("cannot be unpacked"), "{failure:?}");
+}
+
 #[test]
 fn files_of_users_that_no_instance_has_are_kept_and_said() {
     let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
