@@ -116,6 +116,23 @@ fn a_layer_that_is_cut_off_is_fetched_from_where_it_was_cut() {
 }
 
 #[test]
+fn a_little_more_each_time_gets_there() {
+    let image = image();
+    let place = Place::new();
+    let slow = image.clone();
+    let fake = Fake::new(move |asked| {
+        let mut answer = serving(&slow, asked);
+        if asked.path.contains("/blobs/") && answer.body.len() > 200_000 {
+            answer.cut = Some(60_000);
+        }
+        answer
+    });
+    place.try_bake(&fake).unwrap();
+    let asked = fake.asked.lock().unwrap().iter().filter(|a| a.headers.contains_key("range")).count();
+    assert!(asked > 4, "{asked}");
+}
+
+#[test]
 fn what_arrived_is_kept_for_the_next_attempt() {
     let image = image();
     let place = Place::new();

@@ -18,7 +18,9 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// A blob that is cut off is asked for again as long as this much more of it arrives each time, …
 const PROGRESS: u64 = 64 << 10;
-/// … and a few times if it does not.
+/// … many times if it is less, …
+const PATIENCE_WITH_LITTLE: usize = 256;
+/// … and a few times if it is nothing.
 const PATIENCE: usize = 4;
 
 /// One repository, to take an image from.
@@ -94,18 +96,22 @@ impl<'a> Pull<'a> {
             draft.restart()?;
         }
         news(draft.length());
-        let mut in_vain = 0;
+        let (mut in_vain, mut with_little) = (0, 0);
+        let mut furthest = draft.length();
         while draft.length() < size {
-            let before = draft.length();
             let response = self.rest(&asked, &url, draft)?;
             self.receive(response, size, draft, news)?;
             if draft.length() >= size {
                 break;
             }
-            in_vain = if draft.length() >= before + PROGRESS { 0 } else { in_vain + 1 };
-            if in_vain >= PATIENCE {
+            // Where it was begun anew, only what was not there before counts.
+            let more = draft.length().saturating_sub(furthest);
+            furthest = furthest.max(draft.length());
+            with_little = if more >= PROGRESS { 0 } else { with_little + 1 };
+            in_vain = if more > 0 { 0 } else { in_vain + 1 };
+            if in_vain >= PATIENCE || with_little >= PATIENCE_WITH_LITTLE {
                 let found = draft.length();
-                return Err(RegistryError::Cut { asked, found, expected: size, attempts: in_vain });
+                return Err(RegistryError::Cut { asked, found, expected: size, attempts: with_little });
             }
         }
         Ok(())

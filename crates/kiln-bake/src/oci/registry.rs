@@ -58,7 +58,9 @@ pub enum RegistryError {
         said: String,
     },
     /// It ended the connection again and again.
-    #[error("{asked} was cut off at {found} of {expected} bytes, {attempts} times without getting further")]
+    #[error(
+        "{asked} was cut off at {found} of {expected} bytes, {attempts} times with little or nothing in between"
+    )]
     Cut {
         /// Method and address.
         asked: String,
