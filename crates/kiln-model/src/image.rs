@@ -151,7 +151,6 @@ pub struct LeftOut {
     /// What to do instead.
     pub instead: String,
     /// A line for `sh -e` that makes it below `/run` at the start of an instance; empty of what was kept.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub command: String,
     /// Whether the image holds it all the same.
     #[serde(default, skip_serializing_if = "Fate::is_left_out")]
@@ -205,6 +204,24 @@ pub struct ImageHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_kept_is_read_by_a_kiln_that_knows_only_of_what_was_left_out() {
+        let one = |fate| LeftOut {
+            what: "a".into(),
+            paths: vec!["/b".into()],
+            instead: "c".into(),
+            command: String::new(),
+            fate,
+        };
+        let written = |fate| serde_json::to_value(one(fate)).unwrap();
+        let known = serde_json::json!({"what": "a", "paths": ["/b"], "instead": "c", "command": ""});
+        assert_eq!(written(Fate::LeftOut), known);
+        let mut kept = known;
+        kept["fate"] = "kept".into();
+        assert_eq!(written(Fate::Kept), kept);
+        assert_eq!(one(Fate::Kept).to_string(), "kept: a (/b); c");
+    }
 
     #[test]
     fn what_a_newer_kiln_wrote_is_told() {
