@@ -53,6 +53,12 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
+/// On stdout as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
 /// What did not go well although the command did what it was asked.
 pub(crate) fn warn(warnings: &[String]) {
     warnings.iter().for_each(|warning| aside(&format!("warning: {warning}")));

@@ -54,6 +54,18 @@ fn images_are_listed_looked_into_and_compared() {
     assert_eq!(json(&place, &["image", "inspect", "web"])["digest"], second.as_str());
     assert_eq!(json(&place, &["image", "inspect", "web"])["run"]["argv"][0], "/program");
 
+    // The documents, byte for byte as the record has them.
+    let record = json(&place, &["image", "inspect", "web"]);
+    for (which, name, says) in [
+        ("sbom", "sbom.cdx.json", "\"bomFormat\""),
+        ("provenance", "provenance.intoto.json", "slsa.dev/provenance/v1"),
+    ] {
+        let document = run(&place, &["image", "inspect", "web", "--document", which]).stdout;
+        assert!(String::from_utf8_lossy(&document).contains(says), "{which}");
+        let digest = kiln_model::Sha256::of(&document).hex();
+        assert!(record["documents"][name].as_str().unwrap().ends_with(&digest), "{which}: {record}");
+    }
+
     let tree = json(&place, &["image", "tree", "web", "/srv"]);
     let paths: Vec<&str> = tree.as_array().unwrap().iter().map(|p| p["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["/srv", "/srv/link", "/srv/page"]);

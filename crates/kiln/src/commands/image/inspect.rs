@@ -1,16 +1,18 @@
 //! `kiln image inspect`
 
-use clap::Args;
-use kiln_model::{Failure, Fate, ImageRecord, LeftOut, signal};
+use clap::{Args, ValueEnum};
+use kiln_control::refused_by_store;
+use kiln_model::{ExitCode, Failure, Fate, ImageRecord, LeftOut, signal};
 
 use super::{AppDirectory, Wanted, find};
 use crate::context::Context;
-use crate::words;
+use crate::{output, words};
 
 const EXAMPLES: &str = "\
 Examples:
   kiln image inspect web                      how image `web` is run, and what it is made of
-  kiln image inspect 5d0c --json | jq .packages";
+  kiln image inspect 5d0c --json | jq .packages
+  kiln image inspect web --document sbom > web.cdx.json";
 
 /// What is recorded of an image: how it is run, its size, its packages
 #[derive(Debug, Args)]
@@ -20,11 +22,45 @@ pub(crate) struct Inspect {
     wanted: Wanted,
     #[command(flatten)]
     app: AppDirectory,
+    /// Instead, a document that belongs to it, as it was written when the image was baked
+    #[arg(long, value_name = "WHICH")]
+    document: Option<Document>,
+}
+
+/// What is written down about every image.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Document {
+    /// What is in it: CycloneDX 1.6
+    Sbom,
+    /// What it was made of, and by what: in-toto, SLSA v1
+    Provenance,
+}
+
+impl Document {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sbom => ImageRecord::SBOM,
+            Self::Provenance => ImageRecord::PROVENANCE,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Inspect, context: &Context) -> Result<(), Failure> {
     let store = context.store()?;
     let record = find::find(&args.wanted.image, &args.app.directory, &store)?;
+    if let Some(document) = args.document {
+        let bytes =
+            store.image_document(&record.digest, document.name()).map_err(|e| refused_by_store(&e))?;
+        let bytes = bytes.ok_or_else(|| {
+            Failure::new(
+                ExitCode::Usage,
+                format!("image {} has no {}", record.digest.short(), document.name()),
+            )
+            .hint("a version of Kiln before it made it: `kiln bake` makes the document with the image")
+        })?;
+        // JSON as it is: its digest is in the record.
+        return output::given(output::bytes(&bytes));
+    }
     context.output.result(&record, || words_for(&record))
 }
 
