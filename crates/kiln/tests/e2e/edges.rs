@@ -9,6 +9,7 @@ use rustix::process::{Signal, kill_process, test_kill_process};
 
 use crate::host::{KILN, TestHost, free, in_time, lines, said};
 use crate::project::Project;
+use crate::trace;
 
 /// Asked by a signal, and by a control plane that is to do something else, the edge gets a successor each time, and
 /// no request fails.
@@ -140,6 +141,37 @@ fn a_killed_edge_loses_only_what_was_in_flight_in_it() {
     }
     let log = std::fs::read_to_string(host.root.path().join("run/edge.log")).unwrap();
     assert_eq!(log.matches("the edge has ended (signal: 9 (SIGKILL))").count(), 3, "{log}");
+}
+
+/// What is on the disk may be another program by now.
+#[test]
+fn a_successor_that_does_not_come_up_holds_up_nobody() {
+    let mut host = TestHost::start();
+    let project = Project::example("hello");
+    let first = host.deploy(&project);
+    project.say("newer");
+    host.deploy(&project);
+    let dir = tempfile::TempDir::new().unwrap();
+    let program = dir.path().canonicalize().unwrap().join("kiln");
+    kiln_testkit::program::program(&program, &std::fs::read(KILN).unwrap());
+    host.leave_control();
+    host.restart_control_as(&program);
+    let runs = |pid: rustix::process::Pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    host.wait_until("its edge runs alone", || {
+        host.find_process("edge").is_some_and(|now| runs(now).as_ref() == Some(&program))
+    });
+    let edge = host.process("edge");
+    let wait = format!("sleep 8{}", std::process::id());
+    std::fs::remove_file(&program).unwrap();
+    kiln_testkit::program::program(&program, format!("#!/bin/sh\nexec {wait}\n").as_bytes());
+    host.signal_control(Signal::USR2);
+    let hangs = || trace::processes().into_iter().any(|(_, line)| line.trim_end() == wait);
+    host.wait_until("the other program is tried", hangs);
+    assert!(host.kiln(&["rollback"]).status.success());
+    assert_eq!(host.live(), first);
+    assert!(hangs(), "it is still waited for");
+    host.wait_until("it is given up", || !hangs());
+    assert_eq!(host.find_process("edge"), Some(edge));
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(crate) struct EdgeProcess {
     /// What each process was last known to have seen of a fleet.
     seen: Mutex<BTreeMap<(u32, FleetId), Evidence>>,
     ledger: Mutex<Ledger>,
+    /// Held while a successor comes up.
+    renewing: Mutex<()>,
 }
 
 /// What there is of it at the moment.
@@ -130,7 +132,7 @@ impl EdgeProcess {
         access_log: Option<AccessLog>,
         held: Held,
     ) -> Self {
-        let (automatic, warnings, shut, seen, ledger) = Default::default();
+        let (automatic, warnings, shut, seen, ledger, renewing) = Default::default();
         let held = Mutex::new(held);
         Self {
             path,
@@ -145,6 +147,7 @@ impl EdgeProcess {
             shut,
             seen,
             ledger,
+            renewing,
         }
     }
 
@@ -270,18 +273,6 @@ impl EdgeProcess {
     pub(crate) fn withdraw(&self) {
         if self.origin == Origin::Ours {
             let _ = self.end();
-        }
-    }
-
-    /// What it serves by, for one that starts with nothing.
-    fn tell(client: &EdgeClient, held: &Held) -> Result<(), EdgeError> {
-        let certificates: Vec<Certificate> = held.certificates.in_force().to_vec();
-        if !certificates.is_empty() {
-            client.set_certificates(&certificates)?;
-        }
-        match &held.table {
-            Some(table) if table.version > 0 => client.set_table(table).map(drop),
-            _ => Ok(()),
         }
     }
 }

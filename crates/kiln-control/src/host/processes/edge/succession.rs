@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kiln_edge::{EdgeClient, EdgeError};
-use kiln_model::Failure;
+use kiln_edge::{Certificate, EdgeClient, EdgeError, Listener};
+use kiln_model::{Failure, RouteTable};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::process::{Process, ends_within};
@@ -28,7 +28,7 @@ impl EdgeProcess {
         }
         let end = held.process.as_mut().map(Process::how_it_ended);
         self.start_another(&mut held).map_err(super::failure)?;
-        Self::tell(&self.client, &held).map_err(super::failure)?;
+        Estate::of(&held).and_then(|estate| Self::tell(&self.client, &estate)).map_err(super::failure)?;
         // Whoever looks for requests that were lost finds when and why.
         if let Some(end) = end {
             self.complain(&format!(
@@ -47,19 +47,59 @@ impl EdgeProcess {
         }
     }
 
-    /// Gives this edge a successor: the program as it is on the disk now.
+    /// Gives this edge a successor: the program as it is on the disk now. Whoever orders the edge about meanwhile does not wait
+    /// for one that may never come up.
     pub(crate) fn renew(&self) -> Result<(), Trouble> {
-        self.succeed(&mut lock(&self.held))
+        let _one_at_a_time = lock(&self.renewing);
+        let next = self.next();
+        let known = Estate::of(&lock(&self.held)).map_err(|e| Trouble::of(&e))?;
+        let (client, process) = self.bring_up(&known, &next).map_err(|e| Trouble::of(&e))?;
+        let mut held = lock(&self.held);
+        if !known.has_the_doors_of(&held) {
+            process.finish(true);
+            let _ = std::fs::remove_file(&next);
+            // It is known to come up by now.
+            return self.succeed(&mut held);
+        }
+        let now = Estate::of(&held).map_err(|e| Trouble::of(&e))?;
+        if !known.serves_as(&now)
+            && let Err(error) = Self::tell(&client, &now)
+        {
+            process.finish(true);
+            let _ = std::fs::remove_file(&next);
+            return Err(Trouble::of(&error));
+        }
+        self.hand_over(&mut held, &next, client, process)
     }
 
+    /// Gives this edge a successor while nobody else may order it about.
     pub(super) fn succeed(&self, held: &mut Held) -> Result<(), Trouble> {
-        let next = self.path.with_extension("sock.next");
-        let (client, process) = self.bring_up(held, &next).map_err(|e| Trouble::of(&e))?;
+        if held.listeners.is_empty() {
+            return Err(Trouble("the edge has ended".into()));
+        }
+        let next = self.next();
+        let estate = Estate::of(held).map_err(|e| Trouble::of(&e))?;
+        let (client, process) = self.bring_up(&estate, &next).map_err(|e| Trouble::of(&e))?;
+        self.hand_over(held, &next, client, process)
+    }
+
+    /// Where one takes orders that is not the successor yet.
+    fn next(&self) -> PathBuf {
+        self.path.with_extension("sock.next")
+    }
+
+    fn hand_over(
+        &self,
+        held: &mut Held,
+        next: &Path,
+        client: EdgeClient,
+        process: Process,
+    ) -> Result<(), Trouble> {
         // From here on orders go to the successor; the old one is found under a name of its own.
         let old = unused(&self.path);
-        let swapped = renameat_with(CWD, &next, CWD, &self.path, RenameFlags::EXCHANGE)
+        let swapped = renameat_with(CWD, next, CWD, &self.path, RenameFlags::EXCHANGE)
             .map_err(std::io::Error::from)
-            .and_then(|()| std::fs::rename(&next, &old));
+            .and_then(|()| std::fs::rename(next, &old));
         if let Err(error) = swapped {
             let _ = client.shutdown(Duration::ZERO);
             process.finish(false);
@@ -75,13 +115,13 @@ impl EdgeProcess {
     }
 
     /// An edge that serves what this one serves, from the same sockets, and takes orders at `control`.
-    fn bring_up(&self, held: &Held, control: &Path) -> Result<(EdgeClient, Process), EdgeError> {
+    fn bring_up(&self, estate: &Estate, control: &Path) -> Result<(EdgeClient, Process), EdgeError> {
         let _ = std::fs::remove_file(control);
-        let sockets = sockets(control, &held.listeners)?;
+        let sockets = sockets(control, &estate.listeners)?;
         let process = Process::ours(self.command.spawn(&sockets)?);
         drop(sockets);
         let told = EdgeClient::connect(control).and_then(|client| {
-            Self::tell(&client, held)?;
+            Self::tell(&client, estate)?;
             Ok(client)
         });
         match told {
@@ -91,6 +131,45 @@ impl EdgeProcess {
                 let _ = std::fs::remove_file(control);
                 Err(error)
             }
+        }
+    }
+}
+
+/// What an edge serves by, and where.
+pub(super) struct Estate {
+    listeners: Vec<Listener>,
+    certificates: Vec<Certificate>,
+    table: Option<RouteTable>,
+}
+
+impl Estate {
+    pub(super) fn of(held: &Held) -> Result<Self, EdgeError> {
+        let listeners: std::io::Result<_> = held.listeners.iter().map(Listener::try_clone).collect();
+        Ok(Self {
+            listeners: listeners.map_err(|source| EdgeError::Spawn { source })?,
+            certificates: held.certificates.in_force().to_vec(),
+            table: held.table.clone(),
+        })
+    }
+
+    fn has_the_doors_of(&self, held: &Held) -> bool {
+        self.listeners.iter().map(|l| l.door).eq(held.listeners.iter().map(|l| l.door))
+    }
+
+    fn serves_as(&self, other: &Self) -> bool {
+        (&self.certificates, &self.table) == (&other.certificates, &other.table)
+    }
+}
+
+impl EdgeProcess {
+    /// What it serves by, for one that starts with nothing.
+    fn tell(client: &EdgeClient, estate: &Estate) -> Result<(), EdgeError> {
+        if !estate.certificates.is_empty() {
+            client.set_certificates(&estate.certificates)?;
+        }
+        match &estate.table {
+            Some(table) if table.version > 0 => client.set_table(table).map(drop),
+            _ => Ok(()),
         }
     }
 }
