@@ -179,7 +179,12 @@ pub(crate) fn resolve(tree: &Tree, path: &[u8], last: bool) -> Result<Vec<u8>, T
         let mut here = done.clone();
         here.push(b'/');
         here.extend_from_slice(&name);
-        match tree.get(&here) {
+        let named = tree.get(&here).map(|node| match node {
+            // A link may have several names as well.
+            Node::Hardlink(first) => tree.get(first).unwrap_or(node),
+            node => node,
+        });
+        match named {
             Some(Node::Symlink(_, target)) if last || !todo.is_empty() => {
                 links += 1;
                 if links > MOST_LINKS {
@@ -271,6 +276,10 @@ mod tests {
         assert_eq!(resolve(e.tree(), b"/", true).unwrap(), b"/");
         assert_eq!(resolve(e.tree(), b"/loop", false).unwrap(), b"/loop");
         assert!(resolve(e.tree(), b"/loop/a", true).is_err() && e.resolve_parents(b"/loop/a").is_err());
+        let mut named = edit(&[("/a", link("usr")), ("/usr", directory(0o755, 0)), ("/z", other("/a"))]);
+        assert_eq!(resolve(named.tree(), b"/z/x", true).unwrap(), b"/usr/x");
+        named.ensure_directory(b"/z/data", 7).unwrap();
+        assert!(named.tree().get(b"/usr/data").is_some());
         assert!(node_at(e.tree(), b"/loop/a").is_none() && node_at(e.tree(), b"/lib").is_some());
     }
 

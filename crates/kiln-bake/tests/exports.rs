@@ -7,6 +7,7 @@ mod oci_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Quiet, baked, file, locked, write};
@@ -188,7 +189,7 @@ fn a_damaged_image_is_neither_exported_nor_pushed() {
 fn an_upload_that_failed_is_begun_anew() {
     let place = Place::new();
     let (record, store) = (place.bake("./base"), place.store());
-    let (uploads, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (uploads, failed, manifest) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let registry = Fake::new(move |asked: &Asked| match asked.method.as_str() {
         "POST" => {
             let place = format!("/v2/team/web/blobs/uploads/{}", uploads.fetch_add(1, SeqCst));
@@ -197,7 +198,11 @@ fn an_upload_that_failed_is_begun_anew() {
         "PUT" if asked.path.contains("/uploads/0?") => {
             Answer::of(if failed.fetch_add(1, SeqCst) == 0 { 502 } else { 404 }, b"")
         }
-        "PUT" => Answer::of(201, b""),
+        "PUT" => {
+            manifest.lock().unwrap().clone_from(&asked.body);
+            Answer::of(201, b"")
+        }
+        "GET" => Answer::of(200, &manifest.lock().unwrap()),
         _ => Answer::of(404, b""),
     });
     let image = Stored::open(&store, &record.digest).unwrap();
