@@ -276,7 +276,11 @@ mod tests {
         assert_eq!(resolve(e.tree(), b"/", true).unwrap(), b"/");
         assert_eq!(resolve(e.tree(), b"/loop", false).unwrap(), b"/loop");
         assert!(resolve(e.tree(), b"/loop/a", true).is_err() && e.resolve_parents(b"/loop/a").is_err());
-        let mut named = edit(&[("/a", link("usr")), ("/usr", directory(0o755, 0)), ("/z", other("/a"))]);
+        let mut named = edit(&[
+            ("/a", link("usr")),
+            ("/usr", directory(0o755, 0)),
+            ("/z", Node::Hardlink(b"/a".to_vec())),
+        ]);
         assert_eq!(resolve(named.tree(), b"/z/x", true).unwrap(), b"/usr/x");
         named.ensure_directory(b"/z/data", 7).unwrap();
         assert!(named.tree().get(b"/usr/data").is_some());
