@@ -136,7 +136,7 @@ fn decompressed<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read +
 }
 
 /// Contents of control files stay in memory.
-struct Inside;
+pub(crate) struct Inside;
 
 impl Sink for Inside {
     fn keep(&self, content: &mut dyn Read, _size: u64) -> io::Result<Content> {

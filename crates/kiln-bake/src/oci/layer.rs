@@ -175,16 +175,7 @@ pub fn parse_any_layer(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nowhere;
-
-    impl Sink for Nowhere {
-        fn keep(&self, content: &mut dyn Read, _: u64) -> io::Result<Content> {
-            let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes)?;
-            Ok(Content::Inline(bytes))
-        }
-    }
+    use crate::debian::deb::Inside;
 
     fn add(b: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, size: u64, content: &[u8]) {
         let mut header = tar::Header::new_ustar();
@@ -203,7 +194,7 @@ mod tests {
         let mut builder = tar::Builder::new(Vec::new());
         builder.append_pax_extensions(records.iter().copied()).unwrap();
         add(&mut builder, kind, size, b"content");
-        read(builder.into_inner().unwrap().as_slice(), &Nowhere)
+        read(builder.into_inner().unwrap().as_slice(), &Inside)
     }
 
     #[test]

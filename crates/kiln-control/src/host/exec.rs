@@ -69,7 +69,7 @@ impl LocalHost {
     pub(super) fn no_such_instance(&self, id: &InstanceId) -> Failure {
         if lock(&self.driver.core).hooks().iter().any(|(hook, _)| hook.id == *id) {
             let message = format!("{id} is the instance of a hook, which is left alone until it has ended");
-            let hint = format!("`kiln logs --instance {id}` shows its output, `kiln cancel` ends the deploy");
+            let hint = format!("`kiln logs --instance {id}` shows its output");
             return Failure::new(ExitCode::Usage, message).hint(hint);
         }
         no_such_instance(id)

@@ -67,8 +67,10 @@ impl KeeperProcess {
 
     /// What people should know of one that does not answer.
     pub(crate) fn silence(&self) -> Option<String> {
-        let beat = lock(&self.pulse).feel();
-        self.words(beat, SILENCE)
+        match lock(&self.pulse).feel() {
+            Beat::Silent(span) if span >= SILENCE => Some(self.words(span)),
+            _ => None,
+        }
     }
 
     /// The same of one that something is to be begun with, and that is asked for one word first.
@@ -78,7 +80,7 @@ impl KeeperProcess {
             let beat = lock(&self.pulse).feel();
             match beat {
                 Beat::Answers | Beat::Gone => return None,
-                Beat::Silent(span) if span >= SILENCE => return self.words(beat, SILENCE),
+                Beat::Silent(span) if span >= SILENCE => return Some(self.words(span)),
                 Beat::Silent(_) => std::thread::park_timeout(Duration::from_millis(5)),
             }
         }
@@ -89,20 +91,16 @@ impl KeeperProcess {
     pub(crate) fn is_stopped(&self) -> Option<String> {
         let keeper = Found::in_dir(&self.root.join("run"))?.pid?;
         (field_of(keeper, STATE)? == STOPPED)
-            .then(|| self.words(Beat::Silent(Duration::ZERO), Duration::ZERO))?
+            .then(|| format!("the keeper (process {keeper}) is stopped; `kill -CONT {keeper}` lets it go on"))
     }
 
-    fn words(&self, beat: Beat, at_least: Duration) -> Option<String> {
-        let Beat::Silent(span) = beat else { return None };
-        if span < at_least {
-            return None;
-        }
+    fn words(&self, span: Duration) -> String {
         let (whose, next) = Found::in_dir(&self.root.join("run")).unwrap_or_default().standing_still();
-        Some(format!(
+        format!(
             "the keeper{whose} has not answered for {} s; instances run on; until it does none is made, ended or \
              replaced, and nobody connects to them anew; {next}",
             span.as_secs()
-        ))
+        )
     }
 
     /// What people should know of a holder that stands still: there would be no other keeper.

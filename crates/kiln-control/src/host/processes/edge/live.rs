@@ -229,17 +229,17 @@ impl LiveEdge {
 }
 
 /// Does something on a thread of its own, unless it is being done: an edge that is slow to answer holds up nobody.
-fn aside(name: &str, is_done: &Arc<AtomicBool>, deed: impl FnOnce() + Send + 'static) {
-    if is_done.swap(true, SeqCst) {
+fn aside(name: &str, is_under_way: &Arc<AtomicBool>, deed: impl FnOnce() + Send + 'static) {
+    if is_under_way.swap(true, SeqCst) {
         return;
     }
-    let over = is_done.clone();
+    let over = is_under_way.clone();
     let done = move || {
         deed();
         over.store(false, SeqCst);
     };
     if std::thread::Builder::new().name(name.into()).spawn(done).is_err() {
-        is_done.store(false, SeqCst);
+        is_under_way.store(false, SeqCst);
     }
 }
 

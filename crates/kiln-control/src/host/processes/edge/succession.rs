@@ -56,8 +56,7 @@ impl EdgeProcess {
         let (client, process) = self.bring_up(&known, &next).map_err(|e| Trouble::of(&e))?;
         let mut held = lock(&self.held);
         if !known.has_the_doors_of(&held) {
-            process.finish(true);
-            let _ = std::fs::remove_file(&next);
+            discard(process, &next);
             // It is known to come up by now.
             return self.succeed(&mut held);
         }
@@ -65,8 +64,7 @@ impl EdgeProcess {
         if !known.serves_as(&now)
             && let Err(error) = Self::tell(&client, &now)
         {
-            process.finish(true);
-            let _ = std::fs::remove_file(&next);
+            discard(process, &next);
             return Err(Trouble::of(&error));
         }
         self.hand_over(&mut held, &next, client, process)
@@ -127,8 +125,7 @@ impl EdgeProcess {
         match told {
             Ok(client) => Ok((client, process)),
             Err(error) => {
-                process.finish(true);
-                let _ = std::fs::remove_file(control);
+                discard(process, control);
                 Err(error)
             }
         }
@@ -186,6 +183,12 @@ impl Leaving {
         }
         over
     }
+}
+
+/// Ends one that takes orders at `control` and is not to be the successor.
+fn discard(process: Process, control: &Path) {
+    process.finish(true);
+    let _ = std::fs::remove_file(control);
 }
 
 /// Waits for one that was told to end at once.
