@@ -149,6 +149,14 @@ pub(crate) fn cancelled() -> Failure {
     Failure::new(ExitCode::Deploy, "the deploy was cancelled")
 }
 
+/// Says what was attempted, above what there is to say against it.
+pub(crate) fn attempted(message: impl Into<String>, why: Failure) -> Failure {
+    let mut failure = Failure::new(why.code, message);
+    failure.causes = [vec![why.message], why.causes].concat();
+    failure.hint = why.hint;
+    failure
+}
+
 pub(crate) fn shutting_down() -> Failure {
     Failure::new(ExitCode::Host, "the host is shutting down")
 }

@@ -195,9 +195,7 @@ pub(super) fn untold(store: &Store, record: &SecretRecord, why: Failure) -> Fail
         Ok(()) => format!("the operation log could not be written, so secret {name} is what it was"),
         Err(_) => format!("the operation log could not be written, and secret {name} is set all the same"),
     };
-    let mut failure = Failure::new(why.code, message);
-    failure.causes = [vec![why.message], why.causes].concat();
-    failure.hint = why.hint;
+    let failure = failure::attempted(message, why);
     match taken_back {
         Ok(()) => failure,
         Err(error) => {

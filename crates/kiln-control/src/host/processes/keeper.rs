@@ -124,12 +124,10 @@ impl KeeperProcess {
     }
 }
 
-/// Says what was attempted, above what the program itself had to say.
+/// Whatever the program itself had to say.
 fn not_started(why: Failure) -> Failure {
-    let mut failure = Failure::new(ExitCode::Host, "could not start the keeper, which makes instances");
-    failure.causes = [vec![why.message], why.causes].concat();
-    failure.hint = why.hint;
-    failure
+    let why = Failure { code: ExitCode::Host, ..why };
+    failures::attempted("could not start the keeper, which makes instances", why)
 }
 
 /// A keeper that was there before, as its lock tells of it.
